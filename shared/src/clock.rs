@@ -1,0 +1,117 @@
+//! Points in time as Longhand stores and shows them: UTC, to the millisecond, fixed width.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+/// RFC 3339 with exactly three decimals, so that text order is time order (`DynamoDB` sort keys).
+const FORMAT: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// A moment in UTC, with millisecond precision. Its text is RFC 3339: `2026-11-22T23:10:22.000Z`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(OffsetDateTime);
+
+impl Timestamp {
+    /// The system clock. Call it at the edge and pass the value in.
+    pub fn now() -> Self {
+        Self::truncate(OffsetDateTime::now_utc())
+    }
+
+    /// From seconds since 1970.
+    ///
+    /// # Panics
+    /// Never: every `u32` is within the calendar.
+    pub fn from_unix(seconds: u32) -> Self {
+        Self(OffsetDateTime::from_unix_timestamp(i64::from(seconds)).expect("a u32 of seconds ends in 2106"))
+    }
+
+    /// Seconds since 1970, as `DynamoDB`'s TTL wants them.
+    pub fn unix(self) -> i64 {
+        self.0.unix_timestamp()
+    }
+
+    /// This much later. Stops at the end of the calendar.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        let by = time::Duration::try_from(by).unwrap_or(time::Duration::MAX);
+        Self(self.0.saturating_add(by))
+    }
+
+    /// This much earlier. Stops at the beginning of the calendar.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        let by = time::Duration::try_from(by).unwrap_or(time::Duration::MAX);
+        Self(self.0.saturating_sub(by))
+    }
+
+    /// How long ago `earlier` was; zero when it was not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::try_from(self.0 - earlier.0).unwrap_or(Duration::ZERO)
+    }
+
+    fn truncate(moment: OffsetDateTime) -> Self {
+        Self(moment.replace_millisecond(moment.millisecond()).unwrap_or(moment))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.format(FORMAT).map_err(|_| fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = time::error::Parse;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+            .map(|moment| Self::truncate(moment.to_offset(time::UtcOffset::UTC)))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_fixed_width_and_reads_back() {
+        let whole = Timestamp::from_unix(1_763_852_400);
+        assert_eq!(whole.to_string(), "2025-11-22T23:00:00.000Z");
+        let later = whole.plus(Duration::from_micros(7_999));
+        assert_eq!(later.to_string(), "2025-11-22T23:00:00.007Z");
+        let other_zone: Timestamp = "2025-11-23T01:00:00+02:00".parse().expect("RFC 3339");
+        assert_eq!(other_zone, whole);
+    }
+
+    #[test]
+    fn since_never_goes_below_zero() {
+        let early = Timestamp::from_unix(10);
+        assert_eq!(early.plus(Duration::from_secs(5)).since(early), Duration::from_secs(5));
+        assert_eq!(early.since(early.plus(Duration::from_secs(5))), Duration::ZERO);
+    }
+}

@@ -1,0 +1,227 @@
+//! Names of things: jobs, users, chunks. Parsed once, at the edge.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The most chunks that a job may have.
+pub const MAX_CHUNKS: usize = 24;
+
+/// The longest user id, in bytes: what SQS allows a `MessageGroupId` to have, since the user id is
+/// the group that fair queues share the workers among.
+pub const MAX_USER_ID_BYTES: usize = 128;
+
+/// A job's name: a UUID (version 7 when made here), always in its lower-case hyphenated form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(Uuid);
+
+/// Why a text is no [`JobId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a job id: expected a UUID such as 0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b")]
+pub struct InvalidJobId;
+
+impl JobId {
+    /// A new name, unique and hard to guess (74 random bits).
+    pub fn random() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// The 128 bits, for what must be spread evenly.
+    pub fn as_u128(self) -> u128 {
+        self.0.as_u128()
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = InvalidJobId;
+
+    /// Takes the hyphenated form only (36 characters, either case): one job has one name.
+    fn from_str(text: &str) -> Result<Self, InvalidJobId> {
+        if text.len() != 36 {
+            return Err(InvalidJobId);
+        }
+        Uuid::try_parse(text).map(Self).map_err(|_| InvalidJobId)
+    }
+}
+
+impl TryFrom<String> for JobId {
+    type Error = InvalidJobId;
+
+    fn try_from(text: String) -> Result<Self, InvalidJobId> {
+        text.parse()
+    }
+}
+
+impl From<JobId> for String {
+    fn from(id: JobId) -> Self {
+        id.to_string()
+    }
+}
+
+/// A user's name, as the client gives it: 1 to 128 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UserId(String);
+
+/// Why a text is no [`UserId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUserId {
+    /// It has no characters.
+    #[error("must not be empty")]
+    Empty,
+    /// It is over [`MAX_USER_ID_BYTES`].
+    #[error("must have at most {MAX_USER_ID_BYTES} characters, has {0}")]
+    TooLong(usize),
+    /// It has a character outside `!`..`~`.
+    #[error(
+        "may hold letters, digits and punctuation of ASCII only (no spaces, no control characters); \
+         the character at position {0} is none of these"
+    )]
+    Character(usize),
+}
+
+impl UserId {
+    /// The name as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for UserId {
+    type Error = InvalidUserId;
+
+    fn try_from(text: String) -> Result<Self, InvalidUserId> {
+        if text.is_empty() {
+            return Err(InvalidUserId::Empty);
+        }
+        if let Some(at) = text.chars().position(|c| !c.is_ascii_graphic()) {
+            return Err(InvalidUserId::Character(at));
+        }
+        if text.len() > MAX_USER_ID_BYTES {
+            return Err(InvalidUserId::TooLong(text.len()));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl FromStr for UserId {
+    type Err = InvalidUserId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUserId> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<UserId> for String {
+    fn from(id: UserId) -> Self {
+        id.0
+    }
+}
+
+/// A chunk's place in its job, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u8")]
+pub struct ChunkIndex(u8);
+
+/// A number that is no [`ChunkIndex`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a chunk index: expected 0 to {max}", max = MAX_CHUNKS - 1)]
+pub struct InvalidChunkIndex(u64);
+
+impl ChunkIndex {
+    /// The indexes of a job with `count` chunks, in order.
+    pub fn first(count: usize) -> impl Iterator<Item = Self> {
+        (0..MAX_CHUNKS as u8).take(count).map(Self)
+    }
+
+    /// As a number.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for ChunkIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl TryFrom<u64> for ChunkIndex {
+    type Error = InvalidChunkIndex;
+
+    fn try_from(number: u64) -> Result<Self, InvalidChunkIndex> {
+        u8::try_from(number)
+            .ok()
+            .filter(|index| usize::from(*index) < MAX_CHUNKS)
+            .map(Self)
+            .ok_or(InvalidChunkIndex(number))
+    }
+}
+
+impl From<ChunkIndex> for u8 {
+    fn from(index: ChunkIndex) -> Self {
+        index.0
+    }
+}
+
+/// One chunk of one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkRef {
+    /// The job.
+    pub job: JobId,
+    /// The chunk's place in it.
+    pub index: ChunkIndex,
+}
+
+impl fmt::Display for ChunkRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.job, self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_id_has_one_spelling() {
+        let id = JobId::random();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
+        for bad in ["", "x", "00000000000000000000000000000000", "{00000000-0000-0000-0000-000000000000}"] {
+            assert_eq!(bad.parse::<JobId>(), Err(InvalidJobId), "{bad}");
+        }
+    }
+
+    #[test]
+    fn user_ids_say_what_is_wrong() {
+        assert!("auth0|ana.lopez+test@example.com".parse::<UserId>().is_ok());
+        assert_eq!("".parse::<UserId>(), Err(InvalidUserId::Empty));
+        assert_eq!("a\nb".parse::<UserId>(), Err(InvalidUserId::Character(1)));
+        assert_eq!("josé".parse::<UserId>(), Err(InvalidUserId::Character(3)));
+        assert_eq!("x".repeat(300).parse::<UserId>(), Err(InvalidUserId::TooLong(300)));
+    }
+
+    #[test]
+    fn chunk_indexes_end_at_23() {
+        assert_eq!(ChunkIndex::try_from(23).map(ChunkIndex::get), Ok(23));
+        assert!(ChunkIndex::try_from(24).is_err());
+        assert!(ChunkIndex::try_from(u64::MAX).is_err());
+        assert_eq!(ChunkIndex::first(3).map(ChunkIndex::get).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+}

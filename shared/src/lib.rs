@@ -1,0 +1,23 @@
+//! Longhand's domain: what a job is, where it is kept, and how its chunks travel.
+//!
+//! Start at [`lifecycle`]: it is the whole protocol between the table and the queue, and everything
+//! else here serves it. [`job`] has the states, [`store`] and [`queue`] the two traits with their
+//! real and in-memory implementations, [`stitch`] turns chunks into a transcript.
+
+pub mod aws;
+pub mod clock;
+pub mod id;
+pub mod job;
+pub mod lifecycle;
+pub mod path;
+pub mod queue;
+pub mod settings;
+pub mod shutdown;
+pub mod stitch;
+pub mod store;
+pub mod telemetry;
+pub mod transcript;
+
+pub use clock::Timestamp;
+pub use id::{ChunkIndex, ChunkRef, JobId, UserId};
+pub use path::AudioPath;

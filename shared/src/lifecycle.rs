@@ -1,0 +1,217 @@
+//! The protocol between the table and the queue. The table is the truth; a message is only a
+//! reminder that a chunk wants work, and any number of them, late or twice, change nothing.
+//!
+//! ```text
+//! submit   create the job -> send a message for each chunk
+//! settle   chunk settled -> struck off the job's unsettled set -> if that was the last: finish
+//! finish   read the chunks -> stitch -> transcript and job status, in one transaction
+//! repair   what a crash left between any two of these, found by the sweeper
+//! ```
+//!
+//! Every arrow is a place to die at. Each step is safe to repeat, and whoever comes next (a
+//! redelivery, the sweeper) takes the remaining ones.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::clock::Timestamp;
+use crate::id::{ChunkRef, JobId};
+use crate::job::{Chunk, ChunkState, Job, JobHead, JobState, NewJob, Verdict};
+use crate::queue::{ChunkMessage, ChunkQueue, Depth};
+use crate::store::{DueJob, Finish, JobStore, Settle, StoreError, Strike};
+use crate::transcript::TranscriptResult;
+
+/// How long a new job is left alone by the sweeper. Longer than a chunk takes when all is well.
+pub const FIRST_CHECK: Duration = Duration::from_secs(30);
+
+/// The longest time between two looks of the sweeper at one job.
+pub const LONGEST_CHECK: Duration = Duration::from_secs(10 * 60);
+
+/// How long a chunk may have no message that we can see before one is sent whatever the queue's depth.
+pub const LONGEST_SILENCE: Duration = Duration::from_secs(5 * 60);
+
+/// Makes a job and sends its messages. `Ok` means that the job is durable: it will end, even if no
+/// message could be sent or this process dies before it sends them, since the sweeper finds it.
+pub async fn submit(
+    store: &dyn JobStore,
+    queue: &dyn ChunkQueue,
+    new: &NewJob,
+    traceparent: Option<&str>,
+) -> Result<(), StoreError> {
+    store.create(new, new.submitted.plus(FIRST_CHECK)).await?;
+    send(queue, &new.job(), &new.chunks(), traceparent).await;
+    Ok(())
+}
+
+/// Sends a message for each of `chunks`; how many could be sent. What could not is the sweeper's.
+async fn send(queue: &dyn ChunkQueue, job: &Job, chunks: &[Chunk], traceparent: Option<&str>) -> usize {
+    let messages: Vec<_> =
+        chunks.iter().map(|chunk| ChunkMessage::outgoing(job, chunk, traceparent)).collect();
+    let answers = queue.send(&messages).await;
+    let mut sent = 0;
+    for (chunk, answer) in chunks.iter().zip(answers) {
+        match answer {
+            Ok(()) => sent += 1,
+            Err(error) => {
+                warn!(job_id = %job.head.id, chunk_index = %chunk.index, %error, "message not sent; the sweeper will send it");
+            }
+        }
+    }
+    sent
+}
+
+/// What came of settling a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The verdict stands (this one or an earlier one), and all that follows from it was done.
+    Done {
+        /// Whether this verdict is the one that stands.
+        mine: bool,
+        /// Whether this call ended the job.
+        finished: bool,
+    },
+    /// A failure told by one who no longer had the chunk. Nothing changed.
+    Superseded,
+    /// The job is gone.
+    Gone,
+}
+
+/// Settles a chunk and does all that follows. Safe to repeat after a crash anywhere inside.
+pub async fn settle(
+    store: &dyn JobStore,
+    chunk: ChunkRef,
+    attempt: Option<u32>,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Result<Settled, StoreError> {
+    let mine = match store.settle(chunk, attempt, verdict, now).await? {
+        Settle::Settled => true,
+        Settle::AlreadySettled => false,
+        Settle::Superseded => return Ok(Settled::Superseded),
+        Settle::Gone => return Ok(Settled::Gone),
+    };
+    let finished = conclude(store, chunk, now).await?;
+    Ok(Settled::Done { mine, finished })
+}
+
+/// Does what follows from a chunk's being settled; whether that ended the job. For a chunk that
+/// may have been settled by one who died right after.
+pub async fn conclude(store: &dyn JobStore, chunk: ChunkRef, now: Timestamp) -> Result<bool, StoreError> {
+    match store.strike(chunk).await? {
+        Strike::AllSettled(head) => {
+            let chunks = store.chunks(chunk.job).await?;
+            finish(store, &head, &chunks, now).await
+        }
+        Strike::Remaining | Strike::Ended | Strike::Gone => Ok(false),
+    }
+}
+
+/// Ends a job whose chunks are all settled; whether this call did it.
+async fn finish(
+    store: &dyn JobStore,
+    head: &JobHead,
+    chunks: &[Chunk],
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(result) = TranscriptResult::ended(head, chunks, now) else {
+        // Struck off without being settled: nobody does that. The sweeper will say so again.
+        let error = format!("job {} has an empty unsettled set, but a chunk that is not settled", head.id);
+        return if chunks.is_empty() { Ok(false) } else { Err(StoreError::Corrupt(error)) };
+    };
+    let finished = store.finish(&result).await? == Finish::Finished;
+    if finished {
+        info!(
+            job_id = %head.id,
+            job_status = %result.job_status,
+            chunks = head.chunk_count,
+            turnaround_ms = now.since(head.submitted).as_millis(),
+            "job ended"
+        );
+    }
+    Ok(finished)
+}
+
+/// What the sweeper did for one job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repair {
+    /// Messages sent again.
+    pub sent: usize,
+    /// Chunks struck off that a crash had left in the set.
+    pub struck: usize,
+    /// Whether the job was ended.
+    pub finished: bool,
+}
+
+impl Repair {
+    /// Whether nothing was amiss.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Looks at one due job and does whatever a crash left undone. Safe in any number of workers at
+/// once: putting the next check off decides who does it.
+///
+/// `depth` is the queue's, read before. `silence` is how long a claimed chunk may be silent before
+/// its worker is taken for dead and its message for lost; no worker has one chunk for that long.
+pub async fn repair(
+    store: &dyn JobStore,
+    queue: &dyn ChunkQueue,
+    due: &DueJob,
+    depth: Depth,
+    silence: Duration,
+    now: Timestamp,
+) -> Result<Repair, StoreError> {
+    let Some(job) = store.job(due.job).await? else {
+        return Ok(Repair::default());
+    };
+    if job.head.state != JobState::Open {
+        // The index lags behind the table; the job's item leaves it by itself.
+        return Ok(Repair::default());
+    }
+    let age = now.since(job.head.submitted);
+    let next_check = now.plus(age.clamp(FIRST_CHECK, LONGEST_CHECK));
+    if !store.postpone(due, next_check).await? {
+        return Ok(Repair::default());
+    }
+    let chunks = store.chunks(due.job).await?;
+    let mut repair = Repair::default();
+
+    let left_behind: BTreeSet<_> = chunks
+        .iter()
+        .filter(|chunk| chunk.is_settled() && job.unsettled.contains(&chunk.index))
+        .map(|chunk| chunk.index)
+        .collect();
+    for index in &left_behind {
+        repair.struck += 1;
+        repair.finished |= conclude(store, ChunkRef { job: due.job, index: *index }, now).await?;
+    }
+    if chunks.iter().all(Chunk::is_settled) && left_behind.is_empty() {
+        repair.finished |= finish(store, &job.head, &chunks, now).await?;
+    }
+
+    let unheard: Vec<Chunk> = chunks
+        .into_iter()
+        .filter(|chunk| match chunk.state {
+            // Waiting is no fault while the queue has messages that may be this chunk's. But a
+            // queue that is never empty must not hide a message that was never sent.
+            ChunkState::Pending => (depth.visible == 0 && depth.delayed == 0) || age >= LONGEST_SILENCE,
+            ChunkState::InProgress { claimed } => now.since(claimed) >= silence,
+            ChunkState::Settled { .. } => false,
+        })
+        .collect();
+    if !unheard.is_empty() {
+        repair.sent = send(queue, &job, &unheard, None).await;
+    }
+    if !repair.is_empty() {
+        report(due.job, repair);
+    }
+    Ok(repair)
+}
+
+fn report(job: JobId, repair: Repair) {
+    let Repair { sent, struck, finished } = repair;
+    warn!(job_id = %job, sent, struck, finished, "repaired a job that something had left half-done");
+}

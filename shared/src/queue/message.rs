@@ -1,0 +1,107 @@
+//! What a chunk's message says.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ChunkIndex, ChunkRef, JobId};
+use crate::job::{Chunk, Job, TranscribeOptions};
+use crate::path::AudioPath;
+
+use super::{Envelope, Outgoing};
+
+/// The version of the body that is written and read here.
+pub const VERSION: u64 = 1;
+
+/// The body of a chunk's message: all that a worker needs to begin without reading the table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChunkMessage {
+    version: u64,
+    job_id: JobId,
+    chunk_index: ChunkIndex,
+    audio_chunk_path: AudioPath,
+    #[serde(default)]
+    options: TranscribeOptions,
+}
+
+/// A body that is not a chunk's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMessage {
+    /// It is no JSON object with a version.
+    #[error("not a chunk message: {0}")]
+    Unreadable(String),
+    /// It is of a version that is not read here.
+    #[error("version {0} of the chunk message is not known here, only {VERSION}")]
+    Version(u64),
+}
+
+impl ChunkMessage {
+    /// Which chunk it is about.
+    pub fn chunk(&self) -> ChunkRef {
+        ChunkRef { job: self.job_id, index: self.chunk_index }
+    }
+
+    /// Where its audio is.
+    pub fn path(&self) -> &AudioPath {
+        &self.audio_chunk_path
+    }
+
+    /// What the model is told.
+    pub fn options(&self) -> &TranscribeOptions {
+        &self.options
+    }
+
+    /// Reads a body. Fields that are not known are passed over: a newer sender may add some.
+    pub fn parse(body: &str) -> Result<Self, InvalidMessage> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u64,
+        }
+        let unreadable = |error: serde_json::Error| InvalidMessage::Unreadable(error.to_string());
+        match serde_json::from_str::<Version>(body).map_err(unreadable)?.version {
+            VERSION => serde_json::from_str(body).map_err(unreadable),
+            other => Err(InvalidMessage::Version(other)),
+        }
+    }
+
+    /// The message for one chunk of a job, to be sent now.
+    pub fn outgoing(job: &Job, chunk: &Chunk, traceparent: Option<&str>) -> Outgoing {
+        let message = Self {
+            version: VERSION,
+            job_id: job.head.id,
+            chunk_index: chunk.index,
+            audio_chunk_path: chunk.path.clone(),
+            options: job.options.clone(),
+        };
+        Outgoing {
+            body: serde_json::to_string(&message).expect("only strings and numbers, and string keys"),
+            group: Some(job.head.user.to_string()),
+            envelope: Envelope { traceparent: traceparent.map(str::to_owned), ..Envelope::default() },
+            delay: std::time::Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_ours_says_why() {
+        for body in ["", "{", "null", "[]", "\"x\"", "{}", r#"{"version":"1"}"#, r#"{"version":1}"#] {
+            assert!(matches!(ChunkMessage::parse(body), Err(InvalidMessage::Unreadable(_))), "{body}");
+        }
+        assert_eq!(ChunkMessage::parse(r#"{"version":2,"x":1}"#), Err(InvalidMessage::Version(2)));
+    }
+
+    #[test]
+    fn the_body_is_the_contract() {
+        let body = r#"{"version":1,"jobId":"0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b","chunkIndex":7,"audioChunkPath":"s3://audio/a.wav","options":{"language":"en"}}"#;
+        let message = ChunkMessage::parse(body).expect("ours");
+        assert_eq!(message.chunk().index.get(), 7);
+        assert_eq!(serde_json::to_string(&message).expect("JSON"), body);
+        let newer = body.replace("\"version\":1,", "\"version\":1,\"new\":true,");
+        assert_eq!(ChunkMessage::parse(&newer), Ok(message));
+        let bad_index = body.replace(":7,", ":24,");
+        assert!(ChunkMessage::parse(&bad_index).is_err());
+    }
+}

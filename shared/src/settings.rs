@@ -1,0 +1,216 @@
+//! Settings: read once from the environment, every fault reported at once, never a silent fallback.
+//!
+//! A reader calls [`Reader::required`] and [`Reader::or`] for each of its settings. The same calls
+//! make the list that `--help` prints, so that no setting is without its line there.
+
+use std::fmt::{self, Display, Write};
+use std::str::FromStr;
+
+use crate::telemetry::{DEFAULT_FILTER, LogFormat};
+
+/// Where values come from: the environment in production, a map in tests.
+type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+/// Reads settings and gathers what is wrong with them.
+pub struct Reader<'a> {
+    lookup: &'a Lookup<'a>,
+    faults: Vec<String>,
+    help: Vec<Line>,
+}
+
+struct Line {
+    name: &'static str,
+    default: String,
+    about: &'static str,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(Vec<String>);
+
+impl Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the settings are wrong:")?;
+        for fault in &self.0 {
+            write!(f, "\n  {fault}")?;
+        }
+        f.write_str("\n(--help lists all settings)")
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl<'a> Reader<'a> {
+    /// A reader of what `lookup` gives.
+    pub fn new(lookup: &'a Lookup<'a>) -> Self {
+        Self { lookup, faults: Vec::new(), help: Vec::new() }
+    }
+
+    /// A setting that must be there. `None` when it is missing or wrong, which is then a fault.
+    pub fn required<T>(&mut self, name: &'static str, about: &'static str) -> Option<T>
+    where
+        T: FromStr<Err: Display>,
+    {
+        self.line(name, "required", about);
+        let value = self.value(name);
+        if value.is_none() {
+            self.fault(name, "is not set");
+        }
+        self.parse(name, &value?)
+    }
+
+    /// A setting that may be absent.
+    pub fn optional<T>(&mut self, name: &'static str, about: &'static str) -> Option<T>
+    where
+        T: FromStr<Err: Display>,
+    {
+        self.line(name, "none", about);
+        let value = self.value(name)?;
+        self.parse(name, &value)
+    }
+
+    /// A setting with a default.
+    pub fn or<T>(&mut self, name: &'static str, default: T, about: &'static str) -> T
+    where
+        T: FromStr<Err: Display> + Display,
+    {
+        self.line(name, &default.to_string(), about);
+        match self.value(name) {
+            Some(value) => self.parse(name, &value).unwrap_or(default),
+            None => default,
+        }
+    }
+
+    /// Records that a setting is wrong.
+    pub fn fault(&mut self, name: &str, what: impl Display) {
+        self.faults.push(format!("{name} {what}"));
+    }
+
+    /// What was made of the settings, or all that is wrong with them. `None` without a fault is
+    /// not possible: whatever made it `None` recorded one.
+    pub fn finish<T>(self, settings: Option<T>) -> Result<T, Faults> {
+        match settings {
+            Some(settings) if self.faults.is_empty() => Ok(settings),
+            _ => Err(Faults(self.faults)),
+        }
+    }
+
+    /// The list for `--help`.
+    pub fn help(&self) -> String {
+        let width = self.help.iter().map(|line| line.name.len()).max().unwrap_or(0);
+        let mut text = String::new();
+        for Line { name, default, about } in &self.help {
+            let _ = writeln!(text, "  {name:width$}  {about} [{default}]");
+        }
+        text
+    }
+
+    fn line(&mut self, name: &'static str, default: &str, about: &'static str) {
+        self.help.push(Line { name, default: default.to_owned(), about });
+    }
+
+    /// An empty value is as good as none: shells and orchestrators cannot always unset.
+    fn value(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !value.trim().is_empty())
+    }
+
+    fn parse<T: FromStr<Err: Display>>(&mut self, name: &str, value: &str) -> Option<T> {
+        match value.trim().parse() {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                self.fault(name, format_args!("is {value:?}: {error}"));
+                None
+            }
+        }
+    }
+}
+
+/// A list with commas between, blanks around them ignored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct List(pub Vec<String>);
+
+impl FromStr for List {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        Ok(Self(entries.map(str::to_owned).collect()))
+    }
+}
+
+/// How to log; read by every process.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// `LONGHAND_LOG_FORMAT`.
+    pub format: LogFormat,
+    /// `RUST_LOG`.
+    pub filter: String,
+}
+
+impl LogSettings {
+    /// Reads them.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let format: Format = reader.or("LONGHAND_LOG_FORMAT", Format(LogFormat::Pretty), "pretty or json");
+        let filter =
+            reader.or("RUST_LOG", DEFAULT_FILTER.to_owned(), "what to log, in tracing's filter syntax");
+        Self { format: format.0, filter }
+    }
+}
+
+struct Format(LogFormat);
+
+impl FromStr for Format {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            LogFormat::Pretty => "pretty",
+            LogFormat::Json => "json",
+        })
+    }
+}
+
+/// The environment.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookup(name: &str) -> Option<String> {
+        match name {
+            "PORT" => Some("80a".to_owned()),
+            "SIZE" => Some(" 7 ".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once() {
+        let mut reader = Reader::new(&lookup);
+        let port: u16 = reader.or("PORT", 8080, "where to listen");
+        let missing: Option<String> = reader.required("EMPTY", "a name");
+        assert_eq!((port, missing.clone()), (8080, None));
+        assert_eq!(reader.or("SIZE", 1, "how many"), 7);
+        let faults = reader.finish(missing).expect_err("two faults").to_string();
+        assert!(faults.contains("PORT is \"80a\": invalid digit"), "{faults}");
+        assert!(faults.contains("EMPTY is not set"), "{faults}");
+    }
+
+    #[test]
+    fn help_lists_what_was_asked_for() {
+        let mut reader = Reader::new(&lookup);
+        reader.or("SIZE", 3, "how many");
+        let _: Option<String> = reader.required("QUEUE", "which");
+        assert_eq!(reader.help(), "  SIZE   how many [3]\n  QUEUE  which [required]\n");
+    }
+}

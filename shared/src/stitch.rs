@@ -1,0 +1,122 @@
+//! Chunks to one text: by chunk index, never by arrival. Pure, and called from one place.
+
+use unicode_script::{Script, UnicodeScript};
+
+use crate::job::{Chunk, ChunkState, Verdict};
+
+/// The text of `chunks` (in order of index), joined by one space, or by nothing between scripts
+/// that are written without spaces. A chunk without a text leaves a marked gap:
+/// `[chunk 3 pending]`, `[chunk 3 failed]`. `None` when no chunk has a text.
+///
+/// Chunks do not overlap, so nothing is de-duplicated.
+pub fn stitch(chunks: &[Chunk]) -> Option<String> {
+    let mut text = String::new();
+    let mut any = false;
+    for chunk in chunks {
+        match &chunk.state {
+            ChunkState::Settled { verdict: Verdict::Completed(transcription), .. } => {
+                any = true;
+                push(&mut text, transcription.text().trim());
+            }
+            ChunkState::Settled { verdict: Verdict::Failed(_), .. } => {
+                push(&mut text, &format!("[chunk {} failed]", chunk.index));
+            }
+            ChunkState::Pending | ChunkState::InProgress { .. } => {
+                push(&mut text, &format!("[chunk {} pending]", chunk.index));
+            }
+        }
+    }
+    any.then_some(text)
+}
+
+fn push(text: &mut String, next: &str) {
+    let (Some(last), Some(first)) = (text.chars().next_back(), next.chars().next()) else {
+        text.push_str(next);
+        return;
+    };
+    if !(is_unspaced(last) && is_unspaced(first)) {
+        text.push(' ');
+    }
+    text.push_str(next);
+}
+
+/// Whether a character belongs to a script that puts no spaces between words. Punctuation of East
+/// Asia is of no one script, so it is told by its block.
+fn is_unspaced(c: char) -> bool {
+    matches!(c, '\u{3000}'..='\u{303F}' | '\u{FF00}'..='\u{FFEF}')
+        || matches!(
+            c.script(),
+            Script::Han
+                | Script::Hiragana
+                | Script::Katakana
+                | Script::Bopomofo
+                | Script::Yi
+                | Script::Thai
+                | Script::Lao
+                | Script::Khmer
+                | Script::Myanmar
+                | Script::Tibetan
+                | Script::Javanese
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::id::ChunkIndex;
+    use crate::job::{ChunkError, ErrorCode, Transcription};
+
+    fn chunks(texts: &[Option<&str>]) -> Vec<Chunk> {
+        let at = Timestamp::from_unix(0);
+        ChunkIndex::first(texts.len())
+            .zip(texts)
+            .map(|(index, text)| {
+                let mut chunk = Chunk::new(index, "a.wav".parse().expect("a path"));
+                if let Some(text) = text {
+                    let words = Transcription::new(*text, None, vec![]).expect("small");
+                    chunk.state = ChunkState::Settled { at, verdict: Verdict::Completed(words) };
+                }
+                chunk
+            })
+            .collect()
+    }
+
+    fn joined(texts: &[&str]) -> Option<String> {
+        stitch(&chunks(&texts.iter().copied().map(Some).collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn one_space_between_chunks() {
+        assert_eq!(
+            joined(&[" And so,", "my fellow  Americans. "]).as_deref(),
+            Some("And so, my fellow  Americans.")
+        );
+        assert_eq!(joined(&["안녕", "하세요"]).as_deref(), Some("안녕 하세요"));
+    }
+
+    #[test]
+    fn nothing_between_scripts_without_spaces() {
+        assert_eq!(joined(&["今日は。", "明日は"]).as_deref(), Some("今日は。明日は"));
+        assert_eq!(joined(&["你好", "世界"]).as_deref(), Some("你好世界"));
+        assert_eq!(joined(&["สวัสดี", "ครับ"]).as_deref(), Some("สวัสดีครับ"));
+        assert_eq!(joined(&["你好", "world"]).as_deref(), Some("你好 world"));
+    }
+
+    #[test]
+    fn silence_leaves_no_trace() {
+        assert_eq!(joined(&["a", "", "  ", "b"]).as_deref(), Some("a b"));
+        assert_eq!(joined(&["", ""]).as_deref(), Some(""));
+    }
+
+    #[test]
+    fn gaps_are_marked_and_nothing_at_all_is_none() {
+        let mut some = chunks(&[Some("a"), None, Some("c"), None]);
+        some[3].state = ChunkState::Settled {
+            at: Timestamp::from_unix(0),
+            verdict: Verdict::Failed(ChunkError::new(ErrorCode::AudioNotFound, "gone")),
+        };
+        assert_eq!(stitch(&some).as_deref(), Some("a [chunk 1 pending] c [chunk 3 failed]"));
+        assert_eq!(stitch(&chunks(&[None, None])), None);
+    }
+}

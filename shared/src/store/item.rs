@@ -1,0 +1,268 @@
+//! How jobs, chunks and transcripts are written as items: the only file that names attributes.
+//!
+//! | item | `item` key | holds |
+//! |---|---|---|
+//! | job | `job` | status, times, options, the unsettled set, both indexes' keys |
+//! | chunk | `chunk#07` | path, status, claim, transcription or error |
+//! | transcript | `transcript` | the result as served |
+
+use std::collections::BTreeSet;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde::{Deserialize, Serialize};
+
+use super::{SearchPosition, StoreError};
+use crate::clock::Timestamp;
+use crate::id::{ChunkIndex, JobId, UserId};
+use crate::job::{
+    Chunk, ChunkError, ChunkState, ChunkStatus, Job, JobHead, JobState, JobStatus, Metadata,
+    TranscribeOptions, Transcription, Verdict,
+};
+use crate::path::AudioPath;
+use crate::transcript::TranscriptResult;
+
+pub(super) type Item = std::collections::HashMap<String, AttributeValue>;
+
+pub(super) const JOB: &str = "job";
+pub(super) const TRANSCRIPT: &str = "transcript";
+pub(super) const CHUNK_PREFIX: &str = "chunk#";
+pub(super) const BY_USER: &str = "userId-jobStatus";
+pub(super) const OPEN_JOBS: &str = "openJobs";
+
+/// Partitions of the index of open jobs, so that no one of them takes every new job's write.
+pub(super) const OPEN_SHARDS: u8 = 4;
+
+/// The most JSON that a transcript's item may hold: 400 KB, less room for its keys. A longer text
+/// is not kept twice; it is stitched from the chunks whenever it is read.
+const MAX_INLINE_BYTES: usize = 390_000;
+
+pub(super) fn text(value: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(value.into())
+}
+
+pub(super) fn number(value: impl ToString) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+pub(super) fn chunk_key(index: ChunkIndex) -> String {
+    format!("{CHUNK_PREFIX}{:02}", index.get())
+}
+
+pub(super) fn key(job: JobId, item: impl Into<String>) -> Item {
+    Item::from([("jobId".to_owned(), text(job.to_string())), ("item".to_owned(), text(item))])
+}
+
+/// Sorts a user's jobs by status, then by time, then by name.
+pub(super) fn status_time(status: JobStatus, at: SearchPosition) -> String {
+    format!("{status}#{}#{}", at.submitted, at.job)
+}
+
+pub(super) fn open_shard(job: JobId) -> String {
+    (job.as_u128() % u128::from(OPEN_SHARDS)).to_string()
+}
+
+pub(super) fn decode<'a, T: Deserialize<'a>>(item: Item) -> Result<T, StoreError> {
+    serde_dynamo::from_item(item).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+pub(super) fn encode<T: Serialize>(value: T) -> Result<Item, StoreError> {
+    serde_dynamo::to_item(value).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+/// What the index by user shows of a job; the rest of its item is in [`JobItem`].
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HeadItem {
+    job_id: JobId,
+    user_id: UserId,
+    job_status: JobStatus,
+    submitted_time: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    completed_time: Option<Timestamp>,
+    chunk_count: usize,
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    metadata: Metadata,
+}
+
+impl From<HeadItem> for JobHead {
+    fn from(item: HeadItem) -> Self {
+        let state = match (item.job_status, item.completed_time) {
+            (JobStatus::InProgress, _) | (_, None) => JobState::Open,
+            (status, Some(at)) => JobState::Ended { completely: status == JobStatus::Completed, at },
+        };
+        Self {
+            id: item.job_id,
+            user: item.user_id,
+            submitted: item.submitted_time,
+            metadata: item.metadata,
+            chunk_count: item.chunk_count,
+            state,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct JobItem {
+    #[serde(flatten)]
+    head: HeadItem,
+    #[serde(default)]
+    options: TranscribeOptions,
+    /// Absent when empty: `DynamoDB` has no empty sets.
+    #[serde(default, with = "serde_dynamo::number_set", skip_serializing_if = "BTreeSet::is_empty")]
+    unsettled: BTreeSet<u8>,
+}
+
+impl TryFrom<JobItem> for Job {
+    type Error = StoreError;
+
+    fn try_from(item: JobItem) -> Result<Self, StoreError> {
+        let index = |number: u8| {
+            ChunkIndex::try_from(u64::from(number)).map_err(|error| StoreError::Corrupt(error.to_string()))
+        };
+        Ok(Self {
+            head: item.head.into(),
+            options: item.options,
+            unsettled: item.unsettled.into_iter().map(index).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// A new job's item, with its places in both indexes.
+pub(super) fn new_job(job: &Job, next_check: Timestamp, ttl: i64) -> Result<Item, StoreError> {
+    let head = &job.head;
+    let mut item = encode(JobItem {
+        head: HeadItem {
+            job_id: head.id,
+            user_id: head.user.clone(),
+            job_status: JobStatus::InProgress,
+            submitted_time: head.submitted,
+            completed_time: None,
+            chunk_count: head.chunk_count,
+            metadata: head.metadata.clone(),
+        },
+        options: job.options.clone(),
+        unsettled: job.unsettled.iter().map(|index| index.get()).collect(),
+    })?;
+    let position = SearchPosition { submitted: head.submitted, job: head.id };
+    item.extend([
+        ("item".to_owned(), text(JOB)),
+        ("jobStatusTime".to_owned(), text(status_time(JobStatus::InProgress, position))),
+        ("openShard".to_owned(), text(open_shard(head.id))),
+        ("nextCheckTime".to_owned(), text(next_check.to_string())),
+        ("ttl".to_owned(), number(ttl)),
+    ]);
+    Ok(item)
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ChunkItem {
+    pub(super) job_id: JobId,
+    item: String,
+    chunk_status: ChunkStatus,
+    path: AudioPath,
+    pub(super) attempt: u32,
+    #[serde(default)]
+    released: u32,
+    /// Names the newest claim, so that one whose answer was lost is known again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) claim_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) claimed_time: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settled_time: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    transcription: Option<Transcription>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<ChunkError>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ttl: Option<i64>,
+}
+
+pub(super) fn new_chunk(job: JobId, chunk: &Chunk, ttl: i64) -> Result<Item, StoreError> {
+    encode(ChunkItem {
+        job_id: job,
+        item: chunk_key(chunk.index),
+        chunk_status: ChunkStatus::Pending,
+        path: chunk.path.clone(),
+        attempt: 0,
+        released: 0,
+        claim_id: None,
+        claimed_time: None,
+        settled_time: None,
+        transcription: None,
+        error: None,
+        ttl: Some(ttl),
+    })
+}
+
+impl ChunkItem {
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.chunk_status, ChunkStatus::Completed | ChunkStatus::Failed)
+    }
+}
+
+impl TryFrom<ChunkItem> for Chunk {
+    type Error = StoreError;
+
+    fn try_from(item: ChunkItem) -> Result<Self, StoreError> {
+        let corrupt =
+            |what: &str| StoreError::Corrupt(format!("{} of job {}: {what}", item.item, item.job_id));
+        let index = item
+            .item
+            .strip_prefix(CHUNK_PREFIX)
+            .and_then(|number| number.parse().ok())
+            .and_then(|number: u64| ChunkIndex::try_from(number).ok())
+            .ok_or_else(|| corrupt("no chunk's key"))?;
+        let settled = |verdict| {
+            let at = item.settled_time.ok_or_else(|| corrupt("settled without a time"))?;
+            Ok(ChunkState::Settled { at, verdict })
+        };
+        let state = match item.chunk_status {
+            ChunkStatus::Pending => ChunkState::Pending,
+            ChunkStatus::InProgress => ChunkState::InProgress {
+                claimed: item.claimed_time.ok_or_else(|| corrupt("in progress without a time"))?,
+            },
+            ChunkStatus::Completed => settled(Verdict::Completed(
+                item.transcription.clone().ok_or_else(|| corrupt("completed without a transcription"))?,
+            ))?,
+            ChunkStatus::Failed => settled(Verdict::Failed(
+                item.error.clone().ok_or_else(|| corrupt("failed without an error"))?,
+            ))?,
+        };
+        Ok(Self { index, attempt: item.attempt, released: item.released, state, path: item.path })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TranscriptItem {
+    pub(super) job_id: JobId,
+    item: String,
+    /// The result as JSON, as it is served.
+    result: String,
+    /// Whether the text did not fit, and is stitched from the chunks at each read.
+    #[serde(default)]
+    pub(super) text_in_chunks: bool,
+    ttl: i64,
+}
+
+impl TranscriptItem {
+    pub(super) fn new(result: &TranscriptResult, ttl: i64) -> Result<Self, StoreError> {
+        let json = |result: &TranscriptResult| {
+            serde_json::to_string(result).map_err(|error| StoreError::Corrupt(error.to_string()))
+        };
+        let mut kept = json(result)?;
+        let text_in_chunks = kept.len() > MAX_INLINE_BYTES;
+        if text_in_chunks {
+            kept = json(&TranscriptResult { transcription: None, ..result.clone() })?;
+        }
+        Ok(Self { job_id: result.job_id, item: TRANSCRIPT.to_owned(), result: kept, text_in_chunks, ttl })
+    }
+
+    pub(super) fn into_result(self) -> Result<TranscriptResult, StoreError> {
+        serde_json::from_str(&self.result)
+            .map_err(|error| StoreError::Corrupt(format!("transcript of job {}: {error}", self.job_id)))
+    }
+}

@@ -1,0 +1,215 @@
+//! The store in memory: for tests of logic. No setting chooses it. It is held to the same contract
+//! suite as the real one, and gives way to other tasks before every step, so that a test that polls
+//! tasks in a chosen order decides how their steps interleave.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::yield_now;
+
+use super::{
+    Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, SearchPosition, Settle, StoreError, Strike,
+};
+use crate::clock::Timestamp;
+use crate::id::{ChunkRef, JobId};
+use crate::job::{Chunk, ChunkState, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
+use crate::transcript::TranscriptResult;
+
+/// The store in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    jobs: Mutex<BTreeMap<JobId, Entry>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    job: Job,
+    next_check: Timestamp,
+    chunks: Vec<Chunk>,
+    transcript: Option<TranscriptResult>,
+}
+
+impl Entry {
+    fn chunk(&mut self, chunk: ChunkRef) -> Option<&mut Chunk> {
+        self.chunks.get_mut(usize::from(chunk.index.get()))
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Erases a job, as its time to live would.
+    pub fn erase(&self, id: JobId) {
+        self.lock().remove(&id);
+    }
+
+    async fn step(&self) -> MutexGuard<'_, BTreeMap<JobId, Entry>> {
+        yield_now().await;
+        self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Entry>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl JobStore for MemoryStore {
+    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError> {
+        self.step().await.entry(job.id).or_insert_with(|| Entry {
+            job: job.job(),
+            next_check,
+            chunks: job.chunks(),
+            transcript: None,
+        });
+        Ok(())
+    }
+
+    async fn claim(&self, at: ChunkRef, now: Timestamp, lease: Duration) -> Result<Claim, StoreError> {
+        let mut jobs = self.step().await;
+        let Some(chunk) = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at)) else {
+            return Ok(Claim::Gone);
+        };
+        match chunk.state {
+            ChunkState::Settled { .. } => return Ok(Claim::Settled),
+            ChunkState::InProgress { claimed } if claimed > now.minus(lease) => {
+                return Ok(Claim::Busy { since: claimed });
+            }
+            ChunkState::InProgress { .. } | ChunkState::Pending => {}
+        }
+        chunk.attempt += 1;
+        chunk.state = ChunkState::InProgress { claimed: now };
+        Ok(Claim::Claimed { attempt: chunk.attempt })
+    }
+
+    async fn release(&self, at: ChunkRef, attempt: u32) -> Result<(), StoreError> {
+        let mut jobs = self.step().await;
+        if let Some(chunk) = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at))
+            && chunk.attempt == attempt
+            && matches!(chunk.state, ChunkState::InProgress { .. })
+        {
+            chunk.released += 1;
+            chunk.state = ChunkState::Pending;
+        }
+        Ok(())
+    }
+
+    async fn settle(
+        &self,
+        at: ChunkRef,
+        attempt: Option<u32>,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Result<Settle, StoreError> {
+        let mut jobs = self.step().await;
+        let Some(chunk) = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at)) else {
+            return Ok(Settle::Gone);
+        };
+        if chunk.is_settled() {
+            return Ok(Settle::AlreadySettled);
+        }
+        let failure = matches!(verdict, Verdict::Failed(_));
+        if failure && attempt.is_some_and(|attempt| attempt != chunk.attempt) {
+            return Ok(Settle::Superseded);
+        }
+        chunk.state = ChunkState::Settled { at: now, verdict: verdict.clone() };
+        Ok(Settle::Settled)
+    }
+
+    async fn strike(&self, at: ChunkRef) -> Result<Strike, StoreError> {
+        let mut jobs = self.step().await;
+        let Some(entry) = jobs.get_mut(&at.job) else {
+            return Ok(Strike::Gone);
+        };
+        entry.job.unsettled.remove(&at.index);
+        Ok(match (entry.job.head.state, entry.job.unsettled.is_empty()) {
+            (JobState::Ended { .. }, _) => Strike::Ended,
+            (JobState::Open, true) => Strike::AllSettled(Box::new(entry.job.head.clone())),
+            (JobState::Open, false) => Strike::Remaining,
+        })
+    }
+
+    async fn finish(&self, result: &TranscriptResult) -> Result<Finish, StoreError> {
+        let mut jobs = self.step().await;
+        let Some(entry) = jobs.get_mut(&result.job_id) else {
+            return Ok(Finish::NotOpen);
+        };
+        let (JobState::Open, Some(at)) = (entry.job.head.state, result.completed_time) else {
+            return Ok(Finish::NotOpen);
+        };
+        let completely = result.job_status == JobStatus::Completed;
+        entry.job.head.state = JobState::Ended { completely, at };
+        entry.transcript = Some(result.clone());
+        Ok(Finish::Finished)
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        Ok(self.step().await.get(&id).map(|entry| entry.job.clone()))
+    }
+
+    async fn chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError> {
+        Ok(self.step().await.get(&id).map(|entry| entry.chunks.clone()).unwrap_or_default())
+    }
+
+    async fn details(&self, heads: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError> {
+        let jobs = self.step().await;
+        let detail = |head: &JobHead| {
+            let entry = jobs.get(&head.id)?;
+            Some(match (&entry.transcript, head.state) {
+                (Some(result), JobState::Ended { .. }) => Detail::Ended(Box::new(result.clone())),
+                _ => Detail::Chunks(entry.chunks.clone()),
+            })
+        };
+        Ok(heads.iter().map(detail).collect())
+    }
+
+    async fn search(&self, search: &Search) -> Result<SearchPage, StoreError> {
+        let position = |head: &JobHead| SearchPosition { submitted: head.submitted, job: head.id };
+        let jobs = self.step().await;
+        let mut found: Vec<JobHead> = jobs
+            .values()
+            .map(|entry| &entry.job.head)
+            .filter(|head| head.user == search.user && head.status() == search.status)
+            .filter(|head| search.after.is_none_or(|after| position(head) < after))
+            .cloned()
+            .collect();
+        found.sort_by_key(|head| std::cmp::Reverse(position(head)));
+        let more = found.len() > search.limit;
+        found.truncate(search.limit);
+        let next = found.last().filter(|_| more).map(position);
+        Ok(SearchPage { jobs: found, next })
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueJob>, StoreError> {
+        let jobs = self.step().await;
+        let mut due: Vec<DueJob> = jobs
+            .iter()
+            .filter(|(_, entry)| entry.job.head.state == JobState::Open && entry.next_check <= now)
+            .map(|(id, entry)| DueJob { job: *id, next_check: entry.next_check })
+            .collect();
+        due.sort_by_key(|due| due.next_check);
+        due.truncate(limit);
+        Ok(due)
+    }
+
+    async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError> {
+        let mut jobs = self.step().await;
+        let Some(entry) = jobs.get_mut(&due.job) else {
+            return Ok(false);
+        };
+        let mine = entry.job.head.state == JobState::Open && entry.next_check == due.next_check;
+        if mine {
+            entry.next_check = next_check;
+        }
+        Ok(mine)
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

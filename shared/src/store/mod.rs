@@ -1,0 +1,216 @@
+//! Where jobs are kept. Each method is one step that is safe to repeat; a condition that does not
+//! hold is an outcome, not an error. How the steps make a whole is in [`crate::lifecycle`].
+
+pub mod dynamo;
+mod item;
+pub mod memory;
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::id::{ChunkIndex, ChunkRef, JobId, UserId};
+use crate::job::{Chunk, Job, JobHead, JobStatus, NewJob, Verdict};
+use crate::transcript::TranscriptResult;
+
+/// Why a step did not happen, or may not have.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The table did not answer, or asked for patience. The step may have happened all the same.
+    #[error("the table cannot be reached: {0}")]
+    Unavailable(String),
+    /// What the table holds cannot be read, or it refused what was sent: a fault of our own.
+    #[error("the table does not hold what was expected: {0}")]
+    Corrupt(String),
+}
+
+/// The outcome of [`JobStore::claim`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The chunk is the caller's, under this number.
+    Claimed {
+        /// Which claim on this chunk it is, from 1.
+        attempt: u32,
+    },
+    /// Another claim is younger than the lease.
+    Busy {
+        /// When that claim was made.
+        since: Timestamp,
+    },
+    /// It is over already.
+    Settled,
+    /// There is no such chunk: the job was erased.
+    Gone,
+}
+
+/// The outcome of [`JobStore::settle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle {
+    /// The verdict stands.
+    Settled,
+    /// An earlier verdict stands.
+    AlreadySettled,
+    /// The chunk was claimed again since; a failure is no longer the caller's to tell.
+    Superseded,
+    /// There is no such chunk: the job was erased.
+    Gone,
+}
+
+/// The outcome of [`JobStore::strike`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Strike {
+    /// Other chunks are not settled yet.
+    Remaining,
+    /// None is left: the job wants finishing.
+    AllSettled(Box<JobHead>),
+    /// The job has ended.
+    Ended,
+    /// There is no such job.
+    Gone,
+}
+
+/// The outcome of [`JobStore::finish`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The job ended, by this call.
+    Finished,
+    /// It had ended before, or was erased.
+    NotOpen,
+}
+
+/// What is known of a job beyond its head.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Detail {
+    /// It has ended, with this.
+    Ended(Box<TranscriptResult>),
+    /// Its chunks as they stand, in order of index.
+    Chunks(Vec<Chunk>),
+}
+
+/// One page of one user's jobs of one status, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// Whose.
+    pub user: UserId,
+    /// Which.
+    pub status: JobStatus,
+    /// How many at most: 1 to 100.
+    pub limit: usize,
+    /// Where the last page ended.
+    pub after: Option<SearchPosition>,
+}
+
+/// A job's place in a listing: newest first, ties by id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SearchPosition {
+    /// When the job was asked for.
+    pub submitted: Timestamp,
+    /// Its name.
+    pub job: JobId,
+}
+
+/// The outcome of [`JobStore::search`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchPage {
+    /// Newest first.
+    pub jobs: Vec<JobHead>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<SearchPosition>,
+}
+
+/// A job that the sweeper should look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueJob {
+    /// Which.
+    pub job: JobId,
+    /// When it was due; names this turn of the sweep among others.
+    pub next_check: Timestamp,
+}
+
+/// The store.
+#[async_trait]
+pub trait JobStore: Send + Sync + Debug {
+    /// Makes the job and its chunks, all or nothing. Doing it again changes nothing.
+    /// It is first due for the sweeper at `next_check`.
+    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError>;
+
+    /// Takes a chunk that is not settled, unless a claim on it is younger than `lease`.
+    async fn claim(&self, chunk: ChunkRef, now: Timestamp, lease: Duration) -> Result<Claim, StoreError>;
+
+    /// Gives back the claim `attempt`, as if it had not been. Nothing happens when another has been
+    /// made since or the chunk is settled.
+    async fn release(&self, chunk: ChunkRef, attempt: u32) -> Result<(), StoreError>;
+
+    /// Settles a chunk that is not settled. A failure counts only while `attempt` is the newest
+    /// claim; `None` is a failure that no claim is behind (a dead letter).
+    async fn settle(
+        &self,
+        chunk: ChunkRef,
+        attempt: Option<u32>,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Result<Settle, StoreError>;
+
+    /// Strikes a settled chunk off the job's set of unsettled ones.
+    async fn strike(&self, chunk: ChunkRef) -> Result<Strike, StoreError>;
+
+    /// Ends an open job with its result, both or neither.
+    async fn finish(&self, result: &TranscriptResult) -> Result<Finish, StoreError>;
+
+    /// A job, as of now.
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
+
+    /// All chunks of a job, in order, as of now. Empty when there is no such job.
+    async fn chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError>;
+
+    /// For each job, its result or its chunks, in few calls. `None` for one that is gone.
+    async fn details(&self, jobs: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError>;
+
+    /// A page of a listing. It may lag behind the other calls by a moment.
+    async fn search(&self, search: &Search) -> Result<SearchPage, StoreError>;
+
+    /// Open jobs whose next check is at or before `now`, the longest due first, `limit` at most.
+    /// It may lag behind the other calls by a moment.
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueJob>, StoreError>;
+
+    /// Puts an open job's next check off. `false` when it has ended, or another has done so first.
+    async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError>;
+
+    /// Whether the table can be read. For readiness.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// Reads one job as a client sees it.
+pub async fn read(store: &dyn JobStore, id: JobId) -> Result<Option<TranscriptResult>, StoreError> {
+    let Some(job) = store.job(id).await? else {
+        return Ok(None);
+    };
+    let details = store.details(std::slice::from_ref(&job.head)).await?;
+    Ok(details.into_iter().flatten().next().map(|detail| result(&job.head, detail)))
+}
+
+/// Reads a page of a listing as a client sees it.
+pub async fn read_page(
+    store: &dyn JobStore,
+    search: &Search,
+) -> Result<(Vec<TranscriptResult>, Option<SearchPosition>), StoreError> {
+    let page = store.search(search).await?;
+    let details = store.details(&page.jobs).await?;
+    let results =
+        page.jobs.iter().zip(details).filter_map(|(head, detail)| Some(result(head, detail?))).collect();
+    Ok((results, page.next))
+}
+
+fn result(head: &JobHead, detail: Detail) -> TranscriptResult {
+    match detail {
+        Detail::Ended(result) => *result,
+        Detail::Chunks(chunks) => TranscriptResult::new(head, &chunks),
+    }
+}
+
+/// Which of a chunk's neighbours a listing or a stitch expects: indexes `0..count`.
+fn expected(count: usize) -> impl Iterator<Item = ChunkIndex> {
+    ChunkIndex::first(count)
+}
