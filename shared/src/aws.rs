@@ -23,6 +23,16 @@ pub async fn load() -> SdkConfig {
         .await
 }
 
+/// A client for `DynamoDB`.
+pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
+    aws_sdk_dynamodb::Client::new(config)
+}
+
+/// A client for SQS.
+pub fn sqs(config: &SdkConfig) -> aws_sdk_sqs::Client {
+    aws_sdk_sqs::Client::new(config)
+}
+
 /// A client for S3. Buckets are named in the path wherever an endpoint is set, since emulators
 /// have no name for each bucket.
 pub fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {

@@ -146,7 +146,7 @@ pub struct InvalidChunkIndex(u64);
 impl ChunkIndex {
     /// The indexes of a job with `count` chunks, in order.
     pub fn first(count: usize) -> impl Iterator<Item = Self> {
-        (0..MAX_CHUNKS as u8).take(count).map(Self)
+        (0..).take(count.min(MAX_CHUNKS)).map(Self)
     }
 
     /// As a number.

@@ -27,10 +27,10 @@ use crate::transcript::TranscriptResult;
 pub const FIRST_CHECK: Duration = Duration::from_secs(30);
 
 /// The longest time between two looks of the sweeper at one job.
-pub const LONGEST_CHECK: Duration = Duration::from_secs(10 * 60);
+pub const LONGEST_CHECK: Duration = Duration::from_mins(10);
 
 /// How long a chunk may have no message that we can see before one is sent whatever the queue's depth.
-pub const LONGEST_SILENCE: Duration = Duration::from_secs(5 * 60);
+pub const LONGEST_SILENCE: Duration = Duration::from_mins(5);
 
 /// Makes a job and sends its messages. `Ok` means that the job is durable: it will end, even if no
 /// message could be sent or this process dies before it sends them, since the sweeper finds it.

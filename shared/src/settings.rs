@@ -3,7 +3,9 @@
 //! A reader calls [`Reader::required`] and [`Reader::or`] for each of its settings. The same calls
 //! make the list that `--help` prints, so that no setting is without its line there.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Display, Write as _};
+use std::io::Write as _;
+use std::process::ExitCode;
 use std::str::FromStr;
 
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
@@ -79,6 +81,11 @@ impl<'a> Reader<'a> {
             Some(value) => self.parse(name, &value).unwrap_or(default),
             None => default,
         }
+    }
+
+    /// A list, empty when it is not set.
+    pub fn or_list(&mut self, name: &'static str, about: &'static str) -> List {
+        self.optional(name, about).unwrap_or_default()
     }
 
     /// Records that a setting is wrong.
@@ -174,6 +181,57 @@ impl Display for Format {
             LogFormat::Json => "json",
         })
     }
+}
+
+/// What `main` does in every server: prints the settings for `--help`, tells all that is wrong with
+/// them (status 2), runs (status 1 with the reason if that fails).
+pub fn main<T>(
+    name: &str,
+    about: &str,
+    help: &str,
+    settings: Result<T, Faults>,
+    run: impl FnOnce(T) -> Result<(), Box<dyn std::error::Error>>,
+) -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    match (arguments.next().as_deref(), settings) {
+        (Some("--help" | "-h"), _) => {
+            say(&format!(
+                "{name} {about}.\n\nSettings, from the environment [default]:\n{help}\n\
+                 AWS: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the SDK's other variables."
+            ));
+            ExitCode::SUCCESS
+        }
+        (Some("--version" | "-V"), _) => {
+            say(&format!("{name} {}", env!("CARGO_PKG_VERSION")));
+            ExitCode::SUCCESS
+        }
+        (Some(other), _) => {
+            complain(&format!(
+                "{name}: {other:?} is not known here; settings come from the environment (--help)"
+            ));
+            ExitCode::from(2)
+        }
+        (None, Err(faults)) => {
+            complain(&format!("{name}: {faults}"));
+            ExitCode::from(2)
+        }
+        (None, Ok(settings)) => match run(settings) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&format!("{name}: {error}"));
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// A closed pipe is no reason to fail.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// The environment.

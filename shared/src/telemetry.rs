@@ -39,7 +39,7 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), ParseError> {
     match format {
         LogFormat::Pretty => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => {
-            subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false).init()
+            subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
         }
     }
     Ok(())

@@ -11,9 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{ChunkQueue, Delivery, Depth, MAX_BATCH, Outgoing, QueueError, Receipt};
 
 /// The queue in memory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct MemoryQueue {
-    visibility_timeout: Duration,
     /// Where a message goes instead of being received once more than this.
     redrive: Option<(u32, Arc<MemoryQueue>)>,
     state: Mutex<State>,
@@ -38,18 +37,14 @@ struct Message {
 
 impl MemoryQueue {
     /// A queue without a dead-letter queue.
-    pub fn new(visibility_timeout: Duration) -> Self {
-        Self { visibility_timeout, redrive: None, state: Mutex::default(), sent: Notify::new() }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// A queue that moves a message to `dead_letters` when it would be received for more than the
     /// `max_receive_count`-th time.
-    pub fn with_redrive(
-        visibility_timeout: Duration,
-        max_receive_count: u32,
-        dead_letters: Arc<Self>,
-    ) -> Self {
-        Self { redrive: Some((max_receive_count, dead_letters)), ..Self::new(visibility_timeout) }
+    pub fn with_redrive(max_receive_count: u32, dead_letters: Arc<Self>) -> Self {
+        Self { redrive: Some((max_receive_count, dead_letters)), ..Self::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -72,7 +67,7 @@ impl MemoryQueue {
     }
 
     /// What can be received now, and when the next that cannot will be.
-    fn take(&self, max: usize) -> (Vec<Delivery>, Option<Instant>) {
+    fn take(&self, max: usize, visibility: Duration) -> (Vec<Delivery>, Option<Instant>) {
         let now = Instant::now();
         let mut state = self.lock();
         let mut dead = Vec::new();
@@ -86,7 +81,7 @@ impl MemoryQueue {
         let mut deliveries = Vec::new();
         for message in state.messages.iter_mut().filter(|m| m.visible_at <= now).take(max) {
             message.receive_count += 1;
-            message.visible_at = now + self.visibility_timeout;
+            message.visible_at = now + visibility;
             let receipt = Receipt(format!("{}/{}", message.id, message.receive_count));
             message.receipt = Some(receipt.clone());
             deliveries.push(Delivery {
@@ -116,16 +111,24 @@ impl MemoryQueue {
 #[async_trait]
 impl ChunkQueue for MemoryQueue {
     async fn send(&self, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
-        messages.iter().map(|message| Ok(self.push(message.clone()))).collect()
+        for message in messages {
+            self.push(message.clone());
+        }
+        vec![Ok(()); messages.len()]
     }
 
-    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+    async fn receive(
+        &self,
+        max: usize,
+        wait: Duration,
+        visibility: Duration,
+    ) -> Result<Vec<Delivery>, QueueError> {
         let deadline = Instant::now() + wait;
         loop {
             let sent = self.sent.notified();
             tokio::pin!(sent);
             sent.as_mut().enable();
-            let (deliveries, next) = self.take(max.clamp(1, MAX_BATCH));
+            let (deliveries, next) = self.take(max.clamp(1, MAX_BATCH), visibility);
             if !deliveries.is_empty() || Instant::now() >= deadline {
                 return Ok(deliveries);
             }
@@ -138,10 +141,8 @@ impl ChunkQueue for MemoryQueue {
     async fn delete(&self, receipts: &[Receipt]) -> Vec<Result<(), QueueError>> {
         let mut state = self.lock();
         // As SQS: deleting what is gone is no error.
-        receipts
-            .iter()
-            .map(|receipt| Ok(state.messages.retain(|m| m.receipt.as_ref() != Some(receipt))))
-            .collect()
+        state.messages.retain(|message| message.receipt.as_ref().is_none_or(|held| !receipts.contains(held)));
+        vec![Ok(()); receipts.len()]
     }
 
     async fn change_visibility(&self, changes: &[(Receipt, Duration)]) -> Vec<Result<(), QueueError>> {

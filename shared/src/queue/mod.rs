@@ -18,7 +18,7 @@ pub use message::{ChunkMessage, InvalidMessage};
 pub const MAX_BATCH: usize = 10;
 
 /// SQS: the longest delay of a message.
-pub const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
+pub const MAX_DELAY: Duration = Duration::from_mins(15);
 
 /// Why something was not done, or may not have been.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,8 +121,14 @@ pub trait ChunkQueue: Send + Sync + Debug {
     /// a failed batch does not keep the next from being tried.
     async fn send(&self, messages: &[Outgoing]) -> Vec<Result<(), QueueError>>;
 
-    /// Takes up to `max` (1 to [`MAX_BATCH`]) messages in hand, waiting up to `wait` for the first.
-    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, QueueError>;
+    /// Takes up to `max` (1 to [`MAX_BATCH`]) messages in hand for `visibility` (whole seconds),
+    /// waiting up to `wait` (20 s at most) for the first.
+    async fn receive(
+        &self,
+        max: usize,
+        wait: Duration,
+        visibility: Duration,
+    ) -> Result<Vec<Delivery>, QueueError>;
 
     /// Deletes any number of messages. One answer for each, in order.
     async fn delete(&self, receipts: &[Receipt]) -> Vec<Result<(), QueueError>>;

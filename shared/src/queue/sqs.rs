@@ -202,7 +202,12 @@ impl ChunkQueue for SqsQueue {
         answers
     }
 
-    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, QueueError> {
+    async fn receive(
+        &self,
+        max: usize,
+        wait: Duration,
+        visibility: Duration,
+    ) -> Result<Vec<Delivery>, QueueError> {
         // A long poll takes as long as it is told to; the usual limit on a try counts from there.
         let patience =
             TimeoutConfig::builder().operation_attempt_timeout(wait + Duration::from_secs(5)).build();
@@ -212,6 +217,7 @@ impl ChunkQueue for SqsQueue {
             .queue_url(&self.url)
             .max_number_of_messages(i32::try_from(max.clamp(1, MAX_BATCH)).unwrap_or(1))
             .wait_time_seconds(seconds(wait))
+            .visibility_timeout(seconds(visibility))
             .message_attribute_names("All")
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .message_system_attribute_names(MessageSystemAttributeName::MessageGroupId)

@@ -138,6 +138,7 @@ impl DynamoStore {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
 fn unavailable<E: Error + Send + Sync + 'static>(error: SdkError<E, HttpResponse>) -> StoreError {
     StoreError::Unavailable(DisplayErrorContext(&error).to_string())
 }
@@ -237,7 +238,7 @@ impl JobStore for DynamoStore {
             .condition_expression("chunkStatus = :inProgress AND attempt = :attempt")
             .expression_attribute_values(":pending", text("PENDING"))
             .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
-            .expression_attribute_values(":attempt", number(attempt))
+            .expression_attribute_values(":attempt", number(u64::from(attempt)))
             .expression_attribute_values(":one", number(1))
             .send()
             .await;
@@ -272,7 +273,7 @@ impl JobStore for DynamoStore {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         if let Some(attempt) = fenced {
             condition.push_str(" AND attempt = :attempt");
-            update = update.expression_attribute_values(":attempt", number(attempt));
+            update = update.expression_attribute_values(":attempt", number(u64::from(attempt)));
         }
         let Err(error) = update.condition_expression(condition).send().await else {
             return Ok(Settle::Settled);

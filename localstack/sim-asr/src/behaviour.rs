@@ -1,0 +1,252 @@
+//! How the sim behaves when nothing was scripted for the call: its speed, its capacity and its faults.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde::{Deserialize, Serialize};
+
+use crate::{answer::Answer, text::fingerprint};
+
+/// No latency is longer than this, however unlucky the draw: an hour.
+const LONGEST_MS: f64 = 3_600_000.0;
+
+/// How the sim treats the calls that nothing was scripted for. The default is instant, unlimited and without faults.
+///
+/// In JSON every field may be left out: `{"latency": {"fixed": 250}, "max_concurrent": 8}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Behaviour {
+    /// How long a call takes, from the end of its upload. Scripted answers take as long, unless they are
+    /// [`Answer::After`]; refusals (a bad request, no capacity) take no time.
+    pub latency: Latency,
+    /// What a call is answered with when no fault strikes.
+    pub answer: Answer,
+    /// What may strike instead, each with its probability; together they should not be above 1.
+    pub faults: Vec<Weighted>,
+    /// How many calls may be at work at once. One more is refused with a `429` once its upload is read.
+    pub max_concurrent: Option<usize>,
+    /// The `Retry-After` header of that `429`, as it is sent.
+    pub retry_after: Option<String>,
+    /// Whether `response_format=verbose_json` is served, or refused with a `400` that names it.
+    pub supports_verbose_json: bool,
+    /// Where chance starts. With a seed, the n-th call for a file name is always struck by the same fault and takes
+    /// equally long, in whatever order calls come; without, every sim and every [`set`](crate::SimAsr::set) differs.
+    pub seed: Option<u64>,
+    /// Whether the upload is read before the answer, or left in the socket, as by a proxy that refuses early. Unread,
+    /// the sim knows no file name: the call gets no script and stands in no [`FileBook`](crate::FileBook). Nor does it
+    /// notice a client that leaves before the answer is sent.
+    pub reads_upload: bool,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            latency: Latency::default(),
+            answer: Answer::default(),
+            faults: Vec::new(),
+            max_concurrent: None,
+            retry_after: None,
+            supports_verbose_json: true,
+            seed: None,
+            reads_upload: true,
+        }
+    }
+}
+
+impl Behaviour {
+    /// The default, but every call gets this answer.
+    pub fn answering(answer: Answer) -> Self {
+        Self { answer, ..Self::default() }
+    }
+
+    /// The default, but every call takes this long.
+    pub fn taking(latency: Latency) -> Self {
+        Self { latency, ..Self::default() }
+    }
+
+    /// The usual mix of transient faults, which together strike this share (0 to 1) of the calls: two fifths are
+    /// `503`, the rest in equal parts `500`, `429` with `Retry-After: 1`, and a connection closed early.
+    pub fn usual_faults(rate: f64) -> Vec<Weighted> {
+        vec![
+            Weighted::new(rate * 0.4, Answer::status(503)),
+            Weighted::new(rate * 0.2, Answer::status(500)),
+            Weighted::new(rate * 0.2, Answer::status_retry_after(429, "1")),
+            Weighted::new(rate * 0.2, Answer::Cut),
+        ]
+    }
+
+    /// What chance has in store for the n-th call for a file name.
+    pub(crate) fn draw(&self, seed: u64, file_name: &str, nth: u64) -> (Answer, Duration) {
+        let mut rng =
+            StdRng::seed_from_u64(seed ^ fingerprint(file_name) ^ nth.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let latency = self.latency.draw(&mut rng);
+        let mut dice: f64 = rng.random();
+        for fault in &self.faults {
+            if dice < fault.probability {
+                return (fault.answer.clone(), latency);
+            }
+            dice -= fault.probability;
+        }
+        (self.answer.clone(), latency)
+    }
+}
+
+/// A fault and how likely it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weighted {
+    /// From 0, never, to 1, always.
+    pub probability: f64,
+    /// What is answered when it strikes.
+    pub answer: Answer,
+}
+
+impl Weighted {
+    /// This answer with this probability (0 to 1).
+    pub fn new(probability: f64, answer: Answer) -> Self {
+        Self { probability, answer }
+    }
+}
+
+/// How long a call takes.
+///
+/// As text: `250` (milliseconds), `5000..10000` (uniform), `7000~0.3` (log-normal: median and sigma).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Latency {
+    /// Always this many milliseconds.
+    Fixed(u64),
+    /// Anything from one to the other, both included, equally likely.
+    Uniform {
+        /// The least, in milliseconds.
+        from_ms: u64,
+        /// The most, in milliseconds.
+        to_ms: u64,
+    },
+    /// Mostly near the median with a long tail, as real servers are. Never above an hour.
+    LogNormal {
+        /// Half of the calls take less than this many milliseconds.
+        median_ms: u64,
+        /// The standard deviation of the logarithm: at 0.5, one call in 40 takes over 2.7 medians.
+        sigma: f64,
+    },
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self::Fixed(0)
+    }
+}
+
+impl Latency {
+    fn draw(self, rng: &mut StdRng) -> Duration {
+        match self {
+            Self::Fixed(ms) => Duration::from_millis(ms),
+            Self::Uniform { from_ms, to_ms } => {
+                Duration::from_millis(rng.random_range(from_ms.min(to_ms)..=to_ms.max(from_ms)))
+            }
+            Self::LogNormal { median_ms, sigma } => {
+                // Box and Muller's transform; `1 - u` keeps the logarithm from 0.
+                let (u, v): (f64, f64) = (rng.random(), rng.random());
+                let normal = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+                let median = Duration::from_millis(median_ms).as_secs_f64() * 1000.0;
+                let ms = (median * (sigma * normal).exp()).clamp(0.0, LONGEST_MS);
+                Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default()
+            }
+        }
+    }
+}
+
+impl FromStr for Latency {
+    type Err = BadLatency;
+
+    fn from_str(text: &str) -> Result<Self, BadLatency> {
+        let bad = || BadLatency(text.to_owned());
+        let ms = |number: &str| number.trim().parse::<u64>().map_err(|_| bad());
+        if let Some((from, to)) = text.split_once("..") {
+            let (from_ms, to_ms) = (ms(from)?, ms(to)?);
+            if from_ms > to_ms {
+                return Err(bad());
+            }
+            Ok(Self::Uniform { from_ms, to_ms })
+        } else if let Some((median, sigma)) = text.split_once('~') {
+            let sigma: f64 = sigma.trim().parse().map_err(|_| bad())?;
+            if !sigma.is_finite() || sigma < 0.0 {
+                return Err(bad());
+            }
+            Ok(Self::LogNormal { median_ms: ms(median)?, sigma })
+        } else {
+            ms(text).map(Self::Fixed)
+        }
+    }
+}
+
+/// A text that is no [`Latency`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadLatency(String);
+
+impl fmt::Display for BadLatency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(text) = self;
+        write!(
+            f,
+            "`{text}` is no latency: give milliseconds as `250`, `5000..10000` or `7000~0.3` (median~sigma)"
+        )
+    }
+}
+
+impl std::error::Error for BadLatency {}
+
+/// Behaviours to take up one after the other: an outage, a recovery, a rush.
+///
+/// In JSON, a list: `[{"after_ms": 0, "behaviour": {}}, {"after_ms": 60000, "behaviour": {"answer": {"status": {"code": 503}}}}]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Schedule(pub Vec<Step>);
+
+/// One step of a [`Schedule`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Milliseconds from when the schedule was set to when this behaviour takes over.
+    pub after_ms: u64,
+    /// How the sim behaves from then on.
+    pub behaviour: Behaviour,
+}
+
+impl Step {
+    /// This behaviour, `after_ms` milliseconds after the schedule was set.
+    pub fn new(after_ms: u64, behaviour: Behaviour) -> Self {
+        Self { after_ms, behaviour }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_is_parsed() {
+        assert_eq!("250".parse(), Ok(Latency::Fixed(250)));
+        let (from_ms, to_ms) = (5_000, 10_000);
+        assert_eq!("5000..10000".parse(), Ok(Latency::Uniform { from_ms, to_ms }));
+        let (median_ms, sigma) = (7_000, 0.3);
+        assert_eq!("7000~0.3".parse(), Ok(Latency::LogNormal { median_ms, sigma }));
+        for bad in ["", "1s", "9..3", "5..", "7~-1", "7~NaN"] {
+            assert_eq!(bad.parse::<Latency>(), Err(BadLatency(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn half_of_the_log_normal_latencies_are_below_the_median() {
+        let behaviour = Behaviour::taking(Latency::LogNormal { median_ms: 7_000, sigma: 0.5 });
+        let times: Vec<Duration> = (0..2_000).map(|nth| behaviour.draw(1, "a", nth).1).collect();
+        let share = |factor: f64| {
+            let limit = Duration::from_secs(7).mul_f64(factor);
+            times.iter().filter(|&&time| time < limit).count() * 100 / times.len()
+        };
+        assert!((46..=54).contains(&share(1.0)), "{}", share(1.0));
+        assert!((94..=99).contains(&share(2.66)), "{}", share(2.66));
+        assert!((1..=6).contains(&share(1.0 / 2.66)), "{}", share(1.0 / 2.66));
+    }
+}

@@ -1,0 +1,198 @@
+//! The routes, and what each call is answered with.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State as Shared},
+    http::{Method, StatusCode},
+    response::Response,
+    routing::{get, post, put},
+};
+use serde::Deserialize;
+
+use crate::{
+    answer::Answer,
+    behaviour::{Behaviour, Schedule},
+    books::Books,
+    connection::{Door, Scissors},
+    reply::{self, Format},
+    state::{Call, State},
+    upload::{self, BadUpload, Form},
+};
+
+/// Serves until the state's stop token is cancelled and every connection is gone.
+pub(crate) async fn serve(door: Door, state: Arc<State>) {
+    let stop = door.stop_token().clone();
+    let routes = Router::new()
+        .route("/v1/audio/transcriptions", post(transcribe))
+        .route("/_sim/behaviour", put(set))
+        .route("/_sim/schedule", put(schedule))
+        .route("/_sim/script/{file}", put(script))
+        .route("/_sim/books", get(books).delete(reset_books))
+        .route("/health", get(StatusCode::OK))
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::disable())
+        .with_state(state);
+    let served = axum::serve(door, routes.into_make_service_with_connect_info::<Scissors>())
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the server ended");
+    }
+}
+
+async fn set(Shared(state): Shared<Arc<State>>, Json(behaviour): Json<Behaviour>) -> StatusCode {
+    state.set(behaviour);
+    StatusCode::NO_CONTENT
+}
+
+async fn schedule(Shared(state): Shared<Arc<State>>, Json(steps): Json<Schedule>) -> StatusCode {
+    state.schedule(steps);
+    StatusCode::NO_CONTENT
+}
+
+async fn script(
+    Shared(state): Shared<Arc<State>>,
+    Path(file_name): Path<String>,
+    Json(answers): Json<Vec<Answer>>,
+) -> StatusCode {
+    state.script(&file_name, answers.into());
+    StatusCode::NO_CONTENT
+}
+
+async fn books(Shared(state): Shared<Arc<State>>) -> Json<Books> {
+    Json(state.books())
+}
+
+async fn reset_books(Shared(state): Shared<Arc<State>>) -> StatusCode {
+    state.reset_books();
+    StatusCode::NO_CONTENT
+}
+
+async fn not_found(method: Method, request: Request) -> Response {
+    let message = format!("Invalid URL ({method} {})", request.uri().path());
+    reply::refusal(StatusCode::NOT_FOUND, &message, None)
+}
+
+async fn transcribe(
+    Shared(state): Shared<Arc<State>>,
+    ConnectInfo(scissors): ConnectInfo<Scissors>,
+    request: Request,
+) -> Response {
+    let call = Call::begin(&state);
+    tokio::select! {
+        biased;
+        // Nobody gets this one: the connection is gone.
+        () = scissors.used() => Response::default(),
+        response = answer(request, call, &scissors) => response,
+    }
+}
+
+async fn answer(request: Request, mut call: Call, scissors: &Scissors) -> Response {
+    let decided = if call.behaviour().reads_upload {
+        match upload::read(request, &mut call).await {
+            Ok(form) => decide(&call, &form),
+            Err(bad) => Err(bad),
+        }
+    } else {
+        Ok(by_behaviour(&call, Format::Json))
+    };
+    match decided {
+        Ok(Decision { answer, after, format }) => {
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
+            }
+            reply::send(&answer, format, call, scissors).await
+        }
+        Err(BadUpload::Refused { message, param }) => {
+            call.answered(StatusCode::BAD_REQUEST.as_u16(), false);
+            reply::refusal(StatusCode::BAD_REQUEST, &message, param)
+        }
+        Err(BadUpload::BrokenOff) => Response::default(),
+    }
+}
+
+/// What a call is answered with, how long after its upload, and in which format if it is a transcript.
+struct Decision {
+    answer: Answer,
+    after: Duration,
+    format: Format,
+}
+
+/// The rules of the crate's documentation, in their order.
+fn decide(call: &Call, form: &Form) -> Result<Decision, BadUpload> {
+    let format = Format::asked_for(form)?;
+    if let Some(answer) = prompted(call, form)? {
+        return Ok(chosen(call, answer, format));
+    }
+    if format.is_verbose() && !call.behaviour().supports_verbose_json {
+        let model = form.get("model").map_or("", String::as_str);
+        let message = format!(
+            "response_format 'verbose_json' is not compatible with model '{model}'. Use 'json' or 'text' instead."
+        );
+        return Err(BadUpload::refused(message, Some("response_format")));
+    }
+    if let Some(answer) = call.state().next_scripted(call.file_name()) {
+        return Ok(chosen(call, answer, format));
+    }
+    Ok(by_behaviour(call, format))
+}
+
+/// What nobody has chosen for this very call.
+fn by_behaviour(call: &Call, format: Format) -> Decision {
+    if call.has_place() {
+        let (answer, latency) = call.draw();
+        unfold(answer, latency, format)
+    } else {
+        call.note(|books| books.refused += 1, |_| ());
+        let answer = Answer::Status {
+            code: StatusCode::TOO_MANY_REQUESTS.as_u16(),
+            body: crate::ErrorBody::default(),
+            retry_after: call.behaviour().retry_after.clone(),
+            retry_after_ms: None,
+        };
+        unfold(answer, Duration::ZERO, format)
+    }
+}
+
+/// What somebody has chosen for this very call, after the latency that it would have had anyway.
+fn chosen(call: &Call, answer: Answer, format: Format) -> Decision {
+    let (_, latency) = call.draw();
+    unfold(answer, latency, format)
+}
+
+fn unfold(mut answer: Answer, mut after: Duration, format: Format) -> Decision {
+    while let Answer::After { ms, answer: inner } = answer {
+        after = Duration::from_millis(ms);
+        answer = *inner;
+    }
+    Decision { answer, after, format }
+}
+
+/// What a prompt may say after `sim:`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Prompt {
+    Files { files: BTreeMap<String, Vec<Answer>> },
+    Each(Vec<Answer>),
+    All(Answer),
+}
+
+fn prompted(call: &Call, form: &Form) -> Result<Option<Answer>, BadUpload> {
+    let Some(json) = form.get("prompt").and_then(|prompt| prompt.strip_prefix("sim:")) else {
+        return Ok(None);
+    };
+    let prompt: Prompt = serde_json::from_str(json).map_err(|error| {
+        let message = format!("what follows `sim:` is no answer, nor a list of them: {error}");
+        BadUpload::refused(message, Some("prompt"))
+    })?;
+    let file_name = call.file_name();
+    Ok(match prompt {
+        Prompt::All(answer) => Some(answer),
+        Prompt::Each(answers) => call.state().next_prompted(file_name, &answers),
+        Prompt::Files { files } => {
+            files.get(file_name).and_then(|answers| call.state().next_prompted(file_name, answers))
+        }
+    })
+}

@@ -1,0 +1,73 @@
+//! Time under tokio's paused clock, with real sockets.
+
+use std::time::Duration;
+
+use longhand_sim_asr::{Answer, Behaviour, Latency, Schedule, Step};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{answer, form, post, start, status};
+
+#[tokio::test(start_paused = true)]
+async fn a_latency_is_measured_exactly_and_a_timeout_does_not_strike_before_it() {
+    let sim = start(Behaviour::taking(Latency::Fixed(7_000))).await;
+    let begun = Instant::now();
+    let answered = timeout(Duration::from_secs(10), answer(&sim, form("a"))).await;
+    assert_eq!(answered.expect("an answer in time").status(), 200);
+    // The clock rounds timers up to its next millisecond.
+    assert!((7_000..=7_001).contains(&begun.elapsed().as_millis()));
+
+    let too_short = timeout(Duration::from_secs(6), post(&sim, form("a"))).await;
+    assert!(too_short.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn gaps_between_calls_are_those_of_the_clock() {
+    let sim = start(Behaviour::default()).await;
+    for pause in [0, 500, 1_000, 2_000] {
+        sleep(Duration::from_millis(pause)).await;
+        assert_eq!(status(&sim, form("a")).await, 200);
+    }
+    assert_eq!(sim.books().file("a").gaps(), [500, 1_000, 2_000].map(Duration::from_millis));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_may_bring_its_own_latency() {
+    let sim = start(Behaviour::taking(Latency::Fixed(1_000))).await;
+    sim.script("late", [Answer::Echo.after_ms(3_000)]);
+    let begun = Instant::now();
+    let order = async |file: &str| {
+        assert_eq!(status(&sim, form(file)).await, 200);
+        begun.elapsed().as_secs()
+    };
+    assert_eq!(tokio::join!(order("late"), order("other")), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_is_kept() {
+    let sim = start(Behaviour::answering(Answer::status(418))).await;
+    sim.schedule(Schedule(vec![
+        Step::new(60_000, Behaviour::answering(Answer::status(503))),
+        Step::new(90_000, Behaviour::default()),
+    ]));
+    assert_eq!(status(&sim, form("a")).await, 418);
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(status(&sim, form("a")).await, 503);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(status(&sim, form("a")).await, 200);
+    sim.schedule(Schedule(vec![Step::new(0, Behaviour::answering(Answer::status(500)))]));
+    sim.set(Behaviour::default());
+    assert_eq!(status(&sim, form("a")).await, 200, "what is set ends the schedule");
+}
+
+#[tokio::test(start_paused = true)]
+async fn latencies_keep_to_their_bounds() {
+    let sim = start(Behaviour::taking(Latency::Uniform { from_ms: 5_000, to_ms: 10_000 })).await;
+    let mut times = Vec::new();
+    for file in ["a", "b", "c", "d"] {
+        let begun = Instant::now();
+        assert_eq!(status(&sim, form(file)).await, 200);
+        times.push(begun.elapsed());
+    }
+    assert!(times.iter().all(|took| (5_000..=10_001).contains(&took.as_millis())), "{times:?}");
+    assert!(times.windows(2).any(|pair| pair[0] != pair[1]), "{times:?}");
+}

@@ -1,0 +1,53 @@
+//! `GET /healthz`: whether the worker still takes messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+
+use crate::runner::Pulse;
+
+/// What `/healthz` answers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Health {
+    status: &'static str,
+    /// How long ago the queue last answered a receive, in seconds.
+    last_poll_age_seconds: f64,
+    /// Chunks in hand.
+    in_hand: usize,
+    /// Chunks that could be in hand.
+    slots: usize,
+}
+
+#[derive(Debug)]
+struct Watched {
+    pulse: Arc<Pulse>,
+    slots: usize,
+    patience: Duration,
+}
+
+/// The routes. A worker whose last poll is older than `patience`, though it has free slots, is not
+/// healthy: 503.
+pub fn router(pulse: Arc<Pulse>, slots: usize, patience: Duration) -> Router {
+    let watched = Arc::new(Watched { pulse, slots, patience });
+    Router::new().route("/healthz", get(healthz)).with_state(watched)
+}
+
+async fn healthz(State(watched): State<Arc<Watched>>) -> (StatusCode, Json<Health>) {
+    let age = watched.pulse.last_poll_age();
+    let in_hand = watched.pulse.in_hand();
+    // With every slot taken there is nothing to poll for.
+    let healthy = age <= watched.patience || in_hand >= watched.slots;
+    let health = Health {
+        status: if healthy { "ok" } else { "not polling" },
+        last_poll_age_seconds: age.as_secs_f64(),
+        in_hand,
+        slots: watched.slots,
+    };
+    (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
+}

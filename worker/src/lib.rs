@@ -1,0 +1,19 @@
+//! Longhand's worker: takes chunks from the queue, has the model transcribe them, settles them.
+//!
+//! [`process`] is one chunk from message to settled. [`runner`] is everything about messages that
+//! has nothing to do with transcription: slots, long polling, leases, deletes, drain.
+
+pub mod asr;
+pub mod audio;
+pub mod dead_letters;
+pub mod health;
+pub mod lease;
+pub mod process;
+pub mod runner;
+pub mod settings;
+pub mod sweeper;
+
+mod deleter;
+mod service;
+
+pub use service::Worker;

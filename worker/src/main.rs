@@ -1,0 +1,56 @@
+//! `longhand-worker`: settings, telemetry, clients, run, drain.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhand_shared::queue::sqs::SqsQueue;
+use longhand_shared::store::dynamo::DynamoStore;
+use longhand_shared::{aws, settings, shutdown, telemetry};
+use longhand_worker::audio::AudioStore;
+use longhand_worker::settings::Settings;
+use longhand_worker::{Worker, health};
+use tracing::info;
+
+fn main() -> ExitCode {
+    let mut help = String::new();
+    let settings = Settings::read(&settings::environment, &mut help);
+    settings::main(
+        "longhand-worker",
+        "takes chunks from the queue and has them transcribed",
+        &help,
+        settings,
+        run,
+    )
+}
+
+#[tokio::main]
+async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+    telemetry::init(settings.log.format, &settings.log.filter)?;
+    let stop = shutdown::on_signal()?;
+    let config = aws::load().await;
+    let sqs = aws::sqs(&config);
+    let limits = settings.limits;
+    let worker = Worker::new(
+        Arc::new(DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention)),
+        Arc::new(SqsQueue::new(sqs.clone(), settings.queue_url)),
+        Arc::new(SqsQueue::new(sqs, settings.dlq_url)),
+        AudioStore::new(aws::s3(&config), settings.sources),
+        settings.asr,
+        limits,
+        settings.sweep,
+    )?;
+
+    let listener = tokio::net::TcpListener::bind(settings.health_listen).await.map_err(|error| {
+        format!("LONGHAND_HEALTH_LISTEN: cannot listen on {}: {error}", settings.health_listen)
+    })?;
+    // Three polls, or the longest pause between failed ones.
+    let patience = Duration::from_secs(35).max(limits.poll * 3);
+    let health = axum::serve(listener, health::router(worker.pulse(), limits.slots, patience)).into_future();
+    let health = tokio::spawn(health);
+    info!(slots = limits.slots, health = %settings.health_listen, "worker started");
+    worker.run(stop).await;
+    health.abort();
+    info!("worker stopped");
+    Ok(())
+}

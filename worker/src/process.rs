@@ -1,0 +1,180 @@
+//! One chunk, from message to settled: parse, claim, transcribe, settle. Read it top to bottom.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longhand_shared::job::{ErrorCode, Verdict};
+use longhand_shared::lifecycle::{self, Settled};
+use longhand_shared::queue::{ChunkMessage, Delivery};
+use longhand_shared::store::{Claim, JobStore, StoreError};
+use longhand_shared::{ChunkRef, Timestamp};
+use tokio::time::Instant;
+use tracing::{Instrument, info, info_span, warn};
+
+use crate::asr::{Asr, TranscribeError};
+use crate::audio::AudioStore;
+use crate::lease::{Lease, Stop};
+use crate::runner::{Handler, Outcome, retry_backoff};
+
+/// How often settling is tried while the table does not answer: a transcription is too dear to throw
+/// away for a hiccup. After that the message goes back and the model is asked once more.
+const SETTLE_TRIES: u32 = 5;
+
+/// Transcribes chunks.
+#[derive(Debug)]
+pub struct Processor {
+    /// Where jobs are kept.
+    pub store: Arc<dyn JobStore>,
+    /// Where audio is read from.
+    pub audio: AudioStore,
+    /// The model.
+    pub asr: Asr,
+    /// For how long a claim keeps others off. Shorter than the visibility timeout, so that the
+    /// redelivery after a crash is never held up by the claim of the dead.
+    pub claim_lease: Duration,
+}
+
+#[async_trait]
+impl Handler for Processor {
+    async fn handle(&self, delivery: &Delivery, lease: &Lease) -> Outcome {
+        let message = match ChunkMessage::parse(&delivery.body) {
+            Ok(message) => message,
+            Err(error) => return Outcome::Reject { reason: error.to_string() },
+        };
+        let ChunkRef { job, index } = message.chunk();
+        let span = info_span!("chunk", job_id = %job, chunk_index = %index);
+        self.chunk(&message, delivery, lease).instrument(span).await
+    }
+}
+
+impl Processor {
+    async fn chunk(&self, message: &ChunkMessage, delivery: &Delivery, lease: &Lease) -> Outcome {
+        let chunk = message.chunk();
+        let now = Timestamp::now();
+        let attempt = match self.store.claim(chunk, now, self.claim_lease).await {
+            Ok(Claim::Claimed { attempt }) => attempt,
+            Ok(Claim::Settled) => return self.conclude(chunk, delivery).await,
+            Ok(Claim::Gone) => {
+                info!("the job is gone");
+                return Outcome::Done;
+            }
+            Ok(Claim::Busy { since }) => {
+                info!(%since, "another worker has just claimed the chunk");
+                let left = self.claim_lease.saturating_sub(now.since(since));
+                return Outcome::Retry { delay: left + Duration::from_secs(1) };
+            }
+            Err(error) => return blameless(delivery, &error),
+        };
+
+        let began = Instant::now();
+        let transcribing = self.asr.transcribe(
+            &self.audio,
+            message.path(),
+            message.options(),
+            delivery.envelope.traceparent.as_deref(),
+        );
+        let heard = tokio::select! {
+            biased;
+            why = lease.stopped() => return self.give_back(chunk, attempt, why, delivery).await,
+            heard = transcribing => heard,
+        };
+        let verdict = match heard {
+            Ok(transcription) => Verdict::Completed(transcription),
+            Err(TranscribeError::Permanent(error)) => Verdict::Failed(error),
+            Err(TranscribeError::Transient { message, pause }) => {
+                warn!(attempt, message, "put back: what the chunk needs is down");
+                self.release(chunk, attempt).await;
+                let backoff = retry_backoff(delivery.envelope.requeues + 1);
+                return Outcome::Requeue { delay: pause.map_or(backoff, |pause| pause.max(backoff)) };
+            }
+        };
+
+        let asr_ms = began.elapsed().as_millis();
+        match self.settle(chunk, attempt, &verdict).await {
+            Ok(settled) => {
+                report(&verdict, settled, attempt, asr_ms);
+                Outcome::Done
+            }
+            Err(error) => blameless(delivery, &error),
+        }
+    }
+
+    /// The chunk was settled before. Whoever did it may have died before the job could end.
+    async fn conclude(&self, chunk: ChunkRef, delivery: &Delivery) -> Outcome {
+        match lifecycle::conclude(self.store.as_ref(), chunk, Timestamp::now()).await {
+            Ok(finished) => {
+                info!(finished, "settled before");
+                Outcome::Done
+            }
+            Err(error) => blameless(delivery, &error),
+        }
+    }
+
+    async fn settle(&self, chunk: ChunkRef, attempt: u32, verdict: &Verdict) -> Result<Settled, StoreError> {
+        let mut turn = 1;
+        loop {
+            let now = Timestamp::now();
+            let answer = lifecycle::settle(self.store.as_ref(), chunk, Some(attempt), verdict, now).await;
+            match answer {
+                Err(StoreError::Unavailable(error)) if turn < SETTLE_TRIES => {
+                    warn!(turn, error, "not settled yet");
+                    tokio::time::sleep(Duration::from_millis(250) * 2u32.pow(turn)).await;
+                    turn += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Stops without a verdict. The claim is given back, so that the next one need not wait for it.
+    async fn give_back(&self, chunk: ChunkRef, attempt: u32, why: Stop, delivery: &Delivery) -> Outcome {
+        warn!(attempt, ?why, "stopped before it was done");
+        match why {
+            Stop::Draining => {
+                self.release(chunk, attempt).await;
+                Outcome::Requeue { delay: Duration::ZERO }
+            }
+            Stop::LeaseLost => {
+                self.release(chunk, attempt).await;
+                Outcome::Retry { delay: Duration::ZERO }
+            }
+            // The chunk itself may be to blame: this attempt counts, and the third one is the last.
+            Stop::Overdue => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
+        }
+    }
+
+    async fn release(&self, chunk: ChunkRef, attempt: u32) {
+        if let Err(error) = self.store.release(chunk, attempt).await {
+            warn!(%error, "claim not given back; it runs out by itself");
+        }
+    }
+}
+
+/// The table does not answer: no fault of the chunk's.
+fn blameless(delivery: &Delivery, error: &StoreError) -> Outcome {
+    warn!(%error, "put back");
+    match error {
+        StoreError::Unavailable(_) => {
+            Outcome::Requeue { delay: retry_backoff(delivery.envelope.requeues + 1) }
+        }
+        // Somebody should look at it: three tries, then it is a dead letter.
+        StoreError::Corrupt(_) => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
+    }
+}
+
+fn report(verdict: &Verdict, settled: Settled, attempt: u32, asr_ms: u128) {
+    let (code, reason): (Option<ErrorCode>, &str) = match verdict {
+        Verdict::Completed(_) => (None, ""),
+        Verdict::Failed(error) => (Some(error.code), &error.message),
+    };
+    match (settled, code) {
+        (Settled::Done { mine: true, .. }, None) => info!(attempt, asr_ms, "chunk completed"),
+        (Settled::Done { mine: true, .. }, Some(code)) => {
+            warn!(attempt, asr_ms, ?code, reason, "chunk failed");
+        }
+        (Settled::Done { mine: false, .. } | Settled::Superseded | Settled::Gone, _) => {
+            info!(attempt, asr_ms, ?settled, "another settled the chunk first");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! A worker: the consumer of chunks, the consumer of dead letters, the sweeper.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhand_shared::queue::ChunkQueue;
+use longhand_shared::store::JobStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::asr::{Asr, AsrSettings};
+use crate::audio::AudioStore;
+use crate::dead_letters::DeadLetters;
+use crate::process::Processor;
+use crate::runner::{Limits, Pulse, Runner};
+use crate::sweeper::Sweeper;
+
+/// Dead letters handled at once. There should be none.
+const DEAD_LETTER_SLOTS: usize = 4;
+
+/// A worker that has not begun.
+pub struct Worker {
+    chunks: Runner,
+    dead_letters: Runner,
+    sweeper: Sweeper,
+}
+
+impl Worker {
+    /// A worker between these.
+    pub fn new(
+        store: Arc<dyn JobStore>,
+        queue: Arc<dyn ChunkQueue>,
+        dead_letters: Arc<dyn ChunkQueue>,
+        audio: AudioStore,
+        asr: AsrSettings,
+        limits: Limits,
+        sweep: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        let processor = Processor {
+            store: Arc::clone(&store),
+            audio,
+            asr: Asr::new(asr)?,
+            claim_lease: limits.visibility / 2,
+        };
+        let chunks =
+            Runner::new(Arc::clone(&queue), Some(Arc::clone(&dead_letters)), Arc::new(processor), limits);
+        let dead_letters = Runner::new(
+            dead_letters,
+            None,
+            Arc::new(DeadLetters { store: Arc::clone(&store) }),
+            Limits { slots: DEAD_LETTER_SLOTS, ..limits },
+        );
+        let silence = limits.longest + limits.visibility;
+        let sweeper = Sweeper { store, queue, every: sweep, silence };
+        Ok(Self { chunks, dead_letters, sweeper })
+    }
+
+    /// Signs of life of the consumer of chunks.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        self.chunks.pulse()
+    }
+
+    /// Works until `stop`, then drains.
+    pub async fn run(self, stop: CancellationToken) {
+        let sweeping = tokio::spawn(self.sweeper.run(stop.clone()));
+        tokio::join!(self.chunks.run(stop.clone()), self.dead_letters.run(stop));
+        // A sweep is safe to cut off anywhere.
+        sweeping.abort();
+    }
+}

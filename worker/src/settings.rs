@@ -1,0 +1,214 @@
+//! The worker's settings.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use longhand_shared::path::AudioSources;
+use longhand_shared::settings::{Faults, List, LogSettings, Reader};
+
+use crate::asr::AsrSettings;
+use crate::runner::Limits;
+
+/// All that a worker is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the health check listens.
+    pub health_listen: SocketAddr,
+    /// The table.
+    pub table: String,
+    /// How long a job's items live.
+    pub retention: Duration,
+    /// The queue of chunks.
+    pub queue_url: String,
+    /// Its dead-letter queue.
+    pub dlq_url: String,
+    /// Where audio is read from.
+    pub sources: AudioSources,
+    /// How messages are taken.
+    pub limits: Limits,
+    /// From one sweep to the next.
+    pub sweep: Duration,
+    /// The model.
+    pub asr: AsrSettings,
+    /// How to log.
+    pub log: LogSettings,
+}
+
+/// The longest drain: Fargate kills after 120 s at most.
+const MAX_DRAIN_SECONDS: u64 = 115;
+
+impl Settings {
+    /// Reads the settings, or tells all that is wrong with them. `help` gets the list of them.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<String>, help: &mut String) -> Result<Self, Faults> {
+        let mut r = Reader::new(lookup);
+        let table = r.required("LONGHAND_TABLE", "the DynamoDB table");
+        let queue_url = r.required("LONGHAND_QUEUE_URL", "the SQS queue of chunks");
+        let dlq_url = r.required("LONGHAND_DLQ_URL", "its dead-letter queue");
+        let List(buckets) = r.or_list("LONGHAND_AUDIO_BUCKETS", "buckets that s3:// audio is read from");
+        let root: Option<PathBuf> = r.optional("LONGHAND_AUDIO_ROOT", "the folder that local audio is under");
+        let slots: usize = r.or("LONGHAND_CONCURRENCY", 32, "chunks in hand at once, 1 to 10000");
+        let drain: u64 = r.or("LONGHAND_DRAIN_SECONDS", 25, "from SIGTERM to the end, at most");
+        let poll: u64 = r.or("LONGHAND_POLL_SECONDS", 5, "how long a receive waits for a message, 1 to 20");
+        let visibility: u64 =
+            r.or("LONGHAND_VISIBILITY_SECONDS", 30, "how long a message is ours without a renewal");
+        let longest: u64 = r.or("LONGHAND_MAX_CHUNK_SECONDS", 300, "the longest that one chunk is worked on");
+        let sweep: u64 = r.or("LONGHAND_SWEEP_SECONDS", 15, "from one sweep of open jobs to the next");
+        let retention: u64 = r.or("LONGHAND_RETENTION_DAYS", 30, "how long jobs are kept, as for the api");
+        let health_listen =
+            r.or("LONGHAND_HEALTH_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8081)), "the health check");
+        let base_url: Option<String> = r.required("ASR_BASE_URL", "the model's server, without /v1");
+        let api_key = r.optional("ASR_API_KEY", "its key, sent as a bearer token");
+        let model = r.or("ASR_MODEL", "whisper-1".to_owned(), "the model's name");
+        let timeout: f64 = r.or("ASR_TIMEOUT_SECONDS", 30.0, "one call, from first byte to last");
+        let max_retries: usize = r.or("ASR_MAX_RETRIES", 3, "calls for one chunk after the first");
+        let max_concurrency: usize = r.or("ASR_MAX_CONCURRENCY", slots, "calls in flight at once");
+        let log = LogSettings::read(&mut r);
+
+        range(&mut r, "LONGHAND_CONCURRENCY", slots, 1, 10_000);
+        range(&mut r, "ASR_MAX_CONCURRENCY", max_concurrency, 1, 10_000);
+        range(&mut r, "ASR_MAX_RETRIES", max_retries, 0, 20);
+        range(&mut r, "LONGHAND_POLL_SECONDS", poll, 1, 20);
+        range(&mut r, "LONGHAND_VISIBILITY_SECONDS", visibility, 3, 43_200);
+        range(&mut r, "LONGHAND_SWEEP_SECONDS", sweep, 1, 3600);
+        range(&mut r, "LONGHAND_RETENTION_DAYS", retention, 1, 3650);
+        range(&mut r, "LONGHAND_DRAIN_SECONDS", drain, 1, MAX_DRAIN_SECONDS);
+        range(&mut r, "LONGHAND_MAX_CHUNK_SECONDS", longest, 1, 43_200);
+        if drain < poll + 2 {
+            r.fault(
+                "LONGHAND_DRAIN_SECONDS",
+                "must be at least LONGHAND_POLL_SECONDS + 2: a receive is never cut off",
+            );
+        }
+        if !(timeout.is_finite() && timeout > 0.0 && timeout <= 3600.0) {
+            r.fault("ASR_TIMEOUT_SECONDS", "must be more than 0 and at most 3600");
+        }
+        #[expect(clippy::cast_precision_loss, reason = "both were held to small ranges above")]
+        let tries = (max_retries + 1) as f64 * timeout;
+        #[expect(clippy::cast_precision_loss, reason = "held to a small range above")]
+        if tries > longest as f64 {
+            r.fault(
+                "LONGHAND_MAX_CHUNK_SECONDS",
+                format_args!(
+                    "must be at least {tries}: ASR_TIMEOUT_SECONDS for each of the ASR_MAX_RETRIES + 1 calls"
+                ),
+            );
+        }
+        if buckets.is_empty() && root.is_none() {
+            r.fault(
+                "LONGHAND_AUDIO_BUCKETS",
+                "and LONGHAND_AUDIO_ROOT are both not set: there is no audio to read",
+            );
+        }
+        if let Some(root) = root.as_ref().filter(|root| !root.is_dir()) {
+            r.fault("LONGHAND_AUDIO_ROOT", format_args!("is {}: no such folder", root.display()));
+        }
+        if let Some(url) = base_url.as_ref().filter(|url| !is_http(url)) {
+            r.fault("ASR_BASE_URL", format_args!("is {url:?}: expected http://host:port or https://host"));
+        }
+        *help = r.help();
+        let settings = (|| {
+            Some(Self {
+                health_listen,
+                table: table?,
+                retention: Duration::from_secs(retention.saturating_mul(86_400)),
+                queue_url: queue_url?,
+                dlq_url: dlq_url?,
+                sources: AudioSources { buckets, root },
+                limits: Limits {
+                    slots,
+                    poll: Duration::from_secs(poll),
+                    visibility: Duration::from_secs(visibility),
+                    longest: Duration::from_secs(longest),
+                    drain: Duration::from_secs(drain),
+                },
+                sweep: Duration::from_secs(sweep),
+                asr: AsrSettings {
+                    base_url: base_url?,
+                    api_key,
+                    model,
+                    timeout: Duration::try_from_secs_f64(timeout).ok()?,
+                    max_retries,
+                    max_concurrency,
+                    first_pause: Duration::from_millis(500),
+                },
+                log,
+            })
+        })();
+        r.finish(settings)
+    }
+}
+
+fn is_http(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
+fn range<T: PartialOrd + std::fmt::Display + Copy>(
+    r: &mut Reader<'_>,
+    name: &str,
+    value: T,
+    least: T,
+    most: T,
+) {
+    if value < least || value > most {
+        r.fault(name, format_args!("is {value}: must be {least} to {most}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(changes: &[(&str, &str)]) -> Result<Settings, Faults> {
+        let good = [
+            ("LONGHAND_TABLE", "jobs"),
+            ("LONGHAND_QUEUE_URL", "http://q"),
+            ("LONGHAND_DLQ_URL", "http://d"),
+            ("LONGHAND_AUDIO_BUCKETS", "a, b"),
+            ("ASR_BASE_URL", "http://127.0.0.1:8790"),
+        ];
+        let lookup = |name: &str| {
+            let found = changes.iter().chain(&good).find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        Settings::read(&lookup, &mut String::new())
+    }
+
+    #[test]
+    fn the_least_that_is_needed() {
+        let settings = read(&[]).expect("good");
+        assert_eq!(settings.sources.buckets, ["a", "b"]);
+        assert_eq!(settings.limits.slots, 32);
+        assert_eq!(settings.asr.max_concurrency, 32);
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let faults = read(&[
+            ("LONGHAND_TABLE", ""),
+            ("LONGHAND_CONCURRENCY", "0"),
+            ("LONGHAND_DRAIN_SECONDS", "300"),
+            ("ASR_BASE_URL", "model:80"),
+            ("ASR_TIMEOUT_SECONDS", "100"),
+            ("LONGHAND_AUDIO_BUCKETS", ""),
+        ])
+        .expect_err("six faults")
+        .to_string();
+        for fault in [
+            "LONGHAND_TABLE is not set",
+            "LONGHAND_CONCURRENCY is 0: must be 1 to 10000",
+            "LONGHAND_DRAIN_SECONDS is 300",
+            "ASR_BASE_URL is \"model:80\"",
+            "LONGHAND_MAX_CHUNK_SECONDS must be at least 400",
+            "LONGHAND_AUDIO_BUCKETS and LONGHAND_AUDIO_ROOT are both not set",
+        ] {
+            assert!(faults.contains(fault), "{fault} in {faults}");
+        }
+    }
+
+    #[test]
+    fn a_key_never_shows() {
+        let settings = read(&[("ASR_API_KEY", "sk-secret")]).expect("good");
+        assert!(!format!("{settings:?}").contains("sk-secret"));
+    }
+}

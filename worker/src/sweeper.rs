@@ -1,0 +1,74 @@
+//! The sweeper: looks at open jobs that have been open for a while, and repairs what a crash left
+//! half-done. Every worker runs one; they share the work by putting each job's next check off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use longhand_shared::Timestamp;
+use longhand_shared::lifecycle;
+use longhand_shared::queue::ChunkQueue;
+use longhand_shared::store::{JobStore, StoreError};
+use rand::Rng;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Jobs looked at in one go.
+const BATCH: usize = 100;
+
+/// Jobs looked at at once.
+const AT_ONCE: usize = 4;
+
+/// Repairs open jobs.
+#[derive(Clone, Debug)]
+pub struct Sweeper {
+    /// Where jobs are kept.
+    pub store: Arc<dyn JobStore>,
+    /// Where messages go.
+    pub queue: Arc<dyn ChunkQueue>,
+    /// From one sweep to the next.
+    pub every: Duration,
+    /// How long a claimed chunk may be silent before its message is taken for lost.
+    pub silence: Duration,
+}
+
+impl Sweeper {
+    /// Sweeps at once and then every so often, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            if let Err(error) = self.sweep(Timestamp::now()).await {
+                warn!(%error, "sweep failed; the next one will go on");
+            }
+            // Workers that were started together should not sweep together.
+            let pause = self.every.mul_f64(rand::rng().random_range(0.75..1.25));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Looks at all jobs that are due at `now`; how many needed a repair.
+    pub async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let due = self.store.due(now, BATCH).await?;
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let depth = match self.queue.depth().await {
+            Ok(depth) => depth,
+            Err(error) => return Err(StoreError::Unavailable(error.to_string())),
+        };
+        let looks = stream::iter(due).map(|due| async move {
+            lifecycle::repair(self.store.as_ref(), self.queue.as_ref(), &due, depth, self.silence, now).await
+        });
+        let mut repaired = 0;
+        let mut looks = looks.buffer_unordered(AT_ONCE);
+        while let Some(look) = looks.next().await {
+            match look {
+                Ok(repair) => repaired += usize::from(!repair.is_empty()),
+                Err(error) => warn!(%error, "a job could not be repaired yet"),
+            }
+        }
+        Ok(repaired)
+    }
+}
