@@ -1,0 +1,87 @@
+//! The real binaries, as `make test` built them.
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+use crate::PATIENCE;
+
+/// One of the workspace's binaries, beside this test's own.
+///
+/// # Panics
+/// When it was not built.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test's own path");
+    let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/test");
+    let binary = folder.join(name);
+    assert!(
+        binary.is_file(),
+        "{} is not built: `make test` does it, or cargo build --workspace --bins",
+        binary.display()
+    );
+    binary
+}
+
+/// A process that is killed when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a binary with these variables beside the emulator's. Its log goes to this test's
+    /// output.
+    pub fn start(name: &str, variables: &[(&str, String)]) -> Self {
+        let child = Command::new(binary(name))
+            .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts");
+        Self { name: name.to_owned(), child }
+    }
+
+    /// Sends a signal.
+    pub async fn signal(&self, signal: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().await.expect("kill can be run");
+        assert!(sent.success(), "{} could not be sent {signal}", self.name);
+    }
+
+    /// `kill -9`, and gone.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it can be killed");
+    }
+
+    /// Its end.
+    pub async fn ended(mut self) -> ExitStatus {
+        tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .unwrap_or_else(|_| panic!("{} did not end within {PATIENCE:?}", self.name))
+            .expect("it can be waited for")
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it can be asked").is_some()
+    }
+}
+
+/// A port that nobody has just now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Asks until a URL answers with success.
+pub async fn ready(url: &str) {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().expect("a client");
+    crate::eventually(url, async || {
+        client.get(url).send().await.ok().filter(|answer| answer.status().is_success()).map(|_| ())
+    })
+    .await;
+}

@@ -1,0 +1,161 @@
+//! Real resources in the emulator, made from the very template that AWS gets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use longhand_shared::aws;
+use longhand_shared::path::AudioSources;
+use longhand_shared::queue::sqs::SqsQueue;
+use longhand_shared::store::dynamo::DynamoStore;
+
+use crate::calls::Calls;
+use crate::eventually;
+
+const TEMPLATE: &str = include_str!("../../../infra/data.yaml");
+
+/// How long items live in tests.
+pub const RETENTION: Duration = Duration::from_hours(24);
+
+/// A table, two queues and a bucket, nobody else's.
+#[derive(Clone, Debug)]
+pub struct Resources {
+    /// `LONGHAND_TABLE`.
+    pub table: String,
+    /// `LONGHAND_QUEUE_URL`.
+    pub queue_url: String,
+    /// `LONGHAND_DLQ_URL`.
+    pub dlq_url: String,
+    /// One of `LONGHAND_AUDIO_BUCKETS`.
+    pub bucket: String,
+}
+
+/// Where the emulator is.
+///
+/// # Panics
+/// When there is none.
+pub fn endpoint() -> String {
+    std::env::var("AWS_ENDPOINT_URL").expect(
+        "AWS_ENDPOINT_URL is not set: these tests need the emulator, which `make test` starts for them; \
+         for some of them alone: python3 localstack/stack.py test -- cargo test -p longhand-e2e NAME",
+    )
+}
+
+impl Resources {
+    /// Deploys `infra/data.yaml` under a new name.
+    pub async fn deploy() -> Self {
+        let name = format!("t{}", &uuid::Uuid::now_v7().simple().to_string()[4..]);
+        let made = cloudformation(&[
+            ("Action", "CreateStack"),
+            ("StackName", &name),
+            ("TemplateBody", TEMPLATE),
+            ("Parameters.member.1.ParameterKey", "Name"),
+            ("Parameters.member.1.ParameterValue", &name),
+        ])
+        .await;
+        assert!(made.contains("<StackId>"), "the stack was not made: {made}");
+        let stack = eventually("the stack", async || {
+            let stack = cloudformation(&[("Action", "DescribeStacks"), ("StackName", &name)]).await;
+            assert!(!stack.contains("FAILED") && !stack.contains("ROLLBACK"), "{stack}");
+            stack.contains("CREATE_COMPLETE").then_some(stack)
+        })
+        .await;
+        let output = |key: &str| {
+            let (_, after) = stack.split_once(&format!("<OutputKey>{key}</OutputKey>")).expect("an output");
+            let (_, value) = after.split_once("<OutputValue>").expect("its value");
+            value.split_once("</OutputValue>").expect("its end").0.to_owned()
+        };
+        Self {
+            table: output("TableName"),
+            queue_url: output("QueueUrl"),
+            dlq_url: output("DeadLetterQueueUrl"),
+            bucket: output("BucketName"),
+        }
+    }
+
+    /// Clients for these, which count their calls in `calls`. Made in the runtime that uses them.
+    pub async fn clients(&self, calls: &Calls) -> Clients {
+        let config = aws::load().await;
+        Clients {
+            resources: self.clone(),
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(
+                aws_sdk_dynamodb::config::Builder::from(&config).interceptor(calls.clone()).build(),
+            ),
+            sqs: aws_sdk_sqs::Client::from_conf(
+                aws_sdk_sqs::config::Builder::from(&config).interceptor(calls.clone()).build(),
+            ),
+            config,
+        }
+    }
+}
+
+/// Clients for one set of resources.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// What they are for.
+    pub resources: Resources,
+    /// The table's.
+    pub dynamodb: aws_sdk_dynamodb::Client,
+    /// The queues'.
+    pub sqs: aws_sdk_sqs::Client,
+    config: SdkConfig,
+}
+
+impl Clients {
+    /// The store.
+    pub fn store(&self) -> Arc<DynamoStore> {
+        Arc::new(DynamoStore::new(self.dynamodb.clone(), &self.resources.table, RETENTION))
+    }
+
+    /// The queue of chunks.
+    pub fn queue(&self) -> Arc<SqsQueue> {
+        Arc::new(SqsQueue::new(self.sqs.clone(), &self.resources.queue_url))
+    }
+
+    /// The dead-letter queue.
+    pub fn dead_letters(&self) -> Arc<SqsQueue> {
+        Arc::new(SqsQueue::new(self.sqs.clone(), &self.resources.dlq_url))
+    }
+
+    /// The bucket's client.
+    pub fn s3(&self) -> aws_sdk_s3::Client {
+        aws::s3(&self.config)
+    }
+
+    /// What the API takes and the worker reads.
+    pub fn sources(&self) -> AudioSources {
+        AudioSources { buckets: vec![self.resources.bucket.clone()], root: None }
+    }
+
+    /// Puts bytes into the bucket; the path to post.
+    pub async fn put(&self, key: &str, bytes: impl Into<Vec<u8>>) -> String {
+        let put = self.s3().put_object().bucket(&self.resources.bucket).key(key);
+        put.body(bytes.into().into()).send().await.expect("put into the bucket");
+        format!("s3://{}/{key}", self.resources.bucket)
+    }
+}
+
+/// A call of the query API. No SDK for this one service: it would be built for these lines alone.
+async fn cloudformation(parameters: &[(&str, &str)]) -> String {
+    let scope = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/cloudformation/aws4_request, \
+                 SignedHeaders=host, Signature=unchecked";
+    let body: Vec<String> = parameters
+        .iter()
+        .chain(&[("Version", "2010-05-15")])
+        .map(|(name, value)| format!("{name}={}", percent(value)))
+        .collect();
+    let request = reqwest::Client::new()
+        .post(endpoint())
+        .header("authorization", scope)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(body.join("&"));
+    request.send().await.expect("the emulator answers").text().await.expect("a text")
+}
+
+fn percent(value: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    value.bytes().map(encode).collect()
+}

@@ -1,0 +1,199 @@
+//! The service in this process: the API on a real socket, a worker, the simulated model, and the
+//! real table, queues and bucket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhand_api::AppState;
+use longhand_shared::JobId;
+use longhand_shared::queue::ChunkQueue;
+use longhand_shared::store::JobStore;
+use longhand_sim_asr::{Behaviour, SimAsr};
+use longhand_worker::Worker;
+use longhand_worker::asr::AsrSettings;
+use longhand_worker::audio::AudioStore;
+use longhand_worker::runner::Limits;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::calls::Calls;
+use crate::eventually;
+use crate::resources::{Clients, Resources};
+
+/// Limits with which tests are quick.
+pub const LIMITS: Limits = Limits {
+    slots: 32,
+    poll: Duration::from_secs(1),
+    visibility: Duration::from_secs(3),
+    longest: Duration::from_mins(1),
+    drain: Duration::from_secs(6),
+};
+
+/// The service.
+pub struct Service {
+    /// The table, the queues and the bucket.
+    pub aws: Clients,
+    /// What the clients have called.
+    pub calls: Calls,
+    /// The model.
+    pub asr: SimAsr,
+    /// Where the API listens.
+    pub url: String,
+    /// A client for it.
+    pub http: Client,
+    api: JoinHandle<()>,
+}
+
+/// A worker in this process.
+pub struct Working {
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Service {
+    /// The API and the model, without a worker.
+    pub async fn start() -> Self {
+        let calls = Calls::default();
+        let aws = Resources::deploy().await.clients(&calls).await;
+        let (store, queue) = (aws.store(), aws.queue());
+        Self::start_with(aws, calls, store, queue).await
+    }
+
+    /// The same, with the API on this store and queue.
+    pub async fn start_with(
+        aws: Clients,
+        calls: Calls,
+        store: Arc<dyn JobStore>,
+        queue: Arc<dyn ChunkQueue>,
+    ) -> Self {
+        let state = AppState { store, queue, sources: Arc::new(aws.sources()) };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = tokio::net::TcpListener::bind(any).await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let api = tokio::spawn(async move {
+            axum::serve(listener, longhand_api::router(state)).await.expect("it serves");
+        });
+        let asr = SimAsr::start(Behaviour::default()).await.expect("the model starts");
+        Self { aws, calls, asr, url, http: Client::new(), api }
+    }
+
+    /// How the model is called in tests.
+    pub fn asr_settings(&self) -> AsrSettings {
+        AsrSettings {
+            base_url: self.asr.base_url(),
+            api_key: None,
+            model: "sim".to_owned(),
+            timeout: Duration::from_secs(10),
+            max_retries: 3,
+            max_concurrency: 64,
+            first_pause: Duration::from_millis(50),
+        }
+    }
+
+    /// Begins to work, with these limits.
+    pub fn work(&self, limits: Limits) -> Working {
+        let worker = Worker::new(
+            self.aws.store(),
+            self.aws.queue(),
+            self.aws.dead_letters(),
+            AudioStore::new(self.aws.s3(), self.aws.sources()),
+            self.asr_settings(),
+            limits,
+            Duration::from_secs(1),
+        )
+        .expect("a worker");
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(worker.run(stop.clone()));
+        Working { stop, running }
+    }
+
+    /// Puts a small piece of audio under each name; their paths.
+    pub async fn audio(&self, names: &[&str]) -> Vec<String> {
+        let mut paths = Vec::new();
+        for name in names {
+            paths.push(self.aws.put(name, wav(1000)).await);
+        }
+        paths
+    }
+
+    /// `POST /transcribe`; the job's id.
+    pub async fn submit(&self, user: &str, paths: &[String]) -> String {
+        self.submit_body(&json!({"userId": user, "audioChunkPaths": paths})).await
+    }
+
+    /// `POST /transcribe` with this body; the job's id.
+    pub async fn submit_body(&self, body: &Value) -> String {
+        let request = self.http.post(format!("{}/transcribe", self.url)).json(body);
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status();
+        let answer: Value = answer.json().await.expect("JSON");
+        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+        answer["jobId"].as_str().expect("a job id").to_owned()
+    }
+
+    /// `GET` of a path and query; status and JSON.
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer");
+        (answer.status(), answer.json().await.expect("JSON"))
+    }
+
+    /// The job as the API shows it.
+    pub async fn read(&self, job: &str) -> Value {
+        let (status, result) = self.get(&format!("/transcript/{job}")).await;
+        assert_eq!(status, StatusCode::OK, "{result}");
+        result
+    }
+
+    /// The job once it has ended.
+    pub async fn ended(&self, job: &str) -> Value {
+        eventually("the end of the job", async || {
+            let result = self.read(job).await;
+            (result["jobStatus"] != "IN_PROGRESS").then_some(result)
+        })
+        .await
+    }
+
+    /// Makes the job due for the sweeper now, as if its time had come.
+    pub async fn make_due(&self, job: &str) {
+        let id: JobId = job.parse().expect("a job id");
+        let store = self.aws.store();
+        let far = longhand_shared::Timestamp::now().plus(Duration::from_hours(1));
+        let due = eventually("the job in the index of open jobs", async || {
+            let due = store.due(far, 1000).await.expect("a listing");
+            due.into_iter().find(|due| due.job == id)
+        })
+        .await;
+        let past = longhand_shared::Timestamp::from_unix(0);
+        assert!(store.postpone(&due, past).await.expect("an answer"), "another has just put it off");
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.api.abort();
+    }
+}
+
+impl Working {
+    /// Stops as SIGTERM would; returns when it has drained.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        (&mut self.running).await.expect("the worker ends without a panic");
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Bytes that begin like WAV, `bytes` of them.
+pub fn wav(bytes: usize) -> Vec<u8> {
+    let mut wav = b"RIFF\0\0\0\0WAVEfmt ".to_vec();
+    wav.resize(bytes.max(wav.len()), 0);
+    wav
+}

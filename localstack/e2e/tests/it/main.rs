@@ -1,0 +1,8 @@
+//! The service against the real emulator. `make test` starts it; so does, for some of these alone:
+//! `python3 localstack/stack.py test -- cargo test -p longhand-e2e NAME`
+
+mod calls;
+mod crashes;
+mod main_job;
+mod queue_contract;
+mod store_contract;
