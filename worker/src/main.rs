@@ -10,7 +10,7 @@ use longhand_shared::{aws, settings, shutdown, telemetry};
 use longhand_worker::audio::AudioStore;
 use longhand_worker::settings::Settings;
 use longhand_worker::{Worker, health};
-use tracing::info;
+use tracing::{info, warn};
 
 fn main() -> ExitCode {
     let mut help = String::new();
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
 async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     telemetry::init(settings.log.format, &settings.log.filter)?;
     let stop = shutdown::on_signal()?;
+    // Each chunk in hand is up to three sockets. What the system allows is all that can be had.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        warn!(%error, "the limit on open files stays as it is");
+    }
     let config = aws::load().await;
     let sqs = aws::sqs(&config);
     let limits = settings.limits;

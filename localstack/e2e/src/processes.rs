@@ -65,9 +65,17 @@ impl Process {
             .expect("it can be waited for")
     }
 
-    /// Whether it has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("it can be asked").is_some()
+    /// Its peak memory in MB and the CPU it has used in seconds, as Linux counts them.
+    pub fn used(&self) -> (u64, f64) {
+        let id = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux's account of it");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("Linux's account of it");
+        // After the name: fields 14 and 15 are ticks of a hundredth of a second.
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("a rest").split_whitespace().collect();
+        let ticks = |field: usize| fields[field - 3].parse::<f64>().expect("a number");
+        (kilobytes / 1024, (ticks(14) + ticks(15)) / 100.0)
     }
 }
 

@@ -1,1 +1,233 @@
-//! Soon.
+//! What dies, and what comes of it. The real binaries where something is killed.
+
+use std::time::Duration;
+
+use longhand_e2e::processes::{Process, free_port, ready};
+use longhand_e2e::service::{LIMITS, Service};
+use longhand_e2e::{PATIENCE, eventually};
+use longhand_shared::queue::{ChunkQueue, Depth};
+use longhand_sim_asr::{Answer, Behaviour, Latency, text_for};
+use longhand_worker::runner::Limits;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+
+/// The worker's variables, for a service; its health check's address.
+fn worker_variables(service: &Service) -> (Vec<(&'static str, String)>, String) {
+    let health = format!("127.0.0.1:{}", free_port());
+    let resources = &service.aws.resources;
+    let variables = vec![
+        ("LONGHAND_TABLE", resources.table.clone()),
+        ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
+        ("LONGHAND_DLQ_URL", resources.dlq_url.clone()),
+        ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
+        ("LONGHAND_HEALTH_LISTEN", health.clone()),
+        ("LONGHAND_VISIBILITY_SECONDS", "3".to_owned()),
+        ("LONGHAND_POLL_SECONDS", "1".to_owned()),
+        ("LONGHAND_DRAIN_SECONDS", "6".to_owned()),
+        ("LONGHAND_SWEEP_SECONDS", "1".to_owned()),
+        ("ASR_BASE_URL", service.asr.base_url()),
+        ("RUST_LOG", "info".to_owned()),
+    ];
+    (variables, health)
+}
+
+async fn worker(service: &Service) -> Process {
+    let (variables, health) = worker_variables(service);
+    let process = Process::start("longhand-worker", &variables);
+    ready(&format!("http://{health}/healthz")).await;
+    process
+}
+
+fn attempts(result: &Value) -> Vec<u64> {
+    let chunks = result["chunks"].as_array().expect("chunks");
+    chunks.iter().map(|chunk| chunk["attempts"].as_u64().expect("a number")).collect()
+}
+
+#[tokio::test]
+async fn a_worker_killed_in_the_middle_loses_nothing() {
+    let service = Service::start().await;
+    let names = ["a.wav", "b.wav", "c.wav", "d.wav"];
+    service.asr.script("c.wav", [Answer::Hang]);
+    service.asr.script("d.wav", [Answer::Hang]);
+    let paths = service.audio(&names).await;
+    let first = worker(&service).await;
+    let job = service.submit("ana", &paths).await;
+    eventually("two chunks done and two in the model's hands", async || {
+        let result = service.read(&job).await;
+        let done = |index: usize| result["chunks"][index]["chunkStatus"] == "COMPLETED";
+        (done(0) && done(1) && service.asr.books().in_flight == 2).then_some(())
+    })
+    .await;
+    first.kill().await;
+
+    let _second = worker(&service).await;
+    let result = service.ended(&job).await;
+    assert_eq!(result["transcription"], json!(names.map(text_for).join(" ")));
+    assert_eq!(attempts(&result), [1, 1, 2, 2]);
+    let books = service.asr.books();
+    assert_eq!(names.map(|name| books.file(name).calls), [1, 1, 2, 2], "what was settled is not asked again");
+}
+
+/// The API is killed while its call to SQS hangs: the job is in the table, and no message is sent.
+#[tokio::test]
+async fn an_api_killed_between_the_write_and_the_send_loses_nothing() {
+    let service = Service::start().await;
+    let paths = service.audio(&["a.wav", "b.wav"]).await;
+    let black_hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listen = format!("127.0.0.1:{}", free_port());
+    let resources = &service.aws.resources;
+    let api = Process::start(
+        "longhand-api",
+        &[
+            ("LONGHAND_LISTEN", listen.clone()),
+            ("LONGHAND_TABLE", resources.table.clone()),
+            ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
+            ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
+            ("AWS_ENDPOINT_URL_SQS", format!("http://{}", black_hole.local_addr().expect("its address"))),
+        ],
+    );
+    ready(&format!("http://{listen}/healthz")).await;
+    let body = json!({"userId": "ana", "audioChunkPaths": paths});
+    let request = service.http.post(format!("http://{listen}/transcribe")).json(&body);
+    let asking = tokio::spawn(request.send());
+    let (mut connection, _) = tokio::time::timeout(PATIENCE, black_hole.accept())
+        .await
+        .expect("a call to SQS")
+        .expect("a connection");
+    let mut beginning = [0; 512];
+    let read = connection.read(&mut beginning).await.expect("a request");
+    assert!(read > 0);
+    api.kill().await;
+    assert!(asking.await.expect("no panic").is_err(), "the client has no answer");
+
+    let listing = eventually("the job in the listing", async || {
+        let (_, listing) = service.get("/transcript/search?userId=ana&jobStatus=IN_PROGRESS").await;
+        listing["results"].get(0).cloned()
+    })
+    .await;
+    let job = listing["jobId"].as_str().expect("a job id").to_owned();
+    assert_eq!(service.aws.queue().depth().await.expect("a depth"), Depth::default(), "nothing was sent");
+    service.make_due(&job).await;
+    let _worker = worker(&service).await;
+    assert_eq!(service.ended(&job).await["transcription"], json!(["a.wav", "b.wav"].map(text_for).join(" ")));
+}
+
+#[tokio::test]
+async fn on_sigterm_a_worker_finishes_or_releases_and_exits_0() {
+    let service = Service::start().await;
+    let names = ["quick.wav", "slow.wav", "later.wav"];
+    service.asr.script("quick.wav", [Answer::Echo.after_ms(1000)]);
+    service.asr.script("slow.wav", [Answer::Hang]);
+    let paths = service.audio(&names).await;
+    let first = worker(&service).await;
+    let job = service.submit("ana", &paths[..2]).await;
+    assert!(service.asr.wait_until(|books| books.in_flight == 2, PATIENCE).await);
+    first.signal("-TERM").await;
+    let later = service.submit("ana", &paths[2..]).await;
+    let began = tokio::time::Instant::now();
+    let status = first.ended().await;
+    assert!(status.success(), "{status}");
+    assert!(began.elapsed() < Duration::from_secs(8), "within its deadline of 6 s");
+
+    let result = service.read(&job).await;
+    assert_eq!(result["chunks"][0]["chunkStatus"], "COMPLETED", "what could be finished was");
+    assert_eq!(result["chunks"][1]["chunkStatus"], "PENDING", "the rest was given back");
+    assert_eq!(service.read(&later).await["chunks"][0]["chunkStatus"], "PENDING", "nothing new was taken");
+
+    let _second = worker(&service).await;
+    let result = service.ended(&job).await;
+    assert_eq!(result["transcription"], json!(["quick.wav", "slow.wav"].map(text_for).join(" ")));
+    assert_eq!(attempts(&result), [1, 1], "a deploy costs no attempt");
+    service.ended(&later).await;
+    let dead = service.aws.dead_letters().depth().await.expect("a depth");
+    assert_eq!(dead, Depth::default(), "a deploy makes no dead letter");
+}
+
+#[tokio::test]
+async fn a_message_received_three_times_and_never_finished_ends_its_job() {
+    let service = Service::start().await;
+    let paths = service.audio(&["good.wav", "poison.wav"]).await;
+    let job = service.submit("ana", &paths).await;
+    // Three receivers that die with it, one after the other.
+    let queue = service.aws.queue();
+    let mut received = 0;
+    while received < 3 {
+        for delivery in
+            queue.receive(10, Duration::from_secs(1), Duration::from_secs(30)).await.expect("an answer")
+        {
+            let poison = delivery.body.contains("poison.wav");
+            received += u32::from(poison);
+            let visible_in = if poison { Duration::ZERO } else { Duration::from_secs(30) };
+            let released = queue.change_visibility(&[(delivery.receipt, visible_in)]).await;
+            assert_eq!(released, [Ok(())]);
+        }
+    }
+    for delivery in queue.receive(10, Duration::ZERO, Duration::from_secs(30)).await.expect("an answer") {
+        assert!(!delivery.body.contains("poison.wav"), "it is a dead letter now");
+    }
+    let _worker = service.work(LIMITS);
+    let failed = eventually("the dead letter to be applied", async || {
+        let result = service.read(&job).await;
+        (result["chunks"][1]["chunkStatus"] == "FAILED").then_some(result)
+    })
+    .await;
+    assert_eq!(failed["chunks"][1]["error"]["code"], "DEAD_LETTERED");
+    let result = service.ended(&job).await;
+    assert_eq!(result["jobStatus"], "FAILED");
+    assert_eq!(result["transcription"], json!(format!("{} [chunk 1 failed]", text_for("good.wav"))));
+    assert_eq!(service.asr.books().file("poison.wav").calls, 0);
+}
+
+#[tokio::test]
+async fn long_work_keeps_its_lease() {
+    let service = Service::start().await;
+    // Three times as long as a message is ours without a renewal.
+    service.asr.set(Behaviour::taking(Latency::Fixed(9_000)));
+    let _workers = [service.work(LIMITS), service.work(LIMITS)];
+    let paths = service.audio(&["a.wav", "b.wav", "c.wav"]).await;
+    let job = service.submit("ana", &paths).await;
+    let result = service.ended(&job).await;
+    assert_eq!(attempts(&result), [1, 1, 1]);
+    assert_eq!(service.asr.books().calls, 3, "no message was handed out twice");
+    assert!(service.calls.of("ChangeMessageVisibilityBatch") > 0);
+}
+
+#[tokio::test]
+async fn a_message_delivered_twice_is_transcribed_once() {
+    let service = Service::start().await;
+    service.asr.set(Behaviour::taking(Latency::Fixed(500)));
+    let paths = service.audio(&["a.wav"]).await;
+    let job = service.submit("ana", &paths).await;
+    let queue = service.aws.queue();
+    let original = queue.receive(1, Duration::from_secs(1), Duration::from_secs(1)).await.expect("an answer");
+    let copy = original.first().expect("a message").requeued(Duration::ZERO);
+    let sent = queue.send(&[copy.clone(), copy.clone()]).await;
+    assert_eq!(sent, [Ok(()), Ok(())]);
+    // At once: three of the same message, in two workers.
+    let _workers = [service.work(Limits { slots: 2, ..LIMITS }), service.work(Limits { slots: 2, ..LIMITS })];
+    let result = service.ended(&job).await;
+    assert_eq!(result["transcription"], json!(text_for("a.wav")));
+    // And late.
+    assert_eq!(queue.send(&[copy]).await, [Ok(())]);
+    eventually("an empty queue", async || {
+        let depth = queue.depth().await.expect("a depth");
+        (depth == Depth::default()).then_some(())
+    })
+    .await;
+    assert_eq!(service.asr.books().calls, 1);
+    assert_eq!(service.read(&job).await, result, "nothing changed");
+}
+
+#[tokio::test]
+async fn a_model_that_is_down_burns_no_attempt() {
+    let service = Service::start().await;
+    let down = [503, 503, 503, 503].map(Answer::status);
+    service.asr.script("a.wav", down);
+    let paths = service.audio(&["a.wav"]).await;
+    let job = service.submit("ana", &paths).await;
+    let _worker = service.work(LIMITS);
+    let result = service.ended(&job).await;
+    assert_eq!(result["jobStatus"], "COMPLETED");
+    assert_eq!(attempts(&result), [1], "the try that found the model down does not count");
+    assert_eq!(service.asr.books().file("a.wav").calls, 5);
+}

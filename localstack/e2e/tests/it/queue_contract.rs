@@ -16,7 +16,7 @@ struct Queues {
     dead_letters: Arc<dyn ChunkQueue>,
 }
 
-async fn memory() -> Queues {
+fn memory() -> Queues {
     let dead_letters = Arc::new(MemoryQueue::new());
     let queue = Arc::new(MemoryQueue::with_redrive(3, Arc::clone(&dead_letters)));
     Queues { queue, dead_letters }
@@ -29,7 +29,7 @@ async fn sqs() -> Queues {
 
 macro_rules! contract {
     ($($case:ident),* $(,)?) => {
-        mod in_memory { $(#[tokio::test] async fn $case() { super::$case(super::memory().await).await; })* }
+        mod in_memory { $(#[tokio::test] async fn $case() { super::$case(super::memory()).await; })* }
         mod in_sqs { $(#[tokio::test] async fn $case() { super::$case(super::sqs().await).await; })* }
     };
 }
@@ -138,7 +138,7 @@ async fn a_lease_on_a_deleted_message_is_lost(Queues { queue, .. }: Queues) {
 
 async fn one_bad_entry_does_not_fail_its_batch(Queues { queue, .. }: Queues) {
     send(&queue, &[message("gone"), message("there")]).await;
-    let mut both = vec![receive_one(&queue, LONG).await, receive_one(&queue, LONG).await];
+    let mut both = [receive_one(&queue, LONG).await, receive_one(&queue, LONG).await];
     both.sort_by_key(|delivery| delivery.body.clone());
     let [gone, there] = [0, 1].map(|n: usize| both[n].receipt.clone());
     queue.delete(std::slice::from_ref(&gone)).await.remove(0).expect("deleted");

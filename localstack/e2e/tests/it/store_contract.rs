@@ -24,7 +24,7 @@ type Store = Arc<dyn JobStore>;
 
 const LEASE: Duration = Duration::from_secs(15);
 
-async fn memory() -> Store {
+fn memory() -> Store {
     Arc::new(MemoryStore::new())
 }
 
@@ -36,7 +36,7 @@ async fn dynamo() -> Store {
 
 macro_rules! contract {
     ($($case:ident),* $(,)?) => {
-        mod in_memory { $(#[tokio::test] async fn $case() { super::$case(super::memory().await).await; })* }
+        mod in_memory { $(#[tokio::test] async fn $case() { super::$case(super::memory()).await; })* }
         mod in_dynamo { $(#[tokio::test] async fn $case() { super::$case(super::dynamo().await).await; })* }
     };
 }

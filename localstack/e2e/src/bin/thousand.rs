@@ -1,0 +1,111 @@
+//! `thousand`: one worker with 1,000 chunks in flight. Prints how long it took over the model's own
+//! time, and the worker's peak memory and CPU. Needs the emulator: `make bench` runs it.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Parser;
+use longhand_e2e::calls::Calls;
+use longhand_e2e::processes::{Process, free_port, ready};
+use longhand_e2e::resources::Resources;
+use longhand_e2e::service::wav;
+use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
+use longhand_shared::lifecycle;
+use longhand_shared::store::{JobStore, read};
+use longhand_shared::{AudioPath, JobId, Timestamp};
+use longhand_sim_asr::{Behaviour, Latency, SimAsr};
+use tokio::time::Instant;
+
+/// One worker, many chunks at once.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Jobs of 24 chunks each.
+    #[arg(long, default_value_t = 42)]
+    jobs: usize,
+    /// Chunks that the worker may have in hand.
+    #[arg(long, default_value_t = 1008)]
+    concurrency: usize,
+    /// Bytes of each chunk's audio.
+    #[arg(long, default_value_t = 5 * 1024 * 1024)]
+    audio_bytes: usize,
+    /// What a call of the model takes, in milliseconds.
+    #[arg(long, default_value_t = 5000)]
+    latency_ms: u64,
+    /// Read the audio from the emulator's bucket instead of a folder.
+    #[arg(long)]
+    s3: bool,
+}
+
+#[tokio::main]
+async fn main() {
+    let args = Args::parse();
+    let aws = Resources::deploy().await.clients(&Calls::default()).await;
+    let asr = SimAsr::start(Behaviour::taking(Latency::Fixed(args.latency_ms))).await.expect("the model");
+    let folder = tempfile::tempdir().expect("a folder");
+    let audio = wav(args.audio_bytes);
+    let path: AudioPath = if args.s3 {
+        aws.put("a.wav", audio).await.parse().expect("a path")
+    } else {
+        std::fs::write(folder.path().join("a.wav"), audio).expect("written");
+        "a.wav".parse().expect("a path")
+    };
+
+    let (store, queue) = (aws.store(), aws.queue());
+    let mut jobs: Vec<JobId> = Vec::new();
+    for n in 0..args.jobs {
+        let user = format!("user{n}").parse().expect("a user");
+        let (paths, options) = (vec![path.clone(); 24], TranscribeOptions::default());
+        let job = NewJob::new(user, paths, options, Metadata::new(), Timestamp::now()).expect("a job");
+        lifecycle::submit(store.as_ref(), queue.as_ref(), &job, None).await.expect("submitted");
+        jobs.push(job.id);
+    }
+
+    let health = format!("127.0.0.1:{}", free_port());
+    let worker = Process::start(
+        "longhand-worker",
+        &[
+            ("LONGHAND_TABLE", aws.resources.table.clone()),
+            ("LONGHAND_QUEUE_URL", aws.resources.queue_url.clone()),
+            ("LONGHAND_DLQ_URL", aws.resources.dlq_url.clone()),
+            ("LONGHAND_AUDIO_BUCKETS", aws.resources.bucket.clone()),
+            ("LONGHAND_AUDIO_ROOT", folder.path().display().to_string()),
+            ("LONGHAND_CONCURRENCY", args.concurrency.to_string()),
+            ("LONGHAND_HEALTH_LISTEN", health.clone()),
+            ("ASR_BASE_URL", asr.base_url()),
+            ("RUST_LOG", "warn".to_owned()),
+        ],
+    );
+    let began = Instant::now();
+    ready(&format!("http://{health}/healthz")).await;
+    let chunks = u64::try_from(args.jobs * 24).expect("a count");
+    let limit = Duration::from_mins(10);
+    let answered = asr.wait_until(|books| books.by_status.get(&200) >= Some(&chunks), limit).await;
+    assert!(answered, "the model answered {} calls of {chunks}", asr.books().status(200));
+    for id in &jobs {
+        while !ended(store.as_ref(), *id).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let took = began.elapsed();
+    let (memory, cpu) = worker.used();
+    let books = asr.books();
+    let mut out = std::io::stdout();
+    let _ = writeln!(
+        out,
+        "{chunks} chunks of {} bytes ({}): {:.1} s in all, {:.1} s over the model's {:.1} s\n\
+         the model: {} calls, {} at once at most\n\
+         the worker: {memory} MB at its peak, {cpu:.1} s of CPU",
+        args.audio_bytes,
+        if args.s3 { "from the bucket" } else { "from a folder" },
+        took.as_secs_f64(),
+        took.saturating_sub(Duration::from_millis(args.latency_ms)).as_secs_f64(),
+        Duration::from_millis(args.latency_ms).as_secs_f64(),
+        books.calls,
+        books.most_in_flight,
+    );
+}
+
+async fn ended(store: &dyn JobStore, id: JobId) -> bool {
+    let result = read(store, id).await.expect("read").expect("there");
+    result.completed_time.is_some()
+}
