@@ -1,0 +1,268 @@
+//! The command line, parsed into types that cannot be wrong.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use longhand_shared::job::{JobStatus, Language, Prompt};
+use longhand_shared::{JobId, UserId};
+use reqwest::Url;
+
+use crate::error::{Exit, Failure};
+
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+const GLOBAL: &str = "Options of every command";
+
+const AFTER_HELP: &str = "\
+Exit codes:
+    0  done (of a job that was waited for: COMPLETED)
+    1  the job ended FAILED; what could be transcribed is on stdout, the reasons are on stderr
+    2  bad usage or bad files, or the service refused the request (4xx)
+    3  there is no such job
+    4  the service or S3 cannot be reached, answers 5xx or has no room (429)
+    5  gave up waiting (--timeout); the job goes on
+   74  the result could not be written to stdout
+  130  interrupted (Ctrl-C); a job that was submitted goes on
+
+stdout holds the result and nothing else; progress and errors go to stderr. With --json the result is
+one JSON document, and an error is the last line of stderr: {\"error\":{\"code\",\"message\",..}}.
+
+S3 is set up by the AWS SDK's own variables: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ..";
+
+/// Turns short recordings into one transcript.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Where the service is.
+    #[arg(
+        long,
+        global = true,
+        env = "LONGHAND_URL",
+        hide_env_values = true,
+        default_value = DEFAULT_URL,
+        value_parser = url,
+        help_heading = GLOBAL
+    )]
+    pub(crate) url: Url,
+
+    /// How the result is printed: for a person, or as the service's own answer for a program.
+    #[arg(long, global = true, value_enum, default_value = "text", help_heading = GLOBAL)]
+    format: Format,
+
+    /// The same as --format json.
+    #[arg(long, global = true, conflicts_with = "format", help_heading = GLOBAL)]
+    json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Uploads recordings and submits them as one job; prints the job id or, with --wait, the transcript.
+    #[command(after_help = AFTER_HELP)]
+    Transcribe(Transcribe),
+    /// Prints the transcript of a job, as far as it is known.
+    #[command(after_help = AFTER_HELP)]
+    Get(Get),
+    /// Lists a user's jobs of one status, newest first.
+    #[command(after_help = AFTER_HELP)]
+    Search(Search),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Transcribe {
+    #[arg(
+        required = true,
+        value_name = "FILES",
+        help = "The recordings in the order they are spoken: 1 to 24 local files, up to 5 MB each, or s3://bucket/key"
+    )]
+    pub(crate) files: Vec<OsString>,
+
+    /// Whose job it is.
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: UserId,
+
+    /// The language spoken, such as en or pt-BR; guessed when not given.
+    #[arg(long, value_name = "TAG", value_parser = |tag: &str| Language::try_from(tag.to_owned()))]
+    pub(crate) language: Option<Language>,
+
+    /// Words that help the model: names, spellings, what was said before.
+    #[arg(long, value_name = "WORDS", value_parser = |words: &str| Prompt::try_from(words.to_owned()))]
+    pub(crate) prompt: Option<Prompt>,
+
+    /// The bucket that local files are put into; of a list, the first.
+    #[arg(
+        long,
+        value_name = "BUCKET",
+        env = "LONGHAND_AUDIO_BUCKETS",
+        hide_env_values = true,
+        value_parser = first_of_list
+    )]
+    pub(crate) bucket: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// The job.
+    #[arg(value_name = "JOB_ID")]
+    pub(crate) job: JobId,
+
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Waiting {
+    /// Wait until the job has ended, showing each chunk's progress.
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// How long to wait at most: 90s, 10m, 2h.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10m",
+        requires = "wait",
+        value_parser = duration
+    )]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Search {
+    /// Whose jobs.
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: UserId,
+
+    #[arg(long, value_name = "STATUS", help = "Jobs of which status: IN_PROGRESS, COMPLETED or FAILED")]
+    pub(crate) status: JobStatus,
+
+    /// How many jobs at most (with --all: in one call).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+
+    /// Where the page before ended.
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) cursor: Option<String>,
+
+    /// All pages, to the end.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+impl Cli {
+    /// Reads the command line. Ends the process when there is nothing more to do: after `--help`, or
+    /// when the line is wrong.
+    pub(crate) fn read() -> Self {
+        Self::try_parse().unwrap_or_else(|error| {
+            if error.use_stderr() && asks_for_json(std::env::args_os()) {
+                std::process::exit(usage(&error).report(true).into());
+            }
+            error.exit()
+        })
+    }
+
+    /// Whether results and errors are to be JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.json || self.format == Format::Json
+    }
+
+    /// The beginning of a command that speaks to the same service, for hints.
+    pub(crate) fn command_prefix(&self) -> String {
+        let url = self.url.as_str().trim_end_matches('/');
+        let usual = std::env::var("LONGHAND_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned());
+        if url == usual.trim_end_matches('/') {
+            "longhand".to_owned()
+        } else {
+            format!("longhand --url {url}")
+        }
+    }
+}
+
+/// A wrong line cannot be asked what it wants, so its words are.
+fn asks_for_json(line: impl Iterator<Item = OsString>) -> bool {
+    let words: Vec<_> = line.collect();
+    words.iter().any(|word| word == "--json" || word == "--format=json")
+        || words.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
+}
+
+fn usage(error: &clap::Error) -> Failure {
+    let text = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing".to_owned(),
+        _ => error.render().to_string(),
+    };
+    // The first paragraph says what is wrong; the rest says how to use the command.
+    let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    Failure::new(Exit::Refused, "USAGE", message.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if matches!(url.scheme(), "http" | "https") {
+        Ok(url)
+    } else {
+        Err("must begin with http:// or https://".to_owned())
+    }
+}
+
+fn first_of_list(text: &str) -> Result<String, &'static str> {
+    let first = text.split(',').map(str::trim).find(|name| !name.is_empty());
+    first.map(str::to_owned).ok_or("names no bucket")
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    const EXPECTED: &str = "expected a time such as 90s, 10m or 2h";
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(EXPECTED),
+    };
+    // Hours up to u32::MAX stay far from the end of the clock.
+    let number: u32 = number.parse().map_err(|_| EXPECTED)?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("10m"), Ok(Duration::from_mins(10)));
+        assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
+        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
+        for bad in ["", "m", "-1s", "1.5m", "10 m", "99999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_first_bucket_is_taken() {
+        assert_eq!(first_of_list("one, two"), Ok("one".to_owned()));
+        assert_eq!(first_of_list(",two"), Ok("two".to_owned()));
+        assert!(first_of_list(" , ").is_err());
+    }
+}

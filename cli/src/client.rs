@@ -1,0 +1,183 @@
+//! The service's HTTP API, as this command uses it.
+
+use std::time::Duration;
+
+use longhand_shared::job::{JobStatus, TranscribeOptions};
+use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::{JobId, UserId};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{RequestBuilder, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Exit, Failure, Fault, RetryAfter, chain};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// One call, from the first byte to the last. The service answers in milliseconds.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The service.
+pub(crate) struct Api {
+    http: reqwest::Client,
+    base: Url,
+}
+
+/// What the service answered, as it came and as it is understood here.
+pub(crate) struct Answer<T> {
+    pub(crate) raw: String,
+    pub(crate) value: T,
+}
+
+/// The body of `POST /transcribe`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewTranscription<'a> {
+    pub(crate) user_id: &'a UserId,
+    pub(crate) audio_chunk_paths: &'a [String],
+    #[serde(flatten)]
+    pub(crate) options: TranscribeOptions,
+}
+
+/// What matters here of the answer to `POST /transcribe`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Submitted {
+    pub(crate) job_id: JobId,
+}
+
+/// The parameters of `GET /transcript/search`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Query {
+    pub(crate) user_id: UserId,
+    pub(crate) job_status: JobStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cursor: Option<String>,
+}
+
+/// One page of `GET /transcript/search`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Page {
+    pub(crate) results: Vec<TranscriptResult>,
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// An error as RFC 9457 has it. What is missing is made up for.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Problem {
+    title: Option<String>,
+    detail: Option<String>,
+    code: Option<String>,
+    errors: Vec<ProblemFault>,
+}
+
+#[derive(Deserialize)]
+struct ProblemFault {
+    pointer: Option<String>,
+    detail: String,
+}
+
+impl Api {
+    pub(crate) fn new(base: Url) -> Result<Self, Failure> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
+            .build()
+            .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", chain(&error)))?;
+        Ok(Self { http, base })
+    }
+
+    /// `POST /transcribe`. Asked once only: a second time might make a second job.
+    pub(crate) async fn submit(&self, new: &NewTranscription<'_>) -> Result<Answer<Submitted>, Failure> {
+        self.call(self.http.post(self.at(&["transcribe"])).json(new)).await
+    }
+
+    /// `GET /transcript/{jobId}`, which must answer within `patience`.
+    pub(crate) async fn transcript(
+        &self,
+        job: JobId,
+        patience: Duration,
+    ) -> Result<Answer<TranscriptResult>, Failure> {
+        let request = self.http.get(self.at(&["transcript", &job.to_string()])).timeout(patience);
+        self.call(request).await.map_err(|mut failure| {
+            if failure.status == Some(StatusCode::NOT_FOUND.as_u16()) {
+                failure.exit = Exit::NoSuchJob;
+                failure.message = format!("there is no job {job} at {}", self.base);
+            }
+            failure.of_job(job)
+        })
+    }
+
+    /// `GET /transcript/search`.
+    pub(crate) async fn search(&self, query: &Query) -> Result<Answer<Page>, Failure> {
+        self.call(self.http.get(self.at(&["transcript", "search"])).query(query)).await
+    }
+
+    fn at(&self, path: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(path);
+        url
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Answer<T>, Failure> {
+        let answer = request.send().await.map_err(|error| self.unreachable(error))?;
+        let status = answer.status();
+        let retry_after = retry_after(answer.headers());
+        let raw = answer.text().await.map_err(|error| self.unreachable(error))?;
+        if !status.is_success() {
+            return Err(self.refusal(status, retry_after, &raw));
+        }
+        match serde_json::from_str(&raw) {
+            Ok(value) => Ok(Answer { raw, value }),
+            Err(error) => Err(Failure::new(
+                Exit::Unavailable,
+                "PROTOCOL",
+                format!("{} does not answer as Longhand does: {error}", self.base),
+            )),
+        }
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> Failure {
+        let (code, what) = if error.is_timeout() && !error.is_connect() {
+            ("TIMEOUT", "does not answer in time")
+        } else if error.is_connect() {
+            ("UNREACHABLE", "cannot be reached")
+        } else {
+            ("BROKEN_OFF", "broke off")
+        };
+        let message = format!("the service at {} {what}: {}", self.base, chain(&error.without_url()));
+        Failure::new(Exit::Unavailable, code, message).passing(None)
+    }
+
+    fn refusal(&self, status: StatusCode, retry_after: RetryAfter, body: &str) -> Failure {
+        let problem: Problem = serde_json::from_str(body).unwrap_or_default();
+        let passing = status.is_server_error()
+            || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+        let exit = if status.is_client_error() && !passing { Exit::Refused } else { Exit::Unavailable };
+        let verb = if exit == Exit::Refused { "refused" } else { "failed" };
+        let mut message = format!("the service at {} {verb} ({status})", self.base);
+        if let Some(said) = problem.detail.or(problem.title) {
+            message = format!("{message}: {said}");
+        }
+        let code = problem.code.unwrap_or_else(|| format!("HTTP_{}", status.as_u16()));
+        let faults = problem.errors.into_iter().map(|fault| Fault {
+            pointer: fault.pointer,
+            detail: fault.detail,
+            ..Fault::default()
+        });
+        let mut failure = Failure::new(exit, code, message).with_faults(faults.collect());
+        failure.status = Some(status.as_u16());
+        if passing { failure.passing(retry_after) } else { failure }
+    }
+}
+
+/// Seconds only: the service sends no dates.
+fn retry_after(headers: &HeaderMap) -> RetryAfter {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}

@@ -1,0 +1,263 @@
+//! A service that answers as it is told, an S3 that keeps what it is given, and the command run against both.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{Method, Response};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+pub(crate) const JOB: &str = "0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
+
+/// Far longer than anything here takes.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+#[derive(Clone)]
+pub(crate) struct Reply {
+    status: u16,
+    retry_after: Option<&'static str>,
+    body: String,
+}
+
+impl Reply {
+    pub(crate) fn ok(body: &Value) -> Self {
+        Self { status: 200, retry_after: None, body: body.to_string() }
+    }
+
+    pub(crate) fn accepted() -> Self {
+        Self { status: 202, ..Self::ok(&json!({ "jobId": JOB, "jobStatus": "IN_PROGRESS" })) }
+    }
+
+    pub(crate) fn problem(status: u16, code: &str, errors: &Value) -> Self {
+        let body = json!({
+            "title": "A title", "status": status, "detail": "A detail.", "code": code, "errors": errors
+        });
+        Self { status, ..Self::ok(&body) }
+    }
+
+    /// What a load balancer says when nobody is behind it.
+    pub(crate) fn html(status: u16) -> Self {
+        Self { status, retry_after: None, body: "<html>no</html>".to_owned() }
+    }
+
+    pub(crate) fn retry_after(self, seconds: &'static str) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+}
+
+/// Replies in turn; the last one is given for ever.
+type Replies = Mutex<VecDeque<Reply>>;
+
+pub(crate) struct Fake {
+    address: SocketAddr,
+    state: Arc<Served>,
+}
+
+struct Served {
+    submit: Replies,
+    transcript: Replies,
+    search: Replies,
+    calls: watch::Sender<Vec<Call>>,
+    objects: Mutex<BTreeMap<String, Bytes>>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) line: String,
+    pub(crate) body: Value,
+}
+
+impl Fake {
+    /// One that takes every job and answers about it with `transcript`.
+    pub(crate) async fn start(transcript: Vec<Reply>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let state = Arc::new(Served {
+            submit: Mutex::new([Reply::accepted()].into()),
+            transcript: Mutex::new(transcript.into()),
+            search: Mutex::default(),
+            calls: watch::Sender::default(),
+            objects: Mutex::default(),
+        });
+        let app = Router::new().fallback(serve).with_state(Arc::clone(&state));
+        tokio::spawn(async { axum::serve(listener, app).await });
+        Self { address, state }
+    }
+
+    pub(crate) fn on_submit(self, reply: Reply) -> Self {
+        *self.state.submit.lock().expect("not poisoned") = [reply].into();
+        self
+    }
+
+    pub(crate) fn on_search(self, replies: Vec<Reply>) -> Self {
+        *self.state.search.lock().expect("not poisoned") = replies.into();
+        self
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Every call so far, in order: `METHOD /path?query`.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.state.calls.borrow().clone()
+    }
+
+    pub(crate) fn count(&self, beginning: &str) -> usize {
+        self.calls().iter().filter(|call| call.line.starts_with(beginning)).count()
+    }
+
+    /// Until a call that begins so has come.
+    pub(crate) async fn called(&self, beginning: &str) {
+        let mut calls = self.state.calls.subscribe();
+        let came = calls.wait_for(|calls| calls.iter().any(|call| call.line.starts_with(beginning)));
+        timeout(DEADLINE, came).await.expect("within the deadline").expect("the server lives");
+    }
+
+    /// What was put into S3, by path.
+    pub(crate) fn objects(&self) -> BTreeMap<String, Bytes> {
+        self.state.objects.lock().expect("not poisoned").clone()
+    }
+
+    /// The command, set up to speak to this service and this S3, not started.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = longhand(args);
+        command.env("LONGHAND_URL", self.url()).env("AWS_ENDPOINT_URL_S3", self.url());
+        command
+    }
+
+    pub(crate) async fn run(&self, args: &[&str]) -> Ran {
+        end(self.command(args).spawn().expect("it starts")).await
+    }
+}
+
+async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let bytes = to_bytes(body, usize::MAX).await.expect("a whole body");
+    let path = parts.uri.path().to_owned();
+    let line = format!("{} {}", parts.method, parts.uri);
+    let replies = match (&parts.method, path.as_str()) {
+        (&Method::PUT, _) => {
+            let chunked = parts.headers.get("content-encoding").is_some_and(|value| value == "aws-chunked");
+            let object = if chunked { unchunk(&bytes) } else { bytes };
+            state.objects.lock().expect("not poisoned").insert(path, object);
+            state.calls.send_modify(|calls| calls.push(Call { line, body: Value::Null }));
+            return Response::new(Body::empty());
+        }
+        (&Method::POST, "/transcribe") => &state.submit,
+        (&Method::GET, "/transcript/search") => &state.search,
+        (&Method::GET, path) if path == format!("/transcript/{JOB}") => &state.transcript,
+        _ => panic!("an unexpected call: {line}"),
+    };
+    let reply = {
+        let mut replies = replies.lock().expect("not poisoned");
+        if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() }
+    };
+    let body = serde_json::from_slice(&bytes).unwrap_or_default();
+    state.calls.send_modify(|calls| calls.push(Call { line, body }));
+    let reply = reply.expect("a reply was prepared");
+    let mut response = Response::builder().status(reply.status);
+    if let Some(seconds) = reply.retry_after {
+        response = response.header("retry-after", seconds);
+    }
+    response.body(reply.body.into()).expect("a good response")
+}
+
+/// The content of a body in S3's `aws-chunked` encoding: `SIZE[;..]\r\nBYTES\r\n .. 0\r\n trailers`.
+fn unchunk(mut body: &[u8]) -> Bytes {
+    let mut content = Vec::new();
+    loop {
+        let end = body.windows(2).position(|pair| pair == b"\r\n").expect("a size line");
+        let line = std::str::from_utf8(&body[..end]).expect("text");
+        let size = line.split(';').next().and_then(|size| usize::from_str_radix(size, 16).ok());
+        let size = size.expect("a size");
+        if size == 0 {
+            return content.into();
+        }
+        content.extend_from_slice(&body[end + 2..end + 2 + size]);
+        body = &body[end + 2 + size + 2..];
+    }
+}
+
+/// The command with nothing of this machine's environment, and nobody to speak to.
+pub(crate) fn longhand(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longhand"));
+    command
+        .env_clear()
+        .envs([
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("LONGHAND_AUDIO_BUCKETS", "audio,other"),
+        ])
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// How the command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// The error document on the last line of stderr.
+    pub(crate) fn error(&self) -> Value {
+        let last = self.stderr.lines().last().expect("something on stderr");
+        let document: Value = serde_json::from_str(last).expect("JSON on the last line");
+        document["error"].clone()
+    }
+}
+
+pub(crate) async fn end(child: Child) -> Ran {
+    let ended = timeout(DEADLINE, child.wait_with_output()).await.expect("within the deadline");
+    let Output { status, stdout, stderr } = ended.expect("it ran");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ran { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// A `TranscriptResult` whose chunks have these statuses.
+pub(crate) fn result(job_status: &str, text: Option<&str>, chunks: &[&str]) -> Value {
+    let chunks: Vec<_> = chunks
+        .iter()
+        .enumerate()
+        .map(|(index, status)| {
+            let mut chunk = json!({
+                "index": index,
+                "audioChunkPath": format!("s3://audio/uploads/x/{index:02}-a.wav"),
+                "chunkStatus": status,
+                "attempts": 1,
+            });
+            if *status == "FAILED" {
+                chunk["error"] = json!({ "code": "AUDIO_NOT_FOUND", "message": "there is no such object" });
+            }
+            chunk
+        })
+        .collect();
+    json!({
+        "jobId": JOB,
+        "userId": "ana",
+        "jobStatus": job_status,
+        "submittedTime": "2026-11-22T23:10:22.000Z",
+        "completedTime": null,
+        "transcription": text,
+        "partial": job_status != "COMPLETED",
+        "chunks": chunks,
+        "newerThanThisCommand": true,
+    })
+}

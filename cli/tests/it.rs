@@ -1,0 +1,389 @@
+//! The real command against a small fake of the service and of S3.
+
+mod fake;
+
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use fake::{Fake, JOB, Reply, end, longhand, result};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+const IN_PROGRESS: &str = "IN_PROGRESS";
+const COMPLETED: &str = "COMPLETED";
+const FAILED: &str = "FAILED";
+
+fn completed() -> Reply {
+    Reply::ok(&result(COMPLETED, Some("And so, my fellow Americans."), &[COMPLETED, COMPLETED]))
+}
+
+fn in_progress() -> Reply {
+    Reply::ok(&result(IN_PROGRESS, None, &["PENDING", IN_PROGRESS]))
+}
+
+/// Files of some bytes each, and their paths.
+fn files(names: &[&str]) -> (TempDir, Vec<String>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let paths = names.iter().map(|name| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("the audio of {name}")).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    });
+    let paths = paths.collect();
+    (folder, paths)
+}
+
+#[tokio::test]
+async fn files_become_a_transcript() {
+    let half = Reply::ok(&result(IN_PROGRESS, Some("And so"), &[COMPLETED, IN_PROGRESS]));
+    let fake = Fake::start(vec![in_progress(), half, completed()]).await;
+    let (_folder, paths) = files(&["día 1.wav", "b.mp3"]);
+    let mut args = vec!["transcribe", &paths[0], "s3://archive/c d.wav", &paths[1]];
+    args.extend(["--user", "ana", "--language", "en", "--prompt", "Kennedy", "--wait"]);
+    let ran = fake.run(&args).await;
+
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.stdout, "And so, my fellow Americans.\n");
+    for line in ["chunk 1 IN_PROGRESS", "chunk 0 COMPLETED", "chunk 1 COMPLETED"] {
+        assert_eq!(ran.stderr.matches(line).count(), 1, "{line}: {ran:?}");
+    }
+    assert!(ran.stderr.contains("día 1.wav"), "{ran:?}");
+
+    let objects: Vec<_> = fake.objects().into_iter().collect();
+    assert_eq!(objects.len(), 2);
+    let (first, second) = (&objects[0], &objects[1]);
+    assert!(first.0.starts_with("/audio/uploads/") && first.0.ends_with("/00-d_a_1.wav"), "{}", first.0);
+    assert!(second.0.ends_with("/02-b.mp3"), "{}", second.0);
+    assert_eq!(first.1, "the audio of día 1.wav");
+    assert_eq!(second.1, "the audio of b.mp3");
+
+    let calls = fake.calls();
+    let submitted = calls.iter().find(|call| call.line == "POST /transcribe").expect("submitted");
+    let paths = [format!("s3:/{}", first.0), "s3://archive/c d.wav".to_owned(), format!("s3:/{}", second.0)];
+    let body = json!({ "userId": "ana", "audioChunkPaths": paths, "language": "en", "prompt": "Kennedy" });
+    assert_eq!(submitted.body, body);
+}
+
+#[tokio::test]
+async fn json_is_the_answer_as_it_came() {
+    let answer = result(COMPLETED, Some("hello"), &[COMPLETED]);
+    let fake = Fake::start(vec![in_progress(), Reply::ok(&answer)]).await;
+    for flag in [["--json", "--wait"], ["--format=json", "--wait"]] {
+        let ran =
+            fake.run(&[&["transcribe", "s3://archive/a.wav", "--user", "ana"], &flag[..]].concat()).await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(ran.stdout, format!("{answer}\n"));
+    }
+    let ran = fake.run(&["--json", "get", JOB]).await;
+    assert_eq!((ran.code, ran.stdout, ran.stderr), (Some(0), format!("{answer}\n"), String::new()));
+}
+
+#[tokio::test]
+async fn without_wait_the_job_id_is_printed() {
+    let fake = Fake::start(vec![]).await;
+    let line = ["transcribe", "s3://archive/a.wav", "--user", "ana"];
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, ran.stdout), (Some(0), format!("{JOB}\n")));
+    assert!(ran.stderr.contains(&format!("longhand get {JOB} --wait")), "{}", ran.stderr);
+
+    let ran = fake.run(&[&line[..], &["--json"]].concat()).await;
+    let printed: Value = serde_json::from_str(&ran.stdout).expect("one document");
+    assert_eq!(printed, json!({ "jobId": JOB, "jobStatus": IN_PROGRESS }));
+    assert_eq!((ran.code, ran.stderr), (Some(0), String::new()));
+}
+
+#[tokio::test]
+async fn a_failed_job_gives_what_there_is_and_the_reasons() {
+    let answer = result(FAILED, Some("And so [chunk 1 failed]"), &[COMPLETED, FAILED]);
+    let fake = Fake::start(vec![Reply::ok(&answer)]).await;
+    let (_folder, paths) = files(&["a.wav", "b.wav"]);
+    let line = ["transcribe", &paths[0], &paths[1], "--user", "ana", "--wait"];
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), "And so [chunk 1 failed]\n"));
+    assert!(ran.stderr.contains("1 of 2 chunks could not be transcribed"), "{}", ran.stderr);
+    let reason = format!("chunk 1 {}: AUDIO_NOT_FOUND: there is no such object", paths[1]);
+    assert!(ran.stderr.contains(&reason), "{}", ran.stderr);
+
+    let ran = fake.run(&["get", JOB, "--json"]).await;
+    assert_eq!((ran.code, &ran.stdout), (Some(1), &format!("{answer}\n")));
+    let error = ran.error();
+    assert_eq!((&error["code"], &error["jobId"]), (&json!("JOB_FAILED"), &json!(JOB)));
+    let fault = json!({
+        "file": "01-a.wav", "chunk": 1, "code": "AUDIO_NOT_FOUND", "detail": "there is no such object"
+    });
+    assert_eq!(error["faults"], json!([fault]));
+
+    let nothing = Fake::start(vec![Reply::ok(&result(FAILED, None, &[FAILED]))]).await;
+    let ran = nothing.run(&["get", JOB]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+}
+
+#[tokio::test]
+async fn faults_of_the_request_name_the_files() {
+    let errors = json!([
+        { "pointer": "#/audioChunkPaths/1", "detail": "names a bucket that is not read here" },
+        { "pointer": "#/userId", "detail": "is not known" },
+    ]);
+    let fake = Fake::start(vec![]).await.on_submit(Reply::problem(422, "INVALID_INPUT", &errors));
+    let line = ["transcribe", "s3://good/a.wav", "s3://bad/b.wav", "--user", "ana", "--wait"];
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
+    assert!(ran.stderr.contains("s3://bad/b.wav: names a bucket"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("#/userId: is not known"), "{}", ran.stderr);
+
+    let error = fake.run(&[&line[..], &["--json"]].concat()).await.error();
+    assert_eq!((&error["code"], &error["status"]), (&json!("INVALID_INPUT"), &json!(422)));
+    assert_eq!(error["faults"][0]["file"], "s3://bad/b.wav");
+    assert_eq!(error["faults"][0]["pointer"], "#/audioChunkPaths/1");
+    assert_eq!(error["faults"][1].get("file"), None);
+}
+
+#[tokio::test]
+async fn an_unknown_job_is_told_from_other_faults() {
+    let fake = Fake::start(vec![Reply::problem(404, "JOB_NOT_FOUND", &json!([]))]).await;
+    for line in [&["get", JOB][..], &["get", JOB, "--wait"]] {
+        let ran = fake.run(line).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(3), ""));
+        assert!(ran.stderr.contains(&format!("there is no job {JOB}")), "{}", ran.stderr);
+    }
+    assert_eq!(fake.run(&["get", JOB, "--json"]).await.error()["code"], "JOB_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_exit_4() {
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let nowhere = format!("http://{free}");
+    for line in [
+        &["get", JOB][..],
+        &["get", JOB, "--wait", "--timeout", "1s"],
+        &["search", "--user", "ana", "--status", FAILED],
+        &["transcribe", "s3://archive/a.wav", "--user", "ana"],
+    ] {
+        let ran = end(longhand(line).args(["--url", &nowhere, "--json"]).spawn().expect("it starts")).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(4), ""), "{line:?}");
+        assert_eq!(ran.error()["code"], "UNREACHABLE");
+    }
+
+    // The service is there, S3 is not: nothing is submitted.
+    let fake = Fake::start(vec![]).await;
+    let (_folder, paths) = files(&["a.wav"]);
+    let mut command = fake.command(&["transcribe", &paths[0], "--user", "ana", "--json"]);
+    let ran = end(command.env("AWS_ENDPOINT_URL_S3", nowhere).spawn().expect("it starts")).await;
+    assert_eq!((ran.code, &ran.error()["code"]), (Some(4), &json!("UPLOAD_FAILED")), "{ran:?}");
+    assert_eq!(fake.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn a_service_that_fails_is_exit_4() {
+    let fake = Fake::start(vec![Reply::ok(&json!({ "hello": "there" }))]).await.on_submit(Reply::html(502));
+    let ran = fake.run(&["transcribe", "s3://archive/a.wav", "--user", "ana"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(4), ""));
+    // It may have arrived, so the user is told where to look.
+    assert!(ran.stderr.contains("longhand search --user ana --status IN_PROGRESS"), "{}", ran.stderr);
+    let ran = fake.run(&["get", JOB, "--wait", "--json"]).await;
+    assert_eq!((ran.code, &ran.error()["code"]), (Some(4), &json!("PROTOCOL")));
+
+    let fake = fake.on_submit(Reply::problem(429, "TOO_MANY_REQUESTS", &json!([])));
+    assert_eq!(fake.run(&["transcribe", "s3://archive/a.wav", "--user", "ana"]).await.code, Some(4));
+}
+
+#[tokio::test]
+async fn giving_up_tells_that_the_job_goes_on() {
+    let fake = Fake::start(vec![in_progress()]).await;
+    let line = ["transcribe", "s3://archive/a.wav", "s3://archive/b.wav", "--user", "ana", "--wait"];
+    let began = Instant::now();
+    let ran = fake.run(&[&line[..], &["--timeout", "1s"]].concat()).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(5), ""));
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert!(ran.stderr.contains("goes on"), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("longhand get {JOB} --wait")), "{}", ran.stderr);
+
+    // One look, with a hint that names the service when it is not the usual one.
+    let url = fake.url();
+    let mut command = longhand(&["get", JOB, "--wait", "--timeout", "0s", "--json", "--url", &url]);
+    let ran = end(command.spawn().expect("it starts")).await;
+    let error = ran.error();
+    assert_eq!((ran.code, &error["code"], &error["jobId"]), (Some(5), &json!("GAVE_UP"), &json!(JOB)));
+    let hint = format!("longhand --url {url} get {JOB} --wait");
+    assert!(error["message"].as_str().is_some_and(|message| message.contains(&hint)), "{error}");
+}
+
+#[tokio::test]
+async fn passing_failures_are_waited_out() {
+    let replies = vec![
+        Reply::html(503),
+        Reply::problem(500, "INTERNAL", &json!([])),
+        in_progress(),
+        Reply::problem(429, "TOO_MANY_REQUESTS", &json!([])).retry_after("1"),
+        completed(),
+    ];
+    let fake = Fake::start(replies).await;
+    let began = Instant::now();
+    let ran = fake.run(&["get", JOB, "--wait"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "And so, my fellow Americans.\n"));
+    assert!(began.elapsed() >= Duration::from_secs(1), "Retry-After was not obeyed");
+    assert_eq!(fake.count("GET"), 5);
+    // Once for each run of failures, not for each failure.
+    assert_eq!(ran.stderr.matches("trying again").count(), 2, "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn files_are_looked_at_before_anything_is_sent() {
+    let fake = Fake::start(vec![]).await;
+    let (folder, paths) = files(&["good.wav"]);
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    std::fs::write(at("empty.wav"), "").expect("written");
+    std::fs::write(at("full.wav"), vec![0; 5 * 1024 * 1024]).expect("written");
+    std::fs::write(at("large.wav"), vec![0; 5 * 1024 * 1024 + 1]).expect("written");
+    let bad = [at("missing.wav"), at("empty.wav"), at("large.wav"), at("."), "s3://no-key".to_owned()];
+    let mut line = vec!["transcribe", "--user", "ana", "--json", &paths[0]];
+    line.extend(bad.iter().map(String::as_str));
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
+    let error = ran.error();
+    assert_eq!(error["code"], "BAD_FILES");
+    let faults = error["faults"].as_array().expect("faults");
+    assert_eq!(
+        faults.iter().map(|fault| fault["file"].as_str()).collect::<Vec<_>>(),
+        bad.each_ref().map(|f| Some(f.as_str()))
+    );
+    assert_eq!(fake.calls().len(), 0, "something was sent");
+
+    // Exactly 5 MB is allowed.
+    let ran = fake.run(&["transcribe", &at("full.wav"), "--user", "ana"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let objects = fake.objects();
+    assert_eq!(objects.values().map(Bytes::len).collect::<Vec<_>>(), [5 * 1024 * 1024]);
+}
+
+#[tokio::test]
+async fn a_job_has_24_files_at_most() {
+    let fake = Fake::start(vec![]).await;
+    let names: Vec<_> = (0..25).map(|n| format!("{n}.wav")).collect();
+    let (_folder, paths) = files(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut line = vec!["transcribe", "--user", "ana"];
+    line.extend(paths.iter().map(String::as_str));
+    let ran = fake.run(&line).await;
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("must have 1 to 24 entries, has 25"), "{}", ran.stderr);
+    assert_eq!(fake.calls().len(), 0, "something was sent");
+
+    line.pop();
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, fake.count("PUT"), fake.count("POST")), (Some(0), 24, 1), "{ran:?}");
+}
+
+#[tokio::test]
+async fn wrong_usage_is_exit_2_in_either_form() {
+    let fake = Fake::start(vec![]).await;
+    for line in [
+        &["get", "no-id"][..],
+        &["get", JOB, "--timeout", "1s"],
+        &["search", "--user", "ana", "--status", "DONE"],
+        &["search", "--user", "a b", "--status", FAILED],
+        &["transcribe", "--user", "ana"],
+        &["transcribe", "s3://archive/a.wav", "--user", "ana", "--language", "english!"],
+        &["--url", "ftp://host", "get", JOB],
+    ] {
+        let ran = fake.run(line).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{line:?}");
+        let ran = fake.run(&[line, &["--json"]].concat()).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{line:?}");
+        assert_eq!(ran.error()["code"], "USAGE", "{line:?}");
+    }
+    let (_folder, paths) = files(&["a.wav"]);
+    let mut command = fake.command(&["transcribe", &paths[0], "--user", "ana"]);
+    let ran = end(command.env_remove("LONGHAND_AUDIO_BUCKETS").spawn().expect("it starts")).await;
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("LONGHAND_AUDIO_BUCKETS"), "{}", ran.stderr);
+    assert_eq!(fake.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn a_search_is_a_table_or_the_answer() {
+    let one = result(FAILED, Some("And so\n my fellow [chunk 1 failed]"), &[COMPLETED, FAILED]);
+    let two = result(FAILED, None, &[FAILED]);
+    let pages = [
+        json!({ "results": [one], "nextCursor": "abc+/=" }),
+        json!({ "results": [two], "nextCursor": null }),
+    ];
+    let both = || pages.iter().map(Reply::ok).collect::<Vec<_>>();
+    let line = ["search", "--user", "a+b@c", "--status", FAILED];
+    let table = format!(
+        "JOB ID                                SUBMITTED                 STATUS       CHUNKS  TEXT\n\
+         {JOB}  2026-11-22T23:10:22.000Z  FAILED          1/2  And so my fellow [chunk 1 failed]\n"
+    );
+
+    let fake = Fake::start(vec![]).await.on_search(both());
+    let ran = fake.run(&[&line[..], &["--limit", "1"]].concat()).await;
+    assert_eq!((ran.code, &ran.stdout), (Some(0), &table));
+    assert!(ran.stderr.contains("--cursor abc+/="), "{}", ran.stderr);
+    assert_eq!(fake.calls()[0].line, "GET /transcript/search?userId=a%2Bb%40c&jobStatus=FAILED&limit=1");
+
+    let fake = fake.on_search(both());
+    let ran = fake.run(&[&line[..], &["--all"]].concat()).await;
+    let second = format!("{JOB}  2026-11-22T23:10:22.000Z  FAILED          0/1\n");
+    assert_eq!((ran.code, ran.stdout, ran.stderr.as_str()), (Some(0), table + &second, ""));
+    let last = fake.calls().pop().expect("a call");
+    assert!(last.line.ends_with("&cursor=abc%2B%2F%3D"), "{}", last.line);
+
+    let fake = fake.on_search(both());
+    let ran = fake.run(&[&line[..], &["--json"]].concat()).await;
+    assert_eq!((ran.code, ran.stdout), (Some(0), format!("{}\n", pages[0])));
+
+    let fake = fake.on_search(both());
+    let ran = fake.run(&[&line[..], &["--json", "--all"]].concat()).await;
+    let printed: Value = serde_json::from_str(&ran.stdout).expect("one document");
+    let results = [&pages[0]["results"][0], &pages[1]["results"][0]];
+    assert_eq!(printed, json!({ "results": results, "nextCursor": null }));
+
+    let fake = fake.on_search(vec![Reply::ok(&json!({ "results": [], "nextCursor": null }))]);
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
+
+    let fake = fake.on_search(vec![Reply::problem(400, "INVALID_CURSOR", &json!([]))]);
+    assert_eq!(fake.run(&line).await.code, Some(2));
+}
+
+#[tokio::test]
+async fn a_job_in_progress_is_shown_as_it_is() {
+    let half = result(IN_PROGRESS, Some("And so [chunk 1 pending]"), &[COMPLETED, "PENDING"]);
+    let fake = Fake::start(vec![Reply::ok(&half)]).await;
+    let ran = fake.run(&["get", JOB]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "And so [chunk 1 pending]\n"));
+    assert!(ran.stderr.contains("1 of 2 chunks are done"), "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn a_closed_pipe_is_no_fault() {
+    // More than a pipe holds, so that the write fails whenever the reader goes.
+    let long = "word ".repeat(100_000);
+    let fake = Fake::start(vec![Reply::ok(&result(COMPLETED, Some(&long), &[COMPLETED]))]).await;
+    for line in [&["get", JOB][..], &["get", JOB, "--json"]] {
+        let mut child = fake.command(line).spawn().expect("it starts");
+        drop(child.stdout.take());
+        let ran = end(child).await;
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    }
+    // Nor is a closed stderr.
+    let mut child = fake.command(&["get", "no-id", "--json"]).spawn().expect("it starts");
+    drop(child.stderr.take());
+    assert_eq!(end(child).await.code, Some(2));
+}
+
+#[tokio::test]
+async fn ctrl_c_tells_that_the_job_goes_on() {
+    let fake = Fake::start(vec![in_progress()]).await;
+    let line = ["transcribe", "s3://archive/a.wav", "s3://archive/b.wav", "--user", "ana", "--wait"];
+    let child = fake.command(&line).spawn().expect("it starts");
+    fake.called("GET /transcript/").await;
+    let id = child.id().expect("it runs").to_string();
+    let sent = Command::new("kill").args(["-INT", &id]).status().await.expect("kill is there");
+    assert!(sent.success());
+    let ran = end(child).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(130), ""));
+    assert!(ran.stderr.contains(&format!("job {JOB} goes on")), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("longhand get {JOB} --wait")), "{}", ran.stderr);
+}
