@@ -1,0 +1,49 @@
+# Everything that a developer runs. `make` alone lists it.
+PYTHON ?= python3
+LOCAL ?= $(if $(LONGHAND_LOCAL_DIR),$(LONGHAND_LOCAL_DIR),.local)
+TOOLS := $(if $(LONGHAND_TOOLS_DIR),$(LONGHAND_TOOLS_DIR),$(LOCAL))/venv/bin
+STACK := $(PYTHON) localstack/stack.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check up down status logs clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: up ## start everything, transcribe six recordings as one job and score the transcript
+	@$(PYTHON) localstack/demo.py
+
+test: ## all tests: Rust's with an emulator of their own, then the local stack's, a demo last
+	@echo "== Building the programs that the tests start, as the local stack builds them"
+	cargo build -p longhand-api -p longhand-worker -p longhand
+	@echo "== Rust tests, with a private emulator"
+	$(STACK) test -- cargo test --workspace
+	@echo "== Local stack tests: a stack of their own on free ports, a demo last"
+	$(STACK) setup
+	$(PYTHON) -m unittest discover -v -s localstack/tests
+
+check: ## formatting, lints as errors, documentation, templates
+	@echo "== Rust: formatting, lints, documentation"
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+	@echo "== Python and CloudFormation"
+	$(STACK) setup
+	$(TOOLS)/ruff check localstack
+	$(TOOLS)/ruff format --check localstack
+	$(TOOLS)/cfn-lint infra/*.yaml
+
+up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
+	@$(STACK) up
+
+down: ## stop them all; data and logs stay
+	@$(STACK) down
+
+status: ## what runs, and where
+	@$(STACK) status
+
+logs: ## follow the logs of all services
+	@tail -n 20 -F $(LOCAL)/logs/*.log
+
+clean: ## stop everything and remove data, logs, virtual environment and model
+	@$(STACK) down --purge

@@ -1,0 +1,310 @@
+"""A speech-to-text server for the local stack: OpenAI's transcription API in front of faster-whisper.
+
+It speaks the dialect that Longhand's worker meets elsewhere, and is as strict about it as the hosted services are, so
+that any of those can take its place. It holds no more than a small queue: whoever comes on top of it is told when to
+come again (429 with Retry-After), as a loaded service would.
+
+    POST /v1/audio/transcriptions   GET /v1/models   GET /health (200 once the model is loaded)
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from starlette.applications import Starlette
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from asr_engine import Abandoned, Engine, QueueFull, Transcript, Undecodable, Wanted
+
+MAX_FILE_BYTES = 25 * 1024 * 1024
+# The form's other fields and its boundaries.
+MAX_BODY_BYTES = MAX_FILE_BYTES + 256 * 1024
+FORMATS = ["json", "text", "srt", "verbose_json", "vtt"]
+
+
+class ApiError(Exception):
+    """An answer in OpenAI's form of an error."""
+
+    def __init__(self, status: int, message: str, param=None, code=None, retry_after: int | None = None):
+        super().__init__(message)
+        self.status, self.message, self.param, self.code, self.retry_after = status, message, param, code, retry_after
+
+    def response(self) -> JSONResponse:
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = "rate_limit_error" if self.status == 429 else kind
+        body = {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return JSONResponse(body, self.status, headers)
+
+
+# ---- answers --------------------------------------------------------------------------------------------------------
+
+
+def stamp(seconds: float, comma: str) -> str:
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{comma}{ms % 1000:03}"
+
+
+def srt(transcript: Transcript) -> str:
+    return "".join(
+        f"{number}\n{stamp(s.start, ',')} --> {stamp(s.end, ',')}\n{s.text.strip()}\n\n"
+        for number, s in enumerate(transcript.segments, start=1)
+    )
+
+
+def vtt(transcript: Transcript) -> str:
+    cues = "".join(f"{stamp(s.start, '.')} --> {stamp(s.end, '.')}\n{s.text.strip()}\n\n" for s in transcript.segments)
+    return f"WEBVTT\n\n{cues}"
+
+
+def verbose(transcript: Transcript, wanted: Wanted) -> dict:
+    body = {
+        "task": "transcribe",
+        "language": transcript.language,
+        "duration": round(transcript.duration, 3),
+        "text": transcript.text,
+    }
+    if wanted.words:
+        body["words"] = [
+            {"word": word.word.strip(), "start": round(float(word.start), 3), "end": round(float(word.end), 3)}
+            for segment in transcript.segments
+            for word in segment.words or []
+        ]
+    if wanted.segments:
+        body["segments"] = [
+            {
+                "id": number,
+                "seek": segment.seek,
+                "start": round(float(segment.start), 3),
+                "end": round(float(segment.end), 3),
+                "text": segment.text,
+                "tokens": list(segment.tokens),
+                "temperature": segment.temperature,
+                "avg_logprob": segment.avg_logprob,
+                "compression_ratio": segment.compression_ratio,
+                "no_speech_prob": segment.no_speech_prob,
+            }
+            for number, segment in enumerate(transcript.segments)
+        ]
+    return body
+
+
+def answer(transcript: Transcript, wanted: Wanted) -> Response:
+    match wanted.response_format:
+        case "json":
+            return JSONResponse({"text": transcript.text})
+        case "verbose_json":
+            return JSONResponse(verbose(transcript, wanted))
+        case "text":
+            return PlainTextResponse(transcript.text + "\n")
+        case "srt":
+            return Response(srt(transcript), media_type="application/x-subrip")
+        case _:
+            return Response(vtt(transcript), media_type="text/vtt")
+
+
+# ---- requests -------------------------------------------------------------------------------------------------------
+
+
+async def read_form(request: Request) -> FormData:
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise ApiError(400, "The request has to be multipart/form-data.")
+    too_large = False
+
+    async def body():
+        nonlocal too_large
+        size = 0
+        async for block in request.stream():
+            size += len(block)
+            # What comes on top is read and dropped: a client that is cut off while it writes sees a broken connection
+            # and not the 413.
+            too_large = size > MAX_BODY_BYTES
+            if size > 8 * MAX_BODY_BYTES:
+                break
+            if not too_large:
+                yield block
+
+    try:
+        form = await MultiPartParser(request.headers, body()).parse()
+    except MultiPartException as error:
+        if not too_large:
+            raise ApiError(400, f"The form cannot be read: {error.message}") from error
+    if too_large:
+        raise ApiError(413, f"The file is larger than {MAX_FILE_BYTES} bytes.", "file", "file_too_large")
+    return form
+
+
+def parse_form(form: FormData, model: str, languages: list[str]) -> tuple[UploadFile, Wanted]:
+    def text(name: str) -> str | None:
+        value = form.get(name)
+        if isinstance(value, UploadFile):
+            raise ApiError(400, f"'{name}' has to be a text field, not a file.", name)
+        return value or None
+
+    upload = form.get("file")
+    if not isinstance(upload, UploadFile):
+        raise ApiError(400, "'file' is missing, or is not sent as a file.", "file", "missing_required_parameter")
+    if upload.size > MAX_FILE_BYTES:
+        raise ApiError(413, f"The file is larger than {MAX_FILE_BYTES} bytes.", "file", "file_too_large")
+    if upload.size == 0:
+        raise ApiError(400, "The file is empty.", "file", "invalid_value")
+    asked = text("model")
+    if asked is None:
+        raise ApiError(400, "'model' is missing.", "model", "missing_required_parameter")
+    if asked != model:
+        raise ApiError(404, f"The model '{asked}' does not exist; there is '{model}'.", "model", "model_not_found")
+    response_format = text("response_format") or "json"
+    if response_format not in FORMATS:
+        raise ApiError(400, f"response_format is one of {', '.join(FORMATS)}.", "response_format", "invalid_value")
+    language = text("language")
+    if language is not None and language not in languages:
+        message = f"'{language}' is no ISO-639-1 code that the model knows."
+        raise ApiError(400, message, "language", "invalid_language_format")
+    try:
+        temperature = float(text("temperature") or 0)
+    except ValueError:
+        temperature = -1
+    if not 0 <= temperature <= 1:
+        raise ApiError(400, "temperature is a number from 0 to 1.", "temperature", "invalid_value")
+    granularities = form.getlist("timestamp_granularities[]") or ["segment"]
+    if not set(granularities) <= {"word", "segment"}:
+        raise ApiError(400, "timestamp_granularities[] is word or segment.", "timestamp_granularities", "invalid_value")
+    verbose_json = response_format == "verbose_json"
+    return upload, Wanted(
+        response_format=response_format,
+        language=language,
+        prompt=text("prompt"),
+        temperature=temperature,
+        words=verbose_json and "word" in granularities,
+        segments=verbose_json and "segment" in granularities,
+    )
+
+
+async def hang_up(request: Request) -> None:
+    """Ends when the client goes away. The body has been read, so nothing else can come."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def application(engine: Engine, model: str) -> Starlette:
+    async def transcriptions(request: Request) -> Response:
+        if engine.model is None:
+            raise ApiError(503, "The model is still being loaded.", retry_after=1)
+        form = await read_form(request)
+        gone = asyncio.ensure_future(hang_up(request))
+        try:
+            upload, wanted = parse_form(form, model, engine.model.supported_languages)
+            return answer(await engine.transcribe(upload.file, wanted, gone), wanted)
+        except QueueFull as full:
+            message = "The queue is full."
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=full.retry_after) from None
+        except Undecodable as error:
+            message = f"The audio is corrupted, or of a format that is not supported ({error})."
+            raise ApiError(400, message, "file", "invalid_value") from error
+        except Abandoned:
+            raise ApiError(503, "The server is stopping.", retry_after=1) from None
+        finally:
+            gone.cancel()
+            await form.close()
+
+    async def models(_request: Request) -> Response:
+        entry = {"id": model, "object": "model", "created": 0, "owned_by": "local"}
+        return JSONResponse({"object": "list", "data": [entry]})
+
+    async def health(_request: Request) -> Response:
+        if engine.model is None:
+            return JSONResponse({"status": "loading"}, 503)
+        return JSONResponse({"status": "ok", "model": model, "inHand": engine.in_hand, "capacity": engine.capacity})
+
+    async def on_api_error(_request: Request, error: ApiError) -> Response:
+        return error.response()
+
+    async def on_http_error(_request: Request, error: HTTPException) -> Response:
+        return ApiError(error.status_code, error.detail).response()
+
+    async def on_disconnect(_request: Request, _error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody reads it
+
+    async def on_error(_request: Request, _error: Exception) -> Response:
+        return ApiError(500, "The server had an error while processing the request.").response()
+
+    return Starlette(
+        routes=[
+            Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/health", health),
+        ],
+        exception_handlers={
+            ApiError: on_api_error,
+            HTTPException: on_http_error,
+            ClientDisconnect: on_disconnect,
+            Exception: on_error,
+        },
+    )
+
+
+# ---- main -----------------------------------------------------------------------------------------------------------
+
+
+async def run(engine: Engine, listen: str, model: str) -> None:
+    config = Config()
+    config.bind = [listen]
+    config.graceful_timeout = 3
+    config.accesslog = "-"
+    config.access_log_format = "%(m)s %(U)s %(s)s %(L)ss"
+    config.errorlog = "-"
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    async def trigger() -> None:
+        await stop.wait()
+        engine.stopping.set()
+
+    async def load() -> None:
+        begun = time.monotonic()
+        try:
+            await asyncio.to_thread(engine.load)
+        except Exception as error:
+            print(f"The model {engine.name} cannot be loaded: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        print(f"Model loaded in {time.monotonic() - begun:.1f} s", flush=True)
+
+    loading = asyncio.ensure_future(load())
+    await serve(application(engine, model), config, shutdown_trigger=trigger)
+    loading.cancel()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cores = os.cpu_count() or 1
+    parser.add_argument("--listen", default="127.0.0.1:8790", help="HOST:PORT (%(default)s)")
+    parser.add_argument("--model", required=True, help="the model's directory, or its name on the model hub")
+    parser.add_argument("--name", default="whisper-base", help="what clients call it (%(default)s)")
+    parser.add_argument("--workers", type=int, default=min(cores, 4), help="calls worked on at once (%(default)s)")
+    parser.add_argument("--queue", type=int, default=8, help="calls that may wait; others get 429 (%(default)s)")
+    arguments = parser.parse_args()
+    if os.path.isdir(arguments.model):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    engine = Engine(arguments.model, arguments.workers, arguments.queue)
+    asyncio.run(run(engine, arguments.listen, arguments.name))
+    # Not by returning: that would wait for the threads, and a step of the model cannot be interrupted.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+#!/usr/bin/env python3
+"""The whole of Longhand on one machine: AWS emulator, speech-to-text server, api and worker.
+
+Needs nothing but Python and cargo; the rest it installs under .local/. Settings come from the environment:
+
+  ASR                whisper (default): a real model. sim: the simulated one, which tests and load use.
+                     none: the server that ASR_BASE_URL, ASR_API_KEY and ASR_MODEL name
+  EMULATOR           ministack (default), localstack (its Docker image), or none: the AWS endpoints and resources
+                     that the environment names are used as they are
+  EMULATOR_PORT      4566      API_PORT       8080
+  ASR_PORT           8790      WORKER_PORT    8081 (the worker's health)
+  PROFILE            dev (default) or release: how the Rust programs are built
+  LONGHAND_BIN_DIR   a directory with ready-made programs, in place of building them
+  LONGHAND_LOCAL_DIR where everything is kept, .local by default; another one makes a second stack beside the first
+  LONGHAND_TOOLS_DIR where the virtual environment and the model are kept, LONGHAND_LOCAL_DIR by default
+  WHISPER_MODEL      a model directory, or a name on the model hub, in place of the one that `up` fetches
+
+Other LONGHAND_*, ASR_*, REDIS_URL and RUST_LOG settings reach the api and the worker unchanged.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - the very point is to tell whoever has an older one
+    sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}. Run it as: make PYTHON=python3.11 ...")
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from emulator import CREDENTIALS, at, check_docker, localstack, ministack, private_emulator, without_aws
+from provision import HERE, ROOT, SIM, Binaries, Tools, ensure, ensure_tools, lock
+from services import Failure, Service, Supervisor, answers, check_port_free, say
+
+# What starts first stands first; stopping goes the other way round.
+ORDER = ["emulator", "asr", "api", "worker"]
+STACK_NAME = "longhand"
+# What EMULATOR=none takes from the environment instead of deploying it.
+RESOURCES = ["LONGHAND_TABLE", "LONGHAND_QUEUE_URL", "LONGHAND_DLQ_URL", "LONGHAND_AUDIO_BUCKETS"]
+# A laptop works on two calls at a time, and a chunk of five minutes takes half a minute and more. Two more calls may
+# wait, so that the model never does, and each has time for both rounds. Elsewhere the worker's own defaults do.
+PACE = {
+    "whisper": {
+        "LONGHAND_CONCURRENCY": "4",
+        "ASR_TIMEOUT_SECONDS": "150",
+        # That for the first call and each of three retries: the worker insists.
+        "LONGHAND_MAX_CHUNK_SECONDS": "600",
+    },
+    "sim": {"LONGHAND_CONCURRENCY": "32"},
+    "none": {"LONGHAND_CONCURRENCY": "32"},
+}
+
+
+def choice(name: str, allowed: list[str]) -> str:
+    value = os.environ.get(name) or allowed[0]
+    if value not in allowed:
+        raise Failure(f"{name} is {value!r}; it can be {', '.join(allowed)}.")
+    return value
+
+
+def number(name: str, default: int, what: str = "a port number", highest: int = 65535) -> int:
+    value = os.environ.get(name) or str(default)
+    if not value.isdigit() or not 0 < int(value) <= highest:
+        raise Failure(f"{name} is {value!r}; it has to be {what}.")
+    return int(value)
+
+
+class Stack:
+    def __init__(self) -> None:
+        self.local = Path(os.environ.get("LONGHAND_LOCAL_DIR") or ROOT / ".local").resolve()
+        self.tools = Tools(Path(os.environ.get("LONGHAND_TOOLS_DIR") or self.local).resolve())
+        self.binaries = Binaries()
+        self.supervisor = Supervisor(self.local)
+        self.emulator = choice("EMULATOR", ["ministack", "localstack", "none"])
+        self.asr = choice("ASR", ["whisper", "sim", "none"])
+        self.asr_model = os.environ.get("ASR_MODEL") or "whisper-base"
+        self.emulator_port = number("EMULATOR_PORT", 4566)
+        self.asr_port = number("ASR_PORT", 8790)
+        self.api_port = number("API_PORT", 8080)
+        self.worker_port = number("WORKER_PORT", 8081)
+
+    def environment(self) -> dict[str, str]:
+        """Ours; with an emulator less all of AWS, so that no profile of the user's sends us to a real account."""
+        return dict(os.environ) if self.emulator == "none" else without_aws()
+
+    # ---- the services -------------------------------------------------------------------------------------------
+
+    def emulator_service(self) -> Service:
+        if self.emulator == "localstack":
+            return localstack(self.emulator_port)
+        return ministack(self.tools, self.emulator_port, self.local / "emulator", persist=True)
+
+    def asr_service(self) -> Service:
+        if self.asr == "sim":
+            argv = [self.binaries.path(SIM), "--listen", f"127.0.0.1:{self.asr_port}"]
+        else:
+            model = os.environ.get("WHISPER_MODEL") or str(self.tools.model)
+            server = [str(self.tools.python), str(HERE / "asr_server.py")]
+            argv = [*server, "--listen", f"127.0.0.1:{self.asr_port}", "--model", model, "--name", self.asr_model]
+        return Service(
+            name="asr",
+            argv=argv,
+            port=self.asr_port,
+            port_setting="ASR_PORT",
+            health="/health",
+            stop_within=5,
+        )
+
+    def rust_service(self, name: str, settings: dict[str, str]) -> Service:
+        # The worker first finishes, or gives back, the chunks that it holds; that must not be cut off.
+        drain = number("LONGHAND_DRAIN_SECONDS", 25, "whole seconds", highest=3600)
+        address, setting, health, stop = {
+            "api": (self.api_port, "API_PORT", "/readyz", 15),
+            "worker": (self.worker_port, "WORKER_PORT", "/healthz", drain + 10),
+        }[name]
+        return Service(
+            name=name,
+            argv=[self.binaries.path(f"longhand-{name}")],
+            port=address,
+            port_setting=setting,
+            health=health,
+            # Those that are passed on are named here so that a change of them is noticed.
+            settings={**passed_on(), **settings},
+            stop_within=stop,
+        )
+
+    # ---- commands -----------------------------------------------------------------------------------------------
+
+    def up(self) -> None:
+        with lock(self.local / "stack.lock"):
+            packages = ["longhand-api", "longhand-worker", "longhand"]
+            packages += [SIM] if self.asr == "sim" else []
+            model = self.asr == "whisper" and not os.environ.get("WHISPER_MODEL")
+            self.check(packages)
+            say("Looking for what has to be installed or built")
+            ensure(self.tools, self.binaries, packages, model, self.supervisor.log("build"))
+
+            say("Starting what does not run yet")
+            emulator = [self.emulator_service()] if self.emulator != "none" else []
+            asr = [self.asr_service()] if self.asr != "none" else []
+            # The speech model loads while the rest starts.
+            for service in emulator + asr:
+                self.start_unless_running(service)
+            self.supervisor.wait_ready(emulator)
+            settings = self.settings()
+            self.write_env(settings)
+            rust = [self.rust_service(name, settings) for name in ("api", "worker")]
+            for service in rust:
+                self.start_unless_running(service)
+            self.supervisor.wait_ready(asr + rust)
+            say(f"Longhand is up. Settings: {self.local / 'env'}  Logs: {self.supervisor.logs}/")
+
+    def check(self, packages: list[str]) -> None:
+        """Everything that can be told before the first long step."""
+        self.binaries.check(packages)
+        if self.emulator == "none":
+            missing = [name for name in RESOURCES if not os.environ.get(name)]
+            if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
+                missing.append("AWS_REGION")
+            if missing:
+                raise Failure(f"EMULATOR=none uses what the environment names, and it lacks: {', '.join(missing)}.")
+        if self.asr == "none" and not os.environ.get("ASR_BASE_URL"):
+            raise Failure("ASR=none uses the speech-to-text server that ASR_BASE_URL names, and that is not set.")
+        if self.emulator == "localstack":
+            check_docker()
+        services = [self.rust_service("api", {}), self.rust_service("worker", {})]
+        if self.asr != "none":
+            services.insert(0, self.asr_service())
+        if self.emulator != "none":
+            services.insert(0, self.emulator_service())
+        ports = [service.port for service in services]
+        if len(set(ports)) < len(ports):
+            raise Failure(f"Two services have the same port: {', '.join(f'{s.name} {s.port}' for s in services)}.")
+        for service in services:
+            record = self.supervisor.record(service.name)
+            here = self.supervisor.running(service.name) is not None and record["address"] == service.address
+            if not here:
+                check_port_free(service)
+
+    def start_unless_running(self, service: Service) -> None:
+        pid = self.supervisor.running(service.name)
+        if pid is not None:
+            if self.supervisor.record(service.name)["fingerprint"] == service.fingerprint:
+                say(f"  {service.name} runs already (pid {pid})")
+                return
+            say(f"  {service.name} is another build, or runs with other settings, than asked for")
+            self.supervisor.stop([service.name])
+        self.supervisor.start(service, self.environment())
+
+    def settings(self) -> dict[str, str]:
+        """What the api, the worker and the command line are told; also deploys what they are told of."""
+        if self.emulator == "none":
+            shared = {name: os.environ[name] for name in RESOURCES}
+            for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+                if os.environ.get(name):
+                    shared[name] = os.environ[name]
+        else:
+            endpoint = f"http://127.0.0.1:{self.emulator_port}"
+            shared = {"AWS_ENDPOINT_URL": endpoint, **CREDENTIALS}
+            outputs = self.deploy(shared)
+            shared["LONGHAND_TABLE"] = outputs["TableName"]
+            shared["LONGHAND_QUEUE_URL"] = at(endpoint, outputs["QueueUrl"])
+            shared["LONGHAND_DLQ_URL"] = at(endpoint, outputs["DeadLetterQueueUrl"])
+            shared["LONGHAND_AUDIO_BUCKETS"] = outputs["BucketName"]
+        audio = Path(os.environ.get("LONGHAND_AUDIO_ROOT") or self.local / "audio")
+        audio.mkdir(parents=True, exist_ok=True)
+        return {
+            **shared,
+            "LONGHAND_AUDIO_ROOT": str(audio),
+            "LONGHAND_LISTEN": f"127.0.0.1:{self.api_port}",
+            "LONGHAND_HEALTH_LISTEN": f"127.0.0.1:{self.worker_port}",
+            "LONGHAND_URL": f"http://127.0.0.1:{self.api_port}",
+            "ASR_BASE_URL": os.environ["ASR_BASE_URL"] if self.asr == "none" else f"http://127.0.0.1:{self.asr_port}",
+            "ASR_MODEL": self.asr_model,
+            **{name: os.environ.get(name) or value for name, value in PACE[self.asr].items()},
+        }
+
+    def deploy(self, aws: dict[str, str]) -> dict[str, str]:
+        say("  deploying infra/data.yaml")
+        command = [str(self.tools.python), str(HERE / "deploy.py"), STACK_NAME, str(ROOT / "infra" / "data.yaml")]
+        done = subprocess.run(command, env={**self.environment(), **aws}, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failure(f"infra/data.yaml could not be deployed: {done.stderr.strip()}")
+        return json.loads(done.stdout)
+
+    def write_env(self, settings: dict[str, str]) -> None:
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()]
+        # Renamed into place: whoever sources it meanwhile reads the old one or the new one whole.
+        partial = self.local / "env.partial"
+        partial.write_text("".join(lines))
+        partial.rename(self.local / "env")
+
+    def down(self, purge: bool) -> None:
+        with lock(self.local / "stack.lock"):
+            docker = (self.supervisor.record("emulator") or {}).get("program") == "docker"
+            # First those that use the others: a worker that drains still needs its queue.
+            self.supervisor.stop(["api", "worker"])
+            self.supervisor.stop(["asr", "emulator"])
+            if docker:
+                subprocess.run(["docker", "compose", "-f", str(HERE / "compose.yaml"), "down"], check=False)
+            say("Longhand is down." + ("" if purge else f" Data and logs stay in {self.local}."))
+        if purge:
+            shutil.rmtree(self.local, ignore_errors=True)
+            say(f"Removed {self.local}.")
+
+    def status(self) -> bool:
+        rows, all_ready = [], True
+        for name in ORDER:
+            record, pid = self.supervisor.record(name), self.supervisor.running(name)
+            if record is None:
+                state = "not started"
+            elif pid is None:
+                state = f"died; see {self.supervisor.log(name)}"
+            else:
+                state = "ready" if answers(record["address"] + record["health"]) else "runs, but is not ready"
+            all_ready &= state == "ready"
+            rows.append((name, str(pid or "-"), record["address"] if record else "-", state))
+        for name, pid, address, state in [("NAME", "PID", "ADDRESS", "STATE"), *rows]:
+            say(f"{name:<10}{pid:>8}  {address:<24}{state}")
+        return all_ready
+
+
+def passed_on() -> dict[str, str]:
+    """The settings of the api and the worker that the user's environment holds."""
+    ours = {"LONGHAND_BIN_DIR", "LONGHAND_LOCAL_DIR", "LONGHAND_TOOLS_DIR", "ASR_PORT"}
+    prefixes = ("LONGHAND_", "ASR_", "REDIS_", "RUST_")
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes) and name not in ours}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start everything; run again, what is missing")
+    down = commands.add_parser("down", help="stop everything")
+    down.add_argument("--purge", action="store_true", help="remove data, logs, virtual environment and model too")
+    commands.add_parser("status", help="what runs, and where; exit code 1 unless everything is ready")
+    commands.add_parser("setup", help="only install the virtual environment and fetch the model")
+    test = commands.add_parser("test", help="run a command with a private emulator")
+    test.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
+    arguments = parser.parse_args()
+
+    stack = Stack()
+    if arguments.command == "up":
+        stack.up()
+    elif arguments.command == "down":
+        stack.down(arguments.purge)
+    elif arguments.command == "status":
+        return 0 if stack.status() else 1
+    elif arguments.command == "setup":
+        ensure_tools(stack.tools, model=True)
+    elif arguments.command == "test":
+        command = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
+        return private_emulator(stack.tools, stack.local / "test", command)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failure as failure:
+        sys.exit(f"\nlonghand: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,232 @@
+"""The speech-to-text server's contract, over HTTP and with the real model."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import subprocess
+import tempfile
+import threading
+import unittest
+import urllib.error
+import urllib.request
+import wave
+from concurrent.futures import ThreadPoolExecutor
+
+from support import LOCALSTACK, PYTHON, TOOLS, eventually, free_port
+from wer import errors, words
+
+SAMPLES = LOCALSTACK / "samples"
+REFERENCES = json.loads((SAMPLES / "references.json").read_text())
+
+
+def form(fields: list[tuple[str, str]], file: bytes | None, name: str = "audio.wav") -> tuple[bytes, str]:
+    parts = [
+        f'--X\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode() for key, value in fields
+    ]
+    if file is not None:
+        head = (
+            f'--X\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: audio/wav\r\n\r\n'
+        )
+        parts.append(head.encode() + file + b"\r\n")
+    return b"".join([*parts, b"--X--\r\n"]), "multipart/form-data; boundary=X"
+
+
+def wav(seconds: float, sample: bytes = b"\0\0") -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(sample * int(seconds * 16_000))
+    return buffer.getvalue()
+
+
+class Server:
+    def __init__(self, *arguments: str):
+        self.address = f"http://127.0.0.1:{free_port()}"
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the server
+        listen = self.address.removeprefix("http://")
+        command = [str(PYTHON), str(LOCALSTACK / "asr_server.py"), "--listen", listen, "--model", str(TOOLS / "model")]
+        self.process = subprocess.Popen([*command, *arguments], stdout=self.log, stderr=self.log)
+        eventually("the server has loaded its model", lambda: self.call("/health")[0] == 200, within=60)
+
+    def stop(self) -> int:
+        self.process.terminate()
+        code = self.process.wait(timeout=10)
+        self.log.close()
+        return code
+
+    def call(self, path: str, body: bytes | None = None, kind: str = "") -> tuple[int, str, dict[str, str]]:
+        request = urllib.request.Request(self.address + path, body, {"Content-Type": kind} if kind else {})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read().decode(), dict(answer.headers)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode(), dict(error.headers)
+        except OSError:
+            return 0, "", {}
+
+    def transcribe(self, audio: bytes | None, *fields: tuple[str, str], model: str = "whisper-base"):
+        body, kind = form([("model", model), *fields], audio)
+        return self.call("/v1/audio/transcriptions", body, kind)
+
+
+class Contract(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+        cls.short = (SAMPLES / "lv_0930.wav").read_bytes()
+
+    @classmethod
+    def tearDownClass(cls):
+        code = cls.server.stop()
+        assert code == 0, f"SIGTERM ended it with {code}"
+
+    def refused(self, status: int, param: str | None, answer) -> dict:
+        self.assertEqual(answer[0], status, answer[1])
+        error = json.loads(answer[1])["error"]
+        self.assertEqual(set(error), {"message", "type", "param", "code"})
+        self.assertEqual(error["param"], param)
+        return error
+
+    def test_every_word_of_the_samples_is_right(self):
+        with ThreadPoolExecutor(len(REFERENCES)) as calls:
+            answers = calls.map(
+                lambda one: self.server.transcribe((SAMPLES / one["file"]).read_bytes(), ("language", "en")), REFERENCES
+            )
+        for reference, (status, body, _) in zip(REFERENCES, answers, strict=True):
+            self.assertEqual(status, 200, body)
+            self.assertEqual(errors(words(reference["text"]), words(json.loads(body)["text"])), 0, body)
+
+    def test_formats(self):
+        said = "He might even have been made amiable himself."
+        asked = ("language", "en")
+        status, body, headers = self.server.transcribe(self.short, asked, ("response_format", "text"))
+        self.assertEqual((status, body), (200, said + "\n"))
+        self.assertTrue(headers["content-type"].startswith("text/plain"))
+
+        _, body, headers = self.server.transcribe(self.short, asked, ("response_format", "srt"))
+        self.assertRegex(body, rf"^1\n00:00:00,\d{{3}} --> 00:00:0\d,\d{{3}}\n{said}\n\n$")
+        self.assertTrue(headers["content-type"].startswith("application/x-subrip"))
+
+        _, body, headers = self.server.transcribe(self.short, asked, ("response_format", "vtt"))
+        self.assertRegex(body, rf"^WEBVTT\n\n00:00:00\.\d{{3}} --> 00:00:0\d\.\d{{3}}\n{said}\n\n$")
+        self.assertTrue(headers["content-type"].startswith("text/vtt"))
+
+    def test_verbose_json(self):
+        verbose = [("language", "en"), ("response_format", "verbose_json")]
+        body = json.loads(self.server.transcribe(self.short, *verbose)[1])
+        self.assertEqual(body["text"], "He might even have been made amiable himself.")
+        self.assertAlmostEqual(body["duration"], 3.29, places=1)
+        self.assertEqual(body["language"], "en")
+        self.assertGreater(body["segments"][0]["end"], 2)
+        self.assertNotIn("words", body)
+
+        granularities = [("timestamp_granularities[]", "word"), ("timestamp_granularities[]", "segment")]
+        body = json.loads(self.server.transcribe(self.short, *verbose, *granularities)[1])
+        self.assertEqual([word["word"] for word in body["words"]][:3], ["He", "might", "even"])
+        self.assertTrue(body["segments"])
+
+        body = json.loads(self.server.transcribe(self.short, *verbose, granularities[0])[1])
+        self.assertNotIn("segments", body)
+
+    def test_silence_is_an_empty_text(self):
+        noise = b"".join(bytes([(i * 97 + i * i) % 7, 0]) for i in range(16))
+        for name, audio in {
+            "3 s": wav(3),
+            "a whole window": wav(31),
+            "5 ms": wav(0.005),
+            "no sample at all": wav(0),
+            "faint hiss": wav(0.2, noise),
+        }.items():
+            # Without a language the model first guesses one, from nothing.
+            for fields in [(), (("language", "en"),)]:
+                with self.subTest(name, fields=fields):
+                    status, body, _ = self.server.transcribe(audio, *fields)
+                    self.assertEqual((status, body), (200, '{"text":""}'))
+        body = json.loads(self.server.transcribe(wav(3), ("response_format", "verbose_json"))[1])
+        self.assertEqual((body["text"], body["segments"], body["duration"]), ("", [], 3.0))
+
+    def test_what_is_wrong_is_named(self):
+        wrong = [
+            ("file", self.server.transcribe(b"certainly no sound")),
+            ("file", self.server.transcribe(b"")),
+            ("file", self.server.transcribe(None)),
+            ("file", self.server.transcribe(self.short[:30])),
+            ("model", self.server.transcribe(self.short, model="")),
+            ("response_format", self.server.transcribe(self.short, ("response_format", "xml"))),
+            ("language", self.server.transcribe(self.short, ("language", "english"))),
+            ("temperature", self.server.transcribe(self.short, ("temperature", "hot"))),
+            ("temperature", self.server.transcribe(self.short, ("temperature", "1.5"))),
+            ("timestamp_granularities", self.server.transcribe(self.short, ("timestamp_granularities[]", "letter"))),
+        ]
+        for param, answer in wrong:
+            with self.subTest(param, body=answer[1]):
+                self.assertEqual(self.refused(400, param, answer)["type"], "invalid_request_error")
+        missing = self.refused(404, "model", self.server.transcribe(self.short, model="whisper-9"))
+        self.assertEqual(missing["code"], "model_not_found")
+        path = "/v1/audio/transcriptions"
+        self.refused(400, None, self.server.call(path, b"{}", "application/json"))
+        self.refused(400, None, self.server.call(path, b"no form at all", "multipart/form-data; boundary=X"))
+        self.refused(405, None, self.server.call(path))
+        self.refused(404, None, self.server.call("/v1/audio/translations", b"", "text/plain"))
+
+    def test_a_large_file_is_refused_whole(self):
+        for size in (25 * 1024 * 1024 + 1, 40 * 1024 * 1024):
+            with self.subTest(size):
+                error = self.refused(413, "file", self.server.transcribe(bytes(size)))
+                self.assertEqual(error["code"], "file_too_large")
+
+    def test_models_and_health(self):
+        status, body, _ = self.server.call("/v1/models")
+        self.assertEqual((status, json.loads(body)["data"][0]["id"]), (200, "whisper-base"))
+        self.assertEqual(json.loads(self.server.call("/health")[1])["status"], "ok")
+
+
+class Queue(unittest.TestCase):
+    """One worker, room for one more."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server("--workers", "1", "--queue", "1")
+        cls.sample = (SAMPLES / "jfk.wav").read_bytes()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.stop()
+
+    def in_hand(self) -> int:
+        return json.loads(self.server.call("/health")[1])["inHand"]
+
+    def test_a_full_queue_says_when_to_come_again(self):
+        with ThreadPoolExecutor(6) as calls:
+            answers = list(calls.map(lambda _: self.server.transcribe(self.sample), range(6)))
+        statuses = sorted(answer[0] for answer in answers)
+        self.assertEqual(set(statuses), {200, 429})
+        self.assertGreaterEqual(statuses.count(200), 2)
+        for status, body, headers in answers:
+            if status == 429:
+                self.assertGreaterEqual(int(headers["retry-after"]), 1)
+                self.assertEqual(json.loads(body)["error"]["code"], "rate_limit_exceeded")
+
+    def test_a_client_that_hangs_up_frees_its_place(self):
+        body, kind = form([("model", "whisper-base")], self.sample)
+        host = self.server.address.removeprefix("http://")
+        held = [http.client.HTTPConnection(host) for _ in range(2)]
+        for connection in held:
+            connection.request("POST", "/v1/audio/transcriptions", body, {"Content-Type": kind})
+        eventually("both are in hand", lambda: self.in_hand() == 2, within=5)
+        # Health is answered at once although the model is at work.
+        answered = threading.Event()
+        threading.Thread(target=lambda: (self.in_hand(), answered.set())).start()
+        self.assertTrue(answered.wait(0.5), "the event loop was blocked")
+        for connection in held:
+            connection.close()
+        eventually("their places are free", lambda: self.in_hand() == 0, within=10)
+
+
+if __name__ == "__main__":
+    unittest.main()
