@@ -1,0 +1,114 @@
+//! The cursor of a search: where its last page ended, and which search it was.
+//!
+//! Opaque to clients, so that it can change. It opens nothing that the search itself does not.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use longhand_shared::job::JobStatus;
+use longhand_shared::store::SearchPosition;
+use longhand_shared::{JobId, UserId};
+use serde::{Deserialize, Serialize};
+
+/// The version that is written and read here.
+const VERSION: u8 = 1;
+
+/// The longest cursor that is looked at, in bytes; ours have about 160.
+const MAX_BYTES: usize = 512;
+
+/// Why a text is no cursor of this search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidCursor {
+    /// It was not made here.
+    #[error("is not a cursor: give the nextCursor of the page before, as it is")]
+    Unreadable,
+    /// It was made for another search.
+    #[error("belongs to another search: a cursor goes on with the userId and jobStatus that it came from")]
+    OtherSearch,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cursor {
+    v: u8,
+    submitted: String,
+    job: JobId,
+    search: String,
+}
+
+/// The cursor for the page after `position`.
+pub(crate) fn encode(user: &UserId, status: JobStatus, position: SearchPosition) -> String {
+    let SearchPosition { submitted, job } = position;
+    let cursor = Cursor { v: VERSION, submitted: submitted.to_string(), job, search: digest(user, status) };
+    BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).expect("only strings and numbers"))
+}
+
+/// Where the page before ended.
+pub(crate) fn decode(text: &str, user: &UserId, status: JobStatus) -> Result<SearchPosition, InvalidCursor> {
+    if text.len() > MAX_BYTES {
+        return Err(InvalidCursor::Unreadable);
+    }
+    let json = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor::Unreadable)?;
+    let cursor: Cursor = serde_json::from_slice(&json).map_err(|_| InvalidCursor::Unreadable)?;
+    // Ours are in UTC. Nobody else's offset gets to push a time over the end of the calendar.
+    let submitted = cursor.submitted.strip_suffix('Z').and_then(|_| cursor.submitted.parse().ok());
+    let (VERSION, Some(submitted)) = (cursor.v, submitted) else {
+        return Err(InvalidCursor::Unreadable);
+    };
+    if cursor.search != digest(user, status) {
+        return Err(InvalidCursor::OtherSearch);
+    }
+    Ok(SearchPosition { submitted, job: cursor.job })
+}
+
+/// Tells one search from another, the same in every process and version: FNV-1a, 64 bits. It
+/// guards against mistakes, not against malice: a forged cursor shows only what its search shows.
+fn digest(user: &UserId, status: JobStatus) -> String {
+    let text = format!("{status} {user}");
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use longhand_shared::Timestamp;
+
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        name.parse().expect("a user")
+    }
+
+    fn decoded(json: &str) -> Result<SearchPosition, InvalidCursor> {
+        decode(&BASE64_URL_SAFE_NO_PAD.encode(json), &user("ana"), JobStatus::Failed)
+    }
+
+    #[test]
+    fn a_cursor_goes_on_with_its_own_search_only() {
+        let position =
+            SearchPosition { submitted: Timestamp::from_unix(1_763_852_400), job: JobId::random() };
+        let cursor = encode(&user("ana"), JobStatus::Failed, position);
+        assert_eq!(decode(&cursor, &user("ana"), JobStatus::Failed), Ok(position));
+        let other = Err(InvalidCursor::OtherSearch);
+        assert_eq!(decode(&cursor, &user("bob"), JobStatus::Failed), other);
+        assert_eq!(decode(&cursor, &user("ana"), JobStatus::Completed), other);
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        let unreadable = Err(InvalidCursor::Unreadable);
+        for text in ["", "x", "%", "e30", &"A".repeat(10_000)] {
+            assert_eq!(decode(text, &user("ana"), JobStatus::Failed), unreadable, "{text}");
+        }
+        for json in [
+            "null",
+            r#"{"v":2,"submitted":"2025-11-22T23:00:00.000Z","job":"0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b","search":""}"#,
+            r#"{"v":1,"submitted":"yesterday","job":"0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b","search":""}"#,
+            r#"{"v":1,"submitted":"2025-11-22T23:00:00.000Z","job":"7","search":""}"#,
+            r#"{"v":1,"submitted":"9999-12-31T23:59:59.000-23:59","job":"0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b","search":""}"#,
+        ] {
+            assert_eq!(decoded(json), unreadable, "{json}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What is done for every request, whatever it asks for: its id, its log line, its time limit, and
+//! the headers that every answer carries.
+
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument, debug, error_span, field, info};
+use uuid::Uuid;
+
+use crate::error::ApiError;
+
+/// The longest time that a request may take, its body included.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest `x-request-id` that is kept, in bytes.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+tokio::task_local! {
+    static REQUEST_ID: String;
+}
+
+/// The id of the request that the running task answers.
+pub(crate) fn current_request_id() -> Option<String> {
+    REQUEST_ID.try_with(String::clone).ok()
+}
+
+/// The outermost layer.
+pub(crate) async fn edge(request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    // A span of the highest level, so that it is there whatever the log's filter is.
+    let span = error_span!("request", request_id = id, job_id = field::Empty);
+    let mut response = REQUEST_ID.scope(id.clone(), answer(request, next)).instrument(span).await;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_REQUEST_ID, HeaderValue::try_from(id).expect("only visible ASCII, see request_id"));
+    response
+}
+
+async fn answer(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    // The pattern, not the path: what a client sends does not get to write log lines.
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "-".to_owned(), |p| p.as_str().to_owned());
+    let response = match timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::Timeout.into_response(),
+    };
+    let status = response.status().as_u16();
+    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    // Probes come every few seconds and would bury the rest.
+    if matches!(route.as_str(), "/healthz" | "/readyz") {
+        debug!(%method, route, status, ms, "request");
+    } else {
+        info!(%method, route, status, ms, "request");
+    }
+    response
+}
+
+/// The client's or the load balancer's id where it is fit for a log and a header, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = only(headers, "x-request-id").filter(|id| {
+        (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&b))
+    });
+    given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// The request's `traceparent`, where it is well-formed (W3C Trace Context, section 3.2.2).
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    let text = only(headers, "traceparent")?;
+    let parts: Vec<&str> = text.split('-').collect();
+    let [version, trace, parent, flags] = parts[..] else {
+        return None;
+    };
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let nonzero = |part: &str| part.bytes().any(|b| b != b'0');
+    let good = hex(version, 2)
+        && version != "ff"
+        && hex(trace, 32)
+        && nonzero(trace)
+        && hex(parent, 16)
+        && nonzero(parent)
+        && hex(flags, 2);
+    good.then_some(text)
+}
+
+/// A header that is there exactly once, as text.
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name, HeaderValue::from_str(value).expect("a header's value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn only_a_good_traceparent_is_passed_on() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(traceparent(&headers("traceparent", &[good])), Some(good));
+        assert_eq!(traceparent(&headers("traceparent", &[good, good])), None);
+        for bad in [
+            "",
+            "00",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
+        ] {
+            assert_eq!(traceparent(&headers("traceparent", &[bad])), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_kept_when_it_is_fit_to_be_logged() {
+        let kept = |id: &str| request_id(&headers("x-request-id", &[id])) == id;
+        assert!(kept("a-1"));
+        assert!(kept("Root=1-5eb33c07-de25b420912dee103a5db434"));
+        assert!(!kept(""));
+        assert!(!kept("a b"));
+        assert!(!kept("<script>"));
+        assert!(!kept(&"x".repeat(129)));
+    }
+}

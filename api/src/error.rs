@@ -1,0 +1,197 @@
+//! Errors as clients see them: RFC 9457 `application/problem+json`, with two members of our own:
+//!
+//! - `code`, stable, for programs to match on;
+//! - `errors`, for invalid input: every fault as `{pointer, detail}`. A pointer is a JSON pointer
+//!   into the body as a URI fragment (RFC 6901 section 6: `#/audioChunkPaths/3`, `#` for the body
+//!   itself), `?name` for a query parameter, or `/{name}` for a part of the path;
+//! - `requestId`, the `x-request-id` of the answer, to be quoted to whoever runs the service.
+
+use std::any::Any;
+use std::fmt::Write;
+
+use axum::Json;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use longhand_shared::id::{InvalidJobId, JobId};
+use longhand_shared::store::StoreError;
+use serde::Serialize;
+use tracing::error;
+
+use crate::body::{BODY_TIMEOUT, MAX_BODY_BYTES};
+use crate::edge::{self, REQUEST_TIMEOUT};
+use crate::input::Fault;
+
+/// How long a client should wait before it tries a 503 again, in seconds.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("2");
+
+/// Every way in which a request can fail. Its text is what the client is told; its source, and a
+/// field called `cause`, are for the log alone.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The body or the query has faults; there is at least one.
+    #[error("{}", summary(.0))]
+    Invalid(Vec<Fault>),
+    /// There is no body.
+    #[error("there is no body: send a JSON object")]
+    NoBody,
+    /// The body is no JSON, or has a key twice.
+    #[error("the body cannot be read as JSON: {0}")]
+    NotJson(serde_json::Error),
+    /// The body did not arrive.
+    #[error("the body ended before it was complete")]
+    BodyBroken,
+    /// The body did not arrive in time.
+    #[error("the body did not arrive within {} seconds", BODY_TIMEOUT.as_secs())]
+    BodyTimeout,
+    /// The body is over [`MAX_BODY_BYTES`].
+    #[error("the body has more than {MAX_BODY_BYTES} bytes")]
+    BodyTooLarge,
+    /// The body is said to be something else than JSON.
+    #[error("{0}: send the body as it is, with Content-Type: application/json")]
+    NotJsonType(String),
+    /// The job id in the path is none.
+    #[error("the job id {0}")]
+    InvalidJobId(InvalidJobId),
+    /// There is no such job.
+    #[error("there is no job {0}")]
+    NoSuchJob(JobId),
+    /// There is no such route.
+    #[error("there is nothing at this path")]
+    NoSuchRoute,
+    /// The route knows other methods; `Allow` lists them.
+    #[error("the path does not take this method; the Allow header lists those that it takes")]
+    MethodNotAllowed,
+    /// The table failed.
+    #[error("{}", match .0 {
+        StoreError::Unavailable(_) => "the job store cannot be reached just now: try again",
+        StoreError::Corrupt(_) => INTERNAL,
+    })]
+    Store(#[from] StoreError),
+    /// Something that the service needs does not answer. `health.rs` has logged why.
+    #[error("not ready: {}", .0.join(" and "))]
+    NotReady(Vec<&'static str>),
+    /// The handler took too long.
+    #[error("the request was not done within {} seconds; it may be done later", REQUEST_TIMEOUT.as_secs())]
+    Timeout,
+    /// A fault of our own.
+    #[error("{INTERNAL}")]
+    Internal {
+        /// What happened.
+        cause: String,
+    },
+}
+
+const INTERNAL: &str = "the service failed on this request; the fault is ours";
+
+impl ApiError {
+    /// The one place that turns an error into a status and a code.
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Invalid(_) => (StatusCode::BAD_REQUEST, "INVALID_REQUEST"),
+            Self::NoBody => (StatusCode::BAD_REQUEST, "NO_BODY"),
+            Self::NotJson(_) => (StatusCode::BAD_REQUEST, "INVALID_JSON"),
+            Self::BodyBroken => (StatusCode::BAD_REQUEST, "BODY_INCOMPLETE"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "BODY_TIMEOUT"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE"),
+            Self::NotJsonType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
+            Self::InvalidJobId(_) => (StatusCode::BAD_REQUEST, "INVALID_JOB_ID"),
+            Self::NoSuchJob(_) => (StatusCode::NOT_FOUND, "JOB_NOT_FOUND"),
+            Self::NoSuchRoute => (StatusCode::NOT_FOUND, "ROUTE_NOT_FOUND"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
+            Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE"),
+            Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "NOT_READY"),
+            Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "TIMEOUT"),
+            Self::Store(StoreError::Corrupt(_)) | Self::Internal { .. } => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL")
+            }
+        }
+    }
+
+    /// What the log says of an error that is ours.
+    fn cause(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => Some(error.to_string()),
+            Self::Internal { cause } => Some(cause.clone()),
+            Self::Timeout => Some(self.to_string()),
+            _ => None,
+        }
+    }
+
+    fn faults(self) -> Vec<Fault> {
+        match self {
+            Self::Invalid(faults) => faults,
+            Self::NoBody => vec![Fault::new("#", "is missing")],
+            Self::NotJson(error) => vec![Fault::new("#", error)],
+            Self::InvalidJobId(error) => vec![Fault::new("/{jobId}", error)],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// One fault is told in full, several by the first of them.
+fn summary(faults: &[Fault]) -> String {
+    let mut text = String::new();
+    if let Some(Fault { pointer, detail }) = faults.first() {
+        let _ = write!(text, "{pointer} {detail}");
+    }
+    match faults.len() {
+        0 | 1 => {}
+        2 => text.push_str(" (and 1 more fault)"),
+        count => {
+            let _ = write!(text, " (and {} more faults)", count - 1);
+        }
+    }
+    text
+}
+
+/// RFC 9457 section 3.1. The type is `about:blank`: `code` says more than a URI that leads nowhere.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Problem {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Fault>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.status_and_code();
+        if let Some(cause) = self.cause() {
+            error!(code, cause, "request failed");
+        }
+        let problem = Problem {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            code,
+            detail: self.to_string(),
+            errors: self.faults(),
+            request_id: edge::current_request_id(),
+        };
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, RETRY_SECONDS);
+        }
+        response
+    }
+}
+
+/// The answer to a request whose handler panicked.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is CatchPanicLayer's")]
+pub(crate) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
+    let message = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    ApiError::Internal { cause: format!("panicked: {message}") }.into_response()
+}

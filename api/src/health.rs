@@ -1,0 +1,79 @@
+//! What orchestrators and load balancers ask: is it alive, and should it get requests?
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use longhand_shared::queue::ChunkQueue;
+use longhand_shared::store::JobStore;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use crate::error::ApiError;
+
+/// How long a dependency may take to answer.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an answer is good for: many probes cost as little as one.
+const REUSE: Duration = Duration::from_secs(1);
+
+/// `GET /healthz`: the process answers. It asks nobody: restarting us would not mend the table.
+pub(crate) async fn alive() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// `GET /readyz`: the table and the queue answer too.
+pub(crate) async fn ready(State(readiness): State<Arc<Readiness>>) -> Result<Json<Value>, ApiError> {
+    let missing = readiness.missing().await;
+    if missing.is_empty() { Ok(Json(json!({"status": "ready"}))) } else { Err(ApiError::NotReady(missing)) }
+}
+
+/// Asks the dependencies, and remembers for a second what they said.
+#[derive(Debug)]
+pub(crate) struct Readiness {
+    store: Arc<dyn JobStore>,
+    queue: Arc<dyn ChunkQueue>,
+    last: Mutex<Option<(Instant, Vec<&'static str>)>>,
+}
+
+impl Readiness {
+    pub(crate) fn new(store: Arc<dyn JobStore>, queue: Arc<dyn ChunkQueue>) -> Self {
+        Self { store, queue, last: Mutex::new(None) }
+    }
+
+    /// Which dependencies do not answer. Probes that come while one is asking wait for its answer.
+    async fn missing(&self) -> Vec<&'static str> {
+        let mut last = self.last.lock().await;
+        if let Some((at, missing)) = &*last
+            && at.elapsed() < REUSE
+        {
+            return missing.clone();
+        }
+        let (table, queue) = tokio::join!(
+            timeout(CHECK_TIMEOUT, self.store.ping()),
+            timeout(CHECK_TIMEOUT, self.queue.depth()),
+        );
+        let answers = [("table", failure(table)), ("queue", failure(queue))];
+        let mut missing = Vec::new();
+        for (dependency, failure) in answers {
+            if let Some(cause) = failure {
+                warn!(dependency, cause, "not ready");
+                missing.push(dependency);
+            }
+        }
+        *last = Some((Instant::now(), missing.clone()));
+        missing
+    }
+}
+
+fn failure<T, E: Display>(answer: Result<Result<T, E>, tokio::time::error::Elapsed>) -> Option<String> {
+    match answer {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no answer within {CHECK_TIMEOUT:?}")),
+    }
+}

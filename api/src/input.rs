@@ -1,0 +1,237 @@
+//! Fields of a JSON object or of a query, taken one by one, every fault gathered on the way.
+
+use std::fmt::{Display, Write};
+
+use axum::extract::Query;
+use axum::http::Uri;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+
+/// The most faults that are listed: the answer must not outgrow the request many times over.
+const MAX_FAULTS: usize = 100;
+
+/// One thing that is wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Fault {
+    /// Where; its forms are told in `error.rs`.
+    pub(crate) pointer: String,
+    /// What, to be read after the pointer: "must not be empty".
+    pub(crate) detail: String,
+}
+
+impl Fault {
+    pub(crate) fn new(pointer: impl Into<String>, detail: impl Display) -> Self {
+        Self { pointer: pointer.into(), detail: detail.to_string() }
+    }
+}
+
+/// The fields of a request that have not been taken yet, and the faults of those that have.
+///
+/// A reader takes each field that it knows and ends with [`Fields::finish`], which faults the rest.
+pub(crate) struct Fields {
+    /// What goes before a field's name to make it a pointer.
+    prefix: &'static str,
+    values: Map<String, Value>,
+    known: Vec<&'static str>,
+    faults: Vec<Fault>,
+}
+
+impl Fields {
+    /// The fields of a JSON body.
+    pub(crate) fn of_body(body: Value) -> Result<Self, ApiError> {
+        match body {
+            Value::Object(values) => Ok(Self { prefix: "#/", values, known: vec![], faults: vec![] }),
+            other => {
+                let detail = format!("must be an object, is {}", kind(&other));
+                Err(ApiError::Invalid(vec![Fault::new("#", detail)]))
+            }
+        }
+    }
+
+    /// The parameters of a query; each may be there once.
+    pub(crate) fn of_query(uri: &Uri) -> Self {
+        let mut fields = Self { prefix: "?", values: Map::new(), known: vec![], faults: vec![] };
+        // Bytes that are no UTF-8 become U+FFFD, which no parameter takes.
+        match Query::<Vec<(String, String)>>::try_from_uri(uri) {
+            Ok(Query(pairs)) => {
+                for (name, value) in pairs {
+                    if fields.values.contains_key(&name) {
+                        fields.fault(&name, "is there more than once");
+                    } else {
+                        fields.values.insert(name, value.into());
+                    }
+                }
+            }
+            Err(rejection) => fields.faults.push(Fault::new("?", rejection.body_text())),
+        }
+        fields
+    }
+
+    /// Records that a field is wrong.
+    pub(crate) fn fault(&mut self, name: &str, detail: impl Display) {
+        self.faults.push(Fault::new(self.pointer(name), detail));
+    }
+
+    /// Records that something inside a field is wrong.
+    pub(crate) fn fault_inside(&mut self, name: &str, part: impl Display, detail: impl Display) {
+        let pointer = format!("{}/{}", self.pointer(name), escaped(&part.to_string()));
+        self.faults.push(Fault::new(pointer, detail));
+    }
+
+    /// A field that may be absent; null is as good as absent.
+    pub(crate) fn optional(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
+        self.values.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// A field that must be there.
+    pub(crate) fn required(&mut self, name: &'static str) -> Option<Value> {
+        let value = self.optional(name);
+        if value.is_none() {
+            self.fault(name, "is required");
+        }
+        value
+    }
+
+    /// [`Fields::optional`], as text that makes a `T`.
+    pub(crate) fn optional_text<T>(&mut self, name: &'static str) -> Option<T>
+    where
+        T: TryFrom<String, Error: Display>,
+    {
+        let value = self.optional(name)?;
+        self.check(name, text(value))
+    }
+
+    /// [`Fields::required`], as text that makes a `T`.
+    pub(crate) fn required_text<T>(&mut self, name: &'static str) -> Option<T>
+    where
+        T: TryFrom<String, Error: Display>,
+    {
+        let value = self.required(name)?;
+        self.check(name, text(value))
+    }
+
+    /// What was made of a field; what was wrong with it is recorded.
+    pub(crate) fn check<T>(&mut self, name: &str, made: Result<T, impl Display>) -> Option<T> {
+        made.map_err(|detail| self.fault(name, detail)).ok()
+    }
+
+    /// What was made of the fields, or all that is wrong with them. `None` without a fault is not
+    /// possible: whatever made it `None` recorded one.
+    pub(crate) fn finish<T>(mut self, made: Option<T>) -> Result<T, ApiError> {
+        let expected = self.known.join(", ");
+        for name in std::mem::take(&mut self.values).keys() {
+            self.fault(name, format_args!("is not known here: expected {expected}"));
+        }
+        match made {
+            Some(made) if self.faults.is_empty() => Ok(made),
+            _ => {
+                if let Some(rest) = self.faults.len().checked_sub(MAX_FAULTS).filter(|rest| *rest > 0) {
+                    self.faults.truncate(MAX_FAULTS);
+                    self.faults.push(Fault::new(
+                        self.prefix.trim_end_matches('/'),
+                        format_args!("has {rest} more faults"),
+                    ));
+                }
+                Err(ApiError::Invalid(self.faults))
+            }
+        }
+    }
+
+    fn pointer(&self, name: &str) -> String {
+        format!("{}{}", self.prefix, escaped(name))
+    }
+}
+
+/// A value as text that makes a `T`, or what is wrong with it.
+pub(crate) fn text<T>(value: Value) -> Result<T, String>
+where
+    T: TryFrom<String, Error: Display>,
+{
+    match value {
+        Value::String(text) => T::try_from(text).map_err(|error| error.to_string()),
+        other => Err(format!("must be a string, is {}", kind(&other))),
+    }
+}
+
+/// What kind of JSON a value is, with its article.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A part of a JSON pointer in a URI fragment: RFC 6901's own escapes, then those of a URI.
+fn escaped(part: &str) -> String {
+    let mut text = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        match byte {
+            b'~' => text.push_str("~0"),
+            b'/' => text.push_str("~1"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'$' | b':' | b'@' => {
+                text.push(char::from(byte));
+            }
+            other => {
+                let _ = write!(text, "%{other:02X}");
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use longhand_shared::UserId;
+    use serde_json::json;
+
+    use super::*;
+
+    fn faults(result: Result<(), ApiError>) -> Vec<(String, String)> {
+        match result {
+            Err(ApiError::Invalid(faults)) => faults.into_iter().map(|f| (f.pointer, f.detail)).collect(),
+            other => panic!("expected faults, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn all_faults_are_gathered() {
+        let body = json!({"userId": 7, "a/b~c é": 1, "language": null});
+        let mut fields = Fields::of_body(body).expect("an object");
+        let user: Option<UserId> = fields.required_text("userId");
+        let language: Option<String> = fields.optional_text("language");
+        let paths = fields.required("audioChunkPaths");
+        assert_eq!((user, language, paths), (None, None, None));
+        let expected = [
+            ("#/userId", "must be a string, is a number"),
+            ("#/audioChunkPaths", "is required"),
+            ("#/a~1b~0c%20%C3%A9", "is not known here: expected userId, language, audioChunkPaths"),
+        ];
+        let expected = expected.map(|(pointer, detail)| (pointer.to_owned(), detail.to_owned()));
+        assert_eq!(faults(fields.finish(None)), expected);
+    }
+
+    #[test]
+    fn a_long_list_of_faults_is_cut() {
+        let body: Map<_, _> = (0..250).map(|i| (i.to_string(), Value::Null)).collect();
+        let faults = faults(Fields::of_body(body.into()).expect("an object").finish(Some(())));
+        assert_eq!(faults.len(), MAX_FAULTS + 1);
+        assert_eq!(faults.last(), Some(&("#".to_owned(), "has 150 more faults".to_owned())));
+    }
+
+    #[test]
+    fn a_query_is_read_whatever_is_in_it() {
+        let uri = Uri::from_static("/?a=1&a=2&b=%ff&%zz&c=%2");
+        let mut fields = Fields::of_query(&uri);
+        assert_eq!(fields.optional("b"), Some(json!("\u{fffd}")));
+        let faults = faults(fields.finish(Some(())));
+        let pointers: Vec<_> = faults.iter().map(|(pointer, _)| pointer.as_str()).collect();
+        assert_eq!(pointers, ["?a", "?%25zz", "?a", "?c"]);
+    }
+}

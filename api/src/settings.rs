@@ -1,0 +1,203 @@
+//! The API's settings.
+
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use longhand_shared::AudioPath;
+use longhand_shared::path::AudioSources;
+use longhand_shared::settings::{Faults, List, LogSettings, Reader};
+
+/// What the API needs to know. Read once, at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The table that jobs are kept in.
+    pub table: String,
+    /// The queue that chunks are sent to.
+    pub queue_url: String,
+    /// Where audio may be read from.
+    pub sources: AudioSources,
+    /// How long a job is kept after it was submitted.
+    pub retention: Duration,
+    /// How long requests in hand may take to end once the process was told to stop.
+    pub drain: Duration,
+    /// How to log.
+    pub log: LogSettings,
+}
+
+impl Settings {
+    /// Reads them, or says all that is wrong with them. `lookup` is the environment.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
+        let mut reader = Reader::new(lookup);
+        let settings = Self::take(&mut reader);
+        reader.finish(settings)
+    }
+
+    /// The list of all settings with their defaults.
+    pub fn help() -> String {
+        let mut reader = Reader::new(&|_| None);
+        Self::take(&mut reader);
+        reader.help()
+    }
+
+    fn take(reader: &mut Reader<'_>) -> Option<Self> {
+        let listen = reader.or(
+            "LONGHAND_LISTEN",
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            "address and port to listen on; not used as a Lambda function",
+        );
+        let table = reader.required("LONGHAND_TABLE", "DynamoDB table of jobs");
+        let queue_url = reader.required("LONGHAND_QUEUE_URL", "URL of the SQS queue of chunks");
+        let sources = sources(reader);
+        let days = within(reader, "LONGHAND_RETENTION_DAYS", 30, 1..=3650, "days that a job is kept");
+        let drain = within(
+            reader,
+            "LONGHAND_DRAIN_SECONDS",
+            25,
+            1..=3600,
+            "seconds that requests in hand have to end at a stop; less than the platform waits before it kills",
+        );
+        let log = LogSettings::read(reader);
+        let QueueUrl(queue_url) = queue_url?;
+        Some(Self {
+            listen,
+            table: table?,
+            queue_url,
+            sources,
+            retention: Duration::from_hours(days * 24),
+            drain: Duration::from_secs(drain),
+            log,
+        })
+    }
+}
+
+fn sources(reader: &mut Reader<'_>) -> AudioSources {
+    const BUCKETS: &str = "LONGHAND_AUDIO_BUCKETS";
+    const ROOT: &str = "LONGHAND_AUDIO_ROOT";
+    let List(buckets) =
+        reader.optional(BUCKETS, "S3 buckets that paths may name, commas between").unwrap_or_default();
+    let root: Option<PathBuf> = reader.optional(ROOT, "folder that local paths are under");
+    for bucket in &buckets {
+        if format!("s3://{bucket}/key").parse::<AudioPath>().is_err() {
+            reader.fault(BUCKETS, format_args!("names {bucket:?}, which cannot be a bucket"));
+        }
+    }
+    if let Some(root) = &root
+        && !root.is_dir()
+    {
+        reader.fault(ROOT, format_args!("is {}, which is not a folder", root.display()));
+    }
+    if buckets.is_empty() && root.is_none() {
+        reader.fault(BUCKETS, format_args!("and {ROOT} are both not set: there is no audio to read"));
+    }
+    AudioSources { buckets, root }
+}
+
+fn within(
+    reader: &mut Reader<'_>,
+    name: &'static str,
+    default: u64,
+    range: RangeInclusive<u64>,
+    about: &'static str,
+) -> u64 {
+    let value = reader.or(name, default, about);
+    if !range.contains(&value) {
+        reader.fault(name, format_args!("is {value}: must be {} to {}", range.start(), range.end()));
+    }
+    value
+}
+
+/// A text that begins like a URL: the rest is SQS's to judge.
+struct QueueUrl(String);
+
+impl FromStr for QueueUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_url = text.starts_with("https://") || text.starts_with("http://");
+        if is_url { Ok(Self(text.to_owned())) } else { Err("must be a URL") }
+    }
+}
+
+/// What `--help` prints.
+pub fn usage() -> impl Display {
+    format!(
+        "Longhand's HTTP API. Listens, or runs as a Lambda function where AWS_LAMBDA_RUNTIME_API is set.\n\n\
+         Usage: longhand-api [--help | --version]\n\n\
+         Settings, from the environment:\n{}\n\
+         AWS: the SDK's own variables (AWS_REGION, AWS_ENDPOINT_URL, credentials).\n",
+        Settings::help()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: [(&str, &str); 3] = [
+        ("LONGHAND_TABLE", "jobs"),
+        ("LONGHAND_QUEUE_URL", "http://127.0.0.1:4566/000000000000/chunks"),
+        ("LONGHAND_AUDIO_BUCKETS", "audio, more-audio"),
+    ];
+
+    fn read(changes: &[(&str, &str)]) -> Result<Settings, String> {
+        let lookup = |name: &str| {
+            let all = changes.iter().chain(&GOOD);
+            all.into_iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        Settings::read(&lookup).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn defaults() {
+        let settings = read(&[]).expect("good settings");
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.retention, Duration::from_hours(720));
+        assert_eq!(settings.drain, Duration::from_secs(25));
+        assert_eq!(settings.sources.buckets, ["audio", "more-audio"]);
+        assert_eq!(settings.sources.root, None);
+    }
+
+    #[test]
+    fn every_fault_is_told() {
+        let faults = read(&[
+            ("LONGHAND_LISTEN", "8080"),
+            ("LONGHAND_TABLE", ""),
+            ("LONGHAND_QUEUE_URL", "chunks"),
+            ("LONGHAND_AUDIO_BUCKETS", "Not_A_Bucket"),
+            ("LONGHAND_AUDIO_ROOT", "/no/such/folder"),
+            ("LONGHAND_RETENTION_DAYS", "0"),
+            ("LONGHAND_DRAIN_SECONDS", "soon"),
+        ])
+        .expect_err("faults");
+        for fault in [
+            "LONGHAND_LISTEN is \"8080\": invalid socket address",
+            "LONGHAND_TABLE is not set",
+            "LONGHAND_QUEUE_URL is \"chunks\": must be a URL",
+            "LONGHAND_AUDIO_BUCKETS names \"Not_A_Bucket\", which cannot be a bucket",
+            "LONGHAND_AUDIO_ROOT is /no/such/folder, which is not a folder",
+            "LONGHAND_RETENTION_DAYS is 0: must be 1 to 3650",
+            "LONGHAND_DRAIN_SECONDS is \"soon\": invalid digit",
+        ] {
+            assert!(faults.contains(fault), "{fault}: {faults}");
+        }
+    }
+
+    #[test]
+    fn some_audio_must_be_readable() {
+        let faults = read(&[("LONGHAND_AUDIO_BUCKETS", " , ")]).expect_err("no audio");
+        assert!(
+            faults.contains("LONGHAND_AUDIO_BUCKETS and LONGHAND_AUDIO_ROOT are both not set"),
+            "{faults}"
+        );
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().to_str().expect("UTF-8");
+        let settings = read(&[("LONGHAND_AUDIO_BUCKETS", ""), ("LONGHAND_AUDIO_ROOT", root)]);
+        assert_eq!(settings.expect("good settings").sources.root.as_deref(), Some(folder.path()));
+    }
+}

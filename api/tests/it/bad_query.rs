@@ -1,0 +1,80 @@
+//! What the reading calls do not take.
+
+use serde_json::json;
+
+use crate::support::{Api, good_body};
+
+#[tokio::test]
+async fn job_ids() {
+    let api = Api::new();
+    for bad in ["x", "7", "0198c1d27a3e7cc080001c2d3e4f5a6b", "%ff", "%00", "a%2fb", "searc%68x", "%zz"] {
+        let problem = api.get(&format!("/transcript/{bad}")).await.problem(400, "INVALID_JOB_ID");
+        let fault = "is not a job id: expected a UUID such as 0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
+        assert_eq!(problem["errors"], json!([{"pointer": "/{jobId}", "detail": fault}]), "{bad}");
+        assert_eq!(problem["detail"], format!("the job id {fault}"));
+    }
+    let unknown = "0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
+    let problem = api.get(&format!("/transcript/{unknown}")).await.problem(404, "JOB_NOT_FOUND");
+    assert_eq!(problem["detail"], format!("there is no job {unknown}"));
+}
+
+#[tokio::test]
+async fn searches() {
+    let api = Api::new();
+    let known = "is not known here: expected userId, jobStatus, limit, cursor";
+    let rows = [
+        ("userId=ana", "?jobStatus", "is required"),
+        ("jobStatus=FAILED", "?userId", "is required"),
+        ("userId=&jobStatus=FAILED", "?userId", "must not be empty"),
+        ("userId=a%0Ab&jobStatus=FAILED", "?userId", "no control characters"),
+        ("userId=%ff&jobStatus=FAILED", "?userId", "the character at position 0"),
+        ("userId=ana&jobStatus=DONE", "?jobStatus", "must be IN_PROGRESS, COMPLETED or FAILED"),
+        ("userId=ana&jobStatus=failed", "?jobStatus", "must be IN_PROGRESS, COMPLETED or FAILED"),
+        ("userId=ana&jobStatus=FAILED&limit=0", "?limit", "must be a number from 1 to 100"),
+        ("userId=ana&jobStatus=FAILED&limit=101", "?limit", "must be a number from 1 to 100"),
+        ("userId=ana&jobStatus=FAILED&limit=-1", "?limit", "must be a number from 1 to 100"),
+        ("userId=ana&jobStatus=FAILED&limit=", "?limit", "must be a number from 1 to 100"),
+        ("userId=ana&jobStatus=FAILED&limit=ten", "?limit", "must be a number from 1 to 100"),
+        ("userId=ana&jobStatus=FAILED&user=bob", "?user", known),
+        ("userId=ana&jobStatus=FAILED&a%2Fb", "?a~1b", known),
+        ("userId=ana&jobStatus=FAILED&userId=bob", "?userId", "is there more than once"),
+        ("userId=ana&jobStatus=FAILED&cursor=x", "?cursor", "is not a cursor: give the nextCursor of"),
+        ("userId=ana&jobStatus=FAILED&cursor=", "?cursor", "is not a cursor"),
+        ("userId=ana&jobStatus=FAILED&cursor=bnVsbA", "?cursor", "is not a cursor"),
+        ("userId=ana&jobStatus=FAILED&cursor=%F0%9F%98%80", "?cursor", "is not a cursor"),
+    ];
+    for (query, pointer, detail) in rows {
+        api.get(&format!("/transcript/search?{query}")).await.assert_fault(pointer, detail);
+    }
+}
+
+#[tokio::test]
+async fn all_faults_of_a_search_at_once() {
+    let answer = Api::new().get("/transcript/search?userId=a%20b&jobStatus=x&limit=x&x=1&limit=2").await;
+    let pointers: Vec<String> = answer.faults().into_iter().map(|(pointer, _)| pointer).collect();
+    assert_eq!(pointers, ["?limit", "?userId", "?jobStatus", "?limit", "?x"]);
+    let answer = Api::new().get("/transcript/search").await;
+    let pointers: Vec<String> = answer.faults().into_iter().map(|(pointer, _)| pointer).collect();
+    assert_eq!(pointers, ["?userId", "?jobStatus"]);
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_search() {
+    let api = Api::new();
+    for _ in 0..2 {
+        api.transcribe(&good_body()).await.json(202);
+    }
+    let page = api.get("/transcript/search?userId=ana&jobStatus=IN_PROGRESS&limit=1").await.json(200);
+    let cursor = page["nextCursor"].as_str().expect("a next page");
+    for query in ["userId=bob&jobStatus=IN_PROGRESS", "userId=ana&jobStatus=COMPLETED"] {
+        let answer = api.get(&format!("/transcript/search?{query}&cursor={cursor}")).await;
+        answer.assert_fault("?cursor", "belongs to another search: a cursor goes on with the userId and");
+    }
+    // Another limit is no other search.
+    let uri = format!("/transcript/search?userId=ana&jobStatus=IN_PROGRESS&limit=7&cursor={cursor}");
+    let rest = api.get(&uri).await.json(200);
+    assert_eq!(rest["results"].as_array().map(Vec::len), Some(1));
+    let cut = &cursor[..cursor.len() - 1];
+    let uri = format!("/transcript/search?userId=ana&jobStatus=IN_PROGRESS&cursor={cut}");
+    api.get(&uri).await.assert_fault("?cursor", "is not a cursor");
+}

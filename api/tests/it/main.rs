@@ -1,0 +1,12 @@
+//! The API from outside: the whole router over stores in memory, over sockets, and as a program.
+
+mod bad_body;
+mod bad_query;
+mod fuzz;
+mod jobs;
+mod outages;
+mod program;
+mod routes;
+mod search;
+mod socket;
+mod support;

@@ -1,0 +1,193 @@
+//! The table or the queue fails: what the client is told, and what it is not.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longhand_shared::id::ChunkRef;
+use longhand_shared::job::{Chunk, Job, JobHead, NewJob, Verdict};
+use longhand_shared::queue::{ChunkQueue, Delivery, Depth, Outgoing, QueueError, Receipt};
+use longhand_shared::store::{
+    Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+};
+use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::{JobId, Timestamp};
+
+use crate::support::{Api, good_body};
+
+const SECRET: &str = "arn:aws:dynamodb:secret";
+
+const UNKNOWN: &str = "/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
+
+const SEARCH: &str = "/transcript/search?userId=ana&jobStatus=FAILED";
+
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Down,
+    Corrupt,
+    Panics,
+    Hangs,
+}
+
+/// A store in which every step fails, and which counts the pings.
+#[derive(Debug)]
+struct BadStore(How, Arc<AtomicU32>);
+
+impl BadStore {
+    async fn fail<T>(&self) -> Result<T, StoreError> {
+        match self.0 {
+            How::Down => Err(StoreError::Unavailable(SECRET.to_owned())),
+            How::Corrupt => Err(StoreError::Corrupt(SECRET.to_owned())),
+            How::Panics => panic!("{SECRET}"),
+            How::Hangs => pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl JobStore for BadStore {
+    async fn create(&self, _: &NewJob, _: Timestamp) -> Result<(), StoreError> {
+        self.fail().await
+    }
+    async fn claim(&self, _: ChunkRef, _: Timestamp, _: Duration) -> Result<Claim, StoreError> {
+        self.fail().await
+    }
+    async fn release(&self, _: ChunkRef, _: u32) -> Result<(), StoreError> {
+        self.fail().await
+    }
+    async fn settle(
+        &self,
+        _: ChunkRef,
+        _: Option<u32>,
+        _: &Verdict,
+        _: Timestamp,
+    ) -> Result<Settle, StoreError> {
+        self.fail().await
+    }
+    async fn strike(&self, _: ChunkRef) -> Result<Strike, StoreError> {
+        self.fail().await
+    }
+    async fn finish(&self, _: &TranscriptResult) -> Result<Finish, StoreError> {
+        self.fail().await
+    }
+    async fn job(&self, _: JobId) -> Result<Option<Job>, StoreError> {
+        self.fail().await
+    }
+    async fn chunks(&self, _: JobId) -> Result<Vec<Chunk>, StoreError> {
+        self.fail().await
+    }
+    async fn details(&self, _: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError> {
+        self.fail().await
+    }
+    async fn search(&self, _: &Search) -> Result<SearchPage, StoreError> {
+        self.fail().await
+    }
+    async fn due(&self, _: Timestamp, _: usize) -> Result<Vec<DueJob>, StoreError> {
+        self.fail().await
+    }
+    async fn postpone(&self, _: &DueJob, _: Timestamp) -> Result<bool, StoreError> {
+        self.fail().await
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.fail().await
+    }
+}
+
+/// A queue that does not answer.
+#[derive(Debug)]
+struct BadQueue;
+
+impl BadQueue {
+    fn down() -> QueueError {
+        QueueError::Unavailable(SECRET.to_owned())
+    }
+}
+
+#[async_trait]
+impl ChunkQueue for BadQueue {
+    async fn send(&self, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
+        vec![Err(Self::down()); messages.len()]
+    }
+    async fn receive(&self, _: usize, _: Duration, _: Duration) -> Result<Vec<Delivery>, QueueError> {
+        Err(Self::down())
+    }
+    async fn delete(&self, receipts: &[Receipt]) -> Vec<Result<(), QueueError>> {
+        vec![Err(Self::down()); receipts.len()]
+    }
+    async fn change_visibility(&self, changes: &[(Receipt, Duration)]) -> Vec<Result<(), QueueError>> {
+        vec![Err(Self::down()); changes.len()]
+    }
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        Err(Self::down())
+    }
+}
+
+/// Every call that needs the store ends like this, and nothing leaks.
+async fn assert_all(how: How, status: u16, code: &str) {
+    let api = Api::with_store(BadStore(how, Arc::default()));
+    for answer in [api.transcribe(&good_body()).await, api.get(UNKNOWN).await, api.get(SEARCH).await] {
+        let problem = answer.problem(status, code);
+        assert!(problem.get("errors").is_none());
+        assert!(!answer.text().contains("secret"), "{}", answer.text());
+        assert_eq!(answer.headers.contains_key("retry-after"), status == 503);
+    }
+    assert_eq!(api.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_store_is_down() {
+    assert_all(How::Down, 503, "STORE_UNAVAILABLE").await;
+}
+
+#[tokio::test]
+async fn the_store_holds_nonsense() {
+    assert_all(How::Corrupt, 500, "INTERNAL").await;
+}
+
+#[tokio::test]
+async fn the_store_panics() {
+    assert_all(How::Panics, 500, "INTERNAL").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_hangs() {
+    assert_all(How::Hangs, 504, "TIMEOUT").await;
+}
+
+#[tokio::test]
+async fn a_job_is_taken_though_the_queue_is_down() {
+    let api = Api::with_queue(BadQueue);
+    let answer = api.transcribe(&good_body()).await;
+    answer.json(202);
+    let read = api.get(answer.header("location")).await.json(200);
+    assert_eq!(read["jobStatus"], "IN_PROGRESS");
+}
+
+#[tokio::test]
+async fn readiness_names_what_is_not_ready() {
+    let api = Api::with_queue(BadQueue);
+    let answer = api.get("/readyz").await;
+    assert_eq!(answer.problem(503, "NOT_READY")["detail"], "not ready: queue");
+    assert!(!answer.text().contains("secret"));
+    let api = Api::with_store(BadStore(How::Down, Arc::default()));
+    assert_eq!(api.get("/readyz").await.problem(503, "NOT_READY")["detail"], "not ready: table");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_probes_cost_as_little_as_one() {
+    let pings = Arc::new(AtomicU32::new(0));
+    let api = Api::with_store(BadStore(How::Hangs, pings.clone()));
+    let begin = tokio::time::Instant::now();
+    let probes = (0..50).map(|_| api.get("/readyz"));
+    for answer in futures::future::join_all(probes).await {
+        answer.problem(503, "NOT_READY");
+    }
+    assert_eq!(begin.elapsed().as_secs(), 2, "the limit of one check");
+    assert_eq!(pings.load(Ordering::SeqCst), 1);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    api.get("/readyz").await.problem(503, "NOT_READY");
+    assert_eq!(pings.load(Ordering::SeqCst), 2);
+}

@@ -1,0 +1,84 @@
+//! Listing a user's jobs, page by page.
+
+use std::time::Duration;
+
+use longhand_shared::Timestamp;
+use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
+use longhand_shared::store::JobStore;
+use serde_json::Value;
+
+use crate::support::{Answer, Api};
+
+/// Makes a job that was submitted so many seconds after the beginning of time; its id.
+async fn job(api: &Api, user: &str, second: u32) -> String {
+    let submitted = Timestamp::from_unix(second);
+    let user = user.parse().expect("a user");
+    let paths = vec!["a.wav".parse().expect("a path")];
+    let job = NewJob::new(user, paths, TranscribeOptions::default(), Metadata::new(), submitted);
+    let job = job.expect("one chunk");
+    api.store.create(&job, submitted.plus(Duration::from_secs(30))).await.expect("a store in memory");
+    job.id.to_string()
+}
+
+fn ids(page: &Value) -> Vec<&str> {
+    let results = page["results"].as_array().expect("results").iter();
+    results.map(|result| result["jobId"].as_str().expect("text")).collect()
+}
+
+async fn search(api: &Api, limit: usize, cursor: Option<&str>) -> Answer {
+    let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+    api.get(&format!("/transcript/search?userId=ana&jobStatus=IN_PROGRESS&limit={limit}{cursor}")).await
+}
+
+#[tokio::test]
+async fn three_pages_newest_first() {
+    let api = Api::new();
+    let mut jobs = Vec::new();
+    for second in [3, 1, 5, 2, 4] {
+        jobs.push((second, job(&api, "ana", second).await));
+        job(&api, "bob", second).await;
+    }
+    jobs.sort();
+    jobs.reverse();
+    let newest_first: Vec<&str> = jobs.iter().map(|(_, id)| id.as_str()).collect();
+
+    let first = search(&api, 2, None).await.json(200);
+    assert_eq!(ids(&first), newest_first[..2]);
+    let second = search(&api, 2, first["nextCursor"].as_str()).await.json(200);
+    assert_eq!(ids(&second), newest_first[2..4]);
+    // A job that is made meanwhile is on no later page.
+    job(&api, "ana", 9).await;
+    let third = search(&api, 2, second["nextCursor"].as_str()).await.json(200);
+    assert_eq!(ids(&third), newest_first[4..]);
+    assert_eq!(third["nextCursor"], Value::Null);
+    let cursor = first["nextCursor"].as_str().expect("a cursor");
+    assert!(cursor.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{cursor}");
+}
+
+#[tokio::test]
+async fn a_full_last_page_is_the_last() {
+    let api = Api::new();
+    for second in 0..4 {
+        job(&api, "ana", second).await;
+    }
+    let first = search(&api, 2, None).await.json(200);
+    let second = search(&api, 2, first["nextCursor"].as_str()).await.json(200);
+    assert_eq!((ids(&second).len(), &second["nextCursor"]), (2, &Value::Null));
+}
+
+#[tokio::test]
+async fn a_page_has_20_results_and_at_most_100() {
+    let api = Api::new();
+    for second in 0..101 {
+        job(&api, "ana", second).await;
+    }
+    let page = api.get("/transcript/search?userId=ana&jobStatus=IN_PROGRESS").await.json(200);
+    assert_eq!(ids(&page).len(), 20);
+    assert_eq!(ids(&search(&api, 100, None).await.json(200)).len(), 100);
+}
+
+#[tokio::test]
+async fn nobody_has_no_results() {
+    let page = Api::new().get("/transcript/search?userId=a%2Bb%40c&jobStatus=COMPLETED").await.json(200);
+    assert_eq!(page, serde_json::json!({"results": [], "nextCursor": null}));
+}

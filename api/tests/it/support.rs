@@ -1,0 +1,167 @@
+//! The API with everything around it in memory, and answers that check themselves.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use longhand_api::{AppState, router};
+use longhand_shared::path::AudioSources;
+use longhand_shared::queue::ChunkQueue;
+use longhand_shared::queue::memory::MemoryQueue;
+use longhand_shared::store::JobStore;
+use longhand_shared::store::memory::MemoryStore;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+pub(crate) struct Api {
+    pub(crate) router: Router,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) queue: Arc<MemoryQueue>,
+    /// The audio root: `home/audio`, with a file and a link that leaves it.
+    _home: TempDir,
+}
+
+impl Api {
+    pub(crate) fn new() -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let queue = Arc::new(MemoryQueue::new());
+        Self::build(store.clone(), queue.clone(), store, queue)
+    }
+
+    pub(crate) fn with_store(store: impl JobStore + 'static) -> Self {
+        let queue = Arc::new(MemoryQueue::new());
+        Self::build(Arc::new(store), queue.clone(), Arc::default(), queue)
+    }
+
+    pub(crate) fn with_queue(queue: impl ChunkQueue + 'static) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let unused = Arc::new(MemoryQueue::new());
+        Self::build(store.clone(), Arc::new(queue), store, unused)
+    }
+
+    fn build(
+        used_store: Arc<dyn JobStore>,
+        used_queue: Arc<dyn ChunkQueue>,
+        store: Arc<MemoryStore>,
+        queue: Arc<MemoryQueue>,
+    ) -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        let root = home.path().join("audio");
+        std::fs::create_dir(&root).expect("a folder");
+        std::fs::write(root.join("a.wav"), "RIFF").expect("a file");
+        std::fs::write(home.path().join("secret.wav"), "RIFF").expect("a file");
+        std::os::unix::fs::symlink(home.path().join("secret.wav"), root.join("link.wav")).expect("a link");
+        let sources = Arc::new(AudioSources { buckets: vec!["audio".to_owned()], root: Some(root) });
+        let router = router(AppState { store: used_store, queue: used_queue, sources });
+        Self { router, store, queue, _home: home }
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.expect("the router never fails");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.expect("a body in memory");
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    pub(crate) async fn call(&self, method: &str, uri: &str) -> Answer {
+        let request = Request::builder().method(method).uri(uri).body(Body::empty());
+        self.send(request.expect("a request")).await
+    }
+
+    pub(crate) async fn get(&self, uri: &str) -> Answer {
+        self.call("GET", uri).await
+    }
+
+    /// `POST /transcribe` with a body as it is.
+    pub(crate) async fn post(&self, body: impl Into<Body>) -> Answer {
+        let request = Request::post("/transcribe").header("content-type", "application/json");
+        self.send(request.body(body.into()).expect("a request")).await
+    }
+
+    pub(crate) async fn transcribe(&self, body: &Value) -> Answer {
+        self.post(body.to_string()).await
+    }
+}
+
+/// A body that is good in every field.
+pub(crate) fn good_body() -> Value {
+    json!({"userId": "ana", "audioChunkPaths": ["s3://audio/a.wav", "a.wav"]})
+}
+
+/// [`good_body`] with one field changed; null takes it away.
+pub(crate) fn body_with(field: &str, value: Value) -> Value {
+    let mut body = good_body();
+    body[field] = value;
+    body
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("UTF-8")
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
+    }
+
+    /// The body of a success.
+    #[track_caller]
+    pub(crate) fn json(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        assert_eq!(self.header("content-type"), "application/json");
+        assert_eq!(self.header("cache-control"), "no-store");
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The body of a failure, looked at for all that RFC 9457 and this API promise of each.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
+        let problem = self.any_problem();
+        assert_eq!(self.status, status, "{problem}");
+        assert_eq!(problem["code"], code, "{problem}");
+        problem
+    }
+
+    #[track_caller]
+    pub(crate) fn any_problem(&self) -> Value {
+        assert!(self.status.is_client_error() || self.status.is_server_error(), "{}", self.text());
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
+        assert_eq!(self.header("cache-control"), "no-store");
+        let problem: Value = serde_json::from_slice(&self.body).expect("JSON");
+        assert_eq!(problem["type"], "about:blank");
+        assert_eq!(problem["status"], self.status.as_u16());
+        assert_eq!(problem["title"], self.status.canonical_reason().expect("a known status"));
+        assert_eq!(problem["requestId"], self.header("x-request-id"));
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{problem}");
+        problem
+    }
+
+    /// The faults of a bad request, in order, as (pointer, detail).
+    #[track_caller]
+    pub(crate) fn faults(&self) -> Vec<(String, String)> {
+        let problem = self.problem(400, "INVALID_REQUEST");
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let faults = problem["errors"].as_array().expect("faults");
+        faults.iter().map(|fault| (text(&fault["pointer"]), text(&fault["detail"]))).collect()
+    }
+
+    /// That there is one fault, here, and that it says this.
+    #[track_caller]
+    pub(crate) fn assert_fault(&self, pointer: &str, detail: &str) {
+        let faults = self.faults();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].0, pointer, "{faults:?}");
+        assert!(faults[0].1.contains(detail), "{detail:?} is not in {faults:?}");
+        let problem = self.any_problem();
+        assert_eq!(problem["detail"], format!("{pointer} {}", faults[0].1));
+    }
+}

@@ -1,0 +1,173 @@
+//! The processes that die: the worker, the dead letters' worker and the sweeper, as the worker's
+//! `process.rs`, `runner.rs`, `dead_letters.rs` and `sweeper.rs` have them, without the model,
+//! the pauses and the leases: here a lease may be lost at any moment, without anybody's knowing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhand_shared::job::{ChunkError, ErrorCode, Transcription, Verdict};
+use longhand_shared::lifecycle::{self, Settled};
+use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth};
+use longhand_shared::store::{Claim, JobStore, StoreError};
+use longhand_shared::{ChunkIndex, ChunkRef};
+
+use crate::post::Post;
+use crate::sim::Clock;
+use crate::table::{Flaw, Table};
+
+/// For how long a claim keeps others off.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
+
+/// After how long a claimed chunk's worker is taken for dead.
+pub(crate) const SILENCE: Duration = Duration::from_secs(330);
+
+/// How often settling is tried.
+const SETTLE_TRIES: u32 = 5;
+
+/// What comes of asking the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A transcription, which names the chunk and the claim.
+    Words,
+    /// The audio is no good.
+    Refusal,
+    /// The model is down: the claim is given back, and the message sent anew.
+    Nothing,
+    /// The message is another's: the claim is given back, the message left alone.
+    LeaseLost,
+    /// It took too long: the message is left to come again.
+    Overdue,
+}
+
+/// One process's view of the world.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) table: Arc<Table>,
+    pub(crate) post: Arc<Post>,
+    pub(crate) clock: Arc<Clock>,
+    /// By how many seconds its clock is ahead of the others'.
+    pub(crate) ahead: i8,
+    pub(crate) flaw: Option<Flaw>,
+}
+
+enum Outcome {
+    Done,
+    Requeue,
+    Retry,
+}
+
+/// What a claim's transcription says.
+pub(crate) fn words(index: ChunkIndex, attempt: u32) -> String {
+    format!("chunk-{index}-claim-{attempt}")
+}
+
+fn failed(code: ErrorCode) -> Verdict {
+    Verdict::Failed(ChunkError::new(code, "no reason is ever good enough"))
+}
+
+impl Process {
+    /// One message, from received to dealt with.
+    pub(crate) async fn work(self, delivery: Delivery, heard: Heard) {
+        let receipt = std::slice::from_ref(&delivery.receipt);
+        match self.chunk(&delivery, heard).await {
+            Outcome::Done => drop(self.post.delete(receipt).await),
+            Outcome::Requeue if self.flaw == Some(Flaw::DeletesBeforeRequeue) => {
+                self.post.delete(receipt).await;
+                self.post.send(&[delivery.requeued(Duration::ZERO)]).await;
+            }
+            Outcome::Requeue => {
+                let answers = self.post.send(&[delivery.requeued(Duration::ZERO)]).await;
+                if answers.iter().all(Result::is_ok) {
+                    self.post.delete(receipt).await;
+                }
+            }
+            Outcome::Retry => {}
+        }
+    }
+
+    async fn chunk(&self, delivery: &Delivery, heard: Heard) -> Outcome {
+        let chunk = ChunkMessage::parse(&delivery.body).expect("only chunks are sent here").chunk();
+        let table = self.table.as_ref();
+        if self.flaw == Some(Flaw::DeletesEarly) {
+            self.post.delete(std::slice::from_ref(&delivery.receipt)).await;
+        }
+        let attempt = match table.claim(chunk, self.clock.read(self.ahead), LEASE).await {
+            Ok(Claim::Claimed { attempt }) => attempt,
+            Ok(Claim::Settled) if self.flaw == Some(Flaw::LeavesSettledAlone) => return Outcome::Done,
+            Ok(Claim::Settled) => {
+                let concluded = lifecycle::conclude(table, chunk, self.clock.read(self.ahead)).await;
+                return concluded.map_or_else(|error| self.blameless(&error), |_| Outcome::Done);
+            }
+            Ok(Claim::Gone) => return Outcome::Done,
+            Ok(Claim::Busy { .. }) => return Outcome::Retry,
+            Err(error) => return self.blameless(&error),
+        };
+        // The model takes its time: whatever may happen meanwhile happens.
+        tokio::task::yield_now().await;
+        let verdict = match heard {
+            Heard::Words => {
+                let words = Transcription::new(words(chunk.index, attempt), None, vec![]);
+                Verdict::Completed(words.expect("a few bytes"))
+            }
+            Heard::Refusal => failed(ErrorCode::AsrRejected),
+            Heard::Nothing | Heard::LeaseLost => {
+                // Not given back, it runs out by itself.
+                let _ = table.release(chunk, attempt).await;
+                return if heard == Heard::Nothing { Outcome::Requeue } else { Outcome::Retry };
+            }
+            Heard::Overdue => return Outcome::Retry,
+        };
+        match self.settle(chunk, attempt, &verdict).await {
+            // Another has the chunk, perhaps by this very message: it is not done.
+            Ok(Settled::Superseded) if self.flaw != Some(Flaw::DeletesWhenSuperseded) => Outcome::Retry,
+            Ok(_) => Outcome::Done,
+            Err(error) => self.blameless(&error),
+        }
+    }
+
+    async fn settle(&self, chunk: ChunkRef, attempt: u32, verdict: &Verdict) -> Result<Settled, StoreError> {
+        let mut turn = 1;
+        loop {
+            let now = self.clock.read(self.ahead);
+            let table = self.table.as_ref();
+            match lifecycle::settle(table, chunk, Some(attempt), verdict, now).await {
+                Err(StoreError::Unavailable(_)) if turn < SETTLE_TRIES => turn += 1,
+                other => return other,
+            }
+        }
+    }
+
+    fn blameless(&self, error: &StoreError) -> Outcome {
+        match error {
+            StoreError::Unavailable(_) => Outcome::Requeue,
+            StoreError::Corrupt(what) => {
+                self.table.complain(what);
+                Outcome::Retry
+            }
+        }
+    }
+
+    /// One dead letter.
+    pub(crate) async fn bury(self, delivery: Delivery) {
+        let chunk = ChunkMessage::parse(&delivery.body).expect("only chunks are sent here").chunk();
+        let now = self.clock.read(self.ahead);
+        let verdict = failed(ErrorCode::DeadLettered);
+        match lifecycle::settle(self.table.as_ref(), chunk, None, &verdict, now).await {
+            Ok(_) => drop(self.post.delete(&[delivery.receipt]).await),
+            Err(error) => drop(self.blameless(&error)),
+        }
+    }
+
+    /// One sweep. `depth` is what the queue says of itself, rightly or not.
+    pub(crate) async fn sweep(self, depth: Depth) {
+        let now = self.clock.read(self.ahead);
+        let Ok(due) = self.table.due(now, 100).await else { return };
+        for due in due {
+            let (table, post) = (self.table.as_ref(), self.post.as_ref());
+            let repaired = lifecycle::repair(table, post, &due, depth, SILENCE, now).await;
+            if let Err(error) = repaired {
+                self.blameless(&error);
+            }
+        }
+    }
+}
