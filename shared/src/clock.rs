@@ -17,8 +17,14 @@ const FORMAT: &[BorrowedFormatItem<'_>] =
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(OffsetDateTime);
 
+/// A text that is no [`Timestamp`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a time: expected RFC 3339, such as 2026-11-22T23:10:22.000Z")]
+pub struct InvalidTimestamp;
+
 impl Timestamp {
     /// The system clock. Call it at the edge and pass the value in.
+    #[expect(clippy::disallowed_methods, reason = "this is the edge")]
     pub fn now() -> Self {
         Self::truncate(OffsetDateTime::now_utc())
     }
@@ -55,6 +61,11 @@ impl Timestamp {
         Duration::try_from(self.0 - earlier.0).unwrap_or(Duration::ZERO)
     }
 
+    /// Milliseconds from `earlier` to here, as logs have them; zero when it was later.
+    pub fn millis_since(self, earlier: Self) -> u64 {
+        u64::try_from(self.since(earlier).as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn truncate(moment: OffsetDateTime) -> Self {
         Self(moment.replace_millisecond(moment.millisecond()).unwrap_or(moment))
     }
@@ -74,11 +85,13 @@ impl fmt::Debug for Timestamp {
 }
 
 impl FromStr for Timestamp {
-    type Err = time::error::Parse;
+    type Err = InvalidTimestamp;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
-            .map(|moment| Self::truncate(moment.to_offset(time::UtcOffset::UTC)))
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        let moment = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
+        // The last hours of the calendar have no UTC in some zones.
+        let utc = moment.ok().and_then(|moment| moment.checked_to_offset(time::UtcOffset::UTC));
+        utc.map(Self::truncate).ok_or(InvalidTimestamp)
     }
 }
 
@@ -106,6 +119,7 @@ mod tests {
         assert_eq!(later.to_string(), "2025-11-22T23:00:00.007Z");
         let other_zone: Timestamp = "2025-11-23T01:00:00+02:00".parse().expect("RFC 3339");
         assert_eq!(other_zone, whole);
+        assert_eq!("9999-12-31T23:59:59-23:59".parse::<Timestamp>(), Err(InvalidTimestamp));
     }
 
     #[test]

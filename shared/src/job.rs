@@ -296,6 +296,12 @@ impl Language {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The language without its region or script, in lower case: `pt` of `pt-BR`. Whisper and
+    /// `OpenAI` take ISO 639-1 codes alone.
+    pub fn primary(&self) -> String {
+        self.0.split('-').next().unwrap_or(&self.0).to_ascii_lowercase()
+    }
 }
 
 impl TryFrom<String> for Language {
@@ -498,6 +504,7 @@ mod tests {
         for good in ["en", "yue", "pt-BR", "zh-Hant", "es-419"] {
             assert!(Language::try_from(good.to_owned()).is_ok(), "{good}");
         }
+        assert_eq!(Language::try_from("pt-BR".to_owned()).map(|tag| tag.primary()), Ok("pt".to_owned()));
         for bad in ["", "e", "english", "en_US", "en-", "e1", "en-US-x"] {
             assert!(Language::try_from(bad.to_owned()).is_err(), "{bad}");
         }

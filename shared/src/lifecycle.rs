@@ -14,6 +14,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::clock::Timestamp;
@@ -22,6 +23,9 @@ use crate::job::{Chunk, ChunkState, Job, JobHead, JobState, NewJob, Verdict};
 use crate::queue::{ChunkMessage, ChunkQueue, Depth};
 use crate::store::{DueJob, Finish, JobStore, Settle, StoreError, Strike};
 use crate::transcript::TranscriptResult;
+
+/// How long a client waits for its job's messages to be sent. Its job is safe either way.
+const SEND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a new job is left alone by the sweeper. Longer than a chunk takes when all is well.
 pub const FIRST_CHECK: Duration = Duration::from_secs(30);
@@ -41,7 +45,10 @@ pub async fn submit(
     traceparent: Option<&str>,
 ) -> Result<(), StoreError> {
     store.create(new, new.submitted.plus(FIRST_CHECK)).await?;
-    send(queue, &new.job(), &new.chunks(), traceparent).await;
+    let (job, chunks) = (new.job(), new.chunks());
+    if timeout(SEND_PATIENCE, send(queue, &job, &chunks, traceparent)).await.is_err() {
+        warn!(job_id = %new.id, "the queue did not answer in time; the sweeper will send what is missing");
+    }
     Ok(())
 }
 
@@ -126,7 +133,7 @@ async fn finish(
             job_id = %head.id,
             job_status = %result.job_status,
             chunks = head.chunk_count,
-            turnaround_ms = now.since(head.submitted).as_millis(),
+            turnaround_ms = now.millis_since(head.submitted),
             "job ended"
         );
     }

@@ -133,7 +133,8 @@ impl AudioStore {
 
     async fn open_file(&self, path: &AudioPath, relative: &str) -> Result<Opened, AudioError> {
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            // No file can have a name of over 255 bytes.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
                 AudioError::bad(ErrorCode::AudioNotFound, format!("there is no {path} under the audio root"))
             }
             io::ErrorKind::PermissionDenied => {

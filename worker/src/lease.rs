@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use longhand_shared::queue::{ChunkQueue, MAX_BATCH, QueueError, Receipt};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -85,10 +85,11 @@ impl Leases {
         Self { queue, visibility, longest, held: Mutex::default() }
     }
 
-    /// Begins to keep a message that was received by a call made at `asked`.
-    pub fn begin(&self, receipt: Receipt, asked: Instant) -> Lease {
+    /// Begins to keep a message that arrived at `received`. A long poll may have begun long before:
+    /// visibility counts from when the message is handed out, not from when it was asked for.
+    pub fn begin(&self, receipt: Receipt, received: Instant) -> Lease {
         let lease = Lease::default();
-        let term = Term { ends: asked + self.visibility, renew: asked + self.visibility / 3 };
+        let term = Term { ends: received + self.visibility, renew: received + self.visibility / 3 };
         let held =
             Held { lease: lease.clone(), since: Instant::now(), term: Arc::new(AsyncMutex::new(term)) };
         self.lock().insert(receipt, held);
@@ -160,7 +161,12 @@ impl Leases {
         let asked = Instant::now();
         let changes: Vec<_> =
             batch.iter().map(|(receipt, _, _)| (receipt.clone(), self.visibility)).collect();
-        let answers = self.queue.change_visibility(&changes).await;
+        // A call that is never answered must not keep the others from being renewed, nor from being lost.
+        let patience = batch.iter().map(|(_, _, term)| term.ends).fold(asked + self.visibility / 3, Instant::min);
+        let answers = timeout_at(patience, self.queue.change_visibility(&changes)).await.unwrap_or_else(|_| {
+            let error = QueueError::Unavailable("a renewal was not answered in time".to_owned());
+            vec![Err(error); changes.len()]
+        });
         debug!(entries = changes.len(), "visibility renewed");
         for ((_, held, term), answer) in batch.iter_mut().zip(answers) {
             match answer {

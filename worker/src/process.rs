@@ -90,7 +90,7 @@ impl Processor {
             }
         };
 
-        let asr_ms = began.elapsed().as_millis();
+        let asr_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match self.settle(chunk, attempt, &verdict).await {
             Ok(settled) => {
                 report(&verdict, settled, attempt, asr_ms);
@@ -163,7 +163,7 @@ fn blameless(delivery: &Delivery, error: &StoreError) -> Outcome {
     }
 }
 
-fn report(verdict: &Verdict, settled: Settled, attempt: u32, asr_ms: u128) {
+fn report(verdict: &Verdict, settled: Settled, attempt: u32, asr_ms: u64) {
     let (code, reason): (Option<ErrorCode>, &str) = match verdict {
         Verdict::Completed(_) => (None, ""),
         Verdict::Failed(error) => (Some(error.code), &error.message),

@@ -10,9 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use longhand_shared::queue::{ChunkQueue, Delivery, MAX_BATCH, Outgoing, QueueError};
-use rand::Rng;
+use rand::RngExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span, warn};
@@ -143,8 +143,8 @@ impl Runner {
         this.drain(receiving, &tasks, deadline).await;
 
         renewing.cancel();
-        let _ = keeper.await;
-        if tokio::time::timeout_at(deadline, deleting).await.is_err() {
+        let _ = timeout_at(deadline, keeper).await;
+        if timeout_at(deadline, deleting).await.is_err() {
             warn!(
                 "not all deletes were answered in time; those messages will come again, and change nothing"
             );
@@ -168,7 +168,7 @@ impl Runner {
         self.leases.stop_all(Stop::Draining);
         // Room for the deletes that follow.
         let last = deadline - self.limits.drain / 10;
-        if tokio::time::timeout_at(last, &mut ended).await.is_err() {
+        if timeout_at(last, &mut ended).await.is_err() {
             error!(
                 in_hand = self.leases.len(),
                 "not released in time; these messages come again when their visibility runs out"
@@ -190,19 +190,18 @@ impl Runner {
                 () = stop.cancelled() => return,
                 free = free_slots(&slots) => free,
             };
-            let asked = Instant::now();
             // Never dropped half-way: its messages would be in hand with nobody knowing.
             let received = self.queue.receive(free.len(), self.limits.poll, self.limits.visibility).await;
             match received {
                 Ok(deliveries) => {
                     failures = 0;
                     self.pulse.beat();
-                    self.start(deliveries, free, asked, &tasks, &deleter, &stop);
+                    self.start(deliveries, free, &tasks, &deleter, &stop);
                 }
                 Err(error) => {
                     failures += 1;
                     let pause = receive_backoff(failures);
-                    warn!(%error, failures, pause_ms = pause.as_millis(), "cannot receive");
+                    warn!(%error, failures, ?pause, "cannot receive");
                     drop(free);
                     tokio::select! {
                         () = stop.cancelled() => return,
@@ -217,16 +216,16 @@ impl Runner {
         self: &Arc<Self>,
         deliveries: Vec<Delivery>,
         mut free: Vec<OwnedSemaphorePermit>,
-        asked: Instant,
         tasks: &TaskTracker,
         deleter: &Deleter,
         stop: &CancellationToken,
     ) {
+        let received = Instant::now();
         for delivery in deliveries {
             // A queue that hands out more than was asked for would not be SQS; the excess waits
             // for no slot, since it is in hand already.
             let slot = free.pop();
-            let lease = self.leases.begin(delivery.receipt.clone(), asked);
+            let lease = self.leases.begin(delivery.receipt.clone(), received);
             if stop.is_cancelled() {
                 lease.stop(Stop::Draining);
             }

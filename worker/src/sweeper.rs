@@ -9,7 +9,7 @@ use longhand_shared::Timestamp;
 use longhand_shared::lifecycle;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::{JobStore, StoreError};
-use rand::Rng;
+use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 

@@ -8,13 +8,14 @@ use tokio::process::{Child, Command};
 
 use crate::PATIENCE;
 
-/// One of the workspace's binaries, beside this test's own.
+/// One of the workspace's binaries, of the profile that this one has.
 ///
 /// # Panics
 /// When it was not built.
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("this test's own path");
-    let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/test");
+    let own = std::env::current_exe().expect("this process's own path");
+    // Tests are in target/PROFILE/deps, binaries in target/PROFILE.
+    let folder = own.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).expect("target/PROFILE");
     let binary = folder.join(name);
     assert!(
         binary.is_file(),

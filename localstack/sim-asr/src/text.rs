@@ -1,6 +1,6 @@
 //! What the simulated speaker says: deterministic words, so that a transcript can be audited by the name of its file.
 
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 /// How long every simulated word lasts, in seconds. A power of two, so that sums of it are exact.

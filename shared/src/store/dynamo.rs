@@ -16,7 +16,7 @@ use aws_sdk_dynamodb::types::{
     TransactWriteItem, Update,
 };
 use futures::future::try_join_all;
-use rand::Rng;
+use rand::RngExt;
 
 use super::item::{
     self, BY_USER, CHUNK_PREFIX, ChunkItem, HeadItem, Item, JOB, JobItem, OPEN_JOBS, OPEN_SHARDS, TRANSCRIPT,

@@ -40,7 +40,7 @@ pub fn classify(status: StatusCode, pause: Option<Duration>, body: &[u8], verbos
         };
     }
     let said = error_message(body);
-    let message = format!("the model answered {}: {said}", status.as_u16());
+    let message = format!("the model answered {}: {}", status.as_u16(), quote(&said));
     match status.as_u16() {
         400 if verbose && (said.contains("verbose_json") || said.contains("response_format")) => {
             Meaning::NoVerboseJson
@@ -110,15 +110,15 @@ fn segment(value: &Value) -> Option<Segment> {
     })
 }
 
-/// What an error's body says, whichever of the known forms it has.
+/// All that an error's body says, whichever of the known forms it has.
 fn error_message(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
-        return quote(&text);
+        return text.into_owned();
     };
     let places = ["/error/message", "/error", "/detail", "/message", "/detail/0/msg"];
     let said = places.iter().find_map(|place| value.pointer(place)?.as_str());
-    quote(said.unwrap_or(&text))
+    said.unwrap_or(&text).to_owned()
 }
 
 /// The beginning of a text, on one line.

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use longhand_shared::AudioPath;
 use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
-use rand::Rng;
+use rand::RngExt;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Client, StatusCode, redirect};
 use tokio::sync::Semaphore;
@@ -102,9 +102,13 @@ impl Failure {
 
 impl From<Failure> for TranscribeError {
     fn from(failure: Failure) -> Self {
+        // Who asks for a longer pause than is waited out here has not used up the chunk's tries.
+        let put_off = !failure.is_worth_a_retry();
         match failure {
-            Failure::Permanent(error) | Failure::Again { error, down: false, .. } => Self::Permanent(error),
-            Failure::Again { error, down: true, pause } => Self::Transient { message: error.message, pause },
+            Failure::Again { error, down, pause } if down || put_off => {
+                Self::Transient { message: error.message, pause }
+            }
+            Failure::Permanent(error) | Failure::Again { error, .. } => Self::Permanent(error),
             Failure::Audio(message) => Self::Transient { message, pause: None },
         }
     }
@@ -244,7 +248,7 @@ impl Asr {
             .text("response_format", if verbose { "verbose_json" } else { "json" })
             .text("temperature", "0");
         if let Some(language) = &options.language {
-            form = form.text("language", language.as_str().to_owned());
+            form = form.text("language", language.primary());
         }
         if let Some(prompt) = &options.prompt {
             form = form.text("prompt", prompt.as_str().to_owned());

@@ -1,0 +1,15 @@
+//! The worker, all in memory and mostly under tokio's paused clock: slots, leases, the model's client,
+//! one chunk's life, dead letters, the sweeper, each with whatever can go wrong around it.
+
+mod asr;
+mod asr_faults;
+mod dead_letters;
+mod deletes;
+mod drain;
+mod lease;
+mod polling;
+mod process;
+mod process_faults;
+mod runner;
+mod support;
+mod sweeper;

@@ -1,0 +1,184 @@
+//! A store in memory that counts its calls, fails as it is told, and lives by tokio's clock: a claim
+//! ages as the paused clock goes on, though the worker reads the system's.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longhand_shared::job::{Chunk, Job, JobHead, NewJob, Verdict};
+use longhand_shared::store::memory::MemoryStore;
+use longhand_shared::store::{
+    Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+};
+use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::{ChunkRef, JobId, Timestamp};
+use tokio::time::Instant;
+
+/// A step of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    Create,
+    Claim,
+    Release,
+    Settle,
+    Strike,
+    Finish,
+    Job,
+    Chunks,
+    Due,
+    Postpone,
+    Other,
+}
+
+/// What happens to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreFault {
+    /// Nothing.
+    None,
+    /// It is not done.
+    Fail,
+    /// It is done, but nobody is told.
+    LostAnswer,
+    /// It is not done, and would never be.
+    Corrupt,
+}
+
+type Rule = Box<dyn FnMut(Op) -> StoreFault + Send>;
+
+/// The store.
+pub(crate) struct FaultyStore {
+    pub(crate) inner: MemoryStore,
+    born: Instant,
+    rule: Mutex<Rule>,
+    log: Mutex<Vec<Op>>,
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStore").finish_non_exhaustive()
+    }
+}
+
+impl FaultyStore {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: MemoryStore::new(),
+            born: Instant::now(),
+            rule: Mutex::new(Box::new(|_| StoreFault::None)),
+            log: Mutex::default(),
+        })
+    }
+
+    /// From now on, steps meet what this says.
+    pub(crate) fn fault(&self, rule: impl FnMut(Op) -> StoreFault + Send + 'static) {
+        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(rule);
+    }
+
+    /// The next `times` steps of this kind meet this.
+    pub(crate) fn fault_next(&self, op: Op, fault: StoreFault, mut times: usize) {
+        self.fault(move |step| {
+            if step != op || times == 0 {
+                return StoreFault::None;
+            }
+            times -= 1;
+            fault
+        });
+    }
+
+    /// No more faults.
+    pub(crate) fn heal(&self) {
+        self.fault(|_| StoreFault::None);
+    }
+
+    /// How often a step was taken.
+    pub(crate) fn count(&self, op: Op) -> usize {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|step| **step == op).count()
+    }
+
+    /// How much later it is by tokio's clock than by the system's.
+    fn shift(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    async fn step<T>(
+        &self,
+        op: Op,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).push(op);
+        let fault = (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(op);
+        let unavailable = || Err(StoreError::Unavailable("as the test wants it".to_owned()));
+        match fault {
+            StoreFault::None => work.await,
+            StoreFault::Fail => unavailable(),
+            StoreFault::LostAnswer => work.await.and_then(|_| unavailable()),
+            StoreFault::Corrupt => Err(StoreError::Corrupt("as the test wants it".to_owned())),
+        }
+    }
+}
+
+#[async_trait]
+impl JobStore for FaultyStore {
+    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError> {
+        self.step(Op::Create, self.inner.create(job, next_check)).await
+    }
+
+    async fn claim(&self, chunk: ChunkRef, now: Timestamp, lease: Duration) -> Result<Claim, StoreError> {
+        let claim = self.step(Op::Claim, self.inner.claim(chunk, now.plus(self.shift()), lease)).await?;
+        Ok(match claim {
+            Claim::Busy { since } => Claim::Busy { since: since.minus(self.shift()) },
+            other => other,
+        })
+    }
+
+    async fn release(&self, chunk: ChunkRef, attempt: u32) -> Result<(), StoreError> {
+        self.step(Op::Release, self.inner.release(chunk, attempt)).await
+    }
+
+    async fn settle(
+        &self,
+        chunk: ChunkRef,
+        attempt: Option<u32>,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Result<Settle, StoreError> {
+        self.step(Op::Settle, self.inner.settle(chunk, attempt, verdict, now)).await
+    }
+
+    async fn strike(&self, chunk: ChunkRef) -> Result<Strike, StoreError> {
+        self.step(Op::Strike, self.inner.strike(chunk)).await
+    }
+
+    async fn finish(&self, result: &TranscriptResult) -> Result<Finish, StoreError> {
+        self.step(Op::Finish, self.inner.finish(result)).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.step(Op::Job, self.inner.job(id)).await
+    }
+
+    async fn chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError> {
+        self.step(Op::Chunks, self.inner.chunks(id)).await
+    }
+
+    async fn details(&self, jobs: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError> {
+        self.step(Op::Other, self.inner.details(jobs)).await
+    }
+
+    async fn search(&self, search: &Search) -> Result<SearchPage, StoreError> {
+        self.step(Op::Other, self.inner.search(search)).await
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueJob>, StoreError> {
+        self.step(Op::Due, self.inner.due(now, limit)).await
+    }
+
+    async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError> {
+        self.step(Op::Postpone, self.inner.postpone(due, next_check)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.step(Op::Other, self.inner.ping()).await
+    }
+}

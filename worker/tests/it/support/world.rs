@@ -1,0 +1,171 @@
+//! A small world: a store, the queues, a simulated model, audio files, and workers over them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhand_shared::job::{Chunk, Metadata, NewJob, TranscribeOptions};
+use longhand_shared::path::AudioSources;
+use longhand_shared::queue::memory::MemoryQueue;
+use longhand_shared::store::{self, JobStore};
+use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::{ChunkRef, JobId, Timestamp, lifecycle};
+use longhand_sim_asr::{Behaviour, SimAsr};
+use longhand_worker::asr::{Asr, AsrSettings};
+use longhand_worker::audio::AudioStore;
+use longhand_worker::dead_letters::DeadLetters;
+use longhand_worker::process::Processor;
+use longhand_worker::runner::Limits;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use super::{FOREVER, FaultyQueue, FaultyStore, Running, limits, secs};
+
+/// A WAV file, as far as anyone here looks, of so many bytes.
+pub(crate) fn wav(bytes: usize) -> Vec<u8> {
+    let mut file = b"RIFF\0\0\0\0WAVEfmt ".to_vec();
+    file.resize(bytes.max(16), 0);
+    file
+}
+
+/// Reads local files under `root`; its S3 is one that nobody listens at.
+pub(crate) fn audio_store(root: &Path) -> AudioStore {
+    let s3 = aws_sdk_s3::Config::builder()
+        .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+        .build();
+    let sources = AudioSources { buckets: vec![], root: Some(root.to_owned()) };
+    AudioStore::new(aws_sdk_s3::Client::from_conf(s3), sources)
+}
+
+/// The usual settings of the model's client.
+pub(crate) fn asr_settings(base_url: String) -> AsrSettings {
+    AsrSettings {
+        base_url,
+        api_key: None,
+        model: "whisper-1".to_owned(),
+        timeout: secs(30),
+        max_retries: 3,
+        max_concurrency: 100,
+        first_pause: Duration::from_millis(500),
+    }
+}
+
+/// The world.
+pub(crate) struct World {
+    pub(crate) store: Arc<FaultyStore>,
+    pub(crate) queue: Arc<FaultyQueue>,
+    pub(crate) dead: Arc<FaultyQueue>,
+    pub(crate) sim: SimAsr,
+    pub(crate) root: TempDir,
+}
+
+impl World {
+    /// A world with this model. A message goes to the dead-letter queue after three receives.
+    pub(crate) async fn new(behaviour: Behaviour) -> Self {
+        let dead = Arc::new(MemoryQueue::new());
+        Self {
+            store: FaultyStore::new(),
+            queue: FaultyQueue::over(MemoryQueue::with_redrive(3, Arc::clone(&dead))),
+            dead: FaultyQueue::around(dead),
+            sim: SimAsr::start(behaviour).await.expect("a free port of the loopback"),
+            root: tempfile::tempdir().expect("a folder"),
+        }
+    }
+
+    /// Puts a file under the audio root.
+    pub(crate) fn file(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.root.path().join(name), bytes).expect("the folder can be written");
+    }
+
+    /// A job that has not been made yet; each of its files is there if `audio`.
+    pub(crate) fn job(&self, files: &[&str], audio: bool) -> NewJob {
+        if audio {
+            for file in files {
+                self.file(file, wav(2_000));
+            }
+        }
+        let paths = files.iter().map(|file| file.parse().expect("a path")).collect();
+        let user = "ana".parse().expect("a user");
+        NewJob::new(user, paths, TranscribeOptions::default(), Metadata::new(), Timestamp::now())
+            .expect("1 to 24 chunks")
+    }
+
+    /// Makes a job and sends its messages. The files are there.
+    pub(crate) async fn submit(&self, files: &[&str]) -> JobId {
+        self.send(&self.job(files, true)).await
+    }
+
+    /// Makes a job and sends its messages.
+    pub(crate) async fn send(&self, job: &NewJob) -> JobId {
+        lifecycle::submit(self.store.as_ref(), self.queue.as_ref(), job, None).await.expect("made");
+        job.id
+    }
+
+    /// One chunk's life, as a worker has it.
+    pub(crate) fn processor(&self) -> Processor {
+        self.processor_with(asr_settings(self.sim.base_url()))
+    }
+
+    /// The same with other settings of the client.
+    pub(crate) fn processor_with(&self, asr: AsrSettings) -> Processor {
+        Processor {
+            store: Arc::clone(&self.store) as _,
+            audio: audio_store(self.root.path()),
+            asr: Asr::new(asr).expect("a client"),
+            claim_lease: secs(15),
+        }
+    }
+
+    /// A worker with eight slots.
+    pub(crate) fn work(&self) -> Running {
+        self.work_with(self.processor(), limits(8))
+    }
+
+    /// A worker like this.
+    pub(crate) fn work_with(&self, processor: Processor, limits: Limits) -> Running {
+        Running::start(&self.queue, Some(&self.dead), Arc::new(processor), limits)
+    }
+
+    /// A consumer of dead letters.
+    pub(crate) fn bury(&self) -> Running {
+        let handler = DeadLetters { store: Arc::clone(&self.store) as _ };
+        Running::start(&self.dead, None, Arc::new(handler), limits(4))
+    }
+
+    /// The job as a client sees it.
+    pub(crate) async fn result(&self, job: JobId) -> TranscriptResult {
+        store::read(&self.store.inner, job).await.expect("memory answers").expect("there is such a job")
+    }
+
+    /// One chunk as the table has it.
+    pub(crate) async fn chunk(&self, job: JobId, index: usize) -> Chunk {
+        self.store.inner.chunks(job).await.expect("memory answers").swap_remove(index)
+    }
+
+    /// Waits until the job has ended.
+    pub(crate) async fn ended(&self, job: JobId) -> TranscriptResult {
+        let began = Instant::now();
+        loop {
+            let result = self.result(job).await;
+            if result.completed_time.is_some() {
+                return result;
+            }
+            assert!(began.elapsed() < FOREVER, "after {FOREVER:?} the job has not ended: {result:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the queue holds nothing.
+    pub(crate) async fn emptied(&self) {
+        let began = Instant::now();
+        while self.queue.len().await > 0 {
+            assert!(began.elapsed() < FOREVER, "after {FOREVER:?} the queue is not empty");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// One of a job's chunks.
+pub(crate) fn chunk_of(job: JobId, index: u64) -> ChunkRef {
+    ChunkRef { job, index: index.try_into().expect("0 to 23") }
+}
