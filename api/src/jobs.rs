@@ -75,7 +75,7 @@ struct Accepted {
     user_id: UserId,
     submitted_time: Timestamp,
     /// How many chunks it has.
-    chunks: usize,
+    chunk_count: usize,
 }
 
 impl Accepted {
@@ -85,7 +85,7 @@ impl Accepted {
             job_status: JobStatus::InProgress,
             user_id: job.user.clone(),
             submitted_time: job.submitted,
-            chunks: job.chunks().len(),
+            chunk_count: job.chunks().len(),
         }
     }
 }

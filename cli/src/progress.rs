@@ -1,7 +1,9 @@
 //! What is shown on stderr while the work goes on: one line per chunk on a terminal, one line per
 //! change elsewhere.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
 use longhand_shared::job::ChunkStatus;

@@ -1,6 +1,8 @@
 //! Waiting for a job, and showing how it ended.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use longhand_shared::JobId;
 use longhand_shared::job::{ChunkStatus, JobStatus};

@@ -2,7 +2,9 @@
 
 mod fake;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use axum::body::Bytes;
 use fake::{Fake, JOB, Reply, end, longhand, result};

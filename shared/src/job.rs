@@ -222,6 +222,8 @@ pub enum ChunkState {
     InProgress {
         /// Since when.
         claimed: Timestamp,
+        /// The origin of the message that it was claimed for ([`crate::queue::Delivery::origin`]).
+        by: String,
     },
     /// It is over, and stays so.
     Settled {

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::clock::Timestamp;
 use crate::id::{ChunkRef, JobId};
-use crate::job::{Chunk, ChunkState, Job, JobHead, JobState, NewJob, Verdict};
+use crate::job::{Chunk, ChunkError, ChunkState, ErrorCode, Job, JobHead, JobState, NewJob, Verdict};
 use crate::queue::{ChunkMessage, ChunkQueue, Depth};
 use crate::store::{DueJob, Finish, JobStore, Settle, StoreError, Strike};
 use crate::transcript::TranscriptResult;
@@ -89,7 +89,7 @@ pub enum Settled {
 pub async fn settle(
     store: &dyn JobStore,
     chunk: ChunkRef,
-    attempt: Option<u32>,
+    attempt: u32,
     verdict: &Verdict,
     now: Timestamp,
 ) -> Result<Settled, StoreError> {
@@ -140,6 +140,51 @@ async fn finish(
     Ok(finished)
 }
 
+/// What became of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Burial {
+    /// Its chunk failed with [`ErrorCode::DeadLettered`], and all that follows was done.
+    Failed,
+    /// Its chunk was settled before, or is in the charge of another message, or is gone: the dead
+    /// letter says nothing any more.
+    Stale,
+    /// Its chunk was given back by one who had it, or claimed at this moment, so it is not to blame: it
+    /// wants a new message.
+    Blameless,
+}
+
+/// Applies a dead letter: a message, known by its origin, that was handed out as often as may be and
+/// never finished.
+pub async fn bury(
+    store: &dyn JobStore,
+    chunk: ChunkRef,
+    origin: &str,
+    now: Timestamp,
+) -> Result<Burial, StoreError> {
+    let chunks = store.chunks(chunk.job).await?;
+    let Some(standing) = chunks.into_iter().find(|standing| standing.index == chunk.index) else {
+        return Ok(Burial::Stale);
+    };
+    match &standing.state {
+        ChunkState::Settled { .. } => {
+            conclude(store, chunk, now).await?;
+            return Ok(Burial::Stale);
+        }
+        ChunkState::InProgress { by, .. } if by != origin => return Ok(Burial::Stale),
+        ChunkState::Pending if standing.attempt > 0 => return Ok(Burial::Blameless),
+        // Every worker that had it crashed: with the chunk in hand, or before it could claim it.
+        ChunkState::InProgress { .. } | ChunkState::Pending => {}
+    }
+    let reason = "the chunk was handed to a worker three times and never finished";
+    let verdict = Verdict::Failed(ChunkError::new(ErrorCode::DeadLettered, reason));
+    Ok(match settle(store, chunk, standing.attempt, &verdict, now).await? {
+        Settled::Done { mine: true, .. } => Burial::Failed,
+        // Claimed since, perhaps for a copy of this very message, and perhaps given back again.
+        Settled::Superseded => Burial::Blameless,
+        Settled::Done { mine: false, .. } | Settled::Gone => Burial::Stale,
+    })
+}
+
 /// What the sweeper did for one job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Repair {
@@ -161,8 +206,8 @@ impl Repair {
 /// Looks at one due job and does whatever a crash left undone. Safe in any number of workers at
 /// once: putting the next check off decides who does it.
 ///
-/// `depth` is the queue's, read before. `silence` is how long a claimed chunk may be silent before
-/// its worker is taken for dead and its message for lost; no worker has one chunk for that long.
+/// `depth` is the queue's, read before. `silence` is the one that workers claim with: how long a
+/// claimed chunk may be silent before the message behind it is taken for lost.
 pub async fn repair(
     store: &dyn JobStore,
     queue: &dyn ChunkQueue,
@@ -171,8 +216,16 @@ pub async fn repair(
     silence: Duration,
     now: Timestamp,
 ) -> Result<Repair, StoreError> {
-    let Some(job) = store.job(due.job).await? else {
-        return Ok(Repair::default());
+    let job = match store.job(due.job).await {
+        Ok(Some(job)) => job,
+        Ok(None) => return Ok(Repair::default()),
+        Err(error) => {
+            // One that cannot be read must not stand before the others for ever.
+            if matches!(error, StoreError::Corrupt(_)) {
+                store.postpone(due, now.plus(LONGEST_CHECK)).await?;
+            }
+            return Err(error);
+        }
     };
     if job.head.state != JobState::Open {
         // The index lags behind the table; the job's item leaves it by itself.
@@ -205,7 +258,7 @@ pub async fn repair(
             // Waiting is no fault while the queue has messages that may be this chunk's. But a
             // queue that is never empty must not hide a message that was never sent.
             ChunkState::Pending => (depth.visible == 0 && depth.delayed == 0) || age >= LONGEST_SILENCE,
-            ChunkState::InProgress { claimed } => now.since(claimed) >= silence,
+            ChunkState::InProgress { claimed, .. } => now.since(claimed) >= silence,
             ChunkState::Settled { .. } => false,
         })
         .collect();

@@ -1,16 +1,16 @@
 //! Dead letters: a chunk that was handed out three times and never finished fails, so that its job
-//! ends. What is no chunk's message stays in the queue for a person to look at.
+//! ends. One that is not to blame goes back. What is no chunk's message stays in the queue for a
+//! person to look at.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use longhand_shared::Timestamp;
-use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
-use longhand_shared::lifecycle;
-use longhand_shared::queue::{ChunkMessage, Delivery};
+use longhand_shared::lifecycle::{self, Burial};
+use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery};
 use longhand_shared::store::JobStore;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::lease::Lease;
 use crate::runner::{Handler, Outcome, retry_backoff};
@@ -23,6 +23,8 @@ const PARKED: Duration = Duration::from_mins(15);
 pub struct DeadLetters {
     /// Where jobs are kept.
     pub store: Arc<dyn JobStore>,
+    /// Where chunks that are not to blame go back to.
+    pub queue: Arc<dyn ChunkQueue>,
 }
 
 #[async_trait]
@@ -40,16 +42,32 @@ impl Handler for DeadLetters {
                 return Outcome::Retry { delay: PARKED };
             }
         };
-        let message = "the chunk was handed to a worker three times and never finished";
-        let verdict = Verdict::Failed(ChunkError::new(ErrorCode::DeadLettered, message));
-        match lifecycle::settle(self.store.as_ref(), chunk, None, &verdict, Timestamp::now()).await {
-            Ok(settled) => {
-                warn!(job_id = %chunk.job, chunk_index = %chunk.index, ?settled, "dead letter applied");
+        let (job_id, chunk_index) = (chunk.job, chunk.index);
+        let again = Outcome::Retry { delay: retry_backoff(delivery.receive_count) };
+        match lifecycle::bury(self.store.as_ref(), chunk, delivery.origin(), Timestamp::now()).await {
+            Ok(Burial::Failed) => {
+                warn!(%job_id, %chunk_index, "a dead letter failed its chunk");
                 Outcome::Done
             }
+            Ok(Burial::Stale) => {
+                info!(%job_id, %chunk_index, "a dead letter that says nothing any more");
+                Outcome::Done
+            }
+            Ok(Burial::Blameless) => {
+                match self.queue.send(&[delivery.requeued(Duration::ZERO)]).await.pop() {
+                    Some(Ok(())) => {
+                        warn!(%job_id, %chunk_index, "a dead letter whose chunk is not to blame went back");
+                        Outcome::Done
+                    }
+                    answer => {
+                        warn!(%job_id, %chunk_index, ?answer, "a dead letter could not go back yet");
+                        again
+                    }
+                }
+            }
             Err(error) => {
-                warn!(job_id = %chunk.job, chunk_index = %chunk.index, %error, "dead letter not applied yet");
-                Outcome::Retry { delay: retry_backoff(delivery.receive_count) }
+                warn!(%job_id, %chunk_index, %error, "dead letter not applied yet");
+                again
             }
         }
     }

@@ -162,11 +162,13 @@ impl Leases {
         let changes: Vec<_> =
             batch.iter().map(|(receipt, _, _)| (receipt.clone(), self.visibility)).collect();
         // A call that is never answered must not keep the others from being renewed, nor from being lost.
-        let patience = batch.iter().map(|(_, _, term)| term.ends).fold(asked + self.visibility / 3, Instant::min);
-        let answers = timeout_at(patience, self.queue.change_visibility(&changes)).await.unwrap_or_else(|_| {
-            let error = QueueError::Unavailable("a renewal was not answered in time".to_owned());
-            vec![Err(error); changes.len()]
-        });
+        let patience =
+            batch.iter().map(|(_, _, term)| term.ends).fold(asked + self.visibility / 3, Instant::min);
+        let answers =
+            timeout_at(patience, self.queue.change_visibility(&changes)).await.unwrap_or_else(|_| {
+                let error = QueueError::Unavailable("a renewal was not answered in time".to_owned());
+                vec![Err(error); changes.len()]
+            });
         debug!(entries = changes.len(), "visibility renewed");
         for ((_, held, term), answer) in batch.iter_mut().zip(answers) {
             match answer {

@@ -30,9 +30,8 @@ pub struct Processor {
     pub audio: AudioStore,
     /// The model.
     pub asr: Asr,
-    /// For how long a claim keeps others off. Shorter than the visibility timeout, so that the
-    /// redelivery after a crash is never held up by the claim of the dead.
-    pub claim_lease: Duration,
+    /// How long a claim keeps other messages off. Longer than any chunk is worked on.
+    pub silence: Duration,
 }
 
 #[async_trait]
@@ -52,17 +51,17 @@ impl Processor {
     async fn chunk(&self, message: &ChunkMessage, delivery: &Delivery, lease: &Lease) -> Outcome {
         let chunk = message.chunk();
         let now = Timestamp::now();
-        let attempt = match self.store.claim(chunk, now, self.claim_lease).await {
+        let attempt = match self.store.claim(chunk, delivery.origin(), now, self.silence).await {
             Ok(Claim::Claimed { attempt }) => attempt,
             Ok(Claim::Settled) => return self.conclude(chunk, delivery).await,
             Ok(Claim::Gone) => {
                 info!("the job is gone");
                 return Outcome::Done;
             }
-            Ok(Claim::Busy { since }) => {
-                info!(%since, "another worker has just claimed the chunk");
-                let left = self.claim_lease.saturating_sub(now.since(since));
-                return Outcome::Retry { delay: left + Duration::from_secs(1) };
+            Ok(Claim::Busy) => {
+                // That one settles the chunk, or comes again itself, or becomes a dead letter.
+                info!("another message is in charge of the chunk");
+                return Outcome::Done;
             }
             Err(error) => return blameless(delivery, &error),
         };
@@ -94,7 +93,11 @@ impl Processor {
         match self.settle(chunk, attempt, &verdict).await {
             Ok(settled) => {
                 report(&verdict, settled, attempt, asr_ms);
-                Outcome::Done
+                match settled {
+                    Settled::Done { .. } | Settled::Gone => Outcome::Done,
+                    // The chunk is not settled, and this may be the only message that it has.
+                    Settled::Superseded => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
+                }
             }
             Err(error) => blameless(delivery, &error),
         }
@@ -115,7 +118,7 @@ impl Processor {
         let mut turn = 1;
         loop {
             let now = Timestamp::now();
-            let answer = lifecycle::settle(self.store.as_ref(), chunk, Some(attempt), verdict, now).await;
+            let answer = lifecycle::settle(self.store.as_ref(), chunk, attempt, verdict, now).await;
             match answer {
                 Err(StoreError::Unavailable(error)) if turn < SETTLE_TRIES => {
                     warn!(turn, error, "not settled yet");

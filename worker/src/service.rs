@@ -35,21 +35,16 @@ impl Worker {
         limits: Limits,
         sweep: Duration,
     ) -> Result<Self, reqwest::Error> {
-        let processor = Processor {
-            store: Arc::clone(&store),
-            audio,
-            asr: Asr::new(asr)?,
-            claim_lease: limits.visibility / 2,
-        };
+        let silence = limits.longest + limits.visibility;
+        let processor = Processor { store: Arc::clone(&store), audio, asr: Asr::new(asr)?, silence };
         let chunks =
             Runner::new(Arc::clone(&queue), Some(Arc::clone(&dead_letters)), Arc::new(processor), limits);
         let dead_letters = Runner::new(
             dead_letters,
             None,
-            Arc::new(DeadLetters { store: Arc::clone(&store) }),
+            Arc::new(DeadLetters { store: Arc::clone(&store), queue: Arc::clone(&queue) }),
             Limits { slots: DEAD_LETTER_SLOTS, ..limits },
         );
-        let silence = limits.longest + limits.visibility;
         let sweeper = Sweeper { store, queue, every: sweep, silence };
         Ok(Self { chunks, dead_letters, sweeper })
     }

@@ -62,11 +62,9 @@ impl Settings {
         let model = r.or("ASR_MODEL", "whisper-1".to_owned(), "the model's name");
         let timeout: f64 = r.or("ASR_TIMEOUT_SECONDS", 30.0, "one call, from first byte to last");
         let max_retries: usize = r.or("ASR_MAX_RETRIES", 3, "calls for one chunk after the first");
-        let max_concurrency: usize = r.or("ASR_MAX_CONCURRENCY", slots, "calls in flight at once");
         let log = LogSettings::read(&mut r);
 
         range(&mut r, "LONGHAND_CONCURRENCY", slots, 1, 10_000);
-        range(&mut r, "ASR_MAX_CONCURRENCY", max_concurrency, 1, 10_000);
         range(&mut r, "ASR_MAX_RETRIES", max_retries, 0, 20);
         range(&mut r, "LONGHAND_POLL_SECONDS", poll, 1, 20);
         range(&mut r, "LONGHAND_VISIBILITY_SECONDS", visibility, 3, 43_200);
@@ -129,7 +127,8 @@ impl Settings {
                     model,
                     timeout: Duration::try_from_secs_f64(timeout).ok()?,
                     max_retries,
-                    max_concurrency,
+                    // Each chunk in hand makes one call at a time.
+                    max_concurrency: slots,
                     first_pause: Duration::from_millis(500),
                 },
                 log,

@@ -22,7 +22,7 @@ fn chunk(job: JobId, index: u64) -> ChunkRef {
 
 async fn settle(api: &Api, chunk: ChunkRef, verdict: Verdict) {
     let now = Timestamp::now();
-    let settled = lifecycle::settle(&*api.store, chunk, None, &verdict, now).await;
+    let settled = lifecycle::settle(&*api.store, chunk, 0, &verdict, now).await;
     settled.expect("a store in memory");
 }
 
@@ -54,7 +54,7 @@ async fn a_job_is_taken() {
         "jobStatus": "IN_PROGRESS",
         "userId": "ana",
         "submittedTime": submitted.to_string(),
-        "chunks": 2,
+        "chunkCount": 2,
     });
     assert_eq!(accepted, expected);
 
@@ -119,7 +119,7 @@ async fn one_and_24_chunks_and_the_largest_good_body() {
         let pair = |i: u32| (format!("{i:0>512}"), json!("v".repeat(512)));
         body["metadata"] = (0..16).map(pair).collect::<serde_json::Map<_, _>>().into();
         let answer = api.transcribe(&body).await;
-        assert_eq!(answer.json(202)["chunks"], count);
+        assert_eq!(answer.json(202)["chunkCount"], count);
         let read = api.get(answer.header("location")).await.json(200);
         let read: Vec<_> = read["chunks"].as_array().expect("chunks").iter().collect();
         assert_eq!(read.len(), count);
@@ -145,13 +145,13 @@ async fn reading_while_the_chunks_move() {
     let read = async || -> Answer { api.get(&format!("/transcript/{id}")).await };
     let lease = Duration::from_secs(30);
 
-    api.store.claim(chunk(id, 2), Timestamp::now(), lease).await.expect("a store in memory");
+    api.store.claim(chunk(id, 2), "message", Timestamp::now(), lease).await.expect("a store in memory");
     let result = read().await.json(200);
     assert_eq!(chunks(&result), ["PENDING 0", "PENDING 0", "IN_PROGRESS 1"]);
     assert_eq!((&result["transcription"], &result["partial"]), (&Value::Null, &json!(true)));
 
     settle(&api, chunk(id, 2), words("and the end.")).await;
-    api.store.claim(chunk(id, 0), Timestamp::now(), lease).await.expect("a store in memory");
+    api.store.claim(chunk(id, 0), "message", Timestamp::now(), lease).await.expect("a store in memory");
     let result = read().await.json(200);
     assert_eq!(chunks(&result), ["IN_PROGRESS 1", "PENDING 0", "COMPLETED 1"]);
     assert_eq!(result["jobStatus"], "IN_PROGRESS");

@@ -51,19 +51,13 @@ impl JobStore for BadStore {
     async fn create(&self, _: &NewJob, _: Timestamp) -> Result<(), StoreError> {
         self.fail().await
     }
-    async fn claim(&self, _: ChunkRef, _: Timestamp, _: Duration) -> Result<Claim, StoreError> {
+    async fn claim(&self, _: ChunkRef, _: &str, _: Timestamp, _: Duration) -> Result<Claim, StoreError> {
         self.fail().await
     }
     async fn release(&self, _: ChunkRef, _: u32) -> Result<(), StoreError> {
         self.fail().await
     }
-    async fn settle(
-        &self,
-        _: ChunkRef,
-        _: Option<u32>,
-        _: &Verdict,
-        _: Timestamp,
-    ) -> Result<Settle, StoreError> {
+    async fn settle(&self, _: ChunkRef, _: u32, _: &Verdict, _: Timestamp) -> Result<Settle, StoreError> {
         self.fail().await
     }
     async fn strike(&self, _: ChunkRef) -> Result<Strike, StoreError> {

@@ -22,12 +22,11 @@ pub struct MemoryQueue {
 #[derive(Debug, Default)]
 struct State {
     messages: Vec<Message>,
-    made: u64,
 }
 
 #[derive(Clone, Debug)]
 struct Message {
-    id: u64,
+    id: String,
     outgoing: Outgoing,
     receive_count: u32,
     visible_at: Instant,
@@ -51,18 +50,10 @@ impl MemoryQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, outgoing: Outgoing) {
-        let mut state = self.lock();
-        state.made += 1;
-        let message = Message {
-            id: state.made,
-            receive_count: 0,
-            visible_at: Instant::now() + outgoing.delay,
-            receipt: None,
-            outgoing,
-        };
-        state.messages.push(message);
-        drop(state);
+    fn push(&self, id: String, outgoing: Outgoing) {
+        let visible_at = Instant::now() + outgoing.delay;
+        let message = Message { id, receive_count: 0, visible_at, receipt: None, outgoing };
+        self.lock().messages.push(message);
         self.sent.notify_waiters();
     }
 
@@ -87,7 +78,7 @@ impl MemoryQueue {
             deliveries.push(Delivery {
                 body: message.outgoing.body.clone(),
                 receipt,
-                message_id: message.id.to_string(),
+                message_id: message.id.clone(),
                 receive_count: message.receive_count,
                 group: message.outgoing.group.clone(),
                 envelope: message.outgoing.envelope.clone(),
@@ -97,7 +88,7 @@ impl MemoryQueue {
         drop(state);
         if let Some((_, dead_letters)) = &self.redrive {
             for message in dead {
-                dead_letters.push(Outgoing { delay: Duration::ZERO, ..message.outgoing });
+                dead_letters.push(message.id, Outgoing { delay: Duration::ZERO, ..message.outgoing });
             }
         }
         (deliveries, next)
@@ -112,7 +103,7 @@ impl MemoryQueue {
 impl ChunkQueue for MemoryQueue {
     async fn send(&self, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
         for message in messages {
-            self.push(message.clone());
+            self.push(uuid::Uuid::now_v7().to_string(), message.clone());
         }
         vec![Ok(()); messages.len()]
     }

@@ -39,6 +39,8 @@ pub enum QueueError {
 pub struct Envelope {
     /// W3C Trace Context of whoever caused the message.
     pub traceparent: Option<String>,
+    /// The `message_id` of the first message, where this is a copy of one that was put back.
+    pub origin: Option<String>,
     /// How often the message was put back with a fresh receive count, through no fault of its own.
     pub requeues: u32,
     /// Why the message was rejected, on its way to the dead-letter queue.
@@ -70,7 +72,7 @@ pub struct Delivery {
     pub body: String,
     /// What deletes it and extends it.
     pub receipt: Receipt,
-    /// The queue's name for the message; the same at every delivery.
+    /// The queue's name for the message; the same at every delivery, and among the dead letters.
     pub message_id: String,
     /// Which delivery this is, from 1.
     pub receive_count: u32,
@@ -81,12 +83,18 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// What the message and all copies of it that were put back have in common.
+    pub fn origin(&self) -> &str {
+        self.envelope.origin.as_deref().unwrap_or(&self.message_id)
+    }
+
     /// The same message, to be sent again with a receive count that starts over.
     pub fn requeued(&self, delay: Duration) -> Outgoing {
         Outgoing {
             body: self.body.clone(),
             group: self.group.clone(),
             envelope: Envelope {
+                origin: Some(self.origin().to_owned()),
                 requeues: self.envelope.requeues.saturating_add(1),
                 ..self.envelope.clone()
             },

@@ -21,6 +21,7 @@ use super::{ChunkQueue, Delivery, Depth, Envelope, MAX_BATCH, MAX_DELAY, Outgoin
 const MAX_BATCH_BYTES: usize = 250 * 1024;
 
 const TRACEPARENT: &str = "traceparent";
+const ORIGIN: &str = "origin";
 const REQUEUES: &str = "requeues";
 const REASON: &str = "reason";
 
@@ -130,6 +131,9 @@ fn attributes(envelope: &Envelope) -> Result<Option<HashMap<String, MessageAttri
     if let Some(traceparent) = &envelope.traceparent {
         attributes.insert(TRACEPARENT.to_owned(), text(traceparent)?);
     }
+    if let Some(origin) = &envelope.origin {
+        attributes.insert(ORIGIN.to_owned(), text(origin)?);
+    }
     if let Some(reason) = &envelope.reason {
         attributes.insert(REASON.to_owned(), text(reason)?);
     }
@@ -157,6 +161,7 @@ fn delivery(message: Message) -> Option<Delivery> {
     let system = |name: MessageSystemAttributeName| message.attributes.as_ref()?.get(&name).cloned();
     let envelope = Envelope {
         traceparent: attribute(TRACEPARENT),
+        origin: attribute(ORIGIN),
         requeues: attribute(REQUEUES).and_then(|count| count.parse().ok()).unwrap_or(0),
         reason: attribute(REASON),
     };

@@ -17,6 +17,7 @@ use aws_sdk_dynamodb::types::{
 };
 use futures::future::try_join_all;
 use rand::RngExt;
+use tracing::warn;
 
 use super::item::{
     self, BY_USER, CHUNK_PREFIX, ChunkItem, HeadItem, Item, JOB, JobItem, OPEN_JOBS, OPEN_SHARDS, TRANSCRIPT,
@@ -134,7 +135,11 @@ impl DynamoStore {
             decode(item)
                 .map(|Due { job_id, next_check_time }| DueJob { job: job_id, next_check: next_check_time })
         };
-        answer.items.unwrap_or_default().into_iter().map(due).collect()
+        // One item that cannot be read must not keep the sweeper from the others.
+        let log = |due: &Result<DueJob, StoreError>| {
+            due.as_ref().inspect_err(|error| warn!(%error, "passed over")).is_ok()
+        };
+        answer.items.unwrap_or_default().into_iter().map(due).filter(log).collect()
     }
 }
 
@@ -186,21 +191,29 @@ impl JobStore for DynamoStore {
         }
     }
 
-    async fn claim(&self, at: ChunkRef, now: Timestamp, lease: Duration) -> Result<Claim, StoreError> {
+    async fn claim(
+        &self,
+        at: ChunkRef,
+        by: &str,
+        now: Timestamp,
+        silence: Duration,
+    ) -> Result<Claim, StoreError> {
         let claim_id = uuid::Uuid::now_v7().to_string();
         let answer = self
             .update(key(at.job, chunk_key(at.index)))
             .update_expression(
-                "SET chunkStatus = :inProgress, claimedTime = :now, claimId = :claimId ADD attempt :one",
+                "SET chunkStatus = :inProgress, claimedTime = :now, claimedBy = :by, claimId = :claimId \
+                 ADD attempt :one",
             )
             .condition_expression(
                 "attribute_exists(jobId) AND (chunkStatus = :pending \
-                 OR (chunkStatus = :inProgress AND claimedTime <= :expired))",
+                 OR (chunkStatus = :inProgress AND (claimedBy = :by OR claimedTime <= :silent)))",
             )
             .expression_attribute_values(":pending", text("PENDING"))
             .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
             .expression_attribute_values(":now", text(now.to_string()))
-            .expression_attribute_values(":expired", text(now.minus(lease).to_string()))
+            .expression_attribute_values(":by", text(by))
+            .expression_attribute_values(":silent", text(now.minus(silence).to_string()))
             .expression_attribute_values(":claimId", text(&claim_id))
             .expression_attribute_values(":one", number(1))
             .return_values(ReturnValue::UpdatedNew)
@@ -228,7 +241,7 @@ impl JobStore for DynamoStore {
         if standing.claim_id.as_deref() == Some(&claim_id) {
             return Ok(Claim::Claimed { attempt: standing.attempt });
         }
-        Ok(Claim::Busy { since: standing.claimed_time.unwrap_or(now) })
+        Ok(Claim::Busy)
     }
 
     async fn release(&self, at: ChunkRef, attempt: u32) -> Result<(), StoreError> {
@@ -251,7 +264,7 @@ impl JobStore for DynamoStore {
     async fn settle(
         &self,
         at: ChunkRef,
-        attempt: Option<u32>,
+        attempt: u32,
         verdict: &Verdict,
         now: Timestamp,
     ) -> Result<Settle, StoreError> {
@@ -259,7 +272,6 @@ impl JobStore for DynamoStore {
             Verdict::Completed(words) => ("COMPLETED", "transcription", AttributeValue::M(encode(words)?)),
             Verdict::Failed(error) => ("FAILED", "error", AttributeValue::M(encode(error)?)),
         };
-        let fenced = attempt.filter(|_| matches!(verdict, Verdict::Failed(_)));
         let mut condition = "attribute_exists(jobId) AND chunkStatus IN (:pending, :inProgress)".to_owned();
         let mut update = self
             .update(key(at.job, chunk_key(at.index)))
@@ -271,7 +283,7 @@ impl JobStore for DynamoStore {
             .expression_attribute_values(":pending", text("PENDING"))
             .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        if let Some(attempt) = fenced {
+        if matches!(verdict, Verdict::Failed(_)) {
             condition.push_str(" AND attempt = :attempt");
             update = update.expression_attribute_values(":attempt", number(u64::from(attempt)));
         }

@@ -169,7 +169,9 @@ pub(super) struct ChunkItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) claim_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) claimed_time: Option<Timestamp>,
+    claimed_time: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claimed_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     settled_time: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +192,7 @@ pub(super) fn new_chunk(job: JobId, chunk: &Chunk, ttl: i64) -> Result<Item, Sto
         released: 0,
         claim_id: None,
         claimed_time: None,
+        claimed_by: None,
         settled_time: None,
         transcription: None,
         error: None,
@@ -223,6 +226,7 @@ impl TryFrom<ChunkItem> for Chunk {
             ChunkStatus::Pending => ChunkState::Pending,
             ChunkStatus::InProgress => ChunkState::InProgress {
                 claimed: item.claimed_time.ok_or_else(|| corrupt("in progress without a time"))?,
+                by: item.claimed_by.clone().unwrap_or_default(),
             },
             ChunkStatus::Completed => settled(Verdict::Completed(
                 item.transcription.clone().ok_or_else(|| corrupt("completed without a transcription"))?,

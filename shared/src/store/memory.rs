@@ -70,20 +70,26 @@ impl JobStore for MemoryStore {
         Ok(())
     }
 
-    async fn claim(&self, at: ChunkRef, now: Timestamp, lease: Duration) -> Result<Claim, StoreError> {
+    async fn claim(
+        &self,
+        at: ChunkRef,
+        by: &str,
+        now: Timestamp,
+        silence: Duration,
+    ) -> Result<Claim, StoreError> {
         let mut jobs = self.step().await;
         let Some(chunk) = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at)) else {
             return Ok(Claim::Gone);
         };
-        match chunk.state {
+        match &chunk.state {
             ChunkState::Settled { .. } => return Ok(Claim::Settled),
-            ChunkState::InProgress { claimed } if claimed > now.minus(lease) => {
-                return Ok(Claim::Busy { since: claimed });
+            ChunkState::InProgress { claimed, by: other } if other != by && *claimed > now.minus(silence) => {
+                return Ok(Claim::Busy);
             }
             ChunkState::InProgress { .. } | ChunkState::Pending => {}
         }
         chunk.attempt += 1;
-        chunk.state = ChunkState::InProgress { claimed: now };
+        chunk.state = ChunkState::InProgress { claimed: now, by: by.to_owned() };
         Ok(Claim::Claimed { attempt: chunk.attempt })
     }
 
@@ -102,7 +108,7 @@ impl JobStore for MemoryStore {
     async fn settle(
         &self,
         at: ChunkRef,
-        attempt: Option<u32>,
+        attempt: u32,
         verdict: &Verdict,
         now: Timestamp,
     ) -> Result<Settle, StoreError> {
@@ -114,7 +120,7 @@ impl JobStore for MemoryStore {
             return Ok(Settle::AlreadySettled);
         }
         let failure = matches!(verdict, Verdict::Failed(_));
-        if failure && attempt.is_some_and(|attempt| attempt != chunk.attempt) {
+        if failure && attempt != chunk.attempt {
             return Ok(Settle::Superseded);
         }
         chunk.state = ChunkState::Settled { at: now, verdict: verdict.clone() };

@@ -34,11 +34,8 @@ pub enum Claim {
         /// Which claim on this chunk it is, from 1.
         attempt: u32,
     },
-    /// Another claim is younger than the lease.
-    Busy {
-        /// When that claim was made.
-        since: Timestamp,
-    },
+    /// It is claimed for another message, which is in charge of it.
+    Busy,
     /// It is over already.
     Settled,
     /// There is no such chunk: the job was erased.
@@ -136,19 +133,28 @@ pub trait JobStore: Send + Sync + Debug {
     /// It is first due for the sweeper at `next_check`.
     async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError>;
 
-    /// Takes a chunk that is not settled, unless a claim on it is younger than `lease`.
-    async fn claim(&self, chunk: ChunkRef, now: Timestamp, lease: Duration) -> Result<Claim, StoreError>;
+    /// Takes a chunk that is not settled, for the message whose origin is `by`. A chunk that is
+    /// claimed for another message is not taken, unless that claim is older than `silence`: nobody
+    /// works that long, so the message behind it is lost. One that is claimed for the same message
+    /// is: the message was handed out again, so whoever had it has lost it.
+    async fn claim(
+        &self,
+        chunk: ChunkRef,
+        by: &str,
+        now: Timestamp,
+        silence: Duration,
+    ) -> Result<Claim, StoreError>;
 
     /// Gives back the claim `attempt`, as if it had not been. Nothing happens when another has been
     /// made since or the chunk is settled.
     async fn release(&self, chunk: ChunkRef, attempt: u32) -> Result<(), StoreError>;
 
     /// Settles a chunk that is not settled. A failure counts only while `attempt` is the newest
-    /// claim; `None` is a failure that no claim is behind (a dead letter).
+    /// claim (0 when there has been none); a transcription is true whoever brings it.
     async fn settle(
         &self,
         chunk: ChunkRef,
-        attempt: Option<u32>,
+        attempt: u32,
         verdict: &Verdict,
         now: Timestamp,
     ) -> Result<Settle, StoreError>;

@@ -20,6 +20,8 @@ pub(crate) struct Checker {
     last: Option<(Job, Vec<Chunk>)>,
     ended: Option<TranscriptResult>,
     erased: bool,
+    /// Whether a message is in one hand at a time, and deleted for good.
+    orderly: bool,
     /// Chunks that had a message at some time.
     mailed: BTreeSet<ChunkIndex>,
 }
@@ -28,7 +30,12 @@ type Verified = Result<(), TestCaseError>;
 
 impl Checker {
     pub(crate) fn new(new: NewJob) -> Self {
-        Self { new, last: None, ended: None, erased: false, mailed: BTreeSet::new() }
+        Self { new, last: None, ended: None, erased: false, orderly: false, mailed: BTreeSet::new() }
+    }
+
+    /// From now on messages come to one at a time.
+    pub(crate) fn orderly(&mut self) {
+        self.orderly = true;
     }
 
     /// From now on the job must not be there.
@@ -46,8 +53,15 @@ impl Checker {
     }
 
     /// Whether redelivery alone must end the job: each chunk had a message, and none was taken.
-    pub(crate) fn all_mailed(&self, post: &Post) -> bool {
-        self.mailed.len() == self.new.chunks().len() && post.is_honest()
+    pub(crate) fn all_mailed(&self, table: &Table, post: &Post) -> bool {
+        self.mailed.len() == self.new.chunks().len() && post.is_honest() && self.orphans(table).is_empty()
+    }
+
+    /// Chunks that may be without a message, which is then the sweeper's to mend: a message that was
+    /// superfluous when one worker saw it came to another too, and was in charge when the first
+    /// deleted it.
+    fn orphans(&self, table: &Table) -> BTreeSet<ChunkRef> {
+        if self.orderly { BTreeSet::new() } else { table.orphans() }
     }
 
     /// Looks at everything.
@@ -63,7 +77,7 @@ impl Checker {
         prop_assert!(!self.erased, "the job came back after it was erased");
         self.chunks(&job, &chunks)?;
         self.job(table, &job, &chunks)?;
-        self.mail(post, &job, &chunks)?;
+        self.mail(table, post, &job, &chunks)?;
         self.last = Some((job, chunks));
         Ok(())
     }
@@ -119,19 +133,33 @@ impl Checker {
         Ok(())
     }
 
-    /// A message is deleted only after everything it asked for is in the table. So a chunk that had
-    /// a message has one until it is struck off, and a job that could end has one until it has.
-    fn mail(&mut self, post: &Post, job: &Job, chunks: &[Chunk]) -> Verified {
+    /// A message is deleted only after everything it asked for is in the table, or while another is in
+    /// charge. So a chunk that had a message has one until it is struck off, one that is claimed has
+    /// one that may claim it again, and a job that could end has one until it has.
+    fn mail(&mut self, table: &Table, post: &Post, job: &Job, chunks: &[Chunk]) -> Verified {
         let holds = |index: ChunkIndex| post.holds(ChunkRef { job: self.new.id, index });
         let held: BTreeSet<_> = chunks.iter().map(|chunk| chunk.index).filter(|i| holds(*i)).collect();
         self.mailed.extend(&held);
         if !post.is_honest() {
             return Ok(());
         }
-        for index in self.mailed.intersection(&job.unsettled) {
+        let orphans = self.orphans(table);
+        let orphan = |index: ChunkIndex| orphans.contains(&ChunkRef { job: self.new.id, index });
+        for chunk in chunks.iter().filter(|chunk| self.mailed.contains(&chunk.index) && !orphan(chunk.index))
+        {
+            if let ChunkState::InProgress { by, .. } = &chunk.state {
+                let at = ChunkRef { job: self.new.id, index: chunk.index };
+                let index = chunk.index;
+                prop_assert!(
+                    post.holds_origin(at, by),
+                    "chunk {index} is in the charge of {by}, and its message is deleted"
+                );
+            }
+        }
+        for index in self.mailed.intersection(&job.unsettled).filter(|index| !orphan(**index)) {
             prop_assert!(held.contains(index), "chunk {index} is not done, and its message is deleted");
         }
-        if job.head.state == JobState::Open && job.unsettled.is_empty() {
+        if job.head.state == JobState::Open && job.unsettled.is_empty() && orphans.is_empty() {
             prop_assert!(!held.is_empty(), "the job is not ended, and all its messages are deleted");
         }
         Ok(())

@@ -63,7 +63,9 @@ fn a_crash_after_any_write_leads_to_the_same_end() {
         for finale in [Finale::Redelivery, Finale::Sweeper, Finale::Both] {
             let mut world = World::new(2, None);
             live(&mut world, lives);
-            if finale == Finale::Redelivery && !world.checker.all_mailed(&world.process.post) {
+            if finale == Finale::Redelivery
+                && !world.checker.all_mailed(&world.process.table, &world.process.post)
+            {
                 continue;
             }
             let ended = world.finale(finale, false);

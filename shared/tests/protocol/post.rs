@@ -1,12 +1,13 @@
 //! A queue that keeps no promise but the one SQS makes: what was sent and not deleted can come. When, how
 //! often, and to how many at once is for the test to say, so visibility means nothing here.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longhand_shared::ChunkRef;
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth, Outgoing, QueueError, Receipt};
+
+use longhand_shared::{ChunkRef, Timestamp};
 
 use crate::sim::{Fault, Wire};
 
@@ -23,8 +24,12 @@ pub(crate) struct Post {
 #[derive(Debug, Default)]
 struct Mail {
     letters: Vec<Letter>,
-    /// All that was ever sent: SQS may bring again what was deleted.
+    /// All that was ever sent, each at the index that is its id: SQS may bring again what was deleted.
     ever: Vec<Outgoing>,
+    /// Who works on what. Whoever has died is not there any more.
+    at_work: Vec<Weak<AtWork>>,
+    /// How many messages ran out of deliveries.
+    died: usize,
     /// Whether something was taken that no worker deleted.
     robbed: bool,
     /// Whether a send is ever answered.
@@ -38,6 +43,27 @@ struct Letter {
     outgoing: Outgoing,
     receives: u32,
     dead: bool,
+    /// Whose hand it was last given to; gone when that process has ended or died.
+    holder: Weak<()>,
+}
+
+impl Letter {
+    fn origin(&self) -> String {
+        self.outgoing.envelope.origin.clone().unwrap_or_else(|| self.id.to_string())
+    }
+
+    fn in_hand(&self) -> bool {
+        self.holder.strong_count() > 0
+    }
+
+    fn hand_out(&mut self) -> Handed {
+        self.receives += 1;
+        let lease = Arc::new(());
+        self.holder = Arc::downgrade(&lease);
+        let receipt = format!("{}/{}", self.id, self.receives);
+        let delivery = delivery(&self.outgoing, self.id, self.receives, receipt);
+        Handed { delivery, dead: self.dead, lease }
+    }
 }
 
 /// A delivery, and whether it is the dead-letter queue's.
@@ -45,6 +71,19 @@ struct Letter {
 pub(crate) struct Handed {
     pub(crate) delivery: Delivery,
     pub(crate) dead: bool,
+    /// Held while whoever has it lives.
+    pub(crate) lease: Arc<()>,
+}
+
+/// A worker with a claim.
+#[derive(Debug)]
+pub(crate) struct AtWork {
+    pub(crate) chunk: ChunkRef,
+    pub(crate) attempt: u32,
+    pub(crate) claimed: Timestamp,
+    pub(crate) message_id: String,
+    pub(crate) origin: String,
+    pub(crate) lease: Arc<()>,
 }
 
 impl Post {
@@ -52,34 +91,70 @@ impl Post {
         Self { wire, mail: Mutex::default() }
     }
 
-    /// Hands out a message, whoever else may have it.
-    pub(crate) fn hand_out(&self, pick: usize) -> Option<Handed> {
-        let mut mail = self.lock();
-        let count = mail.letters.len();
-        let letter = mail.letters.get_mut(pick.checked_rem(count)?)?;
-        letter.dead |= letter.receives >= MAX_RECEIVES;
-        letter.receives += 1;
-        let receipt = format!("{}/{}", letter.id, letter.receives);
-        Some(Handed {
-            delivery: delivery(&letter.outgoing, letter.id, letter.receives, receipt),
-            dead: letter.dead,
-        })
+    /// The id of a message: of any, or of one that nobody has in hand.
+    pub(crate) fn pick(&self, pick: usize, free: bool) -> Option<usize> {
+        let mail = self.lock();
+        let ids: Vec<_> =
+            mail.letters.iter().filter(|letter| !free || !letter.in_hand()).map(|letter| letter.id).collect();
+        Some(ids[pick.checked_rem(ids.len())?])
     }
 
-    /// Hands out what may have been deleted long ago.
-    pub(crate) fn hand_out_again(&self, pick: usize) -> Option<Delivery> {
+    /// Hands out a message, whoever else may have it.
+    pub(crate) fn hand_out(&self, id: usize) -> Option<Handed> {
+        let mut mail = self.lock();
+        let letter = mail.letters.iter_mut().find(|letter| letter.id == id)?;
+        let dies = !letter.dead && letter.receives >= MAX_RECEIVES;
+        letter.dead |= dies;
+        let handed = letter.hand_out();
+        mail.died += usize::from(dies);
+        Some(handed)
+    }
+
+    /// Hands out what may have been deleted long ago, and may be in others' hands.
+    pub(crate) fn hand_out_again(&self, pick: usize) -> Option<Handed> {
         let mail = self.lock();
-        let outgoing = mail.ever.get(pick.checked_rem(mail.ever.len())?)?;
-        Some(delivery(outgoing, usize::MAX, 1, "none".to_owned()))
+        let id = pick.checked_rem(mail.ever.len())?;
+        let delivery = delivery(&mail.ever[id], id, 1, format!("{id}/0"));
+        Some(Handed { delivery, dead: false, lease: Arc::new(()) })
     }
 
     /// Moves a message to the dead-letter queue.
-    pub(crate) fn kill(&self, pick: usize) {
+    pub(crate) fn kill(&self, id: usize) {
         let mut mail = self.lock();
-        let count = mail.letters.len();
-        if let Some(letter) = pick.checked_rem(count).and_then(|pick| mail.letters.get_mut(pick)) {
+        if let Some(letter) = mail.letters.iter_mut().find(|letter| letter.id == id) {
             letter.dead = true;
         }
+    }
+
+    /// A worker has claimed a chunk, and works on it until what is returned is dropped.
+    pub(crate) fn begin(&self, at_work: AtWork) -> Arc<AtWork> {
+        let at_work = Arc::new(at_work);
+        self.lock().at_work.push(Arc::downgrade(&at_work));
+        at_work
+    }
+
+    /// The others that work on a chunk and whose messages have been given to nobody else.
+    pub(crate) fn living(&self, chunk: ChunkRef) -> Vec<Arc<AtWork>> {
+        let mut mail = self.lock();
+        mail.at_work.retain(|at_work| at_work.strong_count() > 0);
+        let holds = |at_work: &AtWork| {
+            mail.letters.iter().any(|letter| {
+                letter.id.to_string() == at_work.message_id
+                    && letter.holder.ptr_eq(&Arc::downgrade(&at_work.lease))
+            })
+        };
+        let living = mail.at_work.iter().filter_map(Weak::upgrade);
+        living.filter(|at_work| at_work.chunk == chunk && holds(at_work)).collect()
+    }
+
+    /// How many messages ran out of deliveries.
+    pub(crate) fn died(&self) -> usize {
+        self.lock().died
+    }
+
+    /// The ids of all messages, in the order in which they were sent.
+    pub(crate) fn ids(&self) -> Vec<usize> {
+        self.lock().letters.iter().map(|letter| letter.id).collect()
     }
 
     /// Loses a message, which a queue should not.
@@ -115,6 +190,11 @@ impl Post {
     /// Whether a message about this chunk is there, dead or alive.
     pub(crate) fn holds(&self, chunk: ChunkRef) -> bool {
         self.lock().letters.iter().any(|letter| letter.chunk == chunk)
+    }
+
+    /// Whether a message of this origin is there, dead or alive.
+    pub(crate) fn holds_origin(&self, chunk: ChunkRef, origin: &str) -> bool {
+        self.lock().letters.iter().any(|letter| letter.chunk == chunk && letter.origin() == origin)
     }
 
     fn lock(&self) -> MutexGuard<'_, Mail> {
@@ -156,6 +236,7 @@ impl ChunkQueue for Post {
                     outgoing: outgoing.clone(),
                     receives: 0,
                     dead: false,
+                    holder: Weak::new(),
                 };
                 mail.letters.push(letter);
                 mail.ever.push(outgoing.clone());
@@ -167,7 +248,8 @@ impl ChunkQueue for Post {
     }
 
     async fn receive(&self, _: usize, _: Duration, _: Duration) -> Result<Vec<Delivery>, QueueError> {
-        Ok(self.hand_out(0).map(|handed| handed.delivery).into_iter().collect())
+        let first = self.pick(0, true).and_then(|id| self.hand_out(id));
+        Ok(first.map(|handed| handed.delivery).into_iter().collect())
     }
 
     /// Any receipt will do: SQS says of an old one that the message *might not* be deleted.

@@ -5,20 +5,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhand_shared::job::{ChunkError, ErrorCode, Transcription, Verdict};
-use longhand_shared::lifecycle::{self, Settled};
+use longhand_shared::job::{ChunkError, ChunkState, ErrorCode, Transcription, Verdict};
+use longhand_shared::lifecycle::{self, Burial, Settled};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth};
 use longhand_shared::store::{Claim, JobStore, StoreError};
-use longhand_shared::{ChunkIndex, ChunkRef};
+use longhand_shared::{ChunkIndex, ChunkRef, Timestamp};
 
-use crate::post::Post;
+use crate::post::{AtWork, Handed, Post};
 use crate::sim::Clock;
 use crate::table::{Flaw, Table};
 
-/// For how long a claim keeps others off.
-pub(crate) const LEASE: Duration = Duration::from_secs(15);
-
-/// After how long a claimed chunk's worker is taken for dead.
+/// For how long a claim keeps other messages off: after that, the one behind it is taken for lost.
 pub(crate) const SILENCE: Duration = Duration::from_secs(330);
 
 /// How often settling is tried.
@@ -67,16 +64,21 @@ fn failed(code: ErrorCode) -> Verdict {
 
 impl Process {
     /// One message, from received to dealt with.
-    pub(crate) async fn work(self, delivery: Delivery, heard: Heard) {
+    pub(crate) async fn work(self, handed: Handed, heard: Heard) {
+        let delivery = &handed.delivery;
         let receipt = std::slice::from_ref(&delivery.receipt);
-        match self.chunk(&delivery, heard).await {
+        let mut again = delivery.requeued(Duration::ZERO);
+        if self.flaw == Some(Flaw::ForgetsTheOrigin) {
+            again.envelope.origin = None;
+        }
+        match self.chunk(delivery, &handed.lease, heard).await {
             Outcome::Done => drop(self.post.delete(receipt).await),
             Outcome::Requeue if self.flaw == Some(Flaw::DeletesBeforeRequeue) => {
                 self.post.delete(receipt).await;
-                self.post.send(&[delivery.requeued(Duration::ZERO)]).await;
+                self.post.send(&[again]).await;
             }
             Outcome::Requeue => {
-                let answers = self.post.send(&[delivery.requeued(Duration::ZERO)]).await;
+                let answers = self.post.send(&[again]).await;
                 if answers.iter().all(Result::is_ok) {
                     self.post.delete(receipt).await;
                 }
@@ -85,13 +87,14 @@ impl Process {
         }
     }
 
-    async fn chunk(&self, delivery: &Delivery, heard: Heard) -> Outcome {
+    async fn chunk(&self, delivery: &Delivery, lease: &Arc<()>, heard: Heard) -> Outcome {
         let chunk = ChunkMessage::parse(&delivery.body).expect("only chunks are sent here").chunk();
         let table = self.table.as_ref();
         if self.flaw == Some(Flaw::DeletesEarly) {
             self.post.delete(std::slice::from_ref(&delivery.receipt)).await;
         }
-        let attempt = match table.claim(chunk, self.clock.read(self.ahead), LEASE).await {
+        let (origin, now) = (delivery.origin(), self.clock.read(self.ahead));
+        let attempt = match table.claim(chunk, origin, now, SILENCE).await {
             Ok(Claim::Claimed { attempt }) => attempt,
             Ok(Claim::Settled) if self.flaw == Some(Flaw::LeavesSettledAlone) => return Outcome::Done,
             Ok(Claim::Settled) => {
@@ -99,9 +102,21 @@ impl Process {
                 return concluded.map_or_else(|error| self.blameless(&error), |_| Outcome::Done);
             }
             Ok(Claim::Gone) => return Outcome::Done,
-            Ok(Claim::Busy { .. }) => return Outcome::Retry,
+            Ok(Claim::Busy) => {
+                self.note_dropped(chunk, origin);
+                return Outcome::Done;
+            }
             Err(error) => return self.blameless(&error),
         };
+        self.check_taken(chunk, attempt, origin, now);
+        let _at_work = self.post.begin(AtWork {
+            chunk,
+            attempt,
+            claimed: now,
+            message_id: delivery.message_id.clone(),
+            origin: origin.to_owned(),
+            lease: Arc::clone(lease),
+        });
         // The model takes its time: whatever may happen meanwhile happens.
         tokio::task::yield_now().await;
         let verdict = match heard {
@@ -130,7 +145,7 @@ impl Process {
         loop {
             let now = self.clock.read(self.ahead);
             let table = self.table.as_ref();
-            match lifecycle::settle(table, chunk, Some(attempt), verdict, now).await {
+            match lifecycle::settle(table, chunk, attempt, verdict, now).await {
                 Err(StoreError::Unavailable(_)) if turn < SETTLE_TRIES => turn += 1,
                 other => return other,
             }
@@ -148,13 +163,73 @@ impl Process {
     }
 
     /// One dead letter.
-    pub(crate) async fn bury(self, delivery: Delivery) {
+    pub(crate) async fn bury(self, handed: Handed) {
+        let delivery = &handed.delivery;
         let chunk = ChunkMessage::parse(&delivery.body).expect("only chunks are sent here").chunk();
         let now = self.clock.read(self.ahead);
-        let verdict = failed(ErrorCode::DeadLettered);
-        match lifecycle::settle(self.table.as_ref(), chunk, None, &verdict, now).await {
-            Ok(_) => drop(self.post.delete(&[delivery.receipt]).await),
-            Err(error) => drop(self.blameless(&error)),
+        let origin = match self.table.peek_chunk(chunk).map(|chunk| chunk.state) {
+            Some(ChunkState::InProgress { by, .. }) if self.flaw == Some(Flaw::BuriesAnothers) => by,
+            _ => delivery.origin().to_owned(),
+        };
+        match lifecycle::bury(self.table.as_ref(), chunk, &origin, now).await {
+            Ok(Burial::Failed) => {
+                self.table.count("burial: failed");
+                self.check_buried(chunk, delivery);
+            }
+            Ok(Burial::Stale) => {
+                self.table.count("burial: stale");
+                self.note_dropped(chunk, delivery.origin());
+            }
+            Ok(Burial::Blameless) => {
+                self.table.count("burial: blameless");
+                if self.flaw != Some(Flaw::BuriesTheBlameless) {
+                    let answers = self.post.send(&[delivery.requeued(Duration::ZERO)]).await;
+                    if answers.iter().any(Result::is_err) {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                self.blameless(&error);
+                return;
+            }
+        }
+        self.post.delete(std::slice::from_ref(&delivery.receipt)).await;
+    }
+
+    /// Another message is in charge of the chunk, so this one is deleted.
+    fn note_dropped(&self, chunk: ChunkRef, origin: &str) {
+        match self.table.peek_chunk(chunk).map(|chunk| chunk.state) {
+            // No excuse for what follows.
+            Some(ChunkState::InProgress { by, .. }) if by == origin => {}
+            Some(ChunkState::InProgress { .. }) => self.table.dropped(chunk, origin),
+            Some(ChunkState::Pending | ChunkState::Settled { .. }) | None => {}
+        }
+    }
+
+    /// What is claimed must not be taken from a living worker for another message, before its time.
+    fn check_taken(&self, chunk: ChunkRef, attempt: u32, origin: &str, now: Timestamp) {
+        for other in self.post.living(chunk) {
+            let newest = other.attempt + 1 == attempt;
+            if newest && other.origin != origin && other.claimed > now.minus(SILENCE) {
+                let what = format!("{chunk}: claim {} was taken from a living worker", other.attempt);
+                self.table.complain(what);
+            }
+        }
+    }
+
+    /// A dead letter must not fail what a living worker has claimed for another message.
+    fn check_buried(&self, chunk: ChunkRef, delivery: &Delivery) {
+        let newest = self.table.peek_chunk(chunk).map(|chunk| chunk.attempt);
+        for other in self.post.living(chunk) {
+            if Some(other.attempt) != newest || other.message_id == delivery.message_id {
+                continue;
+            }
+            if other.origin == delivery.origin() {
+                self.table.count("burial: failed a copy's");
+            } else {
+                self.table.complain(format!("{chunk}: another's dead letter failed a living worker's chunk"));
+            }
         }
     }
 

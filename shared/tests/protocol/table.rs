@@ -24,6 +24,10 @@ pub(crate) enum Flaw {
     SettlesTwice,
     /// The store does not ask whose failure it is.
     HearsTheSuperseded,
+    /// The store lets any message take a chunk that another message is in charge of.
+    ClaimsForAnyone,
+    /// The store keeps a chunk even from the message that is in charge of it.
+    BusyForItsOwn,
     /// The store counts down instead of striking off.
     CountsDown,
     /// The store ends a job without asking whether it is open.
@@ -34,6 +38,12 @@ pub(crate) enum Flaw {
     DeletesWhenSuperseded,
     /// The worker deletes the message it should send anew, before it does.
     DeletesBeforeRequeue,
+    /// The worker puts a message back as if it were a new one.
+    ForgetsTheOrigin,
+    /// A dead letter fails a chunk that another message is in charge of.
+    BuriesAnothers,
+    /// A dead letter whose chunk is not to blame is deleted, and no message sent in its place.
+    BuriesTheBlameless,
     /// The worker does not look whether the job could end when it finds the chunk settled.
     LeavesSettledAlone,
 }
@@ -53,6 +63,10 @@ struct Seen {
     newest: BTreeMap<ChunkRef, u32>,
     settled: BTreeSet<ChunkRef>,
     finished: usize,
+    /// Messages, by their origin, that were found superfluous while another was in charge.
+    dropped: BTreeSet<(ChunkRef, String)>,
+    /// Chunks that were claimed for such a message all the same: it came twice.
+    orphans: BTreeSet<ChunkRef>,
     /// The turns of the sweep that somebody took.
     turns: BTreeSet<Timestamp>,
     wrong: Option<String>,
@@ -91,6 +105,27 @@ impl Table {
     /// How often each outcome was met.
     pub(crate) fn outcomes(&self) -> BTreeMap<&'static str, usize> {
         self.seen().outcomes.clone()
+    }
+
+    /// Notes what was met.
+    pub(crate) fn count(&self, outcome: &'static str) {
+        self.seen().count(outcome);
+    }
+
+    /// Notes that this message is about to be deleted, since another is in charge.
+    pub(crate) fn dropped(&self, at: ChunkRef, origin: &str) {
+        self.seen().dropped.insert((at, origin.to_owned()));
+    }
+
+    /// Chunks that were claimed for a message that others have deleted, or will.
+    pub(crate) fn orphans(&self) -> BTreeSet<ChunkRef> {
+        self.seen().orphans.clone()
+    }
+
+    /// A chunk, read in no time.
+    pub(crate) fn peek_chunk(&self, at: ChunkRef) -> Option<Chunk> {
+        let (_, chunks) = self.peek(at.job)?;
+        chunks.into_iter().find(|chunk| chunk.index == at.index)
     }
 
     pub(crate) fn erase(&self, id: JobId) {
@@ -150,14 +185,35 @@ impl Table {
         }
     }
 
+    async fn flawed_claim(
+        &self,
+        at: ChunkRef,
+        by: &str,
+        time: Timestamp,
+        silence: Duration,
+    ) -> Result<Claim, StoreError> {
+        match self.flaw {
+            Some(Flaw::ClaimsForAnyone) => self.memory.claim(at, by, time, Duration::ZERO).await,
+            Some(Flaw::BusyForItsOwn) => match self.peek_chunk(at).map(|chunk| chunk.state) {
+                Some(ChunkState::InProgress { claimed, .. }) if claimed > time.minus(silence) => {
+                    Ok(Claim::Busy)
+                }
+                _ => self.memory.claim(at, by, time, silence).await,
+            },
+            _ => self.memory.claim(at, by, time, silence).await,
+        }
+    }
+
     async fn flawed_settle(
         &self,
         at: ChunkRef,
-        attempt: Option<u32>,
+        attempt: u32,
         verdict: &Verdict,
         time: Timestamp,
     ) -> Result<Settle, StoreError> {
-        let attempt = attempt.filter(|_| self.flaw != Some(Flaw::HearsTheSuperseded));
+        let newest = self.peek_chunk(at).map(|chunk| chunk.attempt);
+        let hears = newest.filter(|_| self.flaw == Some(Flaw::HearsTheSuperseded));
+        let attempt = hears.unwrap_or(attempt);
         let answer = self.memory.settle(at, attempt, verdict, time).await?;
         if answer == Settle::AlreadySettled && self.flaw == Some(Flaw::SettlesTwice) {
             let state = ChunkState::Settled { at: time, verdict: verdict.clone() };
@@ -206,16 +262,25 @@ impl JobStore for Table {
         self.write(self.memory.create(job, next_check), |_, ()| {}).await
     }
 
-    async fn claim(&self, at: ChunkRef, now: Timestamp, lease: Duration) -> Result<Claim, StoreError> {
-        self.write(self.memory.claim(at, now, lease), |seen, claim| match claim {
+    async fn claim(
+        &self,
+        at: ChunkRef,
+        by: &str,
+        time: Timestamp,
+        silence: Duration,
+    ) -> Result<Claim, StoreError> {
+        self.write(self.flawed_claim(at, by, time, silence), |seen, claim| match claim {
             Claim::Claimed { attempt } => {
                 seen.count("claim: claimed");
                 let before = seen.newest.insert(at, *attempt);
                 if before.is_some_and(|before| before >= *attempt) {
                     seen.wrong.get_or_insert(format!("{at}: claim {attempt} after {before:?}"));
                 }
+                if seen.dropped.contains(&(at, by.to_owned())) {
+                    seen.orphans.insert(at);
+                }
             }
-            Claim::Busy { .. } => seen.count("claim: busy"),
+            Claim::Busy => seen.count("claim: busy"),
             Claim::Settled => seen.count("claim: settled"),
             Claim::Gone => seen.count("claim: gone"),
         })
@@ -241,16 +306,16 @@ impl JobStore for Table {
     async fn settle(
         &self,
         at: ChunkRef,
-        attempt: Option<u32>,
+        attempt: u32,
         verdict: &Verdict,
         time: Timestamp,
     ) -> Result<Settle, StoreError> {
         self.write(self.flawed_settle(at, attempt, verdict, time), |seen, answer| match answer {
             Settle::Settled => {
                 seen.count("settle: settled");
-                let newest = seen.newest.get(&at).copied();
-                if matches!(verdict, Verdict::Failed(_)) && attempt.is_some() && attempt != newest {
-                    let what = format!("{at}: claim {attempt:?} failed the chunk, which is {newest:?}'s");
+                let newest = seen.newest.get(&at).copied().unwrap_or(0);
+                if matches!(verdict, Verdict::Failed(_)) && attempt != newest {
+                    let what = format!("{at}: claim {attempt} failed the chunk, which is {newest}'s");
                     seen.wrong.get_or_insert(what);
                 }
                 if !seen.settled.insert(at) {

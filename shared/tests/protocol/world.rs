@@ -15,9 +15,13 @@ use proptest::test_runner::TestCaseError;
 
 use crate::checker::Checker;
 use crate::post::Post;
-use crate::processes::{Heard, Process};
+use crate::processes::{Heard, Process, SILENCE};
 use crate::sim::{Clock, Fault, Tasks, Wire};
 use crate::table::{Flaw, Table};
+
+/// How long until what nobody has finished comes again; much shorter than [`SILENCE`], so that a
+/// message that is not in charge of its chunk finds out when all depends on messages.
+const VISIBILITY: Duration = Duration::from_secs(30);
 
 /// Tasks at once at most.
 const MOST_TASKS: usize = 5;
@@ -64,12 +68,16 @@ pub(crate) enum Finale {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     chunks: usize,
+    /// How many messages each chunk has from the sweeper when it begins.
+    resent: usize,
     moves: Vec<Move>,
     /// Whether those who live when the disorder ends live on.
     survivors: bool,
     finale: Finale,
     /// Whether other jobs keep the queue from ever being empty.
     busy: bool,
+    /// Whether a message comes to one at a time, and never after it was deleted.
+    orderly: bool,
 }
 
 fn heard() -> impl Strategy<Value = Heard> {
@@ -92,8 +100,8 @@ fn a_move() -> impl Strategy<Value = Move> {
         14 => (any::<u8>(), heard(), ahead()).prop_map(|(m, heard, ahead)| Move::Deliver(m, heard, ahead)),
         2 => (any::<u8>(), heard(), ahead())
             .prop_map(|(m, heard, ahead)| Move::DeliverAgain(m, heard, ahead)),
-        1 => any::<u8>().prop_map(Move::Bury),
-        3 => (any::<bool>(), ahead()).prop_map(|(empty, ahead)| Move::Sweep(empty, ahead)),
+        2 => any::<u8>().prop_map(Move::Bury),
+        4 => (any::<bool>(), ahead()).prop_map(|(empty, ahead)| Move::Sweep(empty, ahead)),
         6 => prop_oneof![0..40u16, 0..700u16].prop_map(Move::Wait),
         1 => any::<u8>().prop_map(Move::Lose),
     ]
@@ -108,8 +116,18 @@ pub(crate) fn plans(erasing: bool) -> impl Strategy<Value = Plan> {
         }
         moves
     });
-    (1..=4usize, moves, any::<bool>(), finale, any::<bool>())
-        .prop_map(|(chunks, moves, survivors, finale, busy)| Plan { chunks, moves, survivors, finale, busy })
+    let resent = prop_oneof![2 => Just(0), 1 => 1..=2usize];
+    ((1..=4usize, resent), moves, any::<bool>(), finale, any::<bool>(), any::<bool>()).prop_map(
+        |((chunks, resent), moves, survivors, finale, busy, orderly)| Plan {
+            chunks,
+            resent,
+            moves,
+            survivors,
+            finale,
+            busy,
+            orderly,
+        },
+    )
 }
 
 /// One job, its table and queue, and the processes at work.
@@ -122,6 +140,8 @@ pub(crate) struct World {
     pub(crate) checker: Checker,
     /// Steps of tasks so far.
     pub(crate) steps: usize,
+    /// Whether a message comes to one at a time.
+    orderly: bool,
 }
 
 type Verified = Result<(), TestCaseError>;
@@ -140,7 +160,7 @@ impl World {
             flaw,
         };
         let checker = Checker::new(new.clone());
-        Self { process, wire, new, tasks: Tasks::default(), checker, steps: 0 }
+        Self { process, wire, new, tasks: Tasks::default(), checker, steps: 0, orderly: false }
     }
 
     /// What makes the job; its answer goes to nobody.
@@ -160,25 +180,51 @@ impl World {
 
     /// Begins to work on a message.
     pub(crate) fn begin_work(&mut self, message: usize, heard: Heard, ahead: i8) {
-        let Some(handed) = self.process.post.hand_out(message) else { return };
+        if let Some(id) = self.process.post.pick(message, self.orderly) {
+            self.begin_work_on(id, heard, ahead);
+        }
+    }
+
+    /// Begins to work on the message of this id.
+    pub(crate) fn begin_work_on(&mut self, id: usize, heard: Heard, ahead: i8) {
+        let Some(handed) = self.process.post.hand_out(id) else { return };
         let process = self.process(ahead);
         if handed.dead {
-            self.tasks.begin(process.bury(handed.delivery));
+            self.tasks.begin(process.bury(handed));
         } else {
-            self.tasks.begin(process.work(handed.delivery, heard));
+            self.tasks.begin(process.work(handed, heard));
+        }
+    }
+
+    /// Moves a message to the dead-letter queue and begins to work on it there.
+    pub(crate) fn begin_burial(&mut self, message: usize) {
+        if let Some(id) = self.process.post.pick(message, self.orderly) {
+            self.process.post.kill(id);
+            self.begin_work_on(id, Heard::Words, 0);
         }
     }
 
     /// Begins to work on a message that may have been deleted.
     pub(crate) fn begin_work_again(&mut self, message: usize, heard: Heard, ahead: i8) {
-        if let Some(delivery) = self.process.post.hand_out_again(message) {
-            self.tasks.begin(self.process(ahead).work(delivery, heard));
+        if let Some(handed) = self.process.post.hand_out_again(message) {
+            self.tasks.begin(self.process(ahead).work(handed, heard));
         }
     }
 
     pub(crate) fn begin_sweep(&mut self, empty: bool, ahead: i8) {
         let depth = Depth { visible: u64::from(!empty), ..Depth::default() };
         self.tasks.begin(self.process(ahead).sweep(depth));
+    }
+
+    /// Lets all tasks end, and the sweeper send the messages of all chunks again so many times. Each has
+    /// an origin of its own.
+    pub(crate) fn resend(&mut self, times: usize) -> Verified {
+        for _ in 0..times {
+            self.process.clock.pass(lifecycle::FIRST_CHECK);
+            self.begin_sweep(true, 0);
+            self.settle_down()?;
+        }
+        Ok(())
     }
 
     /// A task makes its next call, and everything is looked at.
@@ -208,13 +254,10 @@ impl World {
             Move::Deliver(message, heard, ahead) if room => {
                 self.begin_work(usize::from(message), heard, ahead);
             }
-            Move::DeliverAgain(message, heard, ahead) if room => {
+            Move::DeliverAgain(message, heard, ahead) if room && !self.orderly => {
                 self.begin_work_again(usize::from(message), heard, ahead);
             }
-            Move::Bury(message) if room => {
-                self.process.post.kill(usize::from(message));
-                self.begin_work(usize::from(message), Heard::Words, 0);
-            }
+            Move::Bury(message) if room => self.begin_burial(usize::from(message)),
             Move::Sweep(empty, ahead) if room => self.begin_sweep(empty, ahead),
             Move::Deliver(..) | Move::DeliverAgain(..) | Move::Bury(_) | Move::Sweep(..) => {}
             Move::Wait(seconds) => self.process.clock.pass(Duration::from_secs(u64::from(seconds))),
@@ -233,15 +276,20 @@ impl World {
             self.process.post.lose_all();
         }
         for _ in 0..ROUNDS {
-            self.process.clock.pass(lifecycle::LONGEST_CHECK);
-            if finale != Finale::Redelivery {
+            if finale == Finale::Redelivery {
+                self.process.clock.pass(VISIBILITY);
+            } else {
+                self.process.clock.pass(lifecycle::LONGEST_CHECK.max(SILENCE));
                 self.begin_sweep(!busy && self.process.post.len() == 0, 0);
                 self.settle_down()?;
             }
             // Each once: what is still there afterwards is for the next round.
-            for _ in 0..self.process.post.len() {
-                let before = self.process.post.len();
-                self.begin_work(before.saturating_sub(1), Heard::Words, 0);
+            let mut ids = self.process.post.ids();
+            if busy {
+                ids.reverse();
+            }
+            for id in ids {
+                self.begin_work_on(id, Heard::Words, 0);
                 self.settle_down()?;
             }
             if self.checker.ended().is_some() {
@@ -256,8 +304,7 @@ impl World {
         for message in 0..self.new.chunks().len() {
             self.begin_work_again(message, Heard::Refusal, 0);
             self.begin_work(message, Heard::Words, 60);
-            self.process.post.kill(message);
-            self.begin_work(message, Heard::Refusal, 0);
+            self.begin_burial(message);
         }
         self.begin_sweep(true, 60);
         self.settle_down()
@@ -270,9 +317,14 @@ pub(crate) type Sights = BTreeMap<&'static str, usize>;
 /// Runs a plan, looking at everything after every step.
 pub(crate) fn run(plan: &Plan, flaw: Option<Flaw>) -> Result<Sights, TestCaseError> {
     let mut world = World::new(plan.chunks, flaw);
+    if plan.orderly {
+        world.orderly = true;
+        world.checker.orderly();
+    }
     world.begin_submit();
     // What a submit leaves that does not come this far has tests of its own.
     world.step(0, None)?;
+    world.resend(plan.resent)?;
     for next in &plan.moves {
         world.play(*next)?;
     }
@@ -285,12 +337,13 @@ pub(crate) fn run(plan: &Plan, flaw: Option<Flaw>) -> Result<Sights, TestCaseErr
         world.begin_sweep(true, 60);
         world.settle_down()?;
     } else {
-        let alone = world.checker.all_mailed(&world.process.post);
+        let alone = world.checker.all_mailed(&world.process.table, &world.process.post);
         let finale = if plan.finale == Finale::Redelivery && !alone { Finale::Both } else { plan.finale };
         world.finale(finale, plan.busy)?;
     }
     let mut sights = world.process.table.outcomes();
     sights.insert("steps", world.steps);
+    sights.insert("orphans", world.process.table.orphans().len());
     Ok(sights)
 }
 

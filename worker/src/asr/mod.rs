@@ -60,7 +60,7 @@ pub struct AsrSettings {
     pub timeout: Duration,
     /// `ASR_MAX_RETRIES`: tries after the first.
     pub max_retries: usize,
-    /// `ASR_MAX_CONCURRENCY`: calls in flight.
+    /// Calls in flight at once.
     pub max_concurrency: usize,
     /// The pause before the first retry; each further one is twice as long.
     pub first_pause: Duration,

@@ -1,12 +1,11 @@
 //! The model's client: what it sends, and what it makes of good and odd answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::routing::post;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
 use futures::future::join_all;
 use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
 use longhand_sim_asr::{Answer, Behaviour, Books, ErrorBody, Latency, Odd, Script, SimAsr, text_for};
@@ -99,8 +98,6 @@ async fn the_form_is_what_servers_of_this_kind_expect() {
         settings.model = "large-v3".to_owned();
     })
     .await;
-    ears.file("folder", b"");
-    std::fs::remove_file(ears.root.path().join("folder")).expect("removed");
     std::fs::create_dir(ears.root.path().join("folder")).expect("made");
     ears.file("folder/speech", wav(70_000));
     let options: TranscribeOptions =
@@ -212,7 +209,8 @@ async fn a_model_without_verbose_json_is_asked_for_json_and_no_retry_is_spent() 
 async fn a_refusal_of_verbose_json_with_many_words_is_understood() {
     let message = format!("{}: response_format 'verbose_json' is not supported", "bad request ".repeat(30));
     let body = serde_json::json!({"error": {"message": message}}).to_string();
-    let meaning = longhand_worker::asr::answer::classify(StatusCode::BAD_REQUEST, None, body.as_bytes(), true);
+    let meaning =
+        longhand_worker::asr::answer::classify(StatusCode::BAD_REQUEST, None, body.as_bytes(), true);
     assert_eq!(meaning, longhand_worker::asr::answer::Meaning::NoVerboseJson);
 }
 
@@ -252,33 +250,37 @@ async fn a_call_that_is_given_up_frees_its_place() {
     assert_eq!(ears.sim.books().aborted, 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_redirect_is_not_followed_and_the_trace_is_passed_on() {
-    let ears = Ears::new(Behaviour::default()).await;
+/// Requests as a server saw them: the path, and the trace they were part of.
+type Seen = Arc<Mutex<Vec<(String, String)>>>;
+
+/// A server that sends every caller elsewhere, on itself, with this status.
+async fn redirecting(status: StatusCode) -> (String, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let here = format!("http://{}", listener.local_addr().expect("bound"));
-    let elsewhere = format!("{}/v1/audio/transcriptions", ears.sim.base_url());
-    let seen: Arc<std::sync::Mutex<Vec<HeaderMap>>> = Arc::default();
-    let answer = async |State((elsewhere, seen)): State<(String, Arc<std::sync::Mutex<Vec<HeaderMap>>>)>,
-                        headers: HeaderMap,
-                        body: axum::body::Bytes| {
-        assert!(body.len() > 100_000);
-        seen.lock().expect("nobody panics").push(headers);
-        (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, elsewhere)])
-    };
-    let state = (elsewhere, Arc::clone(&seen));
-    let router = Router::new().route("/v1/audio/transcriptions", post(answer)).with_state(state);
+    let seen = Seen::default();
+    let notes = Arc::clone(&seen);
+    let router = Router::new().fallback(async move |request: Request| {
+        let trace = request.headers().get("traceparent").map(|value| value.to_str().expect("text"));
+        let note = (request.uri().path().to_owned(), trace.unwrap_or_default().to_owned());
+        notes.lock().expect("nobody panics").push(note);
+        let _ = axum::body::to_bytes(request.into_body(), usize::MAX).await;
+        (status, [(header::LOCATION, "/elsewhere")])
+    });
     tokio::spawn(axum::serve(listener, router).into_future());
+    (here, seen)
+}
 
-    let asr = Asr::new(asr_settings(here)).expect("a client");
-    let (audio, path) = (audio_store(ears.root.path()), "a.wav".parse().expect("a path"));
-    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let heard = asr.transcribe(&audio, &path, &TranscribeOptions::default(), Some(trace)).await;
-    assert_eq!(permanent(heard).code, ErrorCode::AsrRejected);
-    assert_eq!(ears.calls(), 0, "neither the audio nor the key went elsewhere");
-    let seen = seen.lock().expect("nobody panics");
-    assert_eq!(seen.len(), 1);
-    assert_eq!(seen[0]["traceparent"], trace);
+#[tokio::test(start_paused = true)]
+async fn a_redirect_is_not_followed_and_the_trace_is_passed_on() {
+    for status in [StatusCode::FOUND, StatusCode::SEE_OTHER, StatusCode::TEMPORARY_REDIRECT] {
+        let (here, seen) = redirecting(status).await;
+        let ears = Ears::with(Behaviour::default(), |settings| settings.base_url = here).await;
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let heard = ears.hear_with("a.wav", &TranscribeOptions::default(), Some(trace)).await;
+        assert_eq!(permanent(heard).code, ErrorCode::AsrRejected);
+        let seen = seen.lock().expect("nobody panics").clone();
+        assert_eq!(seen, [("/v1/audio/transcriptions".to_owned(), trace.to_owned())], "{status}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,9 @@ use longhand_shared::queue::QueueError;
 use longhand_worker::runner::Outcome;
 use tokio::time::sleep;
 
-use crate::support::{Fault, FaultyQueue, Kind, Running, eventually, limits, messages, script, secs, unavailable};
+use crate::support::{
+    Fault, FaultyQueue, Kind, Running, eventually, limits, messages, script, secs, unavailable,
+};
 
 #[tokio::test(start_paused = true)]
 async fn what_ends_within_a_moment_is_deleted_in_one_call() {

@@ -6,7 +6,9 @@ use longhand_worker::lease::Stop;
 use longhand_worker::runner::{Limits, Outcome};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Fault, FaultyQueue, Kind, Running, eventually, limits, message, messages, script, secs, unavailable};
+use crate::support::{
+    Fault, FaultyQueue, Kind, Running, eventually, limits, message, messages, script, secs, unavailable,
+};
 
 /// What is allowed over a limit: the clock's rounding, and a last tick.
 const A_MOMENT: Duration = Duration::from_millis(200);

@@ -8,7 +8,9 @@ use longhand_worker::runner::Outcome;
 use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Fault, FaultyQueue, Kind, Running, eventually, limits, message, messages, script, secs, unavailable};
+use crate::support::{
+    Fault, FaultyQueue, Kind, Running, eventually, limits, message, messages, script, secs, unavailable,
+};
 
 #[tokio::test(start_paused = true)]
 async fn there_are_never_more_in_hand_than_slots() {
@@ -96,7 +98,7 @@ async fn a_message_that_comes_twice_in_one_answer_takes_no_slot_away() {
 #[tokio::test(start_paused = true)]
 async fn a_rejected_message_frees_its_slot_and_goes_to_the_dead_letters_with_its_reason() {
     let (queue, dead) = (FaultyQueue::holding(&[]).await, FaultyQueue::holding(&[]).await);
-    let envelope = Envelope { traceparent: Some("00-1-2-01".to_owned()), requeues: 2, reason: None };
+    let envelope = Envelope { traceparent: Some("00-1-2-01".to_owned()), requeues: 2, ..Envelope::default() };
     let sent = Outgoing { group: Some("ana".to_owned()), envelope, ..message("garbage") };
     queue.put(&vec![sent; 3]).await;
     let handler = script(|_, _| async { Outcome::Reject { reason: "no JSON".to_owned() } });
@@ -132,7 +134,7 @@ async fn a_rejected_message_stays_while_the_dead_letters_cannot_be_reached() {
 
 #[tokio::test(start_paused = true)]
 async fn a_requeued_message_is_a_fresh_copy() {
-    let envelope = Envelope { traceparent: Some("00-1-2-01".to_owned()), requeues: 3, reason: None };
+    let envelope = Envelope { traceparent: Some("00-1-2-01".to_owned()), requeues: 3, ..Envelope::default() };
     let sent = Outgoing { group: Some("ana".to_owned()), envelope: envelope.clone(), ..message("a") };
     let queue = FaultyQueue::holding(&[sent]).await;
     let handler = script(|delivery, _| async move {
@@ -144,7 +146,9 @@ async fn a_requeued_message_is_a_fresh_copy() {
     let begun = handler.begun();
     for (turn, (_, delivery)) in (3..).zip(&begun) {
         assert_eq!((delivery.receive_count, delivery.group.as_deref()), (1, Some("ana")));
-        assert_eq!(delivery.envelope, Envelope { requeues: turn, ..envelope.clone() });
+        assert_eq!(delivery.origin(), begun[0].1.message_id, "what all copies have in common");
+        let origin = (turn > 3).then(|| begun[0].1.message_id.clone());
+        assert_eq!(delivery.envelope, Envelope { requeues: turn, origin, ..envelope.clone() });
     }
     assert!(begun.windows(2).all(|pair| pair[1].0 - pair[0].0 >= secs(7)));
     assert_eq!(queue.len().await, 0, "the old ones are deleted");

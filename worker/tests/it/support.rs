@@ -11,10 +11,10 @@ use std::time::Duration;
 use longhand_shared::queue::{Envelope, Outgoing, QueueError};
 use tokio::time::{Instant, sleep};
 
-pub(crate) use handler::{Running, Script, limits, script};
-pub(crate) use queue::{Call, Fault, FaultyQueue, Kind};
+pub(crate) use handler::{Running, limits, script};
+pub(crate) use queue::{Fault, FaultyQueue, Kind};
 pub(crate) use store::{FaultyStore, Op, StoreFault};
-pub(crate) use world::{World, asr_settings, audio_store, chunk_of, wav};
+pub(crate) use world::{SILENCE, World, asr_settings, audio_store, chunk_of, wav};
 
 /// More simulated time than anything here takes.
 const FOREVER: Duration = Duration::from_mins(30);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use longhand_e2e::processes::{Process, free_port, ready};
 use longhand_e2e::service::{LIMITS, Service};
 use longhand_e2e::{PATIENCE, eventually};
-use longhand_shared::queue::{ChunkQueue, Depth};
+use longhand_shared::queue::{ChunkQueue, Depth, Envelope, Outgoing};
 use longhand_sim_asr::{Answer, Behaviour, Latency, text_for};
 use longhand_worker::runner::Limits;
 use serde_json::{Value, json};
@@ -200,7 +200,8 @@ async fn a_message_delivered_twice_is_transcribed_once() {
     let job = service.submit("ana", &paths).await;
     let queue = service.aws.queue();
     let original = queue.receive(1, Duration::from_secs(1), Duration::from_secs(1)).await.expect("an answer");
-    let copy = original.first().expect("a message").requeued(Duration::ZERO);
+    let body = original.first().expect("a message").body.clone();
+    let copy = Outgoing { body, group: None, envelope: Envelope::default(), delay: Duration::ZERO };
     let sent = queue.send(&[copy.clone(), copy.clone()]).await;
     assert_eq!(sent, [Ok(()), Ok(())]);
     // At once: three of the same message, in two workers.

@@ -77,6 +77,7 @@ async fn nothing_there(queue: &Arc<dyn ChunkQueue>) {
 async fn a_message_arrives_as_it_was_sent(Queues { queue, .. }: Queues) {
     let envelope = Envelope {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        origin: Some("0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b".to_owned()),
         requeues: 3,
         reason: Some("not ours".to_owned()),
     };
@@ -150,9 +151,11 @@ async fn one_bad_entry_does_not_fail_its_batch(Queues { queue, .. }: Queues) {
 async fn the_fourth_receive_finds_it_among_the_dead_letters(Queues { queue, dead_letters }: Queues) {
     let envelope = Envelope { requeues: 2, ..Envelope::default() };
     send(&queue, &[Outgoing { envelope: envelope.clone(), ..message("poison") }]).await;
+    let mut ids = BTreeSet::new();
     for count in 1..=3 {
         let delivery = receive_one(&queue, LONG).await;
         assert_eq!(delivery.receive_count, count);
+        ids.insert(delivery.message_id);
         let released = queue.change_visibility(&[(delivery.receipt, Duration::ZERO)]).await;
         assert_eq!(released, [Ok(())]);
     }
@@ -163,6 +166,7 @@ async fn the_fourth_receive_finds_it_among_the_dead_letters(Queues { queue, dead
     })
     .await;
     assert_eq!((dead.body.as_str(), &dead.envelope), ("poison", &envelope));
+    assert_eq!(ids, BTreeSet::from([dead.message_id]), "it keeps its name");
 }
 
 async fn a_delayed_message_waits(Queues { queue, .. }: Queues) {

@@ -22,7 +22,8 @@ use tokio::sync::OnceCell;
 
 type Store = Arc<dyn JobStore>;
 
-const LEASE: Duration = Duration::from_secs(15);
+/// How long a claim keeps other messages off.
+const SILENCE: Duration = Duration::from_mins(5);
 
 fn memory() -> Store {
     Arc::new(MemoryStore::new())
@@ -43,7 +44,7 @@ macro_rules! contract {
 
 contract!(
     a_job_is_made_once,
-    a_claim_keeps_others_off_until_its_lease_ends,
+    a_claim_keeps_other_messages_off_until_it_is_long_silent,
     a_claim_that_was_given_back_is_no_claim,
     a_chunk_is_settled_once,
     a_failure_counts_for_the_newest_claim_only,
@@ -99,7 +100,7 @@ fn failed() -> Verdict {
 }
 
 async fn claimed(store: &Store, chunk: ChunkRef, now: Timestamp) -> u32 {
-    match store.claim(chunk, now, LEASE).await.expect("an answer") {
+    match store.claim(chunk, "message", now, SILENCE).await.expect("an answer") {
         Claim::Claimed { attempt } => attempt,
         other => panic!("not claimed: {other:?}"),
     }
@@ -111,10 +112,7 @@ async fn finished(store: &Store, job: &NewJob, verdict: &Verdict, when: Timestam
     for each in job.chunks() {
         let chunk = ChunkRef { job: job.id, index: each.index };
         let attempt = claimed(store, chunk, when).await;
-        assert_eq!(
-            store.settle(chunk, Some(attempt), verdict, when).await.expect("settled"),
-            Settle::Settled
-        );
+        assert_eq!(store.settle(chunk, attempt, verdict, when).await.expect("settled"), Settle::Settled);
         if let Strike::AllSettled(last) = store.strike(chunk).await.expect("struck") {
             head = Some(last);
         }
@@ -136,15 +134,19 @@ async fn a_job_is_made_once(store: Store) {
     assert_eq!(store.chunks(job.id).await.expect("read")[2].status(), ChunkStatus::InProgress);
 }
 
-async fn a_claim_keeps_others_off_until_its_lease_ends(store: Store) {
+async fn a_claim_keeps_other_messages_off_until_it_is_long_silent(store: Store) {
     let job = made(&store, 1).await;
     let it = chunk(&job, 0);
-    assert_eq!(claimed(&store, it, at(0)).await, 1);
-    let busy = store.claim(it, at(14), LEASE).await.expect("an answer");
-    assert_eq!(busy, Claim::Busy { since: at(0) });
-    assert_eq!(claimed(&store, it, at(15)).await, 2);
+    let claim = async |by, seconds| store.claim(it, by, at(seconds), SILENCE).await.expect("an answer");
+    assert_eq!(claim("first", 0).await, Claim::Claimed { attempt: 1 });
+    assert_eq!(claim("other", 299).await, Claim::Busy);
+    // Handed out again: whoever had it has lost it.
+    assert_eq!(claim("first", 1).await, Claim::Claimed { attempt: 2 });
+    assert_eq!(claim("other", 300).await, Claim::Busy);
+    assert_eq!(claim("other", 301).await, Claim::Claimed { attempt: 3 });
+    assert_eq!(claim("first", 302).await, Claim::Busy);
     let state = store.chunks(job.id).await.expect("read")[0].state.clone();
-    assert_eq!(state, ChunkState::InProgress { claimed: at(15) });
+    assert_eq!(state, ChunkState::InProgress { claimed: at(301), by: "other".to_owned() });
 }
 
 async fn a_claim_that_was_given_back_is_no_claim(store: Store) {
@@ -159,7 +161,7 @@ async fn a_claim_that_was_given_back_is_no_claim(store: Store) {
     store.release(it, 1).await.expect("nothing happens");
     assert_eq!(store.chunks(job.id).await.expect("read")[0].status(), ChunkStatus::InProgress);
 
-    store.settle(it, Some(2), &heard("x"), at(2)).await.expect("settled");
+    store.settle(it, 2, &heard("x"), at(2)).await.expect("settled");
     store.release(it, 2).await.expect("nothing happens");
     assert_eq!(store.chunks(job.id).await.expect("read")[0].status(), ChunkStatus::Completed);
 }
@@ -167,7 +169,7 @@ async fn a_claim_that_was_given_back_is_no_claim(store: Store) {
 async fn a_chunk_is_settled_once(store: Store) {
     let job = made(&store, 3).await;
     let settle = async |index, verdict: Verdict, seconds| {
-        store.settle(chunk(&job, index), None, &verdict, at(seconds)).await.expect("an answer")
+        store.settle(chunk(&job, index), 0, &verdict, at(seconds)).await.expect("an answer")
     };
     assert_eq!(settle(0, heard("first"), 1).await, Settle::Settled);
     assert_eq!(settle(0, heard("second"), 2).await, Settle::AlreadySettled);
@@ -178,7 +180,10 @@ async fn a_chunk_is_settled_once(store: Store) {
     let chunks = store.chunks(job.id).await.expect("read");
     assert_eq!(chunks[0].state, ChunkState::Settled { at: at(1), verdict: heard("first") });
     assert_eq!(chunks[1].state, ChunkState::Settled { at: at(3), verdict: failed() });
-    assert_eq!(store.claim(chunk(&job, 0), at(60), LEASE).await.expect("an answer"), Claim::Settled);
+    assert_eq!(
+        store.claim(chunk(&job, 0), "message", at(60), SILENCE).await.expect("an answer"),
+        Claim::Settled
+    );
 }
 
 async fn a_failure_counts_for_the_newest_claim_only(store: Store) {
@@ -187,13 +192,13 @@ async fn a_failure_counts_for_the_newest_claim_only(store: Store) {
         claimed(&store, chunk(&job, index), at(0)).await;
         claimed(&store, chunk(&job, index), at(20)).await;
     }
-    let late_failure = store.settle(chunk(&job, 0), Some(1), &failed(), at(21)).await.expect("an answer");
+    let late_failure = store.settle(chunk(&job, 0), 1, &failed(), at(21)).await.expect("an answer");
     assert_eq!(late_failure, Settle::Superseded);
     assert_eq!(store.chunks(job.id).await.expect("read")[0].status(), ChunkStatus::InProgress);
     // A transcription is true whoever brings it.
-    let late_success = store.settle(chunk(&job, 1), Some(1), &heard("x"), at(21)).await.expect("an answer");
+    let late_success = store.settle(chunk(&job, 1), 1, &heard("x"), at(21)).await.expect("an answer");
     assert_eq!(late_success, Settle::Settled);
-    let newest = store.settle(chunk(&job, 0), Some(2), &failed(), at(22)).await.expect("an answer");
+    let newest = store.settle(chunk(&job, 0), 2, &failed(), at(22)).await.expect("an answer");
     assert_eq!(newest, Settle::Settled);
 }
 
@@ -212,7 +217,7 @@ async fn striking_off_tells_when_none_is_left(store: Store) {
 async fn a_job_is_finished_once(store: Store) {
     let job = made(&store, 2).await;
     for each in [0, 1] {
-        store.settle(chunk(&job, each), None, &heard("word"), at(5)).await.expect("settled");
+        store.settle(chunk(&job, each), 0, &heard("word"), at(5)).await.expect("settled");
         store.strike(chunk(&job, each)).await.expect("struck");
     }
     let chunks = store.chunks(job.id).await.expect("chunks");
@@ -336,9 +341,9 @@ async fn what_is_unknown_is_gone(store: Store) {
     let nobody = ChunkRef { job: JobId::random(), index: ChunkIndex::try_from(0).expect("an index") };
     assert_eq!(store.job(nobody.job).await.expect("an answer"), None);
     assert_eq!(store.chunks(nobody.job).await.expect("an answer"), []);
-    assert_eq!(store.claim(nobody, now(), LEASE).await.expect("an answer"), Claim::Gone);
-    assert_eq!(store.settle(nobody, Some(1), &failed(), now()).await.expect("an answer"), Settle::Gone);
-    assert_eq!(store.settle(nobody, None, &heard("x"), now()).await.expect("an answer"), Settle::Gone);
+    assert_eq!(store.claim(nobody, "message", now(), SILENCE).await.expect("an answer"), Claim::Gone);
+    assert_eq!(store.settle(nobody, 1, &failed(), now()).await.expect("an answer"), Settle::Gone);
+    assert_eq!(store.settle(nobody, 0, &heard("x"), now()).await.expect("an answer"), Settle::Gone);
     assert_eq!(store.strike(nobody).await.expect("an answer"), Strike::Gone);
     store.release(nobody, 1).await.expect("nothing happens");
     let job = new_job(&some_user(), 1, now());

@@ -96,11 +96,6 @@ impl FaultyStore {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|step| **step == op).count()
     }
 
-    /// How much later it is by tokio's clock than by the system's.
-    fn shift(&self) -> Duration {
-        self.born.elapsed()
-    }
-
     async fn step<T>(
         &self,
         op: Op,
@@ -124,12 +119,15 @@ impl JobStore for FaultyStore {
         self.step(Op::Create, self.inner.create(job, next_check)).await
     }
 
-    async fn claim(&self, chunk: ChunkRef, now: Timestamp, lease: Duration) -> Result<Claim, StoreError> {
-        let claim = self.step(Op::Claim, self.inner.claim(chunk, now.plus(self.shift()), lease)).await?;
-        Ok(match claim {
-            Claim::Busy { since } => Claim::Busy { since: since.minus(self.shift()) },
-            other => other,
-        })
+    async fn claim(
+        &self,
+        chunk: ChunkRef,
+        by: &str,
+        now: Timestamp,
+        silence: Duration,
+    ) -> Result<Claim, StoreError> {
+        let now = now.plus(self.born.elapsed());
+        self.step(Op::Claim, self.inner.claim(chunk, by, now, silence)).await
     }
 
     async fn release(&self, chunk: ChunkRef, attempt: u32) -> Result<(), StoreError> {
@@ -139,7 +137,7 @@ impl JobStore for FaultyStore {
     async fn settle(
         &self,
         chunk: ChunkRef,
-        attempt: Option<u32>,
+        attempt: u32,
         verdict: &Verdict,
         now: Timestamp,
     ) -> Result<Settle, StoreError> {

@@ -21,6 +21,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{FOREVER, FaultyQueue, FaultyStore, Running, limits, secs};
 
+/// How long a claim keeps the messages of others off, as in a worker with the usual limits.
+pub(crate) const SILENCE: Duration = secs(330);
+
 /// A WAV file, as far as anyone here looks, of so many bytes.
 pub(crate) fn wav(bytes: usize) -> Vec<u8> {
     let mut file = b"RIFF\0\0\0\0WAVEfmt ".to_vec();
@@ -30,9 +33,8 @@ pub(crate) fn wav(bytes: usize) -> Vec<u8> {
 
 /// Reads local files under `root`; its S3 is one that nobody listens at.
 pub(crate) fn audio_store(root: &Path) -> AudioStore {
-    let s3 = aws_sdk_s3::Config::builder()
-        .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
-        .build();
+    let s3 =
+        aws_sdk_s3::Config::builder().behavior_version(aws_sdk_s3::config::BehaviorVersion::latest()).build();
     let sources = AudioSources { buckets: vec![], root: Some(root.to_owned()) };
     AudioStore::new(aws_sdk_s3::Client::from_conf(s3), sources)
 }
@@ -112,7 +114,7 @@ impl World {
             store: Arc::clone(&self.store) as _,
             audio: audio_store(self.root.path()),
             asr: Asr::new(asr).expect("a client"),
-            claim_lease: secs(15),
+            silence: SILENCE,
         }
     }
 
@@ -128,7 +130,8 @@ impl World {
 
     /// A consumer of dead letters.
     pub(crate) fn bury(&self) -> Running {
-        let handler = DeadLetters { store: Arc::clone(&self.store) as _ };
+        let handler =
+            DeadLetters { store: Arc::clone(&self.store) as _, queue: Arc::clone(&self.queue) as _ };
         Running::start(&self.dead, None, Arc::new(handler), limits(4))
     }
 
