@@ -9,6 +9,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
+use crate::asr::guard::Guard;
 use crate::runner::Pulse;
 
 /// What `/healthz` answers.
@@ -20,34 +21,38 @@ struct Health {
     last_poll_age_seconds: f64,
     /// Chunks in hand.
     in_hand: usize,
-    /// Chunks that could be in hand.
+    /// Chunks that may be in hand, and so calls of the model at once, just now.
     slots: usize,
+    /// Whether the model is called; if not, it is down.
+    model: &'static str,
 }
 
 #[derive(Debug)]
 struct Watched {
     pulse: Arc<Pulse>,
-    slots: usize,
+    guard: Arc<Guard>,
     patience: Duration,
 }
 
 /// The routes. A worker whose last poll is older than `patience`, though it has free slots, is not
 /// healthy: 503.
-pub fn router(pulse: Arc<Pulse>, slots: usize, patience: Duration) -> Router {
-    let watched = Arc::new(Watched { pulse, slots, patience });
+pub fn router(pulse: Arc<Pulse>, guard: Arc<Guard>, patience: Duration) -> Router {
+    let watched = Arc::new(Watched { pulse, guard, patience });
     Router::new().route("/healthz", get(healthz)).with_state(watched)
 }
 
 async fn healthz(State(watched): State<Arc<Watched>>) -> (StatusCode, Json<Health>) {
     let age = watched.pulse.last_poll_age();
     let in_hand = watched.pulse.in_hand();
-    // With every slot taken there is nothing to poll for.
-    let healthy = age <= watched.patience || in_hand >= watched.slots;
+    let slots = watched.guard.limit();
+    // With every slot taken, or none while the model is down, there is nothing to poll for.
+    let healthy = age <= watched.patience || in_hand >= slots;
     let health = Health {
         status: if healthy { "ok" } else { "not polling" },
         last_poll_age_seconds: age.as_secs_f64(),
         in_hand,
-        slots: watched.slots,
+        slots,
+        model: if watched.guard.is_closed() { "called" } else { "down" },
     };
     (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
 }

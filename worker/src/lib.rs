@@ -11,6 +11,7 @@ pub mod lease;
 pub mod process;
 pub mod runner;
 pub mod settings;
+pub mod slots;
 pub mod sweeper;
 
 mod deleter;

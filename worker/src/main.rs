@@ -50,7 +50,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     })?;
     // Three polls, or the longest pause between failed ones.
     let patience = Duration::from_secs(35).max(limits.poll * 3);
-    let health = axum::serve(listener, health::router(worker.pulse(), limits.slots, patience)).into_future();
+    let health =
+        axum::serve(listener, health::router(worker.pulse(), worker.guard(), patience)).into_future();
     let health = tokio::spawn(health);
     info!(slots = limits.slots, health = %settings.health_listen, "worker started");
     worker.run(stop).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longhand_shared::job::{ErrorCode, Verdict};
+use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
 use longhand_shared::lifecycle::{self, Settled};
 use longhand_shared::queue::{ChunkMessage, Delivery};
 use longhand_shared::store::{Claim, JobStore, StoreError};
@@ -20,6 +20,10 @@ use crate::runner::{Handler, Outcome, retry_backoff};
 /// How often settling is tried while the table does not answer: a transcription is too dear to throw
 /// away for a hiccup. After that the message goes back and the model is asked once more.
 const SETTLE_TRIES: u32 = 5;
+
+/// How often a chunk goes back because something is down: about a day, at five minutes each. No
+/// outage is waited out for ever, since a job must end.
+const MOST_REQUEUES: u32 = 300;
 
 /// Transcribes chunks.
 #[derive(Debug)]
@@ -81,6 +85,12 @@ impl Processor {
         let verdict = match heard {
             Ok(transcription) => Verdict::Completed(transcription),
             Err(TranscribeError::Permanent(error)) => Verdict::Failed(error),
+            Err(TranscribeError::Transient { message, .. })
+                if delivery.envelope.requeues >= MOST_REQUEUES =>
+            {
+                let message = format!("given up after {MOST_REQUEUES} turns: {message}");
+                Verdict::Failed(ChunkError::new(ErrorCode::AsrUnavailable, message))
+            }
             Err(TranscribeError::Transient { message, pause }) => {
                 warn!(attempt, message, "put back: what the chunk needs is down");
                 self.release(chunk, attempt).await;

@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use longhand_shared::queue::{ChunkQueue, Delivery, MAX_BATCH, Outgoing, QueueError};
+use longhand_shared::queue::{ChunkQueue, Delivery, Outgoing, QueueError};
 use rand::RngExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +18,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::deleter::Deleter;
 use crate::lease::{Lease, Leases, Stop};
+use crate::slots::{Slot, Slots};
 
 /// What becomes of a message once its handler has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,7 @@ pub struct Runner {
     dead_letters: Option<Arc<dyn ChunkQueue>>,
     handler: Arc<dyn Handler>,
     limits: Limits,
+    slots: Arc<Slots>,
     leases: Arc<Leases>,
     pulse: Arc<Pulse>,
 }
@@ -114,7 +115,14 @@ impl Runner {
             last_poll: AtomicU64::new(0),
             leases: Arc::clone(&leases),
         });
-        Self { queue, dead_letters, handler, limits, leases, pulse }
+        let slots = Slots::new(limits.slots);
+        Self { queue, dead_letters, handler, limits, slots, leases, pulse }
+    }
+
+    /// The same, but with slots that somebody else sizes.
+    #[must_use]
+    pub fn with_slots(self, slots: Arc<Slots>) -> Self {
+        Self { slots, ..self }
     }
 
     /// Signs of life.
@@ -125,7 +133,6 @@ impl Runner {
     /// Takes messages until `stop`, then drains: what is in hand is finished, or given back when
     /// time is nearly up. Ends within `limits.drain` of `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let slots = Arc::new(Semaphore::new(self.limits.slots));
         let tasks = TaskTracker::new();
         let (deleter, deleting) = Deleter::new(Arc::clone(&self.queue));
         let deleting = tokio::spawn(deleting);
@@ -136,7 +143,7 @@ impl Runner {
         });
         let this = Arc::new(self);
 
-        let receiving = tokio::spawn(Arc::clone(&this).receive(slots, tasks.clone(), deleter, stop.clone()));
+        let receiving = tokio::spawn(Arc::clone(&this).receive(tasks.clone(), deleter, stop.clone()));
         stop.cancelled().await;
         let deadline = Instant::now() + this.limits.drain;
         info!(in_hand = this.leases.len(), "draining");
@@ -176,19 +183,13 @@ impl Runner {
         }
     }
 
-    async fn receive(
-        self: Arc<Self>,
-        slots: Arc<Semaphore>,
-        tasks: TaskTracker,
-        deleter: Deleter,
-        stop: CancellationToken,
-    ) {
+    async fn receive(self: Arc<Self>, tasks: TaskTracker, deleter: Deleter, stop: CancellationToken) {
         let mut failures = 0;
         loop {
             let free = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                free = free_slots(&slots) => free,
+                free = self.slots.take() => free,
             };
             // Never dropped half-way: its messages would be in hand with nobody knowing.
             let received = self.queue.receive(free.len(), self.limits.poll, self.limits.visibility).await;
@@ -215,7 +216,7 @@ impl Runner {
     fn start(
         self: &Arc<Self>,
         deliveries: Vec<Delivery>,
-        mut free: Vec<OwnedSemaphorePermit>,
+        mut free: Vec<Slot>,
         tasks: &TaskTracker,
         deleter: &Deleter,
         stop: &CancellationToken,
@@ -299,18 +300,6 @@ impl Runner {
             Some(Err(error)) => warn!(%error, "visibility not set; the message comes when it runs out"),
         }
     }
-}
-
-/// Waits for one free slot and takes up to a batch of them.
-async fn free_slots(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
-    let first = Arc::clone(slots).acquire_owned().await;
-    let mut free: Vec<_> = first.into_iter().collect();
-    while free.len() < MAX_BATCH
-        && let Ok(slot) = Arc::clone(slots).try_acquire_owned()
-    {
-        free.push(slot);
-    }
-    free
 }
 
 /// After the `n`-th failed receive in a row: from half a second, doubled, to 30 s, half of it at random.

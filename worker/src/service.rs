@@ -7,6 +7,7 @@ use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use tokio_util::sync::CancellationToken;
 
+use crate::asr::guard::Guard;
 use crate::asr::{Asr, AsrSettings};
 use crate::audio::AudioStore;
 use crate::dead_letters::DeadLetters;
@@ -22,6 +23,7 @@ pub struct Worker {
     chunks: Runner,
     dead_letters: Runner,
     sweeper: Sweeper,
+    guard: Arc<Guard>,
 }
 
 impl Worker {
@@ -37,8 +39,10 @@ impl Worker {
     ) -> Result<Self, reqwest::Error> {
         let silence = limits.longest + limits.visibility;
         let processor = Processor { store: Arc::clone(&store), audio, asr: Asr::new(asr)?, silence };
+        let guard = processor.asr.guard();
         let chunks =
-            Runner::new(Arc::clone(&queue), Some(Arc::clone(&dead_letters)), Arc::new(processor), limits);
+            Runner::new(Arc::clone(&queue), Some(Arc::clone(&dead_letters)), Arc::new(processor), limits)
+                .with_slots(guard.slots());
         let dead_letters = Runner::new(
             dead_letters,
             None,
@@ -46,7 +50,7 @@ impl Worker {
             Limits { slots: DEAD_LETTER_SLOTS, ..limits },
         );
         let sweeper = Sweeper { store, queue, every: sweep, silence };
-        Ok(Self { chunks, dead_letters, sweeper })
+        Ok(Self { chunks, dead_letters, sweeper, guard })
     }
 
     /// Signs of life of the consumer of chunks.
@@ -54,11 +58,18 @@ impl Worker {
         self.chunks.pulse()
     }
 
+    /// What protects the model.
+    pub fn guard(&self) -> Arc<Guard> {
+        Arc::clone(&self.guard)
+    }
+
     /// Works until `stop`, then drains.
     pub async fn run(self, stop: CancellationToken) {
         let sweeping = tokio::spawn(self.sweeper.run(stop.clone()));
+        let guarding = tokio::spawn(async move { self.guard.keep().await });
         tokio::join!(self.chunks.run(stop.clone()), self.dead_letters.run(stop));
         // A sweep is safe to cut off anywhere.
         sweeping.abort();
+        guarding.abort();
     }
 }

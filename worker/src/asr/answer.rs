@@ -3,6 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::guard::Called;
 use longhand_shared::job::{ChunkError, ErrorCode, Segment, Transcription};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -26,6 +27,8 @@ pub enum Meaning {
         error: ChunkError,
         /// Whether this says that the model is down or busy, and nothing about the chunk.
         down: bool,
+        /// What it says about the model.
+        sign: Called,
         /// How long the model asked to be left alone.
         pause: Option<Duration>,
     },
@@ -48,6 +51,11 @@ pub fn classify(status: StatusCode, pause: Option<Duration>, body: &[u8], verbos
         code @ (408 | 409 | 425 | 429 | 500..) => Meaning::Again {
             error: ChunkError::new(ErrorCode::AsrUnavailable, message),
             down: matches!(code, 429 | 503),
+            sign: match code {
+                429 => Called::Throttled,
+                502..=504 => Called::Down,
+                _ => Called::Failed,
+            },
             pause,
         },
         _ => Meaning::Permanent(ChunkError::new(ErrorCode::AsrRejected, message)),

@@ -4,10 +4,11 @@
 //! and pauses. What an answer means is in [`answer`].
 
 pub mod answer;
+pub mod guard;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use longhand_shared::AudioPath;
@@ -15,12 +16,12 @@ use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcripti
 use rand::RngExt;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Client, StatusCode, redirect};
-use tokio::sync::Semaphore;
 use tokio_retry::RetryIf;
 use tracing::{debug, warn};
 
 use crate::audio::{Audio, AudioError, AudioStore};
 use answer::Meaning;
+use guard::{Called, Guard, Open};
 
 /// The most that an answer may have, in bytes; what can be kept is less.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
@@ -87,6 +88,8 @@ enum Failure {
     Permanent(ChunkError),
     /// The audio cannot be had for now.
     Audio(String),
+    /// The circuit is open: no call was made.
+    Circuit(Open),
     /// The model may do better at the next try.
     Again { error: ChunkError, down: bool, pause: Option<Duration> },
 }
@@ -94,22 +97,28 @@ enum Failure {
 impl Failure {
     fn is_worth_a_retry(&self) -> bool {
         match self {
-            Self::Permanent(_) | Self::Audio(_) => false,
+            Self::Permanent(_) | Self::Audio(_) | Self::Circuit(_) => false,
             Self::Again { pause, .. } => pause.is_none_or(|pause| pause <= LONGEST_PAUSE),
         }
     }
 }
 
-impl From<Failure> for TranscribeError {
-    fn from(failure: Failure) -> Self {
+impl Failure {
+    /// What comes of it once there are no more tries. While the circuit is open, the model has
+    /// failed more than this chunk.
+    fn last(self, circuit_is_open: bool) -> TranscribeError {
+        use TranscribeError::{Permanent, Transient};
         // Who asks for a longer pause than is waited out here has not used up the chunk's tries.
-        let put_off = !failure.is_worth_a_retry();
-        match failure {
-            Failure::Again { error, down, pause } if down || put_off => {
-                Self::Transient { message: error.message, pause }
+        let put_off = !self.is_worth_a_retry();
+        match self {
+            Self::Again { error, down, pause, .. } if down || put_off || circuit_is_open => {
+                Transient { message: error.message, pause }
             }
-            Failure::Permanent(error) | Failure::Again { error, .. } => Self::Permanent(error),
-            Failure::Audio(message) => Self::Transient { message, pause: None },
+            Self::Circuit(Open { pause }) => {
+                Transient { message: "the model is down".to_owned(), pause: Some(pause) }
+            }
+            Self::Permanent(error) | Self::Again { error, .. } => Permanent(error),
+            Self::Audio(message) => Transient { message, pause: None },
         }
     }
 }
@@ -120,7 +129,7 @@ pub struct Asr {
     http: Client,
     url: String,
     settings: AsrSettings,
-    calls: Semaphore,
+    guard: Arc<Guard>,
     /// Whether the model has refused `verbose_json` once.
     plain_json: AtomicBool,
 }
@@ -137,10 +146,15 @@ impl Asr {
         Ok(Self {
             http,
             url: format!("{}/v1/audio/transcriptions", settings.base_url.trim_end_matches('/')),
-            calls: Semaphore::new(settings.max_concurrency),
+            guard: Guard::new(settings.max_concurrency),
             plain_json: AtomicBool::new(false),
             settings,
         })
+    }
+
+    /// What protects the model from this worker.
+    pub fn guard(&self) -> Arc<Guard> {
+        Arc::clone(&self.guard)
     }
 
     /// Has one chunk transcribed: the first call and up to `max_retries` more.
@@ -167,7 +181,7 @@ impl Asr {
         };
         let answer =
             RetryIf::start(pauses.take(self.settings.max_retries), tries, Failure::is_worth_a_retry).await;
-        answer.map_err(TranscribeError::from)
+        answer.map_err(|failure| failure.last(!self.guard.is_closed()))
     }
 
     /// One try. A model that refuses `verbose_json` is asked again at once, for `json`.
@@ -178,19 +192,24 @@ impl Asr {
         options: &TranscribeOptions,
         traceparent: Option<&str>,
     ) -> Result<Transcription, Failure> {
-        let _permit = self.calls.acquire().await.map_err(|_| {
-            Failure::Permanent(ChunkError::new(ErrorCode::Internal, "the limit on calls was closed"))
-        })?;
         loop {
+            let leave = self.guard.enter().await.map_err(Failure::Circuit)?;
             let verbose = !self.plain_json.load(Ordering::Relaxed);
             let timeout = self.settings.timeout;
             let once = self.call_once(audio, path, options, traceparent, verbose);
             let Ok(answer) = tokio::time::timeout(timeout, once).await else {
                 let message = format!("the model did not answer within {} s", timeout.as_secs_f64());
                 let error = ChunkError::new(ErrorCode::AsrTimeout, message);
+                leave.ended(Called::Down);
                 return Err(Failure::Again { error, down: false, pause: None });
             };
-            return match answer? {
+            // Audio that cannot be had says nothing about the model.
+            let meaning = answer?;
+            leave.ended(match meaning {
+                Meaning::Again { sign, .. } => sign,
+                Meaning::Heard(_) | Meaning::NoVerboseJson | Meaning::Permanent(_) => Called::Answered,
+            });
+            return match meaning {
                 Meaning::Heard(transcription) => Ok(transcription),
                 Meaning::NoVerboseJson => {
                     debug!("the model does not speak verbose_json: json from now on");
@@ -198,7 +217,7 @@ impl Asr {
                     continue;
                 }
                 Meaning::Permanent(error) => Err(Failure::Permanent(error)),
-                Meaning::Again { error, down, pause } => Err(Failure::Again { error, down, pause }),
+                Meaning::Again { error, down, pause, .. } => Err(Failure::Again { error, down, pause }),
             };
         }
     }
@@ -274,6 +293,7 @@ fn transport(error: &reqwest::Error) -> Meaning {
     Meaning::Again {
         error: ChunkError::new(ErrorCode::AsrUnavailable, message),
         down: error.is_connect(),
+        sign: if error.is_connect() { Called::Down } else { Called::Failed },
         pause: None,
     }
 }

@@ -7,6 +7,7 @@ mod dead_letters;
 mod deletes;
 mod drain;
 mod lease;
+mod outage;
 mod polling;
 mod process;
 mod process_faults;
