@@ -48,6 +48,20 @@ impl Answers {
         Self(vec![Err(unanswered); entries])
     }
 
+    /// What a batch's answer says of each of its entries.
+    fn of<'a>(
+        entries: usize,
+        successful: impl Iterator<Item = &'a str>,
+        failed: &[BatchResultErrorEntry],
+    ) -> Vec<Result<(), QueueError>> {
+        let mut answers = Self::new(entries);
+        for id in successful {
+            answers.set(id, Ok(()));
+        }
+        answers.failed(failed);
+        answers.0
+    }
+
     fn all(entries: usize, error: &QueueError) -> Vec<Result<(), QueueError>> {
         vec![Err(error.clone()); entries]
     }
@@ -105,15 +119,12 @@ impl SqsQueue {
         };
         let answer =
             self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await;
-        let mut answers = Answers::new(messages.len());
         match answer {
-            Ok(answer) => {
-                for entry in answer.successful() {
-                    answers.set(entry.id(), Ok(()));
-                }
-                answers.failed(answer.failed());
-                answers.0
-            }
+            Ok(answer) => Answers::of(
+                messages.len(),
+                answer.successful().iter().map(|entry| entry.id.as_str()),
+                answer.failed(),
+            ),
             Err(error) => Answers::all(messages.len(), &unavailable(&error)),
         }
     }
@@ -248,17 +259,14 @@ impl ChunkQueue for SqsQueue {
                 .delete_message_batch()
                 .queue_url(&self.url)
                 .set_entries(Some(entries.filter_map(Result::ok).collect()));
-            let mut answers = Answers::new(batch.len());
-            match request.send().await {
-                Ok(answer) => {
-                    for entry in answer.successful() {
-                        answers.set(entry.id(), Ok(()));
-                    }
-                    answers.failed(answer.failed());
-                    all.extend(answers.0);
-                }
-                Err(error) => all.extend(Answers::all(batch.len(), &unavailable(&error))),
-            }
+            all.extend(match request.send().await {
+                Ok(answer) => Answers::of(
+                    batch.len(),
+                    answer.successful().iter().map(|entry| entry.id.as_str()),
+                    answer.failed(),
+                ),
+                Err(error) => Answers::all(batch.len(), &unavailable(&error)),
+            });
         }
         all
     }
@@ -278,17 +286,14 @@ impl ChunkQueue for SqsQueue {
                 .change_message_visibility_batch()
                 .queue_url(&self.url)
                 .set_entries(Some(entries.filter_map(Result::ok).collect()));
-            let mut answers = Answers::new(batch.len());
-            match request.send().await {
-                Ok(answer) => {
-                    for entry in answer.successful() {
-                        answers.set(entry.id(), Ok(()));
-                    }
-                    answers.failed(answer.failed());
-                    all.extend(answers.0);
-                }
-                Err(error) => all.extend(Answers::all(batch.len(), &unavailable(&error))),
-            }
+            all.extend(match request.send().await {
+                Ok(answer) => Answers::of(
+                    batch.len(),
+                    answer.successful().iter().map(|entry| entry.id.as_str()),
+                    answer.failed(),
+                ),
+                Err(error) => Answers::all(batch.len(), &unavailable(&error)),
+            });
         }
         all
     }
