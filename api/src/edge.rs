@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use metrics::{counter, histogram};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, debug, error_span, field, info};
 use uuid::Uuid;
@@ -55,8 +56,17 @@ async fn answer(request: Request, next: Next) -> Response {
     };
     let status = response.status().as_u16();
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    // A client may make up methods; a label may not.
+    let known = matches!(method, Method::GET | Method::POST | Method::HEAD | Method::OPTIONS);
+    let name = if known { method.to_string() } else { "other".to_owned() };
+    counter!(
+        "longhand_http_requests_total",
+        "method" => name, "route" => route.clone(), "status" => status.to_string()
+    )
+    .increment(1);
+    histogram!("longhand_http_request_seconds", "route" => route.clone()).record(started.elapsed());
     // Probes come every few seconds and would bury the rest.
-    if matches!(route.as_str(), "/healthz" | "/readyz") {
+    if matches!(route.as_str(), "/healthz" | "/readyz" | "/metrics") {
         debug!(%method, route, status, ms, "request");
     } else {
         info!(%method, route, status, ms, "request");

@@ -32,6 +32,11 @@ pub(crate) async fn ready(State(readiness): State<Arc<Readiness>>) -> Result<Jso
     if missing.is_empty() { Ok(Json(json!({"status": "ready"}))) } else { Err(ApiError::NotReady(missing)) }
 }
 
+/// `GET /metrics`: what has happened, in Prometheus' text form.
+pub(crate) async fn metrics() -> String {
+    longhand_shared::metrics::render()
+}
+
 /// Asks the dependencies, and remembers for a second what they said.
 #[derive(Debug)]
 pub(crate) struct Readiness {

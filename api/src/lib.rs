@@ -45,6 +45,7 @@ pub fn router(state: AppState) -> Router {
         .route("/transcript/{jobId}", get(jobs::read))
         .with_state(state)
         .route("/healthz", get(health::alive))
+        .route("/metrics", get(health::metrics))
         .route("/readyz", get(health::ready).with_state(readiness))
         .fallback(async || ApiError::NoSuchRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)

@@ -9,7 +9,7 @@ use longhand_api::settings::{self, Settings};
 use longhand_api::{AppState, router, server};
 use longhand_shared::queue::sqs::SqsQueue;
 use longhand_shared::store::dynamo::DynamoStore;
-use longhand_shared::{aws, shutdown, telemetry};
+use longhand_shared::{aws, metrics, shutdown, telemetry};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -38,6 +38,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
+    metrics::install()?;
     let config = aws::load().await;
     let router = router(AppState {
         store: Arc::new(DynamoStore::new(

@@ -124,6 +124,26 @@ pub enum ErrorCode {
     Internal,
 }
 
+impl ErrorCode {
+    /// As it stands in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AudioNotFound => "AUDIO_NOT_FOUND",
+            Self::AudioForbidden => "AUDIO_FORBIDDEN",
+            Self::AudioTooLarge => "AUDIO_TOO_LARGE",
+            Self::AudioEmpty => "AUDIO_EMPTY",
+            Self::AudioUnsupported => "AUDIO_UNSUPPORTED",
+            Self::AsrRejected => "ASR_REJECTED",
+            Self::AsrUnavailable => "ASR_UNAVAILABLE",
+            Self::AsrTimeout => "ASR_TIMEOUT",
+            Self::AsrProtocol => "ASR_PROTOCOL",
+            Self::TranscriptTooLarge => "TRANSCRIPT_TOO_LARGE",
+            Self::DeadLettered => "DEAD_LETTERED",
+            Self::Internal => "INTERNAL",
+        }
+    }
+}
+
 /// Why a chunk failed, for a program and for a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkError {

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod id;
 pub mod job;
 pub mod lifecycle;
+pub mod metrics;
 pub mod path;
 pub mod queue;
 pub mod settings;

@@ -129,6 +129,8 @@ async fn finish(
     };
     let finished = store.finish(&result).await? == Finish::Finished;
     if finished {
+        ::metrics::histogram!("longhand_job_turnaround_seconds", "status" => result.job_status.as_str())
+            .record(now.since(head.submitted));
         info!(
             job_id = %head.id,
             job_status = %result.job_status,
@@ -273,5 +275,8 @@ pub async fn repair(
 
 fn report(job: JobId, repair: Repair) {
     let Repair { sent, struck, finished } = repair;
+    for (kind, count) in [("sent", sent), ("struck", struck), ("finished", usize::from(finished))] {
+        ::metrics::counter!("longhand_sweep_repairs_total", "kind" => kind).increment(count as u64);
+    }
     warn!(job_id = %job, sent, struck, finished, "repaired a job that something had left half-done");
 }

@@ -10,6 +10,7 @@ use longhand_shared::Timestamp;
 use longhand_shared::lifecycle::{self, Burial};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery};
 use longhand_shared::store::JobStore;
+use metrics::counter;
 use tracing::{debug, info, warn};
 
 use crate::lease::Lease;
@@ -34,6 +35,7 @@ impl Handler for DeadLetters {
             Ok(message) => message.chunk(),
             Err(error) => {
                 if delivery.receive_count == 1 {
+                    counter!("longhand_dead_letters_total", "outcome" => "foreign").increment(1);
                     let reason = delivery.envelope.reason.as_deref().unwrap_or_default();
                     warn!(%error, reason, "a dead letter that is no chunk's message stays in the queue");
                 } else {
@@ -44,7 +46,20 @@ impl Handler for DeadLetters {
         };
         let (job_id, chunk_index) = (chunk.job, chunk.index);
         let again = Outcome::Retry { delay: retry_backoff(delivery.receive_count) };
-        match lifecycle::bury(self.store.as_ref(), chunk, delivery.origin(), Timestamp::now()).await {
+        // One that was rejected, and that can be read here: an older worker did not know its version.
+        let buried = if delivery.envelope.reason.is_some() {
+            Ok(Burial::Blameless)
+        } else {
+            lifecycle::bury(self.store.as_ref(), chunk, delivery.origin(), Timestamp::now()).await
+        };
+        let outcome = match &buried {
+            Ok(Burial::Failed) => "failed",
+            Ok(Burial::Stale) => "stale",
+            Ok(Burial::Blameless) => "blameless",
+            Err(_) => "error",
+        };
+        counter!("longhand_dead_letters_total", "outcome" => outcome).increment(1);
+        match buried {
             Ok(Burial::Failed) => {
                 warn!(%job_id, %chunk_index, "a dead letter failed its chunk");
                 Outcome::Done

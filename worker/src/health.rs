@@ -1,4 +1,4 @@
-//! `GET /healthz`: whether the worker still takes messages.
+//! `GET /healthz`: whether the worker still takes messages. `GET /metrics`: how it goes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use metrics::gauge;
 use serde::Serialize;
 
 use crate::asr::guard::Guard;
@@ -38,7 +39,20 @@ struct Watched {
 /// healthy: 503.
 pub fn router(pulse: Arc<Pulse>, guard: Arc<Guard>, patience: Duration) -> Router {
     let watched = Arc::new(Watched { pulse, guard, patience });
-    Router::new().route("/healthz", get(healthz)).with_state(watched)
+    Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics)).with_state(watched)
+}
+
+/// `GET /metrics`: what stands now is looked at now, what has happened was counted.
+async fn metrics(State(watched): State<Arc<Watched>>) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "slots and messages are far below 2^52")]
+    for (name, value) in [
+        ("longhand_in_hand", watched.pulse.in_hand() as f64),
+        ("longhand_slots", watched.guard.limit() as f64),
+    ] {
+        gauge!(name).set(value);
+    }
+    gauge!("longhand_asr_circuit_open").set(if watched.guard.is_closed() { 0.0 } else { 1.0 });
+    longhand_shared::metrics::render()
 }
 
 async fn healthz(State(watched): State<Arc<Watched>>) -> (StatusCode, Json<Health>) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use longhand_shared::queue::{ChunkQueue, MAX_BATCH, QueueError, Receipt};
+use metrics::counter;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -171,6 +172,12 @@ impl Leases {
             });
         debug!(entries = changes.len(), "visibility renewed");
         for ((_, held, term), answer) in batch.iter_mut().zip(answers) {
+            let outcome = match &answer {
+                Ok(()) => "ok",
+                Err(QueueError::LeaseLost(_)) => "lost",
+                Err(QueueError::Unavailable(_) | QueueError::Refused(_)) => "error",
+            };
+            counter!("longhand_renewals_total", "outcome" => outcome).increment(1);
             match answer {
                 Ok(()) => {
                     term.ends = asked + self.visibility;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longhand_shared::queue::sqs::SqsQueue;
 use longhand_shared::store::dynamo::DynamoStore;
-use longhand_shared::{aws, settings, shutdown, telemetry};
+use longhand_shared::{aws, metrics, settings, shutdown, telemetry};
 use longhand_worker::audio::AudioStore;
 use longhand_worker::settings::Settings;
 use longhand_worker::{Worker, health};
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     telemetry::init(settings.log.format, &settings.log.filter)?;
+    metrics::install()?;
     let stop = shutdown::on_signal()?;
     // Each chunk in hand is up to three sockets. What the system allows is all that can be had.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {

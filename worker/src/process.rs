@@ -9,6 +9,7 @@ use longhand_shared::lifecycle::{self, Settled};
 use longhand_shared::queue::{ChunkMessage, Delivery};
 use longhand_shared::store::{Claim, JobStore, StoreError};
 use longhand_shared::{ChunkRef, Timestamp};
+use metrics::{counter, histogram};
 use tokio::time::Instant;
 use tracing::{Instrument, info, info_span, warn};
 
@@ -99,7 +100,13 @@ impl Processor {
             }
         };
 
-        let asr_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = began.elapsed();
+        let outcome = match &verdict {
+            Verdict::Completed(_) => "completed",
+            Verdict::Failed(error) => error.code.as_str(),
+        };
+        histogram!("longhand_chunk_seconds", "outcome" => outcome).record(took);
+        let asr_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match self.settle(chunk, attempt, &verdict).await {
             Ok(settled) => {
                 report(&verdict, settled, attempt, asr_ms);
@@ -187,6 +194,7 @@ fn report(verdict: &Verdict, settled: Settled, attempt: u32, asr_ms: u64) {
             warn!(attempt, asr_ms, ?code, reason, "chunk failed");
         }
         (Settled::Done { mine: false, .. } | Settled::Superseded | Settled::Gone, _) => {
+            counter!("longhand_settle_conflicts_total").increment(1);
             info!(attempt, asr_ms, ?settled, "another settled the chunk first");
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use longhand_shared::queue::{ChunkQueue, Delivery, Outgoing, QueueError};
+use metrics::counter;
 use rand::RngExt;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,17 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+}
+
+impl Outcome {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Requeue { .. } => "requeue",
+            Self::Retry { .. } => "retry",
+            Self::Reject { .. } => "reject",
+        }
+    }
 }
 
 /// What is done with each message.
@@ -196,11 +208,14 @@ impl Runner {
             match received {
                 Ok(deliveries) => {
                     failures = 0;
+                    let outcome = if deliveries.is_empty() { "empty" } else { "messages" };
+                    counter!("longhand_receives_total", "outcome" => outcome).increment(1);
                     self.pulse.beat();
                     self.start(deliveries, free, &tasks, &deleter, &stop);
                 }
                 Err(error) => {
                     failures += 1;
+                    counter!("longhand_receives_total", "outcome" => "error").increment(1);
                     let pause = receive_backoff(failures);
                     warn!(%error, failures, ?pause, "cannot receive");
                     drop(free);
@@ -253,6 +268,7 @@ impl Runner {
             }
         };
         let ours = self.leases.end(&delivery.receipt).await;
+        counter!("longhand_messages_total", "outcome" => outcome.name()).increment(1);
         match outcome {
             Outcome::Done => deleter.delete(delivery.receipt),
             Outcome::Requeue { .. } | Outcome::Retry { .. } | Outcome::Reject { .. } if !ours => {

@@ -9,6 +9,7 @@ use longhand_shared::Timestamp;
 use longhand_shared::lifecycle;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::{JobStore, StoreError};
+use metrics::gauge;
 use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -50,14 +51,15 @@ impl Sweeper {
 
     /// Looks at all jobs that are due at `now`; how many needed a repair.
     pub async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let due = self.store.due(now, BATCH).await?;
-        if due.is_empty() {
-            return Ok(0);
+        // A queue that cannot say what is waiting cannot be sent to either; the next sweep goes on.
+        let depth = self.queue.depth().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        #[expect(clippy::cast_precision_loss, reason = "a number of messages is far below 2^52")]
+        for (state, count) in
+            [("visible", depth.visible), ("in_flight", depth.in_flight), ("delayed", depth.delayed)]
+        {
+            gauge!("longhand_queue_messages", "state" => state).set(count as f64);
         }
-        let depth = match self.queue.depth().await {
-            Ok(depth) => depth,
-            Err(error) => return Err(StoreError::Unavailable(error.to_string())),
-        };
+        let due = self.store.due(now, BATCH).await?;
         let looks = stream::iter(due).map(|due| async move {
             lifecycle::repair(self.store.as_ref(), self.queue.as_ref(), &due, depth, self.silence, now).await
         });

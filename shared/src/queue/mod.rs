@@ -96,6 +96,7 @@ impl Delivery {
             envelope: Envelope {
                 origin: Some(self.origin().to_owned()),
                 requeues: self.envelope.requeues.saturating_add(1),
+                reason: None,
                 ..self.envelope.clone()
             },
             delay,

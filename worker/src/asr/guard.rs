@@ -15,6 +15,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use metrics::{counter, histogram};
 use rand::RngExt;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -46,6 +47,15 @@ pub enum Called {
 }
 
 impl Called {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Throttled => "throttled",
+            Self::Down => "down",
+            Self::Failed => "failed",
+        }
+    }
+
     fn weight(self) -> u32 {
         match self {
             Self::Answered | Self::Throttled => 0,
@@ -198,6 +208,8 @@ impl Guard {
     }
 
     fn told(&self, called: Called, took: Duration) {
+        counter!("longhand_asr_calls_total", "outcome" => called.name()).increment(1);
+        histogram!("longhand_asr_call_seconds").record(took);
         let mut state = self.lock();
         let now = Instant::now();
         match called {

@@ -73,7 +73,7 @@ async fn a_dead_letter_waits_for_the_table() {
     let job = world.send(&new).await;
     let letter = world.queue.drain().await;
     assert_eq!(letter.len(), 1);
-    world.dead.put(&[letter[0].rejected("three receives")]).await;
+    world.dead.put(&[letter[0].requeued(secs(0))]).await;
     world.store.fault(|op| if op == Op::Settle { StoreFault::Fail } else { StoreFault::None });
     let burying = world.bury();
     sleep(secs(1200)).await;
@@ -111,7 +111,7 @@ async fn foreign_messages_do_not_hold_the_dead_letters_of_jobs_up() {
     let world = World::new(Behaviour::default()).await;
     let new = world.job(&["a.wav"], true);
     let job = world.send(&new).await;
-    let letter = world.queue.drain().await.swap_remove(0).rejected("three receives");
+    let letter = world.queue.drain().await.swap_remove(0).requeued(secs(0));
     let mut letters = vec![message("garbage"); 50];
     letters.push(letter);
     world.dead.put(&letters).await;
@@ -177,4 +177,20 @@ async fn a_dead_letter_whose_chunk_another_message_has_in_hand_changes_nothing_a
     assert_eq!(world.ended(job).await.job_status, JobStatus::Completed);
     working.stop().await;
     burying.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_an_older_worker_did_not_know_goes_back_to_the_queue() {
+    let world = World::new(Behaviour::default()).await;
+    let new = world.job(&["a.wav"], true);
+    world.store.create(&new, Timestamp::now()).await.expect("made");
+    let mut rejected = ChunkMessage::outgoing(&new.job(), &new.chunks()[0], None);
+    rejected.envelope.reason = Some("version 2 of the chunk message is not known here".to_owned());
+    world.dead.put(&[rejected]).await;
+    let (working, burying) = (world.work(), world.bury());
+    let result = world.ended(new.id).await;
+    working.stop().await;
+    burying.stop().await;
+    assert_eq!(result.job_status, JobStatus::Completed, "{result:?}");
+    assert_eq!(world.dead.len().await, 0);
 }
