@@ -48,8 +48,8 @@ PACE = {
     "whisper": {
         "LONGHAND_CONCURRENCY": "4",
         "ASR_TIMEOUT_SECONDS": "150",
-        # That for the first call and each of three retries: the worker insists.
-        "LONGHAND_MAX_CHUNK_SECONDS": "600",
+        # That for the first call and each of three retries, and the pauses between: the worker insists.
+        "LONGHAND_MAX_CHUNK_SECONDS": "700",
     },
     "sim": {"LONGHAND_CONCURRENCY": "32"},
     "none": {"LONGHAND_CONCURRENCY": "32"},

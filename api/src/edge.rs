@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::error::ApiError;
 
 /// The longest time that a request may take, its body included.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The longest `x-request-id` that is kept, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;

@@ -18,9 +18,9 @@ const GLOBAL: &str = "Options of every command";
 const AFTER_HELP: &str = "\
 Exit codes:
     0  done (of a job that was waited for: COMPLETED)
-    1  the job ended FAILED; what could be transcribed is on stdout, the reasons are on stderr
+    1  the job ended FAILED; what could be transcribed is on stdout, the reasons are on stderr (doctor: a FAULT)
     2  bad usage or bad files, or the service refused the request (4xx)
-    3  there is no such job
+    3  there is no such job, or dead letter
     4  the service or S3 cannot be reached, answers 5xx or has no room (429)
     5  gave up waiting (--timeout); the job goes on
    74  the result could not be written to stdout
@@ -30,6 +30,13 @@ stdout holds the result and nothing else; progress and errors go to stderr. With
 one JSON document, and an error is the last line of stderr: {\"error\":{\"code\",\"message\",..}}.
 
 S3 is set up by the AWS SDK's own variables: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ..";
+
+const DOCTOR_HELP: &str = "\
+Run it with the environment of the services: LONGHAND_TABLE, LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL,
+LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_ROOT), ASR_BASE_URL; ASR_API_KEY and LONGHAND_VISIBILITY_SECONDS where
+the workers have them; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables. It changes nothing.
+
+Each line is ok, warning or FAULT. Exit code 0 without a FAULT, 1 with one.";
 
 /// Turns short recordings into one transcript.
 #[derive(Debug, Parser)]
@@ -76,6 +83,86 @@ pub(crate) enum Command {
     /// Lists a user's jobs of one status, newest first.
     #[command(after_help = AFTER_HELP)]
     Search(Search),
+    /// Checks all that the services stand on, says what is wrong and how to mend it.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor,
+    /// Looks into the dead-letter queue, and sends what is there back to work.
+    #[command(subcommand)]
+    Dlq(Dlq),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dlq {
+    /// Lists what is in the dead-letter queue. Each look counts as a receive.
+    #[command(after_help = AFTER_HELP)]
+    List(DlqList),
+    /// Prints one message with everything that is known of it.
+    #[command(after_help = AFTER_HELP)]
+    Show(DlqShow),
+    /// Sends messages back to the queue of chunks, their receive counts starting over; says what it did.
+    #[command(after_help = AFTER_HELP)]
+    Redrive(DlqRedrive),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DlqUrl {
+    /// The dead-letter queue.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGHAND_DLQ_URL",
+        hide_env_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub(crate) dlq_url: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DlqList {
+    /// How many messages at most.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+
+    #[command(flatten)]
+    pub(crate) dlq: DlqUrl,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DlqShow {
+    /// The message.
+    #[arg(value_name = "MESSAGE_ID")]
+    pub(crate) message: String,
+
+    #[command(flatten)]
+    pub(crate) dlq: DlqUrl,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DlqRedrive {
+    /// The messages of this job.
+    #[arg(long, value_name = "JOB_ID", required_unless_present = "all")]
+    pub(crate) job: Option<JobId>,
+
+    /// All messages.
+    #[arg(long, conflicts_with = "job")]
+    pub(crate) all: bool,
+
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// The queue of chunks.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGHAND_QUEUE_URL",
+        hide_env_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub(crate) queue_url: String,
+
+    #[command(flatten)]
+    pub(crate) dlq: DlqUrl,
 }
 
 #[derive(Debug, Args)]

@@ -119,6 +119,11 @@ impl Api {
         self.call(self.http.get(self.at(&["transcript", "search"])).query(query)).await
     }
 
+    /// Where the service is.
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
     fn at(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(path);

@@ -13,7 +13,7 @@ use crate::output;
 #[repr(u8)]
 pub(crate) enum Exit {
     Ok = 0,
-    JobFailed = 1,
+    Failed = 1,
     Refused = 2,
     NoSuchJob = 3,
     Unavailable = 4,

@@ -1,9 +1,10 @@
-//! `longhand`: transcribe files, read and search transcripts.
+//! `longhand`: transcribe files, read and search transcripts; look after the service.
 
 mod args;
 mod client;
 mod error;
 mod get;
+mod operator;
 mod output;
 mod progress;
 mod search;
@@ -92,5 +93,7 @@ async fn run(context: Context, command: Command) -> Result<(), Failure> {
         Command::Transcribe(args) => transcribe::run(&context, args).await,
         Command::Get(args) => get::run(&context, args).await,
         Command::Search(args) => search::run(&context, args).await,
+        Command::Doctor => Box::pin(operator::doctor::run(&context)).await,
+        Command::Dlq(command) => operator::dlq::run(&context, command).await,
     }
 }

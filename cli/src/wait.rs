@@ -124,7 +124,7 @@ fn failed(result: &TranscriptResult, names: Option<&[String]>) -> Failure {
         .collect();
     let (count, all) = (faults.len(), result.chunks.len());
     let message = format!("job {} failed: {count} of {all} chunks could not be transcribed", result.job_id);
-    Failure::new(Exit::JobFailed, "JOB_FAILED", message).of_job(result.job_id).with_faults(faults)
+    Failure::new(Exit::Failed, "JOB_FAILED", message).of_job(result.job_id).with_faults(faults)
 }
 
 fn gave_up(context: &Context, job: JobId, waited: Duration, trouble: Option<Failure>) -> Failure {

@@ -265,6 +265,8 @@ pub struct Chunk {
     pub attempt: u32,
     /// How many of those claims were given back through no fault of the chunk.
     pub released: u32,
+    /// When it was last claimed.
+    pub last_claim: Option<Timestamp>,
     /// Where it stands.
     pub state: ChunkState,
 }
@@ -272,7 +274,7 @@ pub struct Chunk {
 impl Chunk {
     /// A chunk that nobody has touched.
     pub fn new(index: ChunkIndex, path: AudioPath) -> Self {
-        Self { index, path, attempt: 0, released: 0, state: ChunkState::Pending }
+        Self { index, path, attempt: 0, released: 0, last_claim: None, state: ChunkState::Pending }
     }
 
     /// The state's name.
@@ -293,7 +295,7 @@ impl Chunk {
 
 /// What the client asks of the model. Travels with every message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct TranscribeOptions {
     /// The language spoken, as ISO 639-1 or a BCP 47 tag; the model guesses without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::clock::Timestamp;
 use crate::id::{ChunkRef, JobId};
 use crate::job::{Chunk, ChunkError, ChunkState, ErrorCode, Job, JobHead, JobState, NewJob, Verdict};
-use crate::queue::{ChunkMessage, ChunkQueue, Depth};
+use crate::queue::{ChunkMessage, ChunkQueue, Depth, MAX_DELAY};
 use crate::store::{DueJob, Finish, JobStore, Settle, StoreError, Strike};
 use crate::transcript::TranscriptResult;
 
@@ -33,7 +33,7 @@ pub const FIRST_CHECK: Duration = Duration::from_secs(30);
 /// The longest time between two looks of the sweeper at one job.
 pub const LONGEST_CHECK: Duration = Duration::from_mins(10);
 
-/// How long a chunk may have no message that we can see before one is sent whatever the queue's depth.
+/// How old a job is when a message is first sent for an unclaimed chunk whatever the queue's depth.
 pub const LONGEST_SILENCE: Duration = Duration::from_mins(5);
 
 /// Makes a job and sends its messages. `Ok` means that the job is durable: it will end, even if no
@@ -177,7 +177,7 @@ pub async fn bury(
         // Every worker that had it crashed: with the chunk in hand, or before it could claim it.
         ChunkState::InProgress { .. } | ChunkState::Pending => {}
     }
-    let reason = "the chunk was handed to a worker three times and never finished";
+    let reason = "the chunk was handed out as often as may be and never finished: its workers died";
     let verdict = Verdict::Failed(ChunkError::new(ErrorCode::DeadLettered, reason));
     Ok(match settle(store, chunk, standing.attempt, &verdict, now).await? {
         Settled::Done { mine: true, .. } => Burial::Failed,
@@ -259,7 +259,11 @@ pub async fn repair(
         .filter(|chunk| match chunk.state {
             // Waiting is no fault while the queue has messages that may be this chunk's. But a
             // queue that is never empty must not hide a message that was never sent.
-            ChunkState::Pending => (depth.visible == 0 && depth.delayed == 0) || age >= LONGEST_SILENCE,
+            ChunkState::Pending => match chunk.last_claim {
+                None => (depth.visible == 0 && depth.delayed == 0) || has_doubled(age),
+                // Given back: its message waits out a delay, which is not for ever.
+                Some(last) => now.since(last) >= MAX_DELAY + LONGEST_SILENCE,
+            },
             ChunkState::InProgress { claimed, .. } => now.since(claimed) >= silence,
             ChunkState::Settled { .. } => false,
         })
@@ -271,6 +275,14 @@ pub async fn repair(
         report(due.job, repair);
     }
     Ok(repair)
+}
+
+/// Whether `age` has come past five minutes, or twice that, or twice that again .., within the longest
+/// time between two checks. So what waits in a long queue gets ever fewer copies: one each time.
+fn has_doubled(age: Duration) -> bool {
+    let turn =
+        |age: Duration| age.as_secs().checked_div(LONGEST_SILENCE.as_secs()).and_then(u64::checked_ilog2);
+    turn(age) != turn(age.saturating_sub(LONGEST_CHECK))
 }
 
 fn report(job: JobId, repair: Repair) {

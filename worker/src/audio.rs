@@ -15,6 +15,7 @@ use longhand_shared::job::{ChunkError, ErrorCode};
 use longhand_shared::path::{AudioSources, InvalidPath};
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
+use tracing::warn;
 
 /// The largest audio, in bytes: 5 MB, counted generously.
 pub const MAX_AUDIO_BYTES: u64 = 5 * 1024 * 1024;
@@ -106,18 +107,23 @@ impl AudioStore {
     async fn open_object(&self, bucket: &str, key: &str) -> Result<Opened, AudioError> {
         let object = self.s3.get_object().bucket(bucket).key(key).send().await.map_err(|error| {
             let name = format!("s3://{bucket}/{key}");
-            // Without the right to list the bucket, S3 answers a missing key with AccessDenied.
-            match (error.code(), error.raw_response().map(|response| response.status().as_u16())) {
-                (Some("NoSuchKey" | "NoSuchBucket"), _) | (_, Some(404)) => {
+            let status = error.raw_response().map(|response| response.status().as_u16());
+            match (error.code(), status) {
+                (Some("NoSuchKey" | "NoSuchBucket"), _) | (None, Some(404)) => {
                     AudioError::bad(ErrorCode::AudioNotFound, format!("there is no {name}"))
-                }
-                (Some("AccessDenied"), _) | (_, Some(403)) => {
-                    AudioError::bad(ErrorCode::AudioForbidden, format!("{name} may not be read"))
                 }
                 (Some("InvalidObjectState"), _) => {
                     AudioError::bad(ErrorCode::AudioForbidden, format!("{name} is archived"))
                 }
-                _ => AudioError::Unavailable(describe(&error)),
+                // Without the right to list the bucket, S3 says this of a missing key too.
+                (Some("AccessDenied" | "AllAccessDisabled"), _) => {
+                    AudioError::bad(ErrorCode::AudioForbidden, format!("{name} may not be read"))
+                }
+                // Our own credentials, clock or region, and S3's bad days: not the chunk's fault.
+                _ => {
+                    warn!(error = describe(&error), "S3 does not give the audio");
+                    AudioError::Unavailable(format!("{name} cannot be read just now"))
+                }
             }
         })?;
         let bytes = object

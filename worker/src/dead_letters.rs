@@ -19,6 +19,10 @@ use crate::runner::{Handler, Outcome, retry_backoff};
 /// How long a message that is not ours is left alone before it is looked at again.
 const PARKED: Duration = Duration::from_mins(15);
 
+/// How long a chunk that is not to blame waits before it is handed out again. While old and new
+/// workers run side by side, this keeps a message that the old reject from going back and forth.
+const BACK_IN: Duration = Duration::from_secs(10);
+
 /// Settles dead letters.
 #[derive(Debug)]
 pub struct DeadLetters {
@@ -68,18 +72,16 @@ impl Handler for DeadLetters {
                 info!(%job_id, %chunk_index, "a dead letter that says nothing any more");
                 Outcome::Done
             }
-            Ok(Burial::Blameless) => {
-                match self.queue.send(&[delivery.requeued(Duration::ZERO)]).await.pop() {
-                    Some(Ok(())) => {
-                        warn!(%job_id, %chunk_index, "a dead letter whose chunk is not to blame went back");
-                        Outcome::Done
-                    }
-                    answer => {
-                        warn!(%job_id, %chunk_index, ?answer, "a dead letter could not go back yet");
-                        again
-                    }
+            Ok(Burial::Blameless) => match self.queue.send(&[delivery.requeued(BACK_IN)]).await.pop() {
+                Some(Ok(())) => {
+                    warn!(%job_id, %chunk_index, "a dead letter whose chunk is not to blame went back");
+                    Outcome::Done
                 }
-            }
+                answer => {
+                    warn!(%job_id, %chunk_index, ?answer, "a dead letter could not go back yet");
+                    again
+                }
+            },
             Err(error) => {
                 warn!(%job_id, %chunk_index, %error, "dead letter not applied yet");
                 again

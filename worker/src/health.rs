@@ -18,7 +18,7 @@ use crate::runner::Pulse;
 #[serde(rename_all = "camelCase")]
 struct Health {
     status: &'static str,
-    /// How long ago the queue last answered a receive, in seconds.
+    /// How long ago the queue was last asked for messages, in seconds.
     last_poll_age_seconds: f64,
     /// Chunks in hand.
     in_hand: usize,

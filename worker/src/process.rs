@@ -11,7 +11,7 @@ use longhand_shared::store::{Claim, JobStore, StoreError};
 use longhand_shared::{ChunkRef, Timestamp};
 use metrics::{counter, histogram};
 use tokio::time::Instant;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::asr::{Asr, TranscribeError};
 use crate::audio::AudioStore;
@@ -83,7 +83,7 @@ impl Processor {
             why = lease.stopped() => return self.give_back(chunk, attempt, why, delivery).await,
             heard = transcribing => heard,
         };
-        let verdict = match heard {
+        let mut verdict = match heard {
             Ok(transcription) => Verdict::Completed(transcription),
             Err(TranscribeError::Permanent(error)) => Verdict::Failed(error),
             Err(TranscribeError::Transient { message, .. })
@@ -107,7 +107,15 @@ impl Processor {
         };
         histogram!("longhand_chunk_seconds", "outcome" => outcome).record(took);
         let asr_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        match self.settle(chunk, attempt, &verdict).await {
+        let mut settled = self.settle(chunk, attempt, &verdict).await;
+        if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&settled, &verdict) {
+            // The same answer would be refused again.
+            error!(error, "the table does not take this transcription");
+            let error = ChunkError::new(ErrorCode::Internal, "the transcription could not be kept");
+            verdict = Verdict::Failed(error);
+            settled = self.settle(chunk, attempt, &verdict).await;
+        }
+        match settled {
             Ok(settled) => {
                 report(&verdict, settled, attempt, asr_ms);
                 match settled {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use longhand_shared::queue::{ChunkQueue, Delivery, Outgoing, QueueError};
+use longhand_shared::queue::{ChunkQueue, Delivery, MAX_DELAY, Outgoing, QueueError};
 use metrics::counter;
 use rand::RngExt;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -97,7 +97,7 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// How long ago the queue last answered a receive.
+    /// How long ago the queue was last asked for messages.
     pub fn last_poll_age(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.last_poll.load(Ordering::Relaxed)))
     }
@@ -204,13 +204,13 @@ impl Runner {
                 free = self.slots.take() => free,
             };
             // Never dropped half-way: its messages would be in hand with nobody knowing.
+            self.pulse.beat();
             let received = self.queue.receive(free.len(), self.limits.poll, self.limits.visibility).await;
             match received {
                 Ok(deliveries) => {
                     failures = 0;
                     let outcome = if deliveries.is_empty() { "empty" } else { "messages" };
                     counter!("longhand_receives_total", "outcome" => outcome).increment(1);
-                    self.pulse.beat();
                     self.start(deliveries, free, &tasks, &deleter, &stop);
                 }
                 Err(error) => {
@@ -274,7 +274,7 @@ impl Runner {
             Outcome::Requeue { .. } | Outcome::Retry { .. } | Outcome::Reject { .. } if !ours => {
                 warn!("the message is no longer ours; whoever has it now goes on");
             }
-            Outcome::Retry { delay } => self.make_visible(&delivery, delay).await,
+            Outcome::Retry { delay } => self.make_visible(&delivery, delay.min(MAX_DELAY)).await,
             Outcome::Requeue { delay } => {
                 self.move_to(self.queue.as_ref(), delivery.requeued(delay), &delivery, delay, &deleter).await;
             }
@@ -304,7 +304,7 @@ impl Runner {
             answer => {
                 let error = answer.and_then(Result::err);
                 warn!(?error, "the message could not be sent on; it stays where it is");
-                self.make_visible(delivery, otherwise).await;
+                self.make_visible(delivery, otherwise.min(MAX_DELAY)).await;
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use longhand_shared::path::AudioSources;
 use longhand_shared::settings::{Faults, List, LogSettings, Reader};
 
-use crate::asr::AsrSettings;
+use crate::asr::{AsrSettings, LONGEST_PAUSE};
 use crate::runner::Limits;
 
 /// All that a worker is told.
@@ -82,14 +82,22 @@ impl Settings {
             r.fault("ASR_TIMEOUT_SECONDS", "must be more than 0 and at most 3600");
         }
         #[expect(clippy::cast_precision_loss, reason = "both were held to small ranges above")]
-        let tries = (max_retries + 1) as f64 * timeout;
+        let tries = (max_retries + 1) as f64 * timeout + max_retries as f64 * LONGEST_PAUSE.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "held to a small range above")]
         if tries > longest as f64 {
             r.fault(
                 "LONGHAND_MAX_CHUNK_SECONDS",
                 format_args!(
-                    "must be at least {tries}: ASR_TIMEOUT_SECONDS for each of the ASR_MAX_RETRIES + 1 calls"
+                    "must be at least {tries}: ASR_TIMEOUT_SECONDS for each of the ASR_MAX_RETRIES + 1 calls, \
+                     and {} s between them",
+                    LONGEST_PAUSE.as_secs()
                 ),
+            );
+        }
+        if longest.saturating_add(visibility.saturating_mul(2)) > 43_200 {
+            r.fault(
+                "LONGHAND_MAX_CHUNK_SECONDS",
+                "with twice LONGHAND_VISIBILITY_SECONDS is over SQS's 12 h for one receive",
             );
         }
         if buckets.is_empty() && root.is_none() {
@@ -198,7 +206,7 @@ mod tests {
             "LONGHAND_CONCURRENCY is 0: must be 1 to 10000",
             "LONGHAND_DRAIN_SECONDS is 300",
             "ASR_BASE_URL is \"model:80\"",
-            "LONGHAND_MAX_CHUNK_SECONDS must be at least 400",
+            "LONGHAND_MAX_CHUNK_SECONDS must be at least 460",
             "LONGHAND_AUDIO_BUCKETS and LONGHAND_AUDIO_ROOT are both not set",
         ] {
             assert!(faults.contains(fault), "{fault} in {faults}");

@@ -34,6 +34,18 @@ pub enum InvalidMessage {
     Version(u64),
 }
 
+/// SQS refuses two characters that JSON and paths may hold: U+FFFE and U+FFFF ([`SendMessage`]).
+/// They can only stand inside strings, where JSON has another way to write them.
+///
+/// [`SendMessage`]: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+fn for_sqs(json: String) -> String {
+    if json.contains(['\u{fffe}', '\u{ffff}']) {
+        json.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff")
+    } else {
+        json
+    }
+}
+
 impl ChunkMessage {
     /// Which chunk it is about.
     pub fn chunk(&self) -> ChunkRef {
@@ -73,7 +85,9 @@ impl ChunkMessage {
             options: job.options.clone(),
         };
         Outgoing {
-            body: serde_json::to_string(&message).expect("only strings and numbers, and string keys"),
+            body: for_sqs(
+                serde_json::to_string(&message).expect("only strings and numbers, and string keys"),
+            ),
             group: Some(job.head.user.to_string()),
             envelope: Envelope { traceparent: traceparent.map(str::to_owned), ..Envelope::default() },
             delay: std::time::Duration::ZERO,
@@ -103,5 +117,13 @@ mod tests {
         assert_eq!(ChunkMessage::parse(&newer), Ok(message));
         let bad_index = body.replace(":7,", ":24,");
         assert!(ChunkMessage::parse(&bad_index).is_err());
+    }
+
+    #[test]
+    fn characters_that_sqs_refuses_travel_as_escapes() {
+        let json = for_sqs("{\"a\":\"x\u{fffe}y\u{ffff}\"}".to_owned());
+        assert_eq!(json, r#"{"a":"x\ufffey\uffff"}"#);
+        let back: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(back["a"], "x\u{fffe}y\u{ffff}");
     }
 }

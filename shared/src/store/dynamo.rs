@@ -74,7 +74,7 @@ impl DynamoStore {
     fn refused(error: SdkError<UpdateItemError, HttpResponse>) -> Result<Option<Item>, StoreError> {
         match error.into_service_error() {
             UpdateItemError::ConditionalCheckFailedException(failed) => Ok(failed.item),
-            other => Err(StoreError::Unavailable(DisplayErrorContext(&other).to_string())),
+            other => Err(failure(&other)),
         }
     }
 
@@ -144,8 +144,20 @@ impl DynamoStore {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
-fn unavailable<E: Error + Send + Sync + 'static>(error: SdkError<E, HttpResponse>) -> StoreError {
-    StoreError::Unavailable(DisplayErrorContext(&error).to_string())
+fn unavailable<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(
+    error: SdkError<E, HttpResponse>,
+) -> StoreError {
+    failure(&error)
+}
+
+/// What was refused for what it is will be refused again; all else may go better later.
+fn failure<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(error: &E) -> StoreError {
+    let text = DisplayErrorContext(error).to_string();
+    if error.code() == Some("ValidationException") {
+        StoreError::Corrupt(text)
+    } else {
+        StoreError::Unavailable(text)
+    }
 }
 
 /// Waits before the `turn`-th repetition (from 1): 20 ms doubled each turn, half of it at random.
@@ -207,7 +219,7 @@ impl JobStore for DynamoStore {
             )
             .condition_expression(
                 "attribute_exists(jobId) AND (chunkStatus = :pending \
-                 OR (chunkStatus = :inProgress AND (claimedBy = :by OR claimedTime <= :silent)))",
+                 OR (chunkStatus = :inProgress AND ((claimedBy = :by AND claimId <> :claimId) OR claimedTime <= :silent)))",
             )
             .expression_attribute_values(":pending", text("PENDING"))
             .expression_attribute_values(":inProgress", text("IN_PROGRESS"))

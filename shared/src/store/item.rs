@@ -235,7 +235,14 @@ impl TryFrom<ChunkItem> for Chunk {
                 item.error.clone().ok_or_else(|| corrupt("failed without an error"))?,
             ))?,
         };
-        Ok(Self { index, attempt: item.attempt, released: item.released, state, path: item.path })
+        Ok(Self {
+            index,
+            attempt: item.attempt,
+            released: item.released,
+            last_claim: item.claimed_time,
+            state,
+            path: item.path,
+        })
     }
 }
 

@@ -89,6 +89,7 @@ impl JobStore for MemoryStore {
             ChunkState::InProgress { .. } | ChunkState::Pending => {}
         }
         chunk.attempt += 1;
+        chunk.last_claim = Some(now);
         chunk.state = ChunkState::InProgress { claimed: now, by: by.to_owned() };
         Ok(Claim::Claimed { attempt: chunk.attempt })
     }

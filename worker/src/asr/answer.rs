@@ -48,12 +48,13 @@ pub fn classify(status: StatusCode, pause: Option<Duration>, body: &[u8], verbos
         400 if verbose && (said.contains("verbose_json") || said.contains("response_format")) => {
             Meaning::NoVerboseJson
         }
-        code @ (408 | 409 | 425 | 429 | 500..) => Meaning::Again {
+        // 401 and 403 are about our key, not about the chunk: it waits until somebody mends that.
+        code @ (401 | 403 | 408 | 409 | 425 | 429 | 500..) => Meaning::Again {
             error: ChunkError::new(ErrorCode::AsrUnavailable, message),
-            down: matches!(code, 429 | 503),
+            down: matches!(code, 401 | 403 | 429 | 502..=504),
             sign: match code {
                 429 => Called::Throttled,
-                502..=504 => Called::Down,
+                401 | 403 | 502..=504 => Called::Down,
                 _ => Called::Failed,
             },
             pause,
@@ -87,14 +88,11 @@ fn duration(seconds: f64) -> Option<Duration> {
 fn transcription(body: &[u8]) -> Result<Transcription, ChunkError> {
     let protocol = |what: String| ChunkError::new(ErrorCode::AsrProtocol, what);
     let answer: Value = serde_json::from_slice(body).map_err(|error| {
-        protocol(format!(
-            "the model's answer is not JSON ({error}): {}",
-            quote(&String::from_utf8_lossy(body))
-        ))
+        // Not quoted: it may be what somebody said.
+        protocol(format!("the model's answer of {} bytes is not JSON: {error}", body.len()))
     })?;
     let Some(text) = answer.get("text").and_then(Value::as_str) else {
-        let quoted = quote(&answer.to_string());
-        return Err(protocol(format!("the model's answer has no string \"text\": {quoted}")));
+        return Err(protocol(format!("the model's answer of {} bytes has no string \"text\"", body.len())));
     };
     let duration = answer.get("duration").and_then(seconds);
     let segments = answer.get("segments").and_then(Value::as_array);
@@ -103,10 +101,11 @@ fn transcription(body: &[u8]) -> Result<Transcription, ChunkError> {
         .map_err(|error| ChunkError::new(ErrorCode::TranscriptTooLarge, error.to_string()))
 }
 
-/// A number, or a number in a string: servers differ.
+/// A number, or a number in a string: servers differ. To the millisecond, and less than two weeks:
+/// `DynamoDB` refuses numbers beyond its range.
 fn seconds(value: &Value) -> Option<f64> {
     let seconds = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
-    (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
+    (0.0..=1e6).contains(&seconds).then(|| (seconds * 1000.0).round() / 1000.0)
 }
 
 /// A segment that lacks a part is passed over: the text is whole without it.
@@ -210,9 +209,11 @@ mod tests {
             (425, false),
             (429, true),
             (500, false),
-            (502, false),
+            (401, true),
+            (403, true),
+            (502, true),
             (503, true),
-            (504, false),
+            (504, true),
             (599, false),
         ] {
             assert!(
@@ -220,7 +221,7 @@ mod tests {
                 "{status}"
             );
         }
-        for status in [301, 400, 401, 403, 404, 413, 415, 422] {
+        for status in [301, 400, 404, 413, 415, 422] {
             assert_eq!(permanent(status, "x").0, ErrorCode::AsrRejected, "{status}");
         }
     }

@@ -299,6 +299,11 @@ impl State {
 }
 
 impl Leave<'_> {
+    /// The call begins only now: what came before was not the model's time.
+    pub fn begin(&mut self) {
+        self.began = Instant::now();
+    }
+
     /// How the call ended.
     pub fn ended(self, called: Called) {
         self.guard.told(called, self.began.elapsed());

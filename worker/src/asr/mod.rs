@@ -28,7 +28,10 @@ const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// The longest `Retry-After` that is waited out with the chunk in hand. A longer one sends the
 /// message back to the queue for that long.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+
+/// How long the audio may take to open. Its bytes come during the call, and within its time.
+const AUDIO_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A key that never shows in a log.
 #[derive(Clone)]
@@ -193,17 +196,27 @@ impl Asr {
         traceparent: Option<&str>,
     ) -> Result<Transcription, Failure> {
         loop {
-            let leave = self.guard.enter().await.map_err(Failure::Circuit)?;
+            // Waiting for a place is no fault of the chunk's; it can do so in the queue.
+            let entered = tokio::time::timeout(self.settings.timeout, self.guard.enter()).await;
+            let mut leave =
+                entered.unwrap_or(Err(Open { pause: Duration::ZERO })).map_err(Failure::Circuit)?;
+            let opened = tokio::time::timeout(AUDIO_TIMEOUT, audio.open(path)).await;
+            let opened = opened
+                .unwrap_or_else(|_| Err(AudioError::Unavailable(format!("{path} did not open in time"))));
+            let opened = opened.map_err(|error| match error {
+                AudioError::Bad(error) => Failure::Permanent(error),
+                AudioError::Unavailable(message) => Failure::Audio(message),
+            })?;
+            leave.begin();
             let verbose = !self.plain_json.load(Ordering::Relaxed);
             let timeout = self.settings.timeout;
-            let once = self.call_once(audio, path, options, traceparent, verbose);
+            let once = self.call_once(opened, options, traceparent, verbose);
             let Ok(answer) = tokio::time::timeout(timeout, once).await else {
                 let message = format!("the model did not answer within {} s", timeout.as_secs_f64());
                 let error = ChunkError::new(ErrorCode::AsrTimeout, message);
                 leave.ended(Called::Down);
                 return Err(Failure::Again { error, down: false, pause: None });
             };
-            // Audio that cannot be had says nothing about the model.
             let meaning = answer?;
             leave.ended(match meaning {
                 Meaning::Again { sign, .. } => sign,
@@ -224,16 +237,11 @@ impl Asr {
 
     async fn call_once(
         &self,
-        audio: &AudioStore,
-        path: &AudioPath,
+        audio: Audio,
         options: &TranscribeOptions,
         traceparent: Option<&str>,
         verbose: bool,
     ) -> Result<Meaning, Failure> {
-        let audio = audio.open(path).await.map_err(|error| match error {
-            AudioError::Bad(error) => Failure::Permanent(error),
-            AudioError::Unavailable(message) => Failure::Audio(message),
-        })?;
         let form = self.form(audio, options, verbose)?;
         let mut request = self.http.post(&self.url).multipart(form);
         if let Some(Secret(key)) = &self.settings.api_key {

@@ -45,7 +45,7 @@ async fn two_errors_and_then_a_text_are_three_calls_with_growing_gaps() {
 
 #[tokio::test(start_paused = true)]
 async fn a_model_that_always_fails_is_asked_four_times() {
-    for code in [408, 409, 425, 500, 502, 504] {
+    for code in [408, 409, 425, 500, 599] {
         let ears = Ears::new(Behaviour::answering(Answer::status(code))).await;
         let error = permanent(ears.hear("a.wav").await);
         assert_eq!(error.code, ErrorCode::AsrUnavailable, "{code}");
@@ -58,7 +58,7 @@ async fn a_model_that_always_fails_is_asked_four_times() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_not_asked_again() {
-    for code in [400, 401, 403, 404, 413, 415, 422] {
+    for code in [400, 404, 413, 415, 422] {
         let ears = Ears::new(Behaviour::answering(Answer::status(code))).await;
         let error = permanent(ears.hear("a.wav").await);
         assert_eq!(error.code, ErrorCode::AsrRejected);

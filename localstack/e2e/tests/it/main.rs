@@ -4,5 +4,6 @@
 mod calls;
 mod crashes;
 mod main_job;
+mod operator;
 mod queue_contract;
 mod store_contract;

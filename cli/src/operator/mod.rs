@@ -1,0 +1,9 @@
+//! What an operator asks: is everything set up as it must be, and what is in the dead-letter queue?
+//!
+//! `aws.rs` is the only file here that names the SDK. `judge.rs` has no calls in it: it tells what is
+//! wrong with a table, a queue or a clock that is described to it.
+
+mod aws;
+pub(crate) mod dlq;
+pub(crate) mod doctor;
+mod judge;
