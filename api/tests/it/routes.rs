@@ -93,5 +93,5 @@ async fn request_ids_are_kept_or_made() {
 async fn probes() {
     let api = Api::new();
     assert_eq!(api.get("/healthz").await.json(200), json!({"status": "ok"}));
-    assert_eq!(api.get("/readyz").await.json(200), json!({"status": "ready"}));
+    assert_eq!(api.get("/readyz").await.json(200), json!({"status": "ready", "missing": []}));
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 /// The worker's variables, for a service; its health check's address.
-fn worker_variables(service: &Service) -> (Vec<(&'static str, String)>, String) {
+pub(crate) fn worker_variables(service: &Service) -> (Vec<(&'static str, String)>, String) {
     let health = format!("127.0.0.1:{}", free_port());
     let resources = &service.aws.resources;
     let variables = vec![

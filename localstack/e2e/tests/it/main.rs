@@ -3,6 +3,7 @@
 
 mod calls;
 mod crashes;
+mod eyes;
 mod main_job;
 mod operator;
 mod queue_contract;
