@@ -10,6 +10,7 @@ pub mod id;
 pub mod job;
 pub mod lifecycle;
 pub mod metrics;
+mod options;
 pub mod path;
 pub mod queue;
 pub mod settings;

@@ -34,9 +34,10 @@ pub struct Process {
 
 impl Process {
     /// Starts a binary with these variables beside the emulator's. Its log goes to this test's
-    /// output.
+    /// output: errors alone, or what `LONGHAND_TEST_LOG` says, in `RUST_LOG`'s form.
     pub fn start(name: &str, variables: &[(&str, String)]) -> Self {
         let child = Command::new(binary(name))
+            .env("RUST_LOG", std::env::var("LONGHAND_TEST_LOG").as_deref().unwrap_or("error"))
             .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -26,7 +26,6 @@ pub(crate) fn worker_variables(service: &Service) -> (Vec<(&'static str, String)
         ("LONGHAND_DRAIN_SECONDS", "6".to_owned()),
         ("LONGHAND_SWEEP_SECONDS", "1".to_owned()),
         ("ASR_BASE_URL", service.asr.base_url()),
-        ("RUST_LOG", "info".to_owned()),
     ];
     (variables, health)
 }
