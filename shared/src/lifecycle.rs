@@ -292,3 +292,23 @@ fn report(job: JobId, repair: Repair) {
     }
     warn!(job_id = %job, sent, struck, finished, "repaired a job that something had left half-done");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_in_a_long_queue_gets_ever_fewer_copies() {
+        let mut age = FIRST_CHECK;
+        let mut copies = Vec::new();
+        while age < Duration::from_hours(24) {
+            if has_doubled(age) {
+                copies.push(age.as_secs() / 60);
+            }
+            age += age.clamp(FIRST_CHECK, LONGEST_CHECK);
+        }
+        // Turns of 5, 10, 20, 40 .. minutes, at the first check after each: and now and then twice.
+        assert!((8..=12).contains(&copies.len()), "{copies:?}");
+        assert!(copies[0] >= 5 && copies.is_sorted(), "{copies:?}");
+    }
+}
