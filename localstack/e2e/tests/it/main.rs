@@ -3,6 +3,7 @@
 
 mod calls;
 mod crashes;
+mod deploys;
 mod eyes;
 mod main_job;
 mod operator;
