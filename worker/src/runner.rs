@@ -203,8 +203,8 @@ impl Runner {
                 () = stop.cancelled() => return,
                 free = self.slots.take() => free,
             };
-            // Never dropped half-way: its messages would be in hand with nobody knowing.
             self.pulse.beat();
+            // Never dropped half-way: its messages would be in hand with nobody knowing.
             let received = self.queue.receive(free.len(), self.limits.poll, self.limits.visibility).await;
             match received {
                 Ok(deliveries) => {
