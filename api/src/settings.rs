@@ -2,14 +2,10 @@
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use longhand_shared::AudioPath;
 use longhand_shared::path::AudioSources;
-use longhand_shared::settings::{Faults, List, LogSettings, Reader};
+use longhand_shared::settings::{Faults, LogSettings, QueueUrl, Reader, audio_sources};
 
 /// What the API needs to know. Read once, at start.
 #[derive(Clone, Debug)]
@@ -53,10 +49,9 @@ impl Settings {
         );
         let table = reader.required("LONGHAND_TABLE", "DynamoDB table of jobs");
         let queue_url = reader.required("LONGHAND_QUEUE_URL", "URL of the SQS queue of chunks");
-        let sources = sources(reader);
-        let days = within(reader, "LONGHAND_RETENTION_DAYS", 30, 1..=3650, "days that a job is kept");
-        let drain = within(
-            reader,
+        let sources = audio_sources(reader);
+        let days = reader.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, "days that a job is kept");
+        let drain = reader.within(
             "LONGHAND_DRAIN_SECONDS",
             25,
             1..=3600,
@@ -73,54 +68,6 @@ impl Settings {
             drain: Duration::from_secs(drain),
             log,
         })
-    }
-}
-
-fn sources(reader: &mut Reader<'_>) -> AudioSources {
-    const BUCKETS: &str = "LONGHAND_AUDIO_BUCKETS";
-    const ROOT: &str = "LONGHAND_AUDIO_ROOT";
-    let List(buckets) =
-        reader.optional(BUCKETS, "S3 buckets that paths may name, commas between").unwrap_or_default();
-    let root: Option<PathBuf> = reader.optional(ROOT, "folder that local paths are under");
-    for bucket in &buckets {
-        if format!("s3://{bucket}/key").parse::<AudioPath>().is_err() {
-            reader.fault(BUCKETS, format_args!("names {bucket:?}, which cannot be a bucket"));
-        }
-    }
-    if let Some(root) = &root
-        && !root.is_dir()
-    {
-        reader.fault(ROOT, format_args!("is {}, which is not a folder", root.display()));
-    }
-    if buckets.is_empty() && root.is_none() {
-        reader.fault(BUCKETS, format_args!("and {ROOT} are both not set: there is no audio to read"));
-    }
-    AudioSources { buckets, root }
-}
-
-fn within(
-    reader: &mut Reader<'_>,
-    name: &'static str,
-    default: u64,
-    range: RangeInclusive<u64>,
-    about: &'static str,
-) -> u64 {
-    let value = reader.or(name, default, about);
-    if !range.contains(&value) {
-        reader.fault(name, format_args!("is {value}: must be {} to {}", range.start(), range.end()));
-    }
-    value
-}
-
-/// A text that begins like a URL: the rest is SQS's to judge.
-struct QueueUrl(String);
-
-impl FromStr for QueueUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let is_url = text.starts_with("https://") || text.starts_with("http://");
-        if is_url { Ok(Self(text.to_owned())) } else { Err("must be a URL") }
     }
 }
 

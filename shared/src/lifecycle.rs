@@ -280,8 +280,7 @@ pub async fn repair(
 /// Whether `age` has come past five minutes, or twice that, or twice that again .., within the longest
 /// time between two checks. So what waits in a long queue gets ever fewer copies: one each time.
 fn has_doubled(age: Duration) -> bool {
-    let turn =
-        |age: Duration| age.as_secs().checked_div(LONGEST_SILENCE.as_secs()).and_then(u64::checked_ilog2);
+    let turn = |age: Duration| (age.as_secs() / LONGEST_SILENCE.as_secs()).checked_ilog2();
     turn(age) != turn(age.saturating_sub(LONGEST_CHECK))
 }
 

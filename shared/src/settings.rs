@@ -5,9 +5,12 @@
 
 use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use crate::path::{AudioPath, AudioSources};
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
 
 /// Where values come from: the environment in production, a map in tests.
@@ -83,9 +86,22 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A list, empty when it is not set.
-    pub fn or_list(&mut self, name: &'static str, about: &'static str) -> List {
-        self.optional(name, about).unwrap_or_default()
+    /// A number with a default, that must be in a range.
+    pub fn within<T>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        range: RangeInclusive<T>,
+        about: &'static str,
+    ) -> T
+    where
+        T: FromStr<Err: Display> + Display + PartialOrd,
+    {
+        let value = self.or(name, default, about);
+        if !range.contains(&value) {
+            self.fault(name, format_args!("is {value}: must be {} to {}", range.start(), range.end()));
+        }
+        value
     }
 
     /// Records that a setting is wrong.
@@ -142,6 +158,41 @@ impl FromStr for List {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         Ok(Self(entries.map(str::to_owned).collect()))
+    }
+}
+
+/// Where audio may be read from: told to the api, which refuses the rest, and to the worker, which reads.
+pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
+    const BUCKETS: &str = "LONGHAND_AUDIO_BUCKETS";
+    const ROOT: &str = "LONGHAND_AUDIO_ROOT";
+    let List(buckets) =
+        reader.optional(BUCKETS, "S3 buckets that paths may name, commas between").unwrap_or_default();
+    let root: Option<PathBuf> = reader.optional(ROOT, "folder that local paths are under");
+    for bucket in &buckets {
+        if format!("s3://{bucket}/key").parse::<AudioPath>().is_err() {
+            reader.fault(BUCKETS, format_args!("names {bucket:?}, which cannot be a bucket"));
+        }
+    }
+    if let Some(root) = &root
+        && !root.is_dir()
+    {
+        reader.fault(ROOT, format_args!("is {}, which is not a folder", root.display()));
+    }
+    if buckets.is_empty() && root.is_none() {
+        reader.fault(BUCKETS, format_args!("and {ROOT} are both not set: there is no audio to read"));
+    }
+    AudioSources { buckets, root }
+}
+
+/// A text that begins like a URL: the rest is SQS's to judge.
+pub struct QueueUrl(pub String);
+
+impl FromStr for QueueUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_url = text.starts_with("https://") || text.starts_with("http://");
+        if is_url { Ok(Self(text.to_owned())) } else { Err("must be a URL") }
     }
 }
 

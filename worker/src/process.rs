@@ -101,12 +101,6 @@ impl Processor {
         };
 
         let took = began.elapsed();
-        let outcome = match &verdict {
-            Verdict::Completed(_) => "completed",
-            Verdict::Failed(error) => error.code.as_str(),
-        };
-        histogram!("longhand_chunk_seconds", "outcome" => outcome).record(took);
-        let asr_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let mut settled = self.settle(chunk, attempt, &verdict).await;
         if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&settled, &verdict) {
             // The same answer would be refused again.
@@ -117,7 +111,7 @@ impl Processor {
         }
         match settled {
             Ok(settled) => {
-                report(&verdict, settled, attempt, asr_ms);
+                report(&verdict, settled, attempt, took);
                 match settled {
                     Settled::Done { .. } | Settled::Gone => Outcome::Done,
                     // The chunk is not settled, and this may be the only message that it has.
@@ -191,11 +185,14 @@ fn blameless(delivery: &Delivery, error: &StoreError) -> Outcome {
     }
 }
 
-fn report(verdict: &Verdict, settled: Settled, attempt: u32, asr_ms: u64) {
+fn report(verdict: &Verdict, settled: Settled, attempt: u32, took: Duration) {
     let (code, reason): (Option<ErrorCode>, &str) = match verdict {
         Verdict::Completed(_) => (None, ""),
         Verdict::Failed(error) => (Some(error.code), &error.message),
     };
+    let outcome = code.map_or("completed", ErrorCode::as_str);
+    histogram!("longhand_chunk_seconds", "outcome" => outcome).record(took);
+    let asr_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     match (settled, code) {
         (Settled::Done { mine: true, .. }, None) => info!(attempt, asr_ms, "chunk completed"),
         (Settled::Done { mine: true, .. }, Some(code)) => {

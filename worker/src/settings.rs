@@ -1,11 +1,10 @@
 //! The worker's settings.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use longhand_shared::path::AudioSources;
-use longhand_shared::settings::{Faults, List, LogSettings, Reader};
+use longhand_shared::settings::{Faults, LogSettings, QueueUrl, Reader, audio_sources};
 
 use crate::asr::{AsrSettings, LONGEST_PAUSE};
 use crate::runner::Limits;
@@ -43,35 +42,41 @@ impl Settings {
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>, help: &mut String) -> Result<Self, Faults> {
         let mut r = Reader::new(lookup);
         let table = r.required("LONGHAND_TABLE", "the DynamoDB table");
-        let queue_url = r.required("LONGHAND_QUEUE_URL", "the SQS queue of chunks");
-        let dlq_url = r.required("LONGHAND_DLQ_URL", "its dead-letter queue");
-        let List(buckets) = r.or_list("LONGHAND_AUDIO_BUCKETS", "buckets that s3:// audio is read from");
-        let root: Option<PathBuf> = r.optional("LONGHAND_AUDIO_ROOT", "the folder that local audio is under");
-        let slots: usize = r.or("LONGHAND_CONCURRENCY", 32, "chunks in hand at once, 1 to 10000");
-        let drain: u64 = r.or("LONGHAND_DRAIN_SECONDS", 25, "from SIGTERM to the end, at most");
-        let poll: u64 = r.or("LONGHAND_POLL_SECONDS", 5, "how long a receive waits for a message, 1 to 20");
-        let visibility: u64 =
-            r.or("LONGHAND_VISIBILITY_SECONDS", 30, "how long a message is ours without a renewal");
-        let longest: u64 = r.or("LONGHAND_MAX_CHUNK_SECONDS", 300, "the longest that one chunk is worked on");
-        let sweep: u64 = r.or("LONGHAND_SWEEP_SECONDS", 15, "from one sweep of open jobs to the next");
-        let retention: u64 = r.or("LONGHAND_RETENTION_DAYS", 30, "how long jobs are kept, as for the api");
+        let queue_url: Option<QueueUrl> = r.required("LONGHAND_QUEUE_URL", "the SQS queue of chunks");
+        let dlq_url: Option<QueueUrl> = r.required("LONGHAND_DLQ_URL", "its dead-letter queue");
+        let sources = audio_sources(&mut r);
+        let slots: usize =
+            r.within("LONGHAND_CONCURRENCY", 32, 1..=10_000, "chunks in hand at once, 1 to 10000");
+        let drain: u64 =
+            r.within("LONGHAND_DRAIN_SECONDS", 25, 1..=MAX_DRAIN_SECONDS, "from SIGTERM to the end, at most");
+        let poll: u64 =
+            r.within("LONGHAND_POLL_SECONDS", 5, 1..=20, "how long a receive waits for a message, 1 to 20");
+        let visibility: u64 = r.within(
+            "LONGHAND_VISIBILITY_SECONDS",
+            30,
+            3..=43_200,
+            "how long a message is ours without a renewal",
+        );
+        let longest: u64 = r.within(
+            "LONGHAND_MAX_CHUNK_SECONDS",
+            300,
+            1..=43_200,
+            "the longest that one chunk is worked on",
+        );
+        let sweep: u64 =
+            r.within("LONGHAND_SWEEP_SECONDS", 15, 1..=3600, "from one sweep of open jobs to the next");
+        let retention: u64 =
+            r.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, "how long jobs are kept, as for the api");
         let health_listen =
             r.or("LONGHAND_HEALTH_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8081)), "the health check");
         let base_url: Option<String> = r.required("ASR_BASE_URL", "the model's server, without /v1");
         let api_key = r.optional("ASR_API_KEY", "its key, sent as a bearer token");
         let model = r.or("ASR_MODEL", "whisper-1".to_owned(), "the model's name");
         let timeout: f64 = r.or("ASR_TIMEOUT_SECONDS", 30.0, "one call, from first byte to last");
-        let max_retries: usize = r.or("ASR_MAX_RETRIES", 3, "calls for one chunk after the first");
+        let max_retries: usize =
+            r.within("ASR_MAX_RETRIES", 3, 0..=20, "calls for one chunk after the first");
         let log = LogSettings::read(&mut r);
 
-        range(&mut r, "LONGHAND_CONCURRENCY", slots, 1, 10_000);
-        range(&mut r, "ASR_MAX_RETRIES", max_retries, 0, 20);
-        range(&mut r, "LONGHAND_POLL_SECONDS", poll, 1, 20);
-        range(&mut r, "LONGHAND_VISIBILITY_SECONDS", visibility, 3, 43_200);
-        range(&mut r, "LONGHAND_SWEEP_SECONDS", sweep, 1, 3600);
-        range(&mut r, "LONGHAND_RETENTION_DAYS", retention, 1, 3650);
-        range(&mut r, "LONGHAND_DRAIN_SECONDS", drain, 1, MAX_DRAIN_SECONDS);
-        range(&mut r, "LONGHAND_MAX_CHUNK_SECONDS", longest, 1, 43_200);
         if drain < poll + 2 {
             r.fault(
                 "LONGHAND_DRAIN_SECONDS",
@@ -100,15 +105,6 @@ impl Settings {
                 "with twice LONGHAND_VISIBILITY_SECONDS is over SQS's 12 h for one receive",
             );
         }
-        if buckets.is_empty() && root.is_none() {
-            r.fault(
-                "LONGHAND_AUDIO_BUCKETS",
-                "and LONGHAND_AUDIO_ROOT are both not set: there is no audio to read",
-            );
-        }
-        if let Some(root) = root.as_ref().filter(|root| !root.is_dir()) {
-            r.fault("LONGHAND_AUDIO_ROOT", format_args!("is {}: no such folder", root.display()));
-        }
         if let Some(url) = base_url.as_ref().filter(|url| !is_http(url)) {
             r.fault("ASR_BASE_URL", format_args!("is {url:?}: expected http://host:port or https://host"));
         }
@@ -118,9 +114,9 @@ impl Settings {
                 health_listen,
                 table: table?,
                 retention: Duration::from_secs(retention.saturating_mul(86_400)),
-                queue_url: queue_url?,
-                dlq_url: dlq_url?,
-                sources: AudioSources { buckets, root },
+                queue_url: queue_url?.0,
+                dlq_url: dlq_url?.0,
+                sources,
                 limits: Limits {
                     slots,
                     poll: Duration::from_secs(poll),
@@ -150,18 +146,6 @@ fn is_http(url: &str) -> bool {
     reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-fn range<T: PartialOrd + std::fmt::Display + Copy>(
-    r: &mut Reader<'_>,
-    name: &str,
-    value: T,
-    least: T,
-    most: T,
-) {
-    if value < least || value > most {
-        r.fault(name, format_args!("is {value}: must be {least} to {most}"));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +155,7 @@ mod tests {
             ("LONGHAND_TABLE", "jobs"),
             ("LONGHAND_QUEUE_URL", "http://q"),
             ("LONGHAND_DLQ_URL", "http://d"),
-            ("LONGHAND_AUDIO_BUCKETS", "a, b"),
+            ("LONGHAND_AUDIO_BUCKETS", "audio, more-audio"),
             ("ASR_BASE_URL", "http://127.0.0.1:8790"),
         ];
         let lookup = |name: &str| {
@@ -184,7 +168,7 @@ mod tests {
     #[test]
     fn the_least_that_is_needed() {
         let settings = read(&[]).expect("good");
-        assert_eq!(settings.sources.buckets, ["a", "b"]);
+        assert_eq!(settings.sources.buckets, ["audio", "more-audio"]);
         assert_eq!(settings.limits.slots, 32);
         assert_eq!(settings.asr.max_concurrency, 32);
     }

@@ -25,10 +25,9 @@ use super::item::{
 };
 use super::{
     Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, SearchPosition, Settle, StoreError, Strike,
-    expected,
 };
 use crate::clock::Timestamp;
-use crate::id::{ChunkRef, JobId};
+use crate::id::{ChunkIndex, ChunkRef, JobId};
 use crate::job::{Chunk, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
 use crate::transcript::TranscriptResult;
 
@@ -417,7 +416,7 @@ impl JobStore for DynamoStore {
         let keys = heads.iter().flat_map(|head| match head.state {
             JobState::Ended { .. } => vec![key(head.id, TRANSCRIPT)],
             JobState::Open => {
-                expected(head.chunk_count).map(|index| key(head.id, chunk_key(index))).collect()
+                ChunkIndex::first(head.chunk_count).map(|index| key(head.id, chunk_key(index))).collect()
             }
         });
         let mut transcripts: HashMap<JobId, TranscriptItem> = HashMap::new();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, ChunkRef, JobId, UserId};
+use crate::id::{ChunkRef, JobId, UserId};
 use crate::job::{Chunk, Job, JobHead, JobStatus, NewJob, Verdict};
 use crate::transcript::TranscriptResult;
 
@@ -214,9 +214,4 @@ fn result(head: &JobHead, detail: Detail) -> TranscriptResult {
         Detail::Ended(result) => *result,
         Detail::Chunks(chunks) => TranscriptResult::new(head, &chunks),
     }
-}
-
-/// Which of a chunk's neighbours a listing or a stitch expects: indexes `0..count`.
-fn expected(count: usize) -> impl Iterator<Item = ChunkIndex> {
-    ChunkIndex::first(count)
 }
