@@ -89,6 +89,43 @@ pub(crate) enum Command {
     /// Looks into the dead-letter queue, and sends what is there back to work.
     #[command(subcommand)]
     Dlq(Dlq),
+    /// Looks after one job.
+    #[command(subcommand)]
+    Job(JobCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Has the failed chunks of a job tried anew, only those; the job is in progress again.
+    #[command(after_help = AFTER_HELP)]
+    Retry(JobRetry),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobRetry {
+    /// The job.
+    #[arg(value_name = "JOB_ID")]
+    pub(crate) job: JobId,
+
+    /// The table of jobs.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "LONGHAND_TABLE",
+        hide_env_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub(crate) table: String,
+
+    /// The queue of chunks.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGHAND_QUEUE_URL",
+        hide_env_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub(crate) queue_url: String,
 }
 
 #[derive(Debug, Subcommand)]

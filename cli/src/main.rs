@@ -95,5 +95,6 @@ async fn run(context: Context, command: Command) -> Result<(), Failure> {
         Command::Search(args) => search::run(&context, args).await,
         Command::Doctor => Box::pin(operator::doctor::run(&context)).await,
         Command::Dlq(command) => operator::dlq::run(&context, command).await,
+        Command::Job(command) => operator::job::run(&context, command).await,
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attempt::{AttemptRecord, mark_lost};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId, MAX_CHUNKS, UserId};
 use crate::path::AudioPath;
@@ -114,7 +115,7 @@ pub enum ErrorCode {
     AsrProtocol,
     /// The transcription does not fit in the table.
     TranscriptTooLarge,
-    /// The chunk was handed out three times and never finished.
+    /// The chunk was handed out again and again and never finished.
     DeadLettered,
     /// A fault of Longhand's own.
     Internal,
@@ -240,6 +241,8 @@ pub enum ChunkState {
         claimed: Timestamp,
         /// The origin of the message that it was claimed for ([`crate::queue::Delivery::origin`]).
         by: String,
+        /// That message's own id.
+        message: String,
     },
     /// It is over, and stays so.
     Settled {
@@ -259,8 +262,11 @@ pub struct Chunk {
     pub path: AudioPath,
     /// How often it was claimed. Only ever grows: it tells one claim from the next.
     pub attempt: u32,
-    /// How many of those claims were given back through no fault of the chunk.
+    /// How many of those claims do not count: given back through no fault of the chunk, or made before
+    /// it was tried anew.
     pub released: u32,
+    /// The last claims, the newest last, as they were told.
+    pub history: Vec<AttemptRecord>,
     /// When it was last claimed.
     pub last_claim: Option<Timestamp>,
     /// Where it stands.
@@ -270,7 +276,15 @@ pub struct Chunk {
 impl Chunk {
     /// A chunk that nobody has touched.
     pub fn new(index: ChunkIndex, path: AudioPath) -> Self {
-        Self { index, path, attempt: 0, released: 0, last_claim: None, state: ChunkState::Pending }
+        Self {
+            index,
+            path,
+            attempt: 0,
+            released: 0,
+            history: vec![],
+            last_claim: None,
+            state: ChunkState::Pending,
+        }
     }
 
     /// The state's name.
@@ -286,6 +300,18 @@ impl Chunk {
     /// Whether it is over.
     pub fn is_settled(&self) -> bool {
         matches!(self.state, ChunkState::Settled { .. })
+    }
+
+    /// How many of its claims count: those that ended in a verdict, took too long, or were lost.
+    pub fn attempts(&self) -> u32 {
+        self.attempt.saturating_sub(self.released)
+    }
+
+    /// The last claims, with what is known of each by now.
+    pub fn told(&self) -> Vec<AttemptRecord> {
+        let mut history = self.history.clone();
+        mark_lost(&mut history, matches!(self.state, ChunkState::InProgress { .. }));
+        history
     }
 }
 
@@ -343,6 +369,7 @@ impl NewJob {
                 submitted: self.submitted,
                 metadata: self.metadata.clone(),
                 chunk_count: unsettled.len(),
+                retried: None,
                 state: JobState::Open,
             },
             options: self.options.clone(),
@@ -378,11 +405,18 @@ pub struct JobHead {
     pub metadata: Metadata,
     /// How many chunks it has: 1 to 24.
     pub chunk_count: usize,
+    /// When its failed chunks were last given another try.
+    pub retried: Option<Timestamp>,
     /// Whether it is over.
     pub state: JobState,
 }
 
 impl JobHead {
+    /// Since when it is waited for.
+    pub fn since(&self) -> Timestamp {
+        self.retried.unwrap_or(self.submitted)
+    }
+
     /// The state's name.
     pub fn status(&self) -> JobStatus {
         match self.state {

@@ -4,6 +4,7 @@
 //! else here serves it. [`job`] has the states, [`store`] and [`queue`] the two traits with their
 //! real and in-memory implementations, [`stitch`] turns chunks into a transcript.
 
+pub mod attempt;
 pub mod aws;
 pub mod clock;
 pub mod id;
@@ -20,6 +21,7 @@ pub mod store;
 pub mod telemetry;
 pub mod transcript;
 
+pub use attempt::{Attempt, Claimant};
 pub use clock::Timestamp;
 pub use id::{ChunkIndex, ChunkRef, JobId, UserId};
 pub use path::AudioPath;

@@ -17,10 +17,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::attempt::{Attempt, AttemptOutcome};
 use crate::clock::Timestamp;
-use crate::id::{ChunkRef, JobId};
-use crate::job::{Chunk, ChunkError, ChunkState, ErrorCode, Job, JobHead, JobState, NewJob, Verdict};
-use crate::queue::{ChunkMessage, ChunkQueue, Depth, MAX_DELAY};
+use crate::id::{ChunkIndex, ChunkRef, JobId};
+use crate::job::{
+    Chunk, ChunkError, ChunkState, ChunkStatus, ErrorCode, Job, JobHead, JobState, NewJob, Verdict,
+};
+use crate::queue::{ChunkMessage, ChunkQueue, Delivery, Depth, MAX_DELAY, QueueError};
 use crate::store::{DueJob, Finish, JobStore, Settle, StoreError, Strike};
 use crate::transcript::TranscriptResult;
 
@@ -35,6 +38,14 @@ pub const LONGEST_CHECK: Duration = Duration::from_mins(10);
 
 /// How old a job is when a message is first sent for an unclaimed chunk whatever the queue's depth.
 pub const LONGEST_SILENCE: Duration = Duration::from_mins(5);
+
+/// How often a chunk goes back to the queue because something is down or its workers were lost: about a
+/// day, at five minutes each. No outage is waited out for ever, since a job must end.
+pub const MOST_REQUEUES: u32 = 300;
+
+/// How often a chunk's worker may be lost before the chunk is taken for what kills it. Three receives
+/// make a dead letter, so it goes back twice.
+pub const MOST_LOST: u32 = 9;
 
 /// Makes a job and sends its messages. `Ok` means that the job is durable: it will end, even if no
 /// message could be sent or this process dies before it sends them, since the sweeper finds it.
@@ -52,21 +63,30 @@ pub async fn submit(
     Ok(())
 }
 
-/// Sends a message for each of `chunks`; how many could be sent. What could not is the sweeper's.
-async fn send(queue: &dyn ChunkQueue, job: &Job, chunks: &[Chunk], traceparent: Option<&str>) -> usize {
+/// Sends a message for each of `chunks`. What could not be sent is the sweeper's.
+async fn send(queue: &dyn ChunkQueue, job: &Job, chunks: &[Chunk], traceparent: Option<&str>) -> Sent {
     let messages: Vec<_> =
         chunks.iter().map(|chunk| ChunkMessage::outgoing(job, chunk, traceparent)).collect();
     let answers = queue.send(&messages).await;
-    let mut sent = 0;
+    let mut sent = Sent::default();
     for (chunk, answer) in chunks.iter().zip(answers) {
-        match answer {
-            Ok(()) => sent += 1,
-            Err(error) => {
-                warn!(job_id = %job.head.id, chunk_index = %chunk.index, %error, "message not sent; the sweeper will send it");
-            }
+        let Err(error) = answer else {
+            sent.count += 1;
+            continue;
+        };
+        warn!(job_id = %job.head.id, chunk_index = %chunk.index, %error, "message not sent; the sweeper will send it");
+        if let QueueError::Refused(why) = error {
+            sent.refused.push((chunk.index, chunk.attempt, why));
         }
     }
     sent
+}
+
+#[derive(Default)]
+struct Sent {
+    count: usize,
+    /// Chunks whose message the queue does not take, with their newest claim and the reason.
+    refused: Vec<(ChunkIndex, u32, String)>,
 }
 
 /// What came of settling a chunk.
@@ -89,7 +109,7 @@ pub enum Settled {
 pub async fn settle(
     store: &dyn JobStore,
     chunk: ChunkRef,
-    attempt: u32,
+    attempt: &Attempt,
     verdict: &Verdict,
     now: Timestamp,
 ) -> Result<Settled, StoreError> {
@@ -123,19 +143,19 @@ async fn finish(
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let Some(result) = TranscriptResult::ended(head, chunks, now) else {
-        // Struck off without being settled: nobody does that. The sweeper will say so again.
-        let error = format!("job {} has an empty unsettled set, but a chunk that is not settled", head.id);
-        return if chunks.is_empty() { Ok(false) } else { Err(StoreError::Corrupt(error)) };
+        // Erased, or struck off by one who knew the chunk before it was given another try: its verdict
+        // comes yet, and with it the end.
+        return Ok(false);
     };
-    let finished = store.finish(&result).await? == Finish::Finished;
+    let finished = store.finish(head, &result).await? == Finish::Finished;
     if finished {
         ::metrics::histogram!("longhand_job_turnaround_seconds", "status" => result.job_status.as_str())
-            .record(now.since(head.submitted));
+            .record(now.since(head.since()));
         info!(
             job_id = %head.id,
             job_status = %result.job_status,
             chunks = head.chunk_count,
-            turnaround_ms = now.millis_since(head.submitted),
+            turnaround_ms = now.millis_since(head.since()),
             "job ended"
         );
     }
@@ -147,20 +167,21 @@ async fn finish(
 pub enum Burial {
     /// Its chunk failed with [`ErrorCode::DeadLettered`], and all that follows was done.
     Failed,
-    /// Its chunk was settled before, or is in the charge of another message, or is gone: the dead
-    /// letter says nothing any more.
+    /// Its chunk was settled before, or is in the charge of another message, or is gone: the dead letter
+    /// says nothing any more.
     Stale,
-    /// Its chunk was given back by one who had it, or claimed at this moment, so it is not to blame: it
-    /// wants a new message.
+    /// Its chunk is not to blame, as far as can be told: it wants a new message.
     Blameless,
 }
 
-/// Applies a dead letter: a message, known by its origin, that was handed out as often as may be and
-/// never finished.
+/// Applies a dead letter: a message that was handed out as often as may be and never finished.
+///
+/// Hosts die and deploys go wrong, so a chunk that was merely lost goes back, but not for ever: what
+/// kills worker after worker must not go on. One that has taken longer than any work may has had its say.
 pub async fn bury(
     store: &dyn JobStore,
     chunk: ChunkRef,
-    origin: &str,
+    letter: &Delivery,
     now: Timestamp,
 ) -> Result<Burial, StoreError> {
     let chunks = store.chunks(chunk.job).await?;
@@ -172,19 +193,72 @@ pub async fn bury(
             conclude(store, chunk, now).await?;
             return Ok(Burial::Stale);
         }
-        ChunkState::InProgress { by, .. } if by != origin => return Ok(Burial::Stale),
-        ChunkState::Pending if standing.attempt > 0 => return Ok(Burial::Blameless),
-        // Every worker that had it crashed: with the chunk in hand, or before it could claim it.
+        ChunkState::InProgress { by, .. } if by != letter.origin() => return Ok(Burial::Stale),
         ChunkState::InProgress { .. } | ChunkState::Pending => {}
     }
-    let reason = "the chunk was handed out as often as may be and never finished: its workers died";
+    // A copy of this message has the chunk, or had it and could not say so when it was put back.
+    let copy =
+        matches!(&standing.state, ChunkState::InProgress { message, .. } if *message != letter.message_id);
+    let since_verdict = standing.history.iter().rev().take_while(|a| a.outcome != AttemptOutcome::Failed);
+    let overdue = since_verdict.filter(|attempt| attempt.outcome == AttemptOutcome::Overdue).count();
+    let attempts = standing.attempts();
+    let had_its_say = overdue > 0 || attempts >= MOST_LOST;
+    if (copy || !had_its_say) && letter.envelope.requeues < MOST_REQUEUES {
+        return Ok(Burial::Blameless);
+    }
+    let reason = if overdue > 0 {
+        format!("it was never done in time, {overdue} times of {attempts}")
+    } else {
+        format!("it was handed out again and again and never finished; its workers died {attempts} times")
+    };
     let verdict = Verdict::Failed(ChunkError::new(ErrorCode::DeadLettered, reason));
-    Ok(match settle(store, chunk, standing.attempt, &verdict, now).await? {
+    Ok(match settle(store, chunk, &Attempt::number(standing.attempt), &verdict, now).await? {
         Settled::Done { mine: true, .. } => Burial::Failed,
         // Claimed since, perhaps for a copy of this very message, and perhaps given back again.
         Settled::Superseded => Burial::Blameless,
         Settled::Done { mine: false, .. } | Settled::Gone => Burial::Stale,
     })
+}
+
+/// What came of giving a job another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// This many failed chunks are tried anew; the job is open again.
+    Retried(usize),
+    /// The job is in progress, perhaps since another has just given it another try.
+    InProgress,
+    /// The job ended without a failure.
+    NothingFailed,
+    /// The job is gone.
+    Gone,
+}
+
+/// Has the failed chunks of an ended job tried anew, only those. `Ok(Retried)` means that it is durable.
+pub async fn retry(
+    store: &dyn JobStore,
+    queue: &dyn ChunkQueue,
+    id: JobId,
+    now: Timestamp,
+) -> Result<Retry, StoreError> {
+    let Some(job) = store.job(id).await? else {
+        return Ok(Retry::Gone);
+    };
+    match job.head.state {
+        JobState::Open => return Ok(Retry::InProgress),
+        JobState::Ended { completely: true, .. } => return Ok(Retry::NothingFailed),
+        JobState::Ended { completely: false, .. } => {}
+    }
+    let mut chunks = store.chunks(id).await?;
+    chunks.retain(|chunk| chunk.status() == ChunkStatus::Failed);
+    let failed: Vec<ChunkIndex> = chunks.iter().map(|chunk| chunk.index).collect();
+    if !store.reopen(&job.head, &failed, now, now.plus(FIRST_CHECK)).await? {
+        return Ok(Retry::InProgress);
+    }
+    if timeout(SEND_PATIENCE, send(queue, &job, &chunks, None)).await.is_err() {
+        warn!(job_id = %id, "the queue did not answer in time; the sweeper will send what is missing");
+    }
+    info!(job_id = %id, chunks = failed.len(), "another try for the failed chunks");
+    Ok(Retry::Retried(failed.len()))
 }
 
 /// What the sweeper did for one job.
@@ -194,6 +268,8 @@ pub struct Repair {
     pub sent: usize,
     /// Chunks struck off that a crash had left in the set.
     pub struck: usize,
+    /// Chunks failed whose message the queue does not take.
+    pub failed: usize,
     /// Whether the job was ended.
     pub finished: bool,
 }
@@ -233,7 +309,7 @@ pub async fn repair(
         // The index lags behind the table; the job's item leaves it by itself.
         return Ok(Repair::default());
     }
-    let age = now.since(job.head.submitted);
+    let age = now.since(job.head.since());
     let next_check = now.plus(age.clamp(FIRST_CHECK, LONGEST_CHECK));
     if !store.postpone(due, next_check).await? {
         return Ok(Repair::default());
@@ -269,7 +345,17 @@ pub async fn repair(
         })
         .collect();
     if !unheard.is_empty() {
-        repair.sent = send(queue, &job, &unheard, None).await;
+        let sent = send(queue, &job, &unheard, None).await;
+        repair.sent = sent.count;
+        // What the queue has refused for minutes it will always refuse, and a job must end.
+        for (index, attempt, why) in sent.refused.into_iter().filter(|_| age >= LONGEST_SILENCE) {
+            let error =
+                ChunkError::new(ErrorCode::Internal, format!("the queue does not take its message: {why}"));
+            let (at, attempt) = (ChunkRef { job: due.job, index }, Attempt::number(attempt));
+            let settled = settle(store, at, &attempt, &Verdict::Failed(error), now).await?;
+            repair.failed += 1;
+            repair.finished |= matches!(settled, Settled::Done { finished: true, .. });
+        }
     }
     if !repair.is_empty() {
         report(due.job, repair);
@@ -285,11 +371,12 @@ fn has_doubled(age: Duration) -> bool {
 }
 
 fn report(job: JobId, repair: Repair) {
-    let Repair { sent, struck, finished } = repair;
-    for (kind, count) in [("sent", sent), ("struck", struck), ("finished", usize::from(finished))] {
+    let Repair { sent, struck, failed, finished } = repair;
+    let kinds = [("sent", sent), ("struck", struck), ("failed", failed), ("finished", usize::from(finished))];
+    for (kind, count) in kinds {
         ::metrics::counter!("longhand_sweep_repairs_total", "kind" => kind).increment(count as u64);
     }
-    warn!(job_id = %job, sent, struck, finished, "repaired a job that something had left half-done");
+    warn!(job_id = %job, sent, struck, failed, finished, "repaired a job that something had left half-done");
 }
 
 #[cfg(test)]

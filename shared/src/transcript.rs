@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::attempt::AttemptRecord;
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId, UserId};
 use crate::job::{
@@ -48,6 +49,9 @@ pub struct ChunkResult {
     /// How often a worker has tried it. Tries given back through no fault of the chunk (the model
     /// was down, a worker was stopped) do not count.
     pub attempts: u32,
+    /// The last ten tries, those that do not count too, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<AttemptRecord>,
     /// When it was completed or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_time: Option<Timestamp>,
@@ -96,7 +100,8 @@ impl ChunkResult {
             index: chunk.index,
             audio_chunk_path: chunk.path.clone(),
             chunk_status: chunk.status(),
-            attempts: chunk.attempt.saturating_sub(chunk.released),
+            attempts: chunk.attempts(),
+            history: chunk.told(),
             completed_time: None,
             duration_seconds: None,
             error: None,

@@ -1,6 +1,6 @@
-//! Dead letters: a chunk that was handed out three times and never finished fails, so that its job
-//! ends. One that is not to blame goes back. What is no chunk's message stays in the queue for a
-//! person to look at.
+//! Dead letters: messages that were handed out three times and never finished. A chunk whose workers
+//! were merely lost goes back to the queue, twice; then, or when it was never done in time, it fails,
+//! so that its job ends. What is no chunk's message stays in the queue for a person to look at.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +54,7 @@ impl Handler for DeadLetters {
         let buried = if delivery.envelope.reason.is_some() {
             Ok(Burial::Blameless)
         } else {
-            lifecycle::bury(self.store.as_ref(), chunk, delivery.origin(), Timestamp::now()).await
+            lifecycle::bury(self.store.as_ref(), chunk, delivery, Timestamp::now()).await
         };
         let outcome = match &buried {
             Ok(Burial::Failed) => "failed",

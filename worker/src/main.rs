@@ -44,6 +44,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         settings.asr,
         limits,
         settings.sweep,
+        settings.name,
     )?;
 
     let listener = tokio::net::TcpListener::bind(settings.health_listen).await.map_err(|error| {

@@ -1,11 +1,13 @@
 //! One chunk, from message to settled: parse, claim, transcribe, settle. Read it top to bottom.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use longhand_shared::attempt::{Attempt, AttemptOutcome, Claimant};
 use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
-use longhand_shared::lifecycle::{self, Settled};
+use longhand_shared::lifecycle::{self, MOST_REQUEUES, Settled};
 use longhand_shared::queue::{ChunkMessage, Delivery};
 use longhand_shared::store::{Claim, JobStore, StoreError};
 use longhand_shared::{ChunkRef, Timestamp};
@@ -22,10 +24,6 @@ use crate::runner::{Handler, Outcome, retry_backoff};
 /// away for a hiccup. After that the message goes back and the model is asked once more.
 const SETTLE_TRIES: u32 = 5;
 
-/// How often a chunk goes back because something is down: about a day, at five minutes each. No
-/// outage is waited out for ever, since a job must end.
-const MOST_REQUEUES: u32 = 300;
-
 /// Transcribes chunks.
 #[derive(Debug)]
 pub struct Processor {
@@ -37,6 +35,8 @@ pub struct Processor {
     pub asr: Asr,
     /// How long a claim keeps other messages off. Longer than any chunk is worked on.
     pub silence: Duration,
+    /// This worker's name, for the history of the chunks it tries.
+    pub name: String,
 }
 
 #[async_trait]
@@ -56,8 +56,10 @@ impl Processor {
     async fn chunk(&self, message: &ChunkMessage, delivery: &Delivery, lease: &Lease) -> Outcome {
         let chunk = message.chunk();
         let now = Timestamp::now();
-        let attempt = match self.store.claim(chunk, delivery.origin(), now, self.silence).await {
-            Ok(Claim::Claimed { attempt }) => attempt,
+        let by =
+            Claimant { origin: delivery.origin(), message: &delivery.message_id, worker: self.name.as_str() };
+        let attempt = match self.store.claim(chunk, by, now, self.silence).await {
+            Ok(Claim::Claimed(attempt)) => attempt,
             Ok(Claim::Settled) => return self.conclude(chunk, delivery).await,
             Ok(Claim::Gone) => {
                 info!("the job is gone");
@@ -66,23 +68,28 @@ impl Processor {
             Ok(Claim::Busy) => {
                 // That one settles the chunk, or comes again itself, or becomes a dead letter.
                 info!("another message is in charge of the chunk");
-                return Outcome::Done;
+                return Outcome::Superfluous;
             }
             Err(error) => return blameless(delivery, &error),
         };
 
         let began = Instant::now();
+        let calls = AtomicU32::new(0);
         let transcribing = self.asr.transcribe(
             &self.audio,
             message.path(),
             message.options(),
             delivery.envelope.traceparent.as_deref(),
+            &calls,
         );
         let heard = tokio::select! {
             biased;
-            why = lease.stopped() => return self.give_back(chunk, attempt, why, delivery).await,
+            why = lease.stopped() => {
+                return self.give_back(chunk, &attempt, why, calls.load(Ordering::Relaxed), delivery).await;
+            }
             heard = transcribing => heard,
         };
+        let calls = calls.load(Ordering::Relaxed);
         let mut verdict = match heard {
             Ok(transcription) => Verdict::Completed(transcription),
             Err(TranscribeError::Permanent(error)) => Verdict::Failed(error),
@@ -92,26 +99,26 @@ impl Processor {
                 let message = format!("given up after {MOST_REQUEUES} turns: {message}");
                 Verdict::Failed(ChunkError::new(ErrorCode::AsrUnavailable, message))
             }
-            Err(TranscribeError::Transient { message, pause }) => {
-                warn!(attempt, message, "put back: what the chunk needs is down");
-                self.release(chunk, attempt).await;
+            Err(TranscribeError::Transient { why, message, pause }) => {
+                warn!(attempt = attempt.number, ?why, message, "put back: what the chunk needs is down");
+                self.release(chunk, &attempt.ended(why, Timestamp::now(), calls)).await;
                 let backoff = retry_backoff(delivery.envelope.requeues + 1);
                 return Outcome::Requeue { delay: pause.map_or(backoff, |pause| pause.max(backoff)) };
             }
         };
 
         let took = began.elapsed();
-        let mut settled = self.settle(chunk, attempt, &verdict).await;
+        let mut settled = self.settle(chunk, &attempt, &verdict, calls).await;
         if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&settled, &verdict) {
             // The same answer would be refused again.
             error!(error, "the table does not take this transcription");
             let error = ChunkError::new(ErrorCode::Internal, "the transcription could not be kept");
             verdict = Verdict::Failed(error);
-            settled = self.settle(chunk, attempt, &verdict).await;
+            settled = self.settle(chunk, &attempt, &verdict, calls).await;
         }
         match settled {
             Ok(settled) => {
-                report(&verdict, settled, attempt, took);
+                report(&verdict, settled, attempt.number, calls, took);
                 match settled {
                     Settled::Done { .. } | Settled::Gone => Outcome::Done,
                     // The chunk is not settled, and this may be the only message that it has.
@@ -133,11 +140,18 @@ impl Processor {
         }
     }
 
-    async fn settle(&self, chunk: ChunkRef, attempt: u32, verdict: &Verdict) -> Result<Settled, StoreError> {
+    async fn settle(
+        &self,
+        chunk: ChunkRef,
+        attempt: &Attempt,
+        verdict: &Verdict,
+        calls: u32,
+    ) -> Result<Settled, StoreError> {
+        let attempt = attempt.settled(verdict, Timestamp::now(), calls);
         let mut turn = 1;
         loop {
             let now = Timestamp::now();
-            let answer = lifecycle::settle(self.store.as_ref(), chunk, attempt, verdict, now).await;
+            let answer = lifecycle::settle(self.store.as_ref(), chunk, &attempt, verdict, now).await;
             match answer {
                 Err(StoreError::Unavailable(error)) if turn < SETTLE_TRIES => {
                     warn!(turn, error, "not settled yet");
@@ -150,23 +164,30 @@ impl Processor {
     }
 
     /// Stops without a verdict. The claim is given back, so that the next one need not wait for it.
-    async fn give_back(&self, chunk: ChunkRef, attempt: u32, why: Stop, delivery: &Delivery) -> Outcome {
-        warn!(attempt, ?why, "stopped before it was done");
+    async fn give_back(
+        &self,
+        chunk: ChunkRef,
+        attempt: &Attempt,
+        why: Stop,
+        calls: u32,
+        delivery: &Delivery,
+    ) -> Outcome {
+        warn!(attempt = attempt.number, calls, ?why, "stopped before it was done");
+        let outcome = match why {
+            Stop::Draining => AttemptOutcome::Drained,
+            Stop::LeaseLost => AttemptOutcome::LeaseLost,
+            Stop::Overdue => AttemptOutcome::Overdue,
+        };
+        self.release(chunk, &attempt.ended(outcome, Timestamp::now(), calls)).await;
         match why {
-            Stop::Draining => {
-                self.release(chunk, attempt).await;
-                Outcome::Requeue { delay: Duration::ZERO }
-            }
-            Stop::LeaseLost => {
-                self.release(chunk, attempt).await;
-                Outcome::Retry { delay: Duration::ZERO }
-            }
+            Stop::Draining => Outcome::Requeue { delay: Duration::ZERO },
+            Stop::LeaseLost => Outcome::Retry { delay: Duration::ZERO },
             // The chunk itself may be to blame: this attempt counts, and the third one is the last.
             Stop::Overdue => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
         }
     }
 
-    async fn release(&self, chunk: ChunkRef, attempt: u32) {
+    async fn release(&self, chunk: ChunkRef, attempt: &Attempt) {
         if let Err(error) = self.store.release(chunk, attempt).await {
             warn!(%error, "claim not given back; it runs out by itself");
         }
@@ -185,7 +206,7 @@ fn blameless(delivery: &Delivery, error: &StoreError) -> Outcome {
     }
 }
 
-fn report(verdict: &Verdict, settled: Settled, attempt: u32, took: Duration) {
+fn report(verdict: &Verdict, settled: Settled, attempt: u32, calls: u32, took: Duration) {
     let (code, reason): (Option<ErrorCode>, &str) = match verdict {
         Verdict::Completed(_) => (None, ""),
         Verdict::Failed(error) => (Some(error.code), &error.message),
@@ -194,13 +215,13 @@ fn report(verdict: &Verdict, settled: Settled, attempt: u32, took: Duration) {
     histogram!("longhand_chunk_seconds", "outcome" => outcome).record(took);
     let asr_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     match (settled, code) {
-        (Settled::Done { mine: true, .. }, None) => info!(attempt, asr_ms, "chunk completed"),
+        (Settled::Done { mine: true, .. }, None) => info!(attempt, calls, asr_ms, "chunk completed"),
         (Settled::Done { mine: true, .. }, Some(code)) => {
-            warn!(attempt, asr_ms, ?code, reason, "chunk failed");
+            warn!(attempt, calls, asr_ms, ?code, reason, "chunk failed");
         }
         (Settled::Done { mine: false, .. } | Settled::Superseded | Settled::Gone, _) => {
             counter!("longhand_settle_conflicts_total").increment(1);
-            info!(attempt, asr_ms, ?settled, "another settled the chunk first");
+            info!(attempt, calls, asr_ms, ?settled, "another settled the chunk first");
         }
     }
 }

@@ -26,6 +26,9 @@ use crate::slots::{Slot, Slots};
 pub enum Outcome {
     /// Everything it asked for is done: it is deleted.
     Done,
+    /// Another message stands for it: it is deleted if it is still ours, and left alone if not, since it
+    /// may be in charge where it is now.
+    Superfluous,
     /// It is not to blame: it is sent anew, with a receive count that starts over, and deleted.
     Requeue {
         /// Until it can be received.
@@ -47,6 +50,7 @@ impl Outcome {
     fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
+            Self::Superfluous => "superfluous",
             Self::Requeue { .. } => "requeue",
             Self::Retry { .. } => "retry",
             Self::Reject { .. } => "reject",
@@ -271,9 +275,8 @@ impl Runner {
         counter!("longhand_messages_total", "outcome" => outcome.name()).increment(1);
         match outcome {
             Outcome::Done => deleter.delete(delivery.receipt),
-            Outcome::Requeue { .. } | Outcome::Retry { .. } | Outcome::Reject { .. } if !ours => {
-                warn!("the message is no longer ours; whoever has it now goes on");
-            }
+            _ if !ours => warn!("the message is no longer ours; whoever has it now goes on"),
+            Outcome::Superfluous => deleter.delete(delivery.receipt),
             Outcome::Retry { delay } => self.make_visible(&delivery, delay.min(MAX_DELAY)).await,
             Outcome::Requeue { delay } => {
                 self.move_to(self.queue.as_ref(), delivery.requeued(delay), &delivery, delay, &deleter).await;

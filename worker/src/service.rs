@@ -27,7 +27,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker between these.
+    /// A worker of this name between these.
+    #[expect(clippy::too_many_arguments, reason = "it is all that a worker stands on, named once")]
     pub fn new(
         store: Arc<dyn JobStore>,
         queue: Arc<dyn ChunkQueue>,
@@ -36,9 +37,10 @@ impl Worker {
         asr: AsrSettings,
         limits: Limits,
         sweep: Duration,
+        name: String,
     ) -> Result<Self, reqwest::Error> {
         let silence = limits.longest + limits.visibility;
-        let processor = Processor { store: Arc::clone(&store), audio, asr: Asr::new(asr)?, silence };
+        let processor = Processor { store: Arc::clone(&store), audio, asr: Asr::new(asr)?, silence, name };
         let guard = processor.asr.guard();
         let chunks =
             Runner::new(Arc::clone(&queue), Some(Arc::clone(&dead_letters)), Arc::new(processor), limits)

@@ -28,6 +28,8 @@ pub struct Settings {
     pub limits: Limits,
     /// From one sweep to the next.
     pub sweep: Duration,
+    /// This worker's name, for people.
+    pub name: String,
     /// The model.
     pub asr: AsrSettings,
     /// How to log.
@@ -36,6 +38,9 @@ pub struct Settings {
 
 /// The longest drain: Fargate kills after 120 s at most.
 const MAX_DRAIN_SECONDS: u64 = 115;
+
+/// A name is kept with each of a chunk's attempts.
+const MAX_NAME_BYTES: usize = 100;
 
 impl Settings {
     /// Reads the settings, or tells all that is wrong with them. `help` gets the list of them.
@@ -69,6 +74,7 @@ impl Settings {
             r.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, "how long jobs are kept, as for the api");
         let health_listen =
             r.or("LONGHAND_HEALTH_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8081)), "the health check");
+        let name = r.or("LONGHAND_WORKER_NAME", host_and_process(lookup), "its name in chunks' histories");
         let base_url: Option<String> = r.required("ASR_BASE_URL", "the model's server, without /v1");
         let api_key = r.optional("ASR_API_KEY", "its key, sent as a bearer token");
         let model = r.or("ASR_MODEL", "whisper-1".to_owned(), "the model's name");
@@ -77,6 +83,9 @@ impl Settings {
             r.within("ASR_MAX_RETRIES", 3, 0..=20, "calls for one chunk after the first");
         let log = LogSettings::read(&mut r);
 
+        if name.len() > MAX_NAME_BYTES {
+            r.fault("LONGHAND_WORKER_NAME", format_args!("is over {MAX_NAME_BYTES} bytes"));
+        }
         if drain < poll + 2 {
             r.fault(
                 "LONGHAND_DRAIN_SECONDS",
@@ -86,25 +95,7 @@ impl Settings {
         if !(timeout.is_finite() && timeout > 0.0 && timeout <= 3600.0) {
             r.fault("ASR_TIMEOUT_SECONDS", "must be more than 0 and at most 3600");
         }
-        #[expect(clippy::cast_precision_loss, reason = "both were held to small ranges above")]
-        let tries = (max_retries + 1) as f64 * timeout + max_retries as f64 * LONGEST_PAUSE.as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "held to a small range above")]
-        if tries > longest as f64 {
-            r.fault(
-                "LONGHAND_MAX_CHUNK_SECONDS",
-                format_args!(
-                    "must be at least {tries}: ASR_TIMEOUT_SECONDS for each of the ASR_MAX_RETRIES + 1 calls, \
-                     and {} s between them",
-                    LONGEST_PAUSE.as_secs()
-                ),
-            );
-        }
-        if longest.saturating_add(visibility.saturating_mul(2)) > 43_200 {
-            r.fault(
-                "LONGHAND_MAX_CHUNK_SECONDS",
-                "with twice LONGHAND_VISIBILITY_SECONDS is over SQS's 12 h for one receive",
-            );
-        }
+        held_together(&mut r, timeout, max_retries, longest, visibility);
         if let Some(url) = base_url.as_ref().filter(|url| !is_http(url)) {
             r.fault("ASR_BASE_URL", format_args!("is {url:?}: expected http://host:port or https://host"));
         }
@@ -125,6 +116,7 @@ impl Settings {
                     drain: Duration::from_secs(drain),
                 },
                 sweep: Duration::from_secs(sweep),
+                name,
                 asr: AsrSettings {
                     base_url: base_url?,
                     api_key,
@@ -140,6 +132,36 @@ impl Settings {
         })();
         r.finish(settings)
     }
+}
+
+/// A chunk's tries fit into the time that it has, and that into what SQS allows for one receive.
+fn held_together(r: &mut Reader<'_>, timeout: f64, max_retries: usize, longest: u64, visibility: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "both were held to small ranges above")]
+    let tries = (max_retries + 1) as f64 * timeout + max_retries as f64 * LONGEST_PAUSE.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "held to a small range above")]
+    if tries > longest as f64 {
+        r.fault(
+            "LONGHAND_MAX_CHUNK_SECONDS",
+            format_args!(
+                "must be at least {tries}: ASR_TIMEOUT_SECONDS for each of the ASR_MAX_RETRIES + 1 calls, \
+                 and {} s between them",
+                LONGEST_PAUSE.as_secs()
+            ),
+        );
+    }
+    if longest.saturating_add(visibility.saturating_mul(2)) > 43_200 {
+        r.fault(
+            "LONGHAND_MAX_CHUNK_SECONDS",
+            "with twice LONGHAND_VISIBILITY_SECONDS is over SQS's 12 h for one receive",
+        );
+    }
+}
+
+/// The host's name, a container's own on most platforms, and the process' number.
+fn host_and_process(lookup: &dyn Fn(&str) -> Option<String>) -> String {
+    let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| lookup("HOSTNAME"));
+    let host: String = told.as_deref().unwrap_or("worker").trim().chars().take(60).collect();
+    format!("{host}-{}", std::process::id())
 }
 
 fn is_http(url: &str) -> bool {

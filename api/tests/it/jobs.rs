@@ -7,10 +7,12 @@ use longhand_shared::id::ChunkRef;
 use longhand_shared::job::{ChunkError, ErrorCode, Transcription, Verdict};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue};
 use longhand_shared::store::JobStore;
-use longhand_shared::{JobId, Timestamp, lifecycle};
+use longhand_shared::{Attempt, Claimant, JobId, Timestamp, lifecycle};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, body_with, good_body};
+
+const BY: Claimant<'_> = Claimant { origin: "message", message: "message", worker: "w" };
 
 fn job_id(accepted: &Value) -> JobId {
     accepted["jobId"].as_str().expect("text").parse().expect("a job id")
@@ -22,7 +24,7 @@ fn chunk(job: JobId, index: u64) -> ChunkRef {
 
 async fn settle(api: &Api, chunk: ChunkRef, verdict: Verdict) {
     let now = Timestamp::now();
-    let settled = lifecycle::settle(&*api.store, chunk, 0, &verdict, now).await;
+    let settled = lifecycle::settle(&*api.store, chunk, &Attempt::number(0), &verdict, now).await;
     settled.expect("a store in memory");
 }
 
@@ -145,13 +147,13 @@ async fn reading_while_the_chunks_move() {
     let read = async || -> Answer { api.get(&format!("/transcript/{id}")).await };
     let lease = Duration::from_secs(30);
 
-    api.store.claim(chunk(id, 2), "message", Timestamp::now(), lease).await.expect("a store in memory");
+    api.store.claim(chunk(id, 2), BY, Timestamp::now(), lease).await.expect("a store in memory");
     let result = read().await.json(200);
     assert_eq!(chunks(&result), ["PENDING 0", "PENDING 0", "IN_PROGRESS 1"]);
     assert_eq!((&result["transcription"], &result["partial"]), (&Value::Null, &json!(true)));
 
     settle(&api, chunk(id, 2), words("and the end.")).await;
-    api.store.claim(chunk(id, 0), "message", Timestamp::now(), lease).await.expect("a store in memory");
+    api.store.claim(chunk(id, 0), BY, Timestamp::now(), lease).await.expect("a store in memory");
     let result = read().await.json(200);
     assert_eq!(chunks(&result), ["IN_PROGRESS 1", "PENDING 0", "COMPLETED 1"]);
     assert_eq!(result["jobStatus"], "IN_PROGRESS");

@@ -13,7 +13,7 @@ use longhand_shared::store::{
     Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use longhand_shared::transcript::TranscriptResult;
-use longhand_shared::{JobId, Timestamp};
+use longhand_shared::{Attempt, ChunkIndex, Claimant, JobId, Timestamp};
 use serde_json::json;
 
 use crate::support::{Api, good_body};
@@ -52,19 +52,40 @@ impl JobStore for BadStore {
     async fn create(&self, _: &NewJob, _: Timestamp) -> Result<(), StoreError> {
         self.fail().await
     }
-    async fn claim(&self, _: ChunkRef, _: &str, _: Timestamp, _: Duration) -> Result<Claim, StoreError> {
+    async fn claim(
+        &self,
+        _: ChunkRef,
+        _: Claimant<'_>,
+        _: Timestamp,
+        _: Duration,
+    ) -> Result<Claim, StoreError> {
         self.fail().await
     }
-    async fn release(&self, _: ChunkRef, _: u32) -> Result<(), StoreError> {
+    async fn release(&self, _: ChunkRef, _: &Attempt) -> Result<(), StoreError> {
         self.fail().await
     }
-    async fn settle(&self, _: ChunkRef, _: u32, _: &Verdict, _: Timestamp) -> Result<Settle, StoreError> {
+    async fn settle(
+        &self,
+        _: ChunkRef,
+        _: &Attempt,
+        _: &Verdict,
+        _: Timestamp,
+    ) -> Result<Settle, StoreError> {
         self.fail().await
     }
     async fn strike(&self, _: ChunkRef) -> Result<Strike, StoreError> {
         self.fail().await
     }
-    async fn finish(&self, _: &TranscriptResult) -> Result<Finish, StoreError> {
+    async fn finish(&self, _: &JobHead, _: &TranscriptResult) -> Result<Finish, StoreError> {
+        self.fail().await
+    }
+    async fn reopen(
+        &self,
+        _: &JobHead,
+        _: &[ChunkIndex],
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<bool, StoreError> {
         self.fail().await
     }
     async fn job(&self, _: JobId) -> Result<Option<Job>, StoreError> {

@@ -42,6 +42,11 @@ impl Aws {
         Self { config, sqs }
     }
 
+    /// What the clients are made of.
+    pub(crate) fn config(&self) -> &SdkConfig {
+        &self.config
+    }
+
     /// Whether an endpoint is set, as for an emulator.
     pub(crate) fn has_own_endpoint(&self) -> bool {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());

@@ -1,4 +1,5 @@
-//! What an operator asks: is everything set up as it must be, and what is in the dead-letter queue?
+//! What an operator asks: is everything set up as it must be, what is in the dead-letter queue, and what of
+//! a job that failed?
 //!
 //! `aws.rs` is the only file here that names the SDK. `judge.rs` has no calls in it: it tells what is
 //! wrong with a table, a queue or a clock that is described to it.
@@ -6,4 +7,5 @@
 mod aws;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
+pub(crate) mod job;
 mod judge;

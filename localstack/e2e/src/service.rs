@@ -103,6 +103,7 @@ impl Service {
             self.asr_settings(),
             limits,
             Duration::from_secs(1),
+            "test".to_owned(),
         )
         .expect("a worker");
         let stop = CancellationToken::new();

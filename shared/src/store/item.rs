@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
 
 use super::{SearchPosition, StoreError};
+use crate::attempt::{Attempt, AttemptRecord};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId, UserId};
 use crate::job::{
@@ -80,6 +81,8 @@ pub(super) struct HeadItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     completed_time: Option<Timestamp>,
     chunk_count: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retried_time: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     metadata: Metadata,
 }
@@ -96,6 +99,7 @@ impl From<HeadItem> for JobHead {
             submitted: item.submitted_time,
             metadata: item.metadata,
             chunk_count: item.chunk_count,
+            retried: item.retried_time,
             state,
         }
     }
@@ -139,6 +143,7 @@ pub(super) fn new_job(job: &Job, next_check: Timestamp, ttl: i64) -> Result<Item
             submitted_time: head.submitted,
             completed_time: None,
             chunk_count: head.chunk_count,
+            retried_time: None,
             metadata: head.metadata.clone(),
         },
         options: job.options.clone(),
@@ -162,9 +167,11 @@ pub(super) struct ChunkItem {
     item: String,
     chunk_status: ChunkStatus,
     path: AudioPath,
-    pub(super) attempt: u32,
+    attempt: u32,
     #[serde(default)]
     released: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    history: Vec<AttemptRecord>,
     /// Names the newest claim, so that one whose answer was lost is known again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) claim_id: Option<String>,
@@ -172,6 +179,8 @@ pub(super) struct ChunkItem {
     claimed_time: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claimed_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claimed_message: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     settled_time: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,9 +199,11 @@ pub(super) fn new_chunk(job: JobId, chunk: &Chunk, ttl: i64) -> Result<Item, Sto
         path: chunk.path.clone(),
         attempt: 0,
         released: 0,
+        history: vec![],
         claim_id: None,
         claimed_time: None,
         claimed_by: None,
+        claimed_message: None,
         settled_time: None,
         transcription: None,
         error: None,
@@ -200,7 +211,17 @@ pub(super) fn new_chunk(job: JobId, chunk: &Chunk, ttl: i64) -> Result<Item, Sto
     })
 }
 
+/// A chunk's attempts, as they are kept.
+pub(super) fn history(records: &[AttemptRecord]) -> Result<AttributeValue, StoreError> {
+    serde_dynamo::to_attribute_value(records).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
 impl ChunkItem {
+    /// The newest claim.
+    pub(super) fn attempt(self) -> Attempt {
+        Attempt { number: self.attempt, history: self.history }
+    }
+
     pub(super) fn is_settled(&self) -> bool {
         matches!(self.chunk_status, ChunkStatus::Completed | ChunkStatus::Failed)
     }
@@ -227,6 +248,7 @@ impl TryFrom<ChunkItem> for Chunk {
             ChunkStatus::InProgress => ChunkState::InProgress {
                 claimed: item.claimed_time.ok_or_else(|| corrupt("in progress without a time"))?,
                 by: item.claimed_by.clone().unwrap_or_default(),
+                message: item.claimed_message.clone().unwrap_or_default(),
             },
             ChunkStatus::Completed => settled(Verdict::Completed(
                 item.transcription.clone().ok_or_else(|| corrupt("completed without a transcription"))?,
@@ -239,6 +261,7 @@ impl TryFrom<ChunkItem> for Chunk {
             index,
             attempt: item.attempt,
             released: item.released,
+            history: item.history,
             last_claim: item.claimed_time,
             state,
             path: item.path,

@@ -12,8 +12,9 @@ use tokio::task::yield_now;
 use super::{
     Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, SearchPosition, Settle, StoreError, Strike,
 };
+use crate::attempt::{Attempt, AttemptRecord, Claimant};
 use crate::clock::Timestamp;
-use crate::id::{ChunkRef, JobId};
+use crate::id::{ChunkIndex, ChunkRef, JobId};
 use crate::job::{Chunk, ChunkState, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
 use crate::transcript::TranscriptResult;
 
@@ -58,6 +59,13 @@ impl MemoryStore {
     }
 }
 
+/// Keeps what an attempt has to tell.
+fn tell(chunk: &mut Chunk, attempt: &Attempt) {
+    if !attempt.history.is_empty() {
+        chunk.history.clone_from(&attempt.history);
+    }
+}
+
 #[async_trait]
 impl JobStore for MemoryStore {
     async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError> {
@@ -73,7 +81,7 @@ impl JobStore for MemoryStore {
     async fn claim(
         &self,
         at: ChunkRef,
-        by: &str,
+        by: Claimant<'_>,
         now: Timestamp,
         silence: Duration,
     ) -> Result<Claim, StoreError> {
@@ -83,25 +91,30 @@ impl JobStore for MemoryStore {
         };
         match &chunk.state {
             ChunkState::Settled { .. } => return Ok(Claim::Settled),
-            ChunkState::InProgress { claimed, by: other } if other != by && *claimed > now.minus(silence) => {
+            ChunkState::InProgress { claimed, by: other, .. }
+                if other != by.origin && *claimed > now.minus(silence) =>
+            {
                 return Ok(Claim::Busy);
             }
             ChunkState::InProgress { .. } | ChunkState::Pending => {}
         }
         chunk.attempt += 1;
         chunk.last_claim = Some(now);
-        chunk.state = ChunkState::InProgress { claimed: now, by: by.to_owned() };
-        Ok(Claim::Claimed { attempt: chunk.attempt })
+        let (origin, message) = (by.origin.to_owned(), by.message.to_owned());
+        chunk.state = ChunkState::InProgress { claimed: now, by: origin, message };
+        chunk.history.push(AttemptRecord::begun(by, now));
+        Ok(Claim::Claimed(Attempt { number: chunk.attempt, history: chunk.history.clone() }))
     }
 
-    async fn release(&self, at: ChunkRef, attempt: u32) -> Result<(), StoreError> {
+    async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
         let mut jobs = self.step().await;
         if let Some(chunk) = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at))
-            && chunk.attempt == attempt
+            && chunk.attempt == attempt.number
             && matches!(chunk.state, ChunkState::InProgress { .. })
         {
-            chunk.released += 1;
+            chunk.released += u32::from(!attempt.counts());
             chunk.state = ChunkState::Pending;
+            tell(chunk, attempt);
         }
         Ok(())
     }
@@ -109,7 +122,7 @@ impl JobStore for MemoryStore {
     async fn settle(
         &self,
         at: ChunkRef,
-        attempt: u32,
+        attempt: &Attempt,
         verdict: &Verdict,
         now: Timestamp,
     ) -> Result<Settle, StoreError> {
@@ -121,10 +134,11 @@ impl JobStore for MemoryStore {
             return Ok(Settle::AlreadySettled);
         }
         let failure = matches!(verdict, Verdict::Failed(_));
-        if failure && attempt != chunk.attempt {
+        if failure && attempt.number != chunk.attempt {
             return Ok(Settle::Superseded);
         }
         chunk.state = ChunkState::Settled { at: now, verdict: verdict.clone() };
+        tell(chunk, attempt);
         Ok(Settle::Settled)
     }
 
@@ -141,7 +155,7 @@ impl JobStore for MemoryStore {
         })
     }
 
-    async fn finish(&self, result: &TranscriptResult) -> Result<Finish, StoreError> {
+    async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
         let mut jobs = self.step().await;
         let Some(entry) = jobs.get_mut(&result.job_id) else {
             return Ok(Finish::NotOpen);
@@ -149,10 +163,42 @@ impl JobStore for MemoryStore {
         let (JobState::Open, Some(at)) = (entry.job.head.state, result.completed_time) else {
             return Ok(Finish::NotOpen);
         };
+        if entry.job.head.retried != head.retried {
+            return Ok(Finish::NotOpen);
+        }
         let completely = result.job_status == JobStatus::Completed;
         entry.job.head.state = JobState::Ended { completely, at };
         entry.transcript = Some(result.clone());
         Ok(Finish::Finished)
+    }
+
+    async fn reopen(
+        &self,
+        head: &JobHead,
+        failed: &[ChunkIndex],
+        now: Timestamp,
+        next_check: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut jobs = self.step().await;
+        let Some(entry) = jobs.get_mut(&head.id) else {
+            return Ok(false);
+        };
+        if entry.job.head.state != head.state || entry.job.head.status() != JobStatus::Failed {
+            return Ok(false);
+        }
+        for index in failed {
+            let chunk = &mut entry.chunks[usize::from(index.get())];
+            chunk.attempt += 1;
+            chunk.released = chunk.attempt;
+            chunk.last_claim = None;
+            chunk.state = ChunkState::Pending;
+        }
+        entry.job.head.state = JobState::Open;
+        entry.job.head.retried = Some(now);
+        entry.job.unsettled = failed.iter().copied().collect();
+        entry.next_check = next_check;
+        entry.transcript = None;
+        Ok(true)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

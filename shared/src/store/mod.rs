@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::attempt::{Attempt, Claimant};
 use crate::clock::Timestamp;
-use crate::id::{ChunkRef, JobId, UserId};
+use crate::id::{ChunkIndex, ChunkRef, JobId, UserId};
 use crate::job::{Chunk, Job, JobHead, JobStatus, NewJob, Verdict};
 use crate::transcript::TranscriptResult;
 
@@ -27,13 +28,10 @@ pub enum StoreError {
 }
 
 /// The outcome of [`JobStore::claim`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Claim {
-    /// The chunk is the caller's, under this number.
-    Claimed {
-        /// Which claim on this chunk it is, from 1.
-        attempt: u32,
-    },
+    /// The chunk is the caller's.
+    Claimed(Attempt),
     /// It is claimed for another message, which is in charge of it.
     Busy,
     /// It is over already.
@@ -133,28 +131,28 @@ pub trait JobStore: Send + Sync + Debug {
     /// It is first due for the sweeper at `next_check`.
     async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError>;
 
-    /// Takes a chunk that is not settled, for the message whose origin is `by`. A chunk that is
-    /// claimed for another message is not taken, unless that claim is older than `silence`: nobody
-    /// works that long, so the message behind it is lost. One that is claimed for the same message
-    /// is: the message was handed out again, so whoever had it has lost it.
+    /// Takes a chunk that is not settled. A chunk that is claimed for another message is not taken,
+    /// unless that claim is older than `silence`: nobody works that long, so the message behind it is
+    /// lost. One that is claimed for the same message (or a copy of it: what counts is the origin) is:
+    /// the message was handed out again, so whoever had it has lost it.
     async fn claim(
         &self,
         chunk: ChunkRef,
-        by: &str,
+        by: Claimant<'_>,
         now: Timestamp,
         silence: Duration,
     ) -> Result<Claim, StoreError>;
 
-    /// Gives back the claim `attempt`, as if it had not been. Nothing happens when another has been
-    /// made since or the chunk is settled.
-    async fn release(&self, chunk: ChunkRef, attempt: u32) -> Result<(), StoreError>;
+    /// Gives a claim back, as if it had not been, unless [`Attempt::counts`]. Nothing happens when
+    /// another has been made since or the chunk is settled.
+    async fn release(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<(), StoreError>;
 
     /// Settles a chunk that is not settled. A failure counts only while `attempt` is the newest
     /// claim (0 when there has been none); a transcription is true whoever brings it.
     async fn settle(
         &self,
         chunk: ChunkRef,
-        attempt: u32,
+        attempt: &Attempt,
         verdict: &Verdict,
         now: Timestamp,
     ) -> Result<Settle, StoreError>;
@@ -162,8 +160,19 @@ pub trait JobStore: Send + Sync + Debug {
     /// Strikes a settled chunk off the job's set of unsettled ones.
     async fn strike(&self, chunk: ChunkRef) -> Result<Strike, StoreError>;
 
-    /// Ends an open job with its result, both or neither.
-    async fn finish(&self, result: &TranscriptResult) -> Result<Finish, StoreError>;
+    /// Ends an open job with its result, both or neither. One that was reopened since `head` was read
+    /// is not ended: the result is of the time before.
+    async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError>;
+
+    /// Opens a job that ended as failed, and its `failed` chunks, all or nothing; its result goes. `false`
+    /// when it has changed since `head` was read.
+    async fn reopen(
+        &self,
+        head: &JobHead,
+        failed: &[ChunkIndex],
+        now: Timestamp,
+        next_check: Timestamp,
+    ) -> Result<bool, StoreError>;
 
     /// A job, as of now.
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;

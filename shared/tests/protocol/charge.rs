@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use longhand_shared::attempt::AttemptOutcome;
 use longhand_shared::job::{ChunkState, ErrorCode, JobStatus, Verdict};
 use longhand_shared::{ChunkIndex, ChunkRef};
 
@@ -138,21 +139,57 @@ fn a_dead_letter_does_not_touch_a_chunk_in_the_charge_of_another_message() {
     }
 }
 
-#[test]
-fn a_dead_letter_fails_a_chunk_whose_workers_all_died() {
-    for claims in [1, 0] {
-        let mut world = waiting(1);
-        for _ in 0..3 {
-            world.begin_work_on(0, Heard::Words, 0);
-            steps(&mut world, 0, claims);
-            world.tasks.crash_all();
-        }
-        world.begin_work_on(0, Heard::Words, 0);
-        world.settle_down().expect("nothing is wrong");
-        assert!(is_failed(&world, ErrorCode::DeadLettered), "{claims} claims each");
-        assert_eq!(world.checker.ended().map(|result| result.job_status), Some(JobStatus::Failed));
-        assert_eq!((world.process.post.died(), world.process.post.len()), (1, 0));
+/// Three workers die, and the dead letter is looked at.
+fn die_thrice_and_bury(world: &mut World, id: usize, claims: usize) {
+    for _ in 0..3 {
+        world.begin_work_on(id, Heard::Words, 0);
+        steps(world, 0, claims);
+        world.tasks.crash_all();
     }
+    world.begin_work_on(id, Heard::Words, 0);
+    world.settle_down().expect("nothing is wrong");
+}
+
+#[test]
+fn a_chunk_whose_workers_died_goes_back_twice_and_fails_the_third_time() {
+    let mut world = waiting(1);
+    for id in [0, 1] {
+        die_thrice_and_bury(&mut world, id, 1);
+        assert_eq!(world.process.post.ids(), [id + 1], "it went back");
+    }
+    die_thrice_and_bury(&mut world, 2, 1);
+    assert!(is_failed(&world, ErrorCode::DeadLettered));
+    assert_eq!(world.checker.ended().map(|result| result.job_status), Some(JobStatus::Failed));
+    assert_eq!((world.process.post.died(), world.process.post.len()), (3, 0));
+    let chunk = &world.checker.ended().expect("it ended").chunks[0];
+    assert_eq!(chunk.attempts, 9);
+    assert!(chunk.history.iter().all(|attempt| attempt.outcome == AttemptOutcome::Lost));
+}
+
+#[test]
+fn a_message_that_nobody_could_even_claim_for_goes_back_until_its_bound() {
+    let mut world = waiting(1);
+    die_thrice_and_bury(&mut world, 0, 0);
+    assert_eq!((outcome(&world, "burial: blameless"), world.process.post.ids()), (1, vec![1]));
+    world.begin_burial(1);
+    world.settle_down().expect("nothing is wrong");
+    assert!(is_failed(&world, ErrorCode::DeadLettered));
+}
+
+#[test]
+fn a_chunk_that_is_never_done_in_time_fails_with_its_first_dead_letter() {
+    let mut world = waiting(1);
+    for heard in [Heard::Overdue, Heard::LeaseLost, Heard::Overdue] {
+        world.begin_work_on(0, heard, 0);
+        world.settle_down().expect("nothing is wrong");
+    }
+    world.begin_work_on(0, Heard::Words, 0);
+    world.settle_down().expect("nothing is wrong");
+    assert!(is_failed(&world, ErrorCode::DeadLettered));
+    let chunk = &world.checker.ended().expect("it ended").chunks[0];
+    let told: Vec<_> = chunk.history.iter().map(|attempt| attempt.outcome).collect();
+    assert_eq!(told, [AttemptOutcome::Overdue, AttemptOutcome::LeaseLost, AttemptOutcome::Overdue]);
+    assert_eq!(chunk.attempts, 2, "the lost lease does not count");
 }
 
 #[test]
@@ -232,20 +269,17 @@ fn two_copies_take_a_chunk_from_each_other_and_settle_it_once() {
     }
 }
 
-/// What origins cannot tell apart. Two copies, of which one has cost three workers their lives: it fails
-/// the chunk, although the other copy's worker lives. All that is lost is that worker's verdict.
 #[test]
-fn a_dead_copy_fails_the_chunk_even_if_the_other_copy_is_worked_on() {
+fn a_dead_copy_leaves_the_chunk_to_the_copy_that_is_worked_on() {
     let mut world = put_back_by_halves();
     claim_and_die(&mut world, 0);
     claim_and_die(&mut world, 0);
     begin_and_claim(&mut world, 1, Heard::Words);
     world.begin_work_on(0, Heard::Words, 0);
     end_newest(&mut world);
-    assert!(is_failed(&world, ErrorCode::DeadLettered));
-    assert_eq!(outcome(&world, "burial: failed a copy's"), 1);
+    assert_eq!((outcome(&world, "burial: blameless"), world.process.post.ids()), (1, vec![1, 2]));
     world.settle_down().expect("nothing is wrong");
-    assert_eq!((outcome(&world, "settle: already settled"), world.process.post.len()), (1, 0));
+    assert_eq!(text(&world), Some("chunk-0-claim-4"));
 }
 
 /// A chunk without a message: 1 was superfluous when one worker saw it, came to another as well, was in

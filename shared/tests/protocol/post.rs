@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use longhand_shared::lifecycle::MOST_REQUEUES;
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth, Outgoing, QueueError, Receipt};
 
 use longhand_shared::{ChunkRef, Timestamp};
@@ -118,11 +119,26 @@ impl Post {
         Some(Handed { delivery, dead: false, lease: Arc::new(()) })
     }
 
-    /// Moves a message to the dead-letter queue.
+    /// Moves a message to the dead-letter queue, as one that has been there too often.
     pub(crate) fn kill(&self, id: usize) {
         let mut mail = self.lock();
         if let Some(letter) = mail.letters.iter_mut().find(|letter| letter.id == id) {
             letter.dead = true;
+            letter.outgoing.envelope.requeues = MOST_REQUEUES;
+        }
+    }
+
+    /// Deletes a message, unless it was given to another since. Between the look and the deed it still may be.
+    pub(crate) async fn delete_if_in_hand(&self, handed: &Handed) {
+        let mine = Arc::downgrade(&handed.lease);
+        let ours = {
+            let mail = self.lock();
+            let letter =
+                mail.letters.iter().find(|letter| letter.id.to_string() == handed.delivery.message_id);
+            letter.is_none_or(|letter| letter.holder.ptr_eq(&mine))
+        };
+        if ours {
+            self.delete(std::slice::from_ref(&handed.delivery.receipt)).await;
         }
     }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longhand_shared::attempt::{Attempt, AttemptOutcome as Told, Claimant};
 use longhand_shared::job::{ChunkError, ChunkState, ErrorCode, Transcription, Verdict};
 use longhand_shared::lifecycle::{self, Burial, Settled};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth};
@@ -49,6 +50,7 @@ pub(crate) struct Process {
 
 enum Outcome {
     Done,
+    Superfluous,
     Requeue,
     Retry,
 }
@@ -73,6 +75,7 @@ impl Process {
         }
         match self.chunk(delivery, &handed.lease, heard).await {
             Outcome::Done => drop(self.post.delete(receipt).await),
+            Outcome::Superfluous => self.post.delete_if_in_hand(&handed).await,
             Outcome::Requeue if self.flaw == Some(Flaw::DeletesBeforeRequeue) => {
                 self.post.delete(receipt).await;
                 self.post.send(&[again]).await;
@@ -94,8 +97,9 @@ impl Process {
             self.post.delete(std::slice::from_ref(&delivery.receipt)).await;
         }
         let (origin, now) = (delivery.origin(), self.clock.read(self.ahead));
-        let attempt = match table.claim(chunk, origin, now, SILENCE).await {
-            Ok(Claim::Claimed { attempt }) => attempt,
+        let by = Claimant { origin, message: &delivery.message_id, worker: "w" };
+        let attempt = match table.claim(chunk, by, now, SILENCE).await {
+            Ok(Claim::Claimed(attempt)) => attempt,
             Ok(Claim::Settled) if self.flaw == Some(Flaw::LeavesSettledAlone) => return Outcome::Done,
             Ok(Claim::Settled) => {
                 let concluded = lifecycle::conclude(table, chunk, self.clock.read(self.ahead)).await;
@@ -104,14 +108,14 @@ impl Process {
             Ok(Claim::Gone) => return Outcome::Done,
             Ok(Claim::Busy) => {
                 self.note_dropped(chunk, origin);
-                return Outcome::Done;
+                return Outcome::Superfluous;
             }
             Err(error) => return self.blameless(&error),
         };
-        self.check_taken(chunk, attempt, origin, now);
+        self.check_taken(chunk, attempt.number, origin, now);
         let _at_work = self.post.begin(AtWork {
             chunk,
-            attempt,
+            attempt: attempt.number,
             claimed: now,
             message_id: delivery.message_id.clone(),
             origin: origin.to_owned(),
@@ -121,18 +125,22 @@ impl Process {
         tokio::task::yield_now().await;
         let verdict = match heard {
             Heard::Words => {
-                let words = Transcription::new(words(chunk.index, attempt), None, vec![]);
+                let words = Transcription::new(words(chunk.index, attempt.number), None, vec![]);
                 Verdict::Completed(words.expect("a few bytes"))
             }
             Heard::Refusal => failed(ErrorCode::AsrRejected),
             Heard::Nothing | Heard::LeaseLost => {
                 // Not given back, it runs out by itself.
-                let _ = table.release(chunk, attempt).await;
+                let why = if heard == Heard::Nothing { Told::ModelDown } else { Told::LeaseLost };
+                let _ = table.release(chunk, &attempt.ended(why, now, 1)).await;
                 return if heard == Heard::Nothing { Outcome::Requeue } else { Outcome::Retry };
             }
-            Heard::Overdue => return Outcome::Retry,
+            Heard::Overdue => {
+                let _ = table.release(chunk, &attempt.ended(Told::Overdue, now, 1)).await;
+                return Outcome::Retry;
+            }
         };
-        match self.settle(chunk, attempt, &verdict).await {
+        match self.settle(chunk, &attempt.settled(&verdict, now, 1), &verdict).await {
             // Another has the chunk, perhaps by this very message: it is not done.
             Ok(Settled::Superseded) if self.flaw != Some(Flaw::DeletesWhenSuperseded) => Outcome::Retry,
             Ok(_) => Outcome::Done,
@@ -140,7 +148,12 @@ impl Process {
         }
     }
 
-    async fn settle(&self, chunk: ChunkRef, attempt: u32, verdict: &Verdict) -> Result<Settled, StoreError> {
+    async fn settle(
+        &self,
+        chunk: ChunkRef,
+        attempt: &Attempt,
+        verdict: &Verdict,
+    ) -> Result<Settled, StoreError> {
         let mut turn = 1;
         loop {
             let now = self.clock.read(self.ahead);
@@ -167,11 +180,14 @@ impl Process {
         let delivery = &handed.delivery;
         let chunk = ChunkMessage::parse(&delivery.body).expect("only chunks are sent here").chunk();
         let now = self.clock.read(self.ahead);
-        let origin = match self.table.peek_chunk(chunk).map(|chunk| chunk.state) {
-            Some(ChunkState::InProgress { by, .. }) if self.flaw == Some(Flaw::BuriesAnothers) => by,
-            _ => delivery.origin().to_owned(),
-        };
-        match lifecycle::bury(self.table.as_ref(), chunk, &origin, now).await {
+        let mut letter = delivery.clone();
+        if let Some(ChunkState::InProgress { by, message, .. }) =
+            self.table.peek_chunk(chunk).map(|chunk| chunk.state)
+            && self.flaw == Some(Flaw::BuriesAnothers)
+        {
+            (letter.envelope.origin, letter.message_id) = (Some(by), message);
+        }
+        match lifecycle::bury(self.table.as_ref(), chunk, &letter, now).await {
             Ok(Burial::Failed) => {
                 self.table.count("burial: failed");
                 self.check_buried(chunk, delivery);

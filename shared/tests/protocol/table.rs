@@ -13,7 +13,7 @@ use longhand_shared::store::{
     Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use longhand_shared::transcript::TranscriptResult;
-use longhand_shared::{ChunkRef, JobId, Timestamp};
+use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp};
 
 use crate::sim::{Fault, Wire, now};
 
@@ -188,7 +188,7 @@ impl Table {
     async fn flawed_claim(
         &self,
         at: ChunkRef,
-        by: &str,
+        by: Claimant<'_>,
         time: Timestamp,
         silence: Duration,
     ) -> Result<Claim, StoreError> {
@@ -207,14 +207,14 @@ impl Table {
     async fn flawed_settle(
         &self,
         at: ChunkRef,
-        attempt: u32,
+        attempt: &Attempt,
         verdict: &Verdict,
         time: Timestamp,
     ) -> Result<Settle, StoreError> {
         let newest = self.peek_chunk(at).map(|chunk| chunk.attempt);
         let hears = newest.filter(|_| self.flaw == Some(Flaw::HearsTheSuperseded));
-        let attempt = hears.unwrap_or(attempt);
-        let answer = self.memory.settle(at, attempt, verdict, time).await?;
+        let attempt = hears.map_or_else(|| attempt.clone(), Attempt::number);
+        let answer = self.memory.settle(at, &attempt, verdict, time).await?;
         if answer == Settle::AlreadySettled && self.flaw == Some(Flaw::SettlesTwice) {
             let state = ChunkState::Settled { at: time, verdict: verdict.clone() };
             self.seen().overwritten.insert(at, state);
@@ -240,8 +240,8 @@ impl Table {
         })
     }
 
-    async fn flawed_finish(&self, result: &TranscriptResult) -> Result<Finish, StoreError> {
-        let answer = self.memory.finish(result).await?;
+    async fn flawed_finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
+        let answer = self.memory.finish(head, result).await?;
         Ok(if self.flaw == Some(Flaw::EndsTwice) { Finish::Finished } else { answer })
     }
 
@@ -265,18 +265,18 @@ impl JobStore for Table {
     async fn claim(
         &self,
         at: ChunkRef,
-        by: &str,
+        by: Claimant<'_>,
         time: Timestamp,
         silence: Duration,
     ) -> Result<Claim, StoreError> {
         self.write(self.flawed_claim(at, by, time, silence), |seen, claim| match claim {
-            Claim::Claimed { attempt } => {
+            Claim::Claimed(Attempt { number: attempt, .. }) => {
                 seen.count("claim: claimed");
                 let before = seen.newest.insert(at, *attempt);
                 if before.is_some_and(|before| before >= *attempt) {
                     seen.wrong.get_or_insert(format!("{at}: claim {attempt} after {before:?}"));
                 }
-                if seen.dropped.contains(&(at, by.to_owned())) {
+                if seen.dropped.contains(&(at, by.origin.to_owned())) {
                     seen.orphans.insert(at);
                 }
             }
@@ -287,7 +287,7 @@ impl JobStore for Table {
         .await
     }
 
-    async fn release(&self, at: ChunkRef, attempt: u32) -> Result<(), StoreError> {
+    async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
         let release = async {
             let before = self.memory.chunks(at.job).await?;
             self.memory.release(at, attempt).await?;
@@ -295,8 +295,8 @@ impl JobStore for Table {
         };
         self.write(release, |seen, changed| {
             seen.count(if *changed { "release: released" } else { "release: nothing" });
-            if *changed && seen.newest.get(&at) != Some(&attempt) {
-                seen.wrong.get_or_insert(format!("{at}: claim {attempt} gave back another's"));
+            if *changed && seen.newest.get(&at) != Some(&attempt.number) {
+                seen.wrong.get_or_insert(format!("{at}: claim {} gave back another's", attempt.number));
             }
         })
         .await
@@ -306,7 +306,7 @@ impl JobStore for Table {
     async fn settle(
         &self,
         at: ChunkRef,
-        attempt: u32,
+        attempt: &Attempt,
         verdict: &Verdict,
         time: Timestamp,
     ) -> Result<Settle, StoreError> {
@@ -314,8 +314,9 @@ impl JobStore for Table {
             Settle::Settled => {
                 seen.count("settle: settled");
                 let newest = seen.newest.get(&at).copied().unwrap_or(0);
-                if matches!(verdict, Verdict::Failed(_)) && attempt != newest {
-                    let what = format!("{at}: claim {attempt} failed the chunk, which is {newest}'s");
+                if matches!(verdict, Verdict::Failed(_)) && attempt.number != newest {
+                    let what =
+                        format!("{at}: claim {} failed the chunk, which is {newest}'s", attempt.number);
                     seen.wrong.get_or_insert(what);
                 }
                 if !seen.settled.insert(at) {
@@ -344,8 +345,8 @@ impl JobStore for Table {
         .await
     }
 
-    async fn finish(&self, result: &TranscriptResult) -> Result<Finish, StoreError> {
-        self.write(self.flawed_finish(result), |seen, answer| match answer {
+    async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
+        self.write(self.flawed_finish(head, result), |seen, answer| match answer {
             Finish::Finished => {
                 seen.count("finish: finished");
                 seen.finished += 1;
@@ -353,6 +354,16 @@ impl JobStore for Table {
             Finish::NotOpen => seen.count("finish: not open"),
         })
         .await
+    }
+
+    async fn reopen(
+        &self,
+        head: &JobHead,
+        failed: &[ChunkIndex],
+        time: Timestamp,
+        next_check: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(self.memory.reopen(head, failed, time, next_check), |_, _| {}).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

@@ -7,11 +7,12 @@ pub mod answer;
 pub mod guard;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use longhand_shared::AudioPath;
+use longhand_shared::attempt::AttemptOutcome;
 use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
 use rand::RngExt;
 use reqwest::multipart::{Form, Part};
@@ -77,7 +78,10 @@ pub enum TranscribeError {
     Permanent(ChunkError),
     /// The chunk is not to blame: what it needs is down or busy. Worth another try after `pause`.
     Transient {
-        /// What is down.
+        /// What was in the way: [`AttemptOutcome::Throttled`], [`AttemptOutcome::ModelDown`] or
+        /// [`AttemptOutcome::AudioDown`].
+        why: AttemptOutcome,
+        /// The same, for people.
         message: String,
         /// How long it asked to be left alone.
         pause: Option<Duration>,
@@ -94,7 +98,7 @@ enum Failure {
     /// The circuit is open: no call was made.
     Circuit(Open),
     /// The model may do better at the next try.
-    Again { error: ChunkError, down: bool, pause: Option<Duration> },
+    Again { error: ChunkError, down: bool, sign: Called, pause: Option<Duration> },
 }
 
 impl Failure {
@@ -114,14 +118,17 @@ impl Failure {
         // Who asks for a longer pause than is waited out here has not used up the chunk's tries.
         let put_off = !self.is_worth_a_retry();
         match self {
-            Self::Again { error, down, pause, .. } if down || put_off || circuit_is_open => {
-                Transient { message: error.message, pause }
+            Self::Again { error, down, sign, pause } if down || put_off || circuit_is_open => {
+                let throttled = sign == Called::Throttled;
+                let why = if throttled { AttemptOutcome::Throttled } else { AttemptOutcome::ModelDown };
+                Transient { why, message: error.message, pause }
             }
             Self::Circuit(Open { pause }) => {
-                Transient { message: "the model is down".to_owned(), pause: Some(pause) }
+                let message = "the model is down".to_owned();
+                Transient { why: AttemptOutcome::ModelDown, message, pause: Some(pause) }
             }
             Self::Permanent(error) | Self::Again { error, .. } => Permanent(error),
-            Self::Audio(message) => Transient { message, pause: None },
+            Self::Audio(message) => Transient { why: AttemptOutcome::AudioDown, message, pause: None },
         }
     }
 }
@@ -160,13 +167,15 @@ impl Asr {
         Arc::clone(&self.guard)
     }
 
-    /// Has one chunk transcribed: the first call and up to `max_retries` more.
+    /// Has one chunk transcribed: the first call and up to `max_retries` more. `calls` counts them, for
+    /// one who stops waiting as well.
     pub async fn transcribe(
         &self,
         audio: &AudioStore,
         path: &AudioPath,
         options: &TranscribeOptions,
         traceparent: Option<&str>,
+        calls: &AtomicU32,
     ) -> Result<Transcription, TranscribeError> {
         // What the model asked for in `Retry-After`, for the pause that follows.
         let asked = Mutex::new(None);
@@ -175,7 +184,7 @@ impl Asr {
             asked.map_or(pause, |asked: Duration| asked.max(pause))
         });
         let tries = || async {
-            let answer = self.call(audio, path, options, traceparent).await;
+            let answer = self.call(audio, path, options, traceparent, calls).await;
             if let Err(Failure::Again { error, pause, .. }) = &answer {
                 warn!(code = ?error.code, error = error.message, "the model gave nothing");
                 *asked.lock().unwrap_or_else(PoisonError::into_inner) = *pause;
@@ -194,6 +203,7 @@ impl Asr {
         path: &AudioPath,
         options: &TranscribeOptions,
         traceparent: Option<&str>,
+        calls: &AtomicU32,
     ) -> Result<Transcription, Failure> {
         loop {
             // Waiting for a place is no fault of the chunk's; it can do so in the queue.
@@ -208,6 +218,7 @@ impl Asr {
                 AudioError::Unavailable(message) => Failure::Audio(message),
             })?;
             leave.begin();
+            calls.fetch_add(1, Ordering::Relaxed);
             let verbose = !self.plain_json.load(Ordering::Relaxed);
             let timeout = self.settings.timeout;
             let once = self.call_once(opened, options, traceparent, verbose);
@@ -215,7 +226,7 @@ impl Asr {
                 let message = format!("the model did not answer within {} s", timeout.as_secs_f64());
                 let error = ChunkError::new(ErrorCode::AsrTimeout, message);
                 leave.ended(Called::Down);
-                return Err(Failure::Again { error, down: false, pause: None });
+                return Err(Failure::Again { error, down: false, sign: Called::Down, pause: None });
             };
             let meaning = answer?;
             leave.ended(match meaning {
@@ -230,7 +241,9 @@ impl Asr {
                     continue;
                 }
                 Meaning::Permanent(error) => Err(Failure::Permanent(error)),
-                Meaning::Again { error, down, pause, .. } => Err(Failure::Again { error, down, pause }),
+                Meaning::Again { error, down, sign, pause } => {
+                    Err(Failure::Again { error, down, sign, pause })
+                }
             };
         }
     }

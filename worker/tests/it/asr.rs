@@ -1,5 +1,6 @@
 //! The model's client: what it sends, and what it makes of good and odd answers.
 
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ impl Ears {
         traceparent: Option<&str>,
     ) -> Heard {
         let path = file.parse().expect("a path");
-        self.asr.transcribe(&self.audio, &path, options, traceparent).await
+        self.asr.transcribe(&self.audio, &path, options, traceparent, &AtomicU32::new(0)).await
     }
 
     /// What comes of `a.wav` when its calls are answered so, one after the other.

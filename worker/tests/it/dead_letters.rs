@@ -2,28 +2,41 @@
 
 use std::sync::Arc;
 
-use longhand_shared::Timestamp;
 use longhand_shared::job::{ChunkStatus, ErrorCode, JobStatus};
-use longhand_shared::queue::{ChunkMessage, ChunkQueue, Envelope, Outgoing};
+use longhand_shared::lifecycle::MOST_REQUEUES;
+use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Envelope, Outgoing};
 use longhand_shared::store::JobStore;
+use longhand_shared::{Attempt, Claimant, Timestamp};
 use longhand_sim_asr::{Answer, Behaviour, Latency, text_for};
 use longhand_worker::runner::{Handler, Outcome};
 use tokio::time::sleep;
 
 use crate::support::{
-    Kind, Op, Running, SILENCE, StoreFault, World, chunk_of, limits, message, script, secs, unavailable,
+    Kind, Op, Running, SILENCE, StoreFault, World, by, chunk_of, limits, message, script, secs, unavailable,
 };
 
+/// The message as it is when it has gone back as often as may be.
+fn last_straw(delivery: &Delivery) -> Outgoing {
+    let mut letter = delivery.requeued(secs(0));
+    letter.envelope.requeues = MOST_REQUEUES;
+    letter
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_message_never_finished_in_three_receives_fails_its_chunk_and_ends_its_job() {
+async fn a_chunk_that_kills_nine_workers_fails_and_its_job_ends() {
     let world = World::new(Behaviour::default()).await;
     world.sim.script("a.wav", [Answer::Echo]);
     let job = world.submit(&["a.wav", "poison.wav"]).await;
     let processor = Arc::new(world.processor());
+    let store = Arc::clone(&world.store);
     let handler = script(move |delivery, lease| {
-        let processor = Arc::clone(&processor);
+        let (processor, store) = (Arc::clone(&processor), Arc::clone(&store));
         async move {
-            assert!(!delivery.body.contains("poison"), "this chunk kills its worker");
+            if delivery.body.contains("poison") {
+                let by = Claimant { message: &delivery.message_id, ..by(delivery.origin()) };
+                store.claim(chunk_of(job, 1), by, Timestamp::now(), SILENCE).await.expect("up");
+                panic!("this chunk kills its worker");
+            }
             processor.handle(&delivery, &lease).await
         }
     });
@@ -37,7 +50,8 @@ async fn a_message_never_finished_in_three_receives_fails_its_chunk_and_ends_its
     let error = result.chunks[1].error.as_ref().expect("it failed");
     assert_eq!(error.code, ErrorCode::DeadLettered);
     let poison = handler.begun().iter().filter(|(_, it)| it.body.contains("poison")).count();
-    assert_eq!((poison, world.queue.len().await, world.dead.len().await), (3, 0, 0));
+    assert_eq!((poison, world.queue.len().await, world.dead.len().await), (9, 0, 0));
+    assert_eq!(result.chunks[1].attempts, 9);
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +87,7 @@ async fn a_dead_letter_waits_for_the_table() {
     let job = world.send(&new).await;
     let letter = world.queue.drain().await;
     assert_eq!(letter.len(), 1);
-    world.dead.put(&[letter[0].requeued(secs(0))]).await;
+    world.dead.put(&[last_straw(&letter[0])]).await;
     world.store.fault(|op| if op == Op::Settle { StoreFault::Fail } else { StoreFault::None });
     let burying = world.bury();
     sleep(secs(1200)).await;
@@ -111,7 +125,8 @@ async fn foreign_messages_do_not_hold_the_dead_letters_of_jobs_up() {
     let world = World::new(Behaviour::default()).await;
     let new = world.job(&["a.wav"], true);
     let job = world.send(&new).await;
-    let letter = world.queue.drain().await.swap_remove(0).requeued(secs(0));
+    let letter = world.queue.drain().await.swap_remove(0);
+    let letter = last_straw(&letter);
     let mut letters = vec![message("garbage"); 50];
     letters.push(letter);
     world.dead.put(&letters).await;
@@ -140,8 +155,8 @@ async fn a_dead_letter_whose_chunk_was_given_back_goes_back_too() {
     let job = world.send(&new).await;
     let letter = world.queue.drain().await.swap_remove(0);
     // Each of three workers gave it back, as one that loses its lease does.
-    world.store.claim(chunk_of(job, 0), letter.origin(), Timestamp::now(), SILENCE).await.expect("up");
-    world.store.release(chunk_of(job, 0), 1).await.expect("up");
+    world.store.claim(chunk_of(job, 0), by(letter.origin()), Timestamp::now(), SILENCE).await.expect("up");
+    world.store.release(chunk_of(job, 0), &Attempt::number(1)).await.expect("up");
     let mut old = letter.requeued(secs(0));
     old.envelope.requeues = 0;
     world.dead.put(&[old]).await;

@@ -36,6 +36,7 @@ fn work(world: &World) -> Whole {
         asr,
         limits(SLOTS),
         secs(15),
+        "w-1".to_owned(),
     )
     .expect("a worker");
     let guard = worker.guard();

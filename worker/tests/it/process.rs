@@ -3,12 +3,12 @@
 use longhand_shared::job::{ChunkStatus, ErrorCode, JobStatus, Transcription, Verdict};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue};
 use longhand_shared::store::{JobStore, Settle, Strike};
-use longhand_shared::{Timestamp, lifecycle};
+use longhand_shared::{Attempt, Timestamp, lifecycle};
 use longhand_sim_asr::{Answer, Behaviour, Latency, text_for};
 use longhand_worker::runner::Limits;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Fault, Kind, Op, SILENCE, World, chunk_of, limits, secs, unavailable};
+use crate::support::{Fault, Kind, Op, SILENCE, World, by, chunk_of, limits, secs, unavailable};
 
 fn heard(text: &str) -> Verdict {
     Verdict::Completed(Transcription::new(text, None, vec![]).expect("small"))
@@ -71,8 +71,8 @@ async fn the_message_of_a_settled_chunk_ends_a_job_that_a_crash_left_open() {
         let job = world.submit(&["a.wav"]).await;
         let store = &world.store.inner;
         let chunk = chunk_of(job, 0);
-        store.claim(chunk, "a", Timestamp::now(), SILENCE).await.expect("memory answers");
-        let settled = store.settle(chunk, 1, &heard("before"), Timestamp::now()).await;
+        store.claim(chunk, by("a"), Timestamp::now(), SILENCE).await.expect("memory answers");
+        let settled = store.settle(chunk, &Attempt::number(1), &heard("before"), Timestamp::now()).await;
         assert_eq!(settled.expect("memory answers"), Settle::Settled);
         if struck {
             assert!(matches!(store.strike(chunk).await, Ok(Strike::AllSettled(_))));
@@ -149,7 +149,7 @@ async fn a_chunk_whose_worker_died_is_taken_over_as_soon_as_its_message_comes_ag
     // A worker receives and claims, and dies.
     let dead = world.queue.receive(1, secs(0), secs(30)).await.expect("up").swap_remove(0);
     let now = Timestamp::now();
-    world.store.claim(chunk_of(job, 0), dead.origin(), now, SILENCE).await.expect("up");
+    world.store.claim(chunk_of(job, 0), by(dead.origin()), now, SILENCE).await.expect("up");
     let began = Instant::now();
     let running = world.work();
     let result = world.ended(job).await;
@@ -163,7 +163,7 @@ async fn a_chunk_whose_message_was_lost_is_taken_over_by_another_after_the_silen
     let world = World::new(Behaviour::default()).await;
     let new = world.job(&["a.wav"], true);
     let job = world.send(&new).await;
-    world.store.claim(chunk_of(job, 0), "lost", Timestamp::now(), SILENCE).await.expect("up");
+    world.store.claim(chunk_of(job, 0), by("lost"), Timestamp::now(), SILENCE).await.expect("up");
     let running = world.work();
     world.emptied().await;
     assert_eq!(world.sim.books().calls, 0);
@@ -216,7 +216,7 @@ async fn one_who_lost_the_chunk_may_still_complete_it_but_not_fail_it() {
         let running = world.work();
         assert!(world.sim.wait_until(|books| books.calls == 1, secs(5)).await);
         let much_later = Timestamp::now().plus(SILENCE + secs(60));
-        world.store.inner.claim(chunk_of(job, 0), "another", much_later, SILENCE).await.expect("up");
+        world.store.inner.claim(chunk_of(job, 0), by("another"), much_later, SILENCE).await.expect("up");
         world.emptied().await;
         running.stop().await;
         let chunk = world.chunk(job, 0).await;

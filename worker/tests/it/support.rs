@@ -8,6 +8,7 @@ mod world;
 
 use std::time::Duration;
 
+use longhand_shared::Claimant;
 use longhand_shared::queue::{Envelope, Outgoing, QueueError};
 use tokio::time::{Instant, sleep};
 
@@ -36,6 +37,11 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
 /// A message with this body and nothing else.
 pub(crate) fn message(body: impl Into<String>) -> Outgoing {
     Outgoing { body: body.into(), group: None, envelope: Envelope::default(), delay: Duration::ZERO }
+}
+
+/// One who asks for a chunk for the message of this id.
+pub(crate) fn by(message: &str) -> Claimant<'_> {
+    Claimant { origin: message, message, worker: "w" }
 }
 
 /// Messages named by their numbers.

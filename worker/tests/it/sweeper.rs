@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use longhand_shared::job::{JobStatus, NewJob, Transcription, Verdict};
+use longhand_shared::job::{ErrorCode, JobStatus, NewJob, Transcription, Verdict};
 use longhand_shared::lifecycle::{FIRST_CHECK, LONGEST_CHECK, LONGEST_SILENCE};
+use longhand_shared::queue::QueueError;
 use longhand_shared::store::JobStore;
-use longhand_shared::{JobId, Timestamp};
+use longhand_shared::{Attempt, JobId, Timestamp};
 use longhand_sim_asr::Behaviour;
 use longhand_worker::sweeper::Sweeper;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Kind, Op, SILENCE, StoreFault, World, chunk_of, message, secs, unavailable};
+use crate::support::{Kind, Op, SILENCE, StoreFault, World, by, chunk_of, message, secs, unavailable};
 
 fn sweeper(world: &World) -> Sweeper {
     Sweeper {
@@ -35,9 +36,9 @@ async fn create(world: &World, new: &NewJob) {
 
 async fn settle(world: &World, job: JobId, index: u64, at: Timestamp) {
     let (store, chunk) = (&world.store.inner, chunk_of(job, index));
-    store.claim(chunk, "a", at, SILENCE).await.expect("memory answers");
+    store.claim(chunk, by("a"), at, SILENCE).await.expect("memory answers");
     let verdict = Verdict::Completed(Transcription::new("words", None, vec![]).expect("small"));
-    store.settle(chunk, 1, &verdict, at).await.expect("memory answers");
+    store.settle(chunk, &Attempt::number(1), &verdict, at).await.expect("memory answers");
 }
 
 /// How many jobs a sweep repaired.
@@ -126,6 +127,23 @@ async fn what_a_crash_left_between_two_writes_is_finished() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_the_queue_will_never_take_fails_its_chunk_in_the_end() {
+    let world = World::new(Behaviour::default()).await;
+    let (job, submitted) = unsent(&world, &["a.wav"]).await;
+    world.queue.fail(Kind::Send, QueueError::Refused("InvalidMessageContents".to_owned()));
+    let mut age = FIRST_CHECK;
+    while world.result(job).await.job_status == JobStatus::InProgress {
+        swept(&world, submitted.plus(age)).await;
+        age += secs(15);
+        assert!(age <= LONGEST_SILENCE + LONGEST_CHECK, "not failed after {age:?}");
+    }
+    assert!(age >= LONGEST_SILENCE, "refused for minutes, not once");
+    let error = world.result(job).await.chunks.remove(0).error.expect("it failed");
+    assert_eq!(error.code, ErrorCode::Internal);
+    assert!(error.message.contains("InvalidMessageContents"), "{}", error.message);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_what_is_not_settled_is_sent() {
     let world = World::new(Behaviour::default()).await;
     let (job, submitted) = unsent(&world, &["a.wav", "b.wav", "c.wav"]).await;
@@ -141,7 +159,7 @@ async fn a_claimed_chunk_is_sent_again_only_when_it_has_long_been_silent() {
     let world = World::new(Behaviour::default()).await;
     let (job, submitted) = unsent(&world, &["a.wav"]).await;
     let claimed = submitted.plus(secs(20));
-    world.store.inner.claim(chunk_of(job, 0), "a", claimed, SILENCE).await.expect("memory answers");
+    world.store.inner.claim(chunk_of(job, 0), by("a"), claimed, SILENCE).await.expect("memory answers");
     let mut age = FIRST_CHECK;
     while swept(&world, submitted.plus(age)).await == 0 {
         age += secs(15);

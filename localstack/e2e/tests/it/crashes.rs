@@ -5,7 +5,9 @@ use std::time::Duration;
 use longhand_e2e::processes::{Process, free_port, ready};
 use longhand_e2e::service::{LIMITS, Service};
 use longhand_e2e::{PATIENCE, eventually};
-use longhand_shared::queue::{ChunkQueue, Depth, Envelope, Outgoing};
+use longhand_shared::queue::{ChunkMessage, ChunkQueue, Depth, Envelope, Outgoing};
+use longhand_shared::store::{Claim, JobStore};
+use longhand_shared::{Claimant, Timestamp};
 use longhand_sim_asr::{Answer, Behaviour, Latency, text_for};
 use longhand_worker::runner::Limits;
 use serde_json::{Value, json};
@@ -142,13 +144,11 @@ async fn on_sigterm_a_worker_finishes_or_releases_and_exits_0() {
     assert_eq!(dead, Depth::default(), "a deploy makes no dead letter");
 }
 
-#[tokio::test]
-async fn a_message_received_three_times_and_never_finished_ends_its_job() {
-    let service = Service::start().await;
+/// A job of a good chunk and of one whose message three receivers died with, each after `claims` claims.
+async fn with_a_dead_letter(service: &Service, claims: u32) -> String {
     let paths = service.audio(&["good.wav", "poison.wav"]).await;
     let job = service.submit("ana", &paths).await;
-    // Three receivers that die with it, one after the other.
-    let queue = service.aws.queue();
+    let (store, queue) = (service.aws.store(), service.aws.queue());
     let mut received = 0;
     while received < 3 {
         for delivery in
@@ -156,6 +156,12 @@ async fn a_message_received_three_times_and_never_finished_ends_its_job() {
         {
             let poison = delivery.body.contains("poison.wav");
             received += u32::from(poison);
+            let chunk = ChunkMessage::parse(&delivery.body).expect("a chunk's message").chunk();
+            let by = Claimant { origin: delivery.origin(), message: &delivery.message_id, worker: "dead" };
+            for _ in 0..if poison { claims } else { 0 } {
+                let claim = store.claim(chunk, by, Timestamp::now(), Duration::from_mins(5)).await;
+                assert!(matches!(claim, Ok(Claim::Claimed(_))), "{claim:?}");
+            }
             let visible_in = if poison { Duration::ZERO } else { Duration::from_secs(30) };
             let released = queue.change_visibility(&[(delivery.receipt, visible_in)]).await;
             assert_eq!(released, [Ok(())]);
@@ -164,15 +170,32 @@ async fn a_message_received_three_times_and_never_finished_ends_its_job() {
     for delivery in queue.receive(10, Duration::ZERO, Duration::from_secs(30)).await.expect("an answer") {
         assert!(!delivery.body.contains("poison.wav"), "it is a dead letter now");
     }
+    job
+}
+
+#[tokio::test]
+async fn a_message_that_three_workers_died_with_goes_back_and_its_job_completes() {
+    let service = Service::start().await;
+    let job = with_a_dead_letter(&service, 1).await;
     let _worker = service.work(LIMITS);
-    let failed = eventually("the dead letter to be applied", async || {
-        let result = service.read(&job).await;
-        (result["chunks"][1]["chunkStatus"] == "FAILED").then_some(result)
-    })
-    .await;
-    assert_eq!(failed["chunks"][1]["error"]["code"], "DEAD_LETTERED");
+    let result = service.ended(&job).await;
+    assert_eq!(result["jobStatus"], "COMPLETED");
+    let chunk = &result["chunks"][1];
+    assert_eq!(chunk["attempts"], 4);
+    let outcomes: Vec<_> =
+        chunk["history"].as_array().expect("a list").iter().map(|it| &it["outcome"]).collect();
+    assert_eq!(outcomes, ["LOST", "LOST", "LOST", "COMPLETED"]);
+    assert_eq!(chunk["history"][0]["worker"], "dead");
+}
+
+#[tokio::test]
+async fn a_chunk_that_nine_workers_died_with_fails_and_its_job_ends() {
+    let service = Service::start().await;
+    let job = with_a_dead_letter(&service, 3).await;
+    let _worker = service.work(LIMITS);
     let result = service.ended(&job).await;
     assert_eq!(result["jobStatus"], "FAILED");
+    assert_eq!(result["chunks"][1]["error"]["code"], "DEAD_LETTERED");
     assert_eq!(result["transcription"], json!(format!("{} [chunk 1 failed]", text_for("good.wav"))));
     assert_eq!(service.asr.books().file("poison.wav").calls, 0);
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use longhand_e2e::processes::{binary, free_port};
-use longhand_e2e::service::Service;
+use longhand_e2e::service::{LIMITS, Service};
 use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Envelope, Outgoing};
 use longhand_shared::store::read;
 use longhand_shared::{JobId, Timestamp, lifecycle};
+use longhand_sim_asr::Answer;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -196,7 +197,7 @@ async fn dead_letters_are_listed_shown_and_sent_back() {
     assert_eq!(dlq.depth().await.expect("a depth").visible, 1);
 
     // What went back is work like any other.
-    let worker = service.work(longhand_e2e::service::LIMITS);
+    let worker = service.work(LIMITS);
     for id in [job, other] {
         assert_eq!(service.ended(&id.to_string()).await["jobStatus"], "COMPLETED");
         assert!(read(service.aws.store().as_ref(), id).await.expect("read").is_some());
@@ -216,4 +217,29 @@ async fn what_a_worker_hides_is_counted() {
     assert!(ran.stderr.contains("about 1 hidden"), "{}", ran.stderr);
     let ran = longhand(&service, &[], &["doctor", "--json"]).await;
     assert_eq!((ran.code, ran.verdict("dead-letter queue")), (Some(0), "warning".to_owned()));
+}
+
+#[tokio::test]
+async fn a_failed_job_is_given_another_try() {
+    let service = Service::start().await;
+    let paths = service.audio(&["a.wav", "b.wav"]).await;
+    service.asr.script("b.wav", [Answer::status(400)]);
+    let job = service.submit("ana", &paths).await;
+    let in_progress = longhand(&service, &[], &["job", "retry", &job]).await;
+    assert_eq!(in_progress.code, Some(2), "{}", in_progress.stderr);
+    assert!(in_progress.stderr.contains("is in progress"), "{}", in_progress.stderr);
+
+    let _worker = service.work(LIMITS);
+    assert_eq!(service.ended(&job).await["jobStatus"], "FAILED");
+    let ran = longhand(&service, &[], &["job", "retry", &job, "--json"]).await;
+    assert_eq!((ran.code, ran.json()), (Some(0), json!({"jobId": job, "chunks": 1})), "{}", ran.stderr);
+    let result = service.ended(&job).await;
+    assert_eq!(result["jobStatus"], "COMPLETED");
+    assert_eq!(service.asr.books().file("a.wav").calls, 1, "only what failed is tried again");
+
+    let nothing = longhand(&service, &[], &["job", "retry", &job]).await;
+    assert_eq!(nothing.code, Some(2), "{}", nothing.stderr);
+    let unknown = JobId::random().to_string();
+    let unknown = longhand(&service, &[], &["job", "retry", &unknown]).await;
+    assert_eq!(unknown.code, Some(3), "{}", unknown.stderr);
 }

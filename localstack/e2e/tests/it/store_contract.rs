@@ -8,8 +8,8 @@ use longhand_e2e::calls::Calls;
 use longhand_e2e::eventually;
 use longhand_e2e::resources::Resources;
 use longhand_shared::job::{
-    ChunkError, ChunkState, ChunkStatus, ErrorCode, JobState, JobStatus, Language, Metadata, NewJob, Prompt,
-    Segment, TranscribeOptions, Transcription, Verdict,
+    ChunkError, ChunkState, ChunkStatus, ErrorCode, JobHead, JobState, JobStatus, Language, Metadata, NewJob,
+    Prompt, Segment, TranscribeOptions, Transcription, Verdict,
 };
 use longhand_shared::stitch::stitch;
 use longhand_shared::store::memory::MemoryStore;
@@ -17,7 +17,7 @@ use longhand_shared::store::{
     Claim, Detail, Finish, JobStore, Search, SearchPosition, Settle, Strike, read, read_page,
 };
 use longhand_shared::transcript::TranscriptResult;
-use longhand_shared::{ChunkIndex, ChunkRef, JobId, Timestamp, UserId};
+use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp, UserId};
 use tokio::sync::OnceCell;
 
 type Store = Arc<dyn JobStore>;
@@ -42,12 +42,22 @@ macro_rules! contract {
     };
 }
 
+mod claims;
+
+use claims::{
+    a_chunk_is_settled_once, a_claim_keeps_other_messages_off_until_it_is_long_silent,
+    a_claim_that_was_given_back_is_no_claim, a_failed_job_is_opened_again_once,
+    a_failure_counts_for_the_newest_claim_only, each_attempt_is_told,
+};
+
 contract!(
     a_job_is_made_once,
     a_claim_keeps_other_messages_off_until_it_is_long_silent,
     a_claim_that_was_given_back_is_no_claim,
     a_chunk_is_settled_once,
     a_failure_counts_for_the_newest_claim_only,
+    each_attempt_is_told,
+    a_failed_job_is_opened_again_once,
     striking_off_tells_when_none_is_left,
     a_job_is_finished_once,
     a_listing_goes_newest_first_in_pages,
@@ -99,9 +109,15 @@ fn failed() -> Verdict {
     Verdict::Failed(ChunkError::new(ErrorCode::AudioNotFound, "no such audio"))
 }
 
-async fn claimed(store: &Store, chunk: ChunkRef, now: Timestamp) -> u32 {
-    match store.claim(chunk, "message", now, SILENCE).await.expect("an answer") {
-        Claim::Claimed { attempt } => attempt,
+fn by(message: &'static str) -> Claimant<'static> {
+    // Leaked: a few bytes of a test.
+    let id = Box::leak(format!("id-{message}").into_boxed_str());
+    Claimant { origin: message, message: id, worker: "w-1" }
+}
+
+async fn claimed(store: &Store, chunk: ChunkRef, now: Timestamp) -> Attempt {
+    match store.claim(chunk, by("message"), now, SILENCE).await.expect("an answer") {
+        Claim::Claimed(attempt) => attempt,
         other => panic!("not claimed: {other:?}"),
     }
 }
@@ -112,7 +128,7 @@ async fn finished(store: &Store, job: &NewJob, verdict: &Verdict, when: Timestam
     for each in job.chunks() {
         let chunk = ChunkRef { job: job.id, index: each.index };
         let attempt = claimed(store, chunk, when).await;
-        assert_eq!(store.settle(chunk, attempt, verdict, when).await.expect("settled"), Settle::Settled);
+        assert_eq!(store.settle(chunk, &attempt, verdict, when).await.expect("settled"), Settle::Settled);
         if let Strike::AllSettled(last) = store.strike(chunk).await.expect("struck") {
             head = Some(last);
         }
@@ -120,7 +136,7 @@ async fn finished(store: &Store, job: &NewJob, verdict: &Verdict, when: Timestam
     let head = head.expect("the last strike says so");
     let chunks = store.chunks(job.id).await.expect("chunks");
     let result = TranscriptResult::ended(&head, &chunks, when).expect("all settled");
-    assert_eq!(store.finish(&result).await.expect("finished"), Finish::Finished);
+    assert_eq!(store.finish(&head, &result).await.expect("finished"), Finish::Finished);
     result
 }
 
@@ -132,74 +148,6 @@ async fn a_job_is_made_once(store: Store) {
     claimed(&store, chunk(&job, 2), now()).await;
     store.create(&job, at(30)).await.expect("again");
     assert_eq!(store.chunks(job.id).await.expect("read")[2].status(), ChunkStatus::InProgress);
-}
-
-async fn a_claim_keeps_other_messages_off_until_it_is_long_silent(store: Store) {
-    let job = made(&store, 1).await;
-    let it = chunk(&job, 0);
-    let claim = async |by, seconds| store.claim(it, by, at(seconds), SILENCE).await.expect("an answer");
-    assert_eq!(claim("first", 0).await, Claim::Claimed { attempt: 1 });
-    assert_eq!(claim("other", 299).await, Claim::Busy);
-    // Handed out again: whoever had it has lost it.
-    assert_eq!(claim("first", 1).await, Claim::Claimed { attempt: 2 });
-    assert_eq!(claim("other", 300).await, Claim::Busy);
-    assert_eq!(claim("other", 301).await, Claim::Claimed { attempt: 3 });
-    assert_eq!(claim("first", 302).await, Claim::Busy);
-    let state = store.chunks(job.id).await.expect("read")[0].state.clone();
-    assert_eq!(state, ChunkState::InProgress { claimed: at(301), by: "other".to_owned() });
-}
-
-async fn a_claim_that_was_given_back_is_no_claim(store: Store) {
-    let job = made(&store, 1).await;
-    let it = chunk(&job, 0);
-    claimed(&store, it, at(0)).await;
-    store.release(it, 1).await.expect("given back");
-    let given_back = store.chunks(job.id).await.expect("read").remove(0);
-    assert_eq!((given_back.status(), given_back.attempt, given_back.released), (ChunkStatus::Pending, 1, 1));
-
-    assert_eq!(claimed(&store, it, at(1)).await, 2);
-    store.release(it, 1).await.expect("nothing happens");
-    assert_eq!(store.chunks(job.id).await.expect("read")[0].status(), ChunkStatus::InProgress);
-
-    store.settle(it, 2, &heard("x"), at(2)).await.expect("settled");
-    store.release(it, 2).await.expect("nothing happens");
-    assert_eq!(store.chunks(job.id).await.expect("read")[0].status(), ChunkStatus::Completed);
-}
-
-async fn a_chunk_is_settled_once(store: Store) {
-    let job = made(&store, 3).await;
-    let settle = async |index, verdict: Verdict, seconds| {
-        store.settle(chunk(&job, index), 0, &verdict, at(seconds)).await.expect("an answer")
-    };
-    assert_eq!(settle(0, heard("first"), 1).await, Settle::Settled);
-    assert_eq!(settle(0, heard("second"), 2).await, Settle::AlreadySettled);
-    assert_eq!(settle(0, failed(), 2).await, Settle::AlreadySettled);
-    assert_eq!(settle(1, failed(), 3).await, Settle::Settled);
-    assert_eq!(settle(1, heard("late"), 4).await, Settle::AlreadySettled);
-
-    let chunks = store.chunks(job.id).await.expect("read");
-    assert_eq!(chunks[0].state, ChunkState::Settled { at: at(1), verdict: heard("first") });
-    assert_eq!(chunks[1].state, ChunkState::Settled { at: at(3), verdict: failed() });
-    assert_eq!(
-        store.claim(chunk(&job, 0), "message", at(60), SILENCE).await.expect("an answer"),
-        Claim::Settled
-    );
-}
-
-async fn a_failure_counts_for_the_newest_claim_only(store: Store) {
-    let job = made(&store, 2).await;
-    for index in [0, 1] {
-        claimed(&store, chunk(&job, index), at(0)).await;
-        claimed(&store, chunk(&job, index), at(20)).await;
-    }
-    let late_failure = store.settle(chunk(&job, 0), 1, &failed(), at(21)).await.expect("an answer");
-    assert_eq!(late_failure, Settle::Superseded);
-    assert_eq!(store.chunks(job.id).await.expect("read")[0].status(), ChunkStatus::InProgress);
-    // A transcription is true whoever brings it.
-    let late_success = store.settle(chunk(&job, 1), 1, &heard("x"), at(21)).await.expect("an answer");
-    assert_eq!(late_success, Settle::Settled);
-    let newest = store.settle(chunk(&job, 0), 2, &failed(), at(22)).await.expect("an answer");
-    assert_eq!(newest, Settle::Settled);
 }
 
 async fn striking_off_tells_when_none_is_left(store: Store) {
@@ -217,14 +165,15 @@ async fn striking_off_tells_when_none_is_left(store: Store) {
 async fn a_job_is_finished_once(store: Store) {
     let job = made(&store, 2).await;
     for each in [0, 1] {
-        store.settle(chunk(&job, each), 0, &heard("word"), at(5)).await.expect("settled");
+        store.settle(chunk(&job, each), &Attempt::number(0), &heard("word"), at(5)).await.expect("settled");
         store.strike(chunk(&job, each)).await.expect("struck");
     }
     let chunks = store.chunks(job.id).await.expect("chunks");
     let ended =
         |seconds| TranscriptResult::ended(&job.job().head, &chunks, at(seconds)).expect("all settled");
     let (first, second) = (ended(6), ended(7));
-    let (a, b) = tokio::join!(store.finish(&first), store.finish(&second));
+    let head = job.job().head;
+    let (a, b) = tokio::join!(store.finish(&head, &first), store.finish(&head, &second));
     let outcomes = [a.expect("an answer"), b.expect("an answer")];
     assert!(outcomes.contains(&Finish::Finished) && outcomes.contains(&Finish::NotOpen), "{outcomes:?}");
     let standing = if outcomes[0] == Finish::Finished { first } else { second };
@@ -341,16 +290,26 @@ async fn what_is_unknown_is_gone(store: Store) {
     let nobody = ChunkRef { job: JobId::random(), index: ChunkIndex::try_from(0).expect("an index") };
     assert_eq!(store.job(nobody.job).await.expect("an answer"), None);
     assert_eq!(store.chunks(nobody.job).await.expect("an answer"), []);
-    assert_eq!(store.claim(nobody, "message", now(), SILENCE).await.expect("an answer"), Claim::Gone);
-    assert_eq!(store.settle(nobody, 1, &failed(), now()).await.expect("an answer"), Settle::Gone);
-    assert_eq!(store.settle(nobody, 0, &heard("x"), now()).await.expect("an answer"), Settle::Gone);
+    assert_eq!(store.claim(nobody, by("message"), now(), SILENCE).await.expect("an answer"), Claim::Gone);
+    assert_eq!(
+        store.settle(nobody, &Attempt::number(1), &failed(), now()).await.expect("an answer"),
+        Settle::Gone
+    );
+    assert_eq!(
+        store.settle(nobody, &Attempt::number(0), &heard("x"), now()).await.expect("an answer"),
+        Settle::Gone
+    );
     assert_eq!(store.strike(nobody).await.expect("an answer"), Strike::Gone);
-    store.release(nobody, 1).await.expect("nothing happens");
+    store.release(nobody, &Attempt::number(1)).await.expect("nothing happens");
     let job = new_job(&some_user(), 1, now());
     let mut chunks = job.chunks();
     chunks[0].state = ChunkState::Settled { at: now(), verdict: failed() };
-    let result = TranscriptResult::ended(&job.job().head, &chunks, now()).expect("settled");
-    assert_eq!(store.finish(&result).await.expect("an answer"), Finish::NotOpen);
+    let head = job.job().head;
+    let result = TranscriptResult::ended(&head, &chunks, now()).expect("settled");
+    let ended = JobHead { state: JobState::Ended { completely: false, at: now() }, ..head.clone() };
+    let index = nobody.index;
+    assert!(!store.reopen(&ended, &[index], now(), now()).await.expect("an answer"));
+    assert_eq!(store.finish(&head, &result).await.expect("an answer"), Finish::NotOpen);
     // Nothing of it was left behind.
     assert_eq!(read(store.as_ref(), job.id).await.expect("read"), None);
     assert_eq!(store.chunks(nobody.job).await.expect("an answer"), []);

@@ -12,7 +12,7 @@ use longhand_shared::store::{
     Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use longhand_shared::transcript::TranscriptResult;
-use longhand_shared::{ChunkRef, JobId, Timestamp};
+use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp};
 use tokio::time::Instant;
 
 /// A step of the store.
@@ -122,7 +122,7 @@ impl JobStore for FaultyStore {
     async fn claim(
         &self,
         chunk: ChunkRef,
-        by: &str,
+        by: Claimant<'_>,
         now: Timestamp,
         silence: Duration,
     ) -> Result<Claim, StoreError> {
@@ -130,14 +130,14 @@ impl JobStore for FaultyStore {
         self.step(Op::Claim, self.inner.claim(chunk, by, now, silence)).await
     }
 
-    async fn release(&self, chunk: ChunkRef, attempt: u32) -> Result<(), StoreError> {
+    async fn release(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
         self.step(Op::Release, self.inner.release(chunk, attempt)).await
     }
 
     async fn settle(
         &self,
         chunk: ChunkRef,
-        attempt: u32,
+        attempt: &Attempt,
         verdict: &Verdict,
         now: Timestamp,
     ) -> Result<Settle, StoreError> {
@@ -148,8 +148,18 @@ impl JobStore for FaultyStore {
         self.step(Op::Strike, self.inner.strike(chunk)).await
     }
 
-    async fn finish(&self, result: &TranscriptResult) -> Result<Finish, StoreError> {
-        self.step(Op::Finish, self.inner.finish(result)).await
+    async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
+        self.step(Op::Finish, self.inner.finish(head, result)).await
+    }
+
+    async fn reopen(
+        &self,
+        head: &JobHead,
+        failed: &[ChunkIndex],
+        now: Timestamp,
+        next_check: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.step(Op::Other, self.inner.reopen(head, failed, now, next_check)).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

@@ -115,6 +115,7 @@ impl World {
             audio: audio_store(self.root.path()),
             asr: Asr::new(asr).expect("a client"),
             silence: SILENCE,
+            name: "w-1".to_owned(),
         }
     }
 

@@ -1,0 +1,332 @@
+//! The store in `DynamoDB`: one table, its calls counted. How items look is in `item.rs`.
+
+mod reads;
+mod transactions;
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use rand::RngExt;
+
+use super::item::{
+    CHUNK_PREFIX, ChunkItem, Item, JOB, JobItem, chunk_key, decode, encode, history, key, number, open_shard,
+    text,
+};
+use super::{Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike};
+use crate::attempt::{Attempt, AttemptRecord, Claimant};
+use crate::clock::Timestamp;
+use crate::id::{ChunkIndex, ChunkRef, JobId};
+use crate::job::{Chunk, Job, JobHead, JobState, NewJob, Verdict};
+use crate::transcript::TranscriptResult;
+
+/// How often a step is tried that another transaction on the same item was in the way of, or that
+/// left some of a batch undone.
+const TRIES: u32 = 6;
+
+/// The store in `DynamoDB`.
+#[derive(Clone)]
+pub struct DynamoStore {
+    client: Client,
+    table: String,
+    retention: Duration,
+}
+
+impl fmt::Debug for DynamoStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamoStore").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl DynamoStore {
+    /// The store in `table`, whose items live for `retention` after the job was submitted.
+    pub fn new(client: Client, table: impl Into<String>, retention: Duration) -> Self {
+        Self { client, table: table.into(), retention }
+    }
+
+    fn ttl(&self, submitted: Timestamp) -> i64 {
+        submitted.plus(self.retention).unix()
+    }
+
+    fn update(&self, key: Item) -> UpdateItemFluentBuilder {
+        self.client.update_item().table_name(&self.table).set_key(Some(key))
+    }
+
+    /// What stood in the way of a conditional update.
+    fn refused(error: SdkError<UpdateItemError, HttpResponse>) -> Result<Option<Item>, StoreError> {
+        match error.into_service_error() {
+            UpdateItemError::ConditionalCheckFailedException(failed) => Ok(failed.item),
+            other => Err(failure(&other)),
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+fn unavailable<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(
+    error: SdkError<E, HttpResponse>,
+) -> StoreError {
+    failure(&error)
+}
+
+/// What was refused for what it is will be refused again; all else may go better later.
+fn failure<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(error: &E) -> StoreError {
+    let text = DisplayErrorContext(error).to_string();
+    if error.code() == Some("ValidationException") {
+        StoreError::Corrupt(text)
+    } else {
+        StoreError::Unavailable(text)
+    }
+}
+
+/// Waits before the `turn`-th repetition (from 1): 20 ms doubled each turn, half of it at random.
+async fn patience(turn: u32, why: &str) -> Result<(), StoreError> {
+    if turn >= TRIES {
+        return Err(StoreError::Unavailable(format!("{why}, {turn} times")));
+    }
+    let longest = 20 * (1 << turn);
+    let wait = rand::rng().random_range(longest / 2..=longest);
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    Ok(())
+}
+
+/// An update that begins with `set` and ends with `rest`, and keeps what the attempt has to tell.
+fn tell(
+    update: UpdateItemFluentBuilder,
+    set: &str,
+    rest: &str,
+    attempt: &Attempt,
+) -> Result<UpdateItemFluentBuilder, StoreError> {
+    if attempt.history.is_empty() {
+        return Ok(update.update_expression(format!("{set}{rest}")));
+    }
+    let told = update.expression_attribute_values(":history", history(&attempt.history)?);
+    Ok(told.update_expression(format!("{set}, history = :history{rest}")))
+}
+
+#[async_trait]
+impl JobStore for DynamoStore {
+    async fn create(&self, new: &NewJob, next_check: Timestamp) -> Result<(), StoreError> {
+        self.create_all(new, next_check).await
+    }
+
+    async fn claim(
+        &self,
+        at: ChunkRef,
+        by: Claimant<'_>,
+        now: Timestamp,
+        silence: Duration,
+    ) -> Result<Claim, StoreError> {
+        let claim_id = uuid::Uuid::now_v7().to_string();
+        let answer = self
+            .update(key(at.job, chunk_key(at.index)))
+            .update_expression(
+                "SET chunkStatus = :inProgress, claimedTime = :now, claimedBy = :by, claimedMessage = :message, \
+                 claimId = :claimId, history = list_append(if_not_exists(history, :none), :begun) \
+                 ADD attempt :one",
+            )
+            .condition_expression(
+                "attribute_exists(jobId) AND (chunkStatus = :pending \
+                 OR (chunkStatus = :inProgress AND ((claimedBy = :by AND claimId <> :claimId) OR claimedTime <= :silent)))",
+            )
+            .expression_attribute_values(":pending", text("PENDING"))
+            .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
+            .expression_attribute_values(":now", text(now.to_string()))
+            .expression_attribute_values(":by", text(by.origin))
+            .expression_attribute_values(":message", text(by.message))
+            .expression_attribute_values(":none", AttributeValue::L(vec![]))
+            .expression_attribute_values(":begun", history(&[AttemptRecord::begun(by, now)])?)
+            .expression_attribute_values(":silent", text(now.minus(silence).to_string()))
+            .expression_attribute_values(":claimId", text(&claim_id))
+            .expression_attribute_values(":one", number(1))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        let error = match answer {
+            Ok(answer) => {
+                let item: ChunkItem = decode(answer.attributes.unwrap_or_default())?;
+                return Ok(Claim::Claimed(item.attempt()));
+            }
+            Err(error) => error,
+        };
+        let Some(standing) = Self::refused(error)? else {
+            return Ok(Claim::Gone);
+        };
+        let standing: ChunkItem = decode(standing)?;
+        if standing.is_settled() {
+            return Ok(Claim::Settled);
+        }
+        // The SDK tried again after the answer to the first try was lost.
+        if standing.claim_id.as_deref() == Some(&claim_id) {
+            return Ok(Claim::Claimed(standing.attempt()));
+        }
+        Ok(Claim::Busy)
+    }
+
+    async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
+        let update = self
+            .update(key(at.job, chunk_key(at.index)))
+            .condition_expression("chunkStatus = :inProgress AND attempt = :attempt")
+            .expression_attribute_values(":pending", text("PENDING"))
+            .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
+            .expression_attribute_values(":attempt", number(attempt.number))
+            .expression_attribute_values(":one", number(u32::from(!attempt.counts())));
+        let answer = tell(update, "SET chunkStatus = :pending", " ADD released :one", attempt)?.send().await;
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error) => Self::refused(error).map(|_| ()),
+        }
+    }
+
+    async fn settle(
+        &self,
+        at: ChunkRef,
+        attempt: &Attempt,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) -> Result<Settle, StoreError> {
+        let (status, name, value) = match verdict {
+            Verdict::Completed(words) => ("COMPLETED", "transcription", AttributeValue::M(encode(words)?)),
+            Verdict::Failed(error) => ("FAILED", "error", AttributeValue::M(encode(error)?)),
+        };
+        let mut condition = "attribute_exists(jobId) AND chunkStatus IN (:pending, :inProgress)".to_owned();
+        let mut update = self
+            .update(key(at.job, chunk_key(at.index)))
+            .expression_attribute_names("#value", name)
+            .expression_attribute_values(":status", text(status))
+            .expression_attribute_values(":now", text(now.to_string()))
+            .expression_attribute_values(":value", value)
+            .expression_attribute_values(":pending", text("PENDING"))
+            .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        if matches!(verdict, Verdict::Failed(_)) {
+            condition.push_str(" AND attempt = :attempt");
+            update = update.expression_attribute_values(":attempt", number(attempt.number));
+        }
+        let set = "SET chunkStatus = :status, settledTime = :now, #value = :value";
+        let update = tell(update.condition_expression(condition), set, "", attempt)?;
+        let Err(error) = update.send().await else {
+            return Ok(Settle::Settled);
+        };
+        let Some(standing) = Self::refused(error)? else {
+            return Ok(Settle::Gone);
+        };
+        let standing: ChunkItem = decode(standing)?;
+        Ok(if standing.is_settled() { Settle::AlreadySettled } else { Settle::Superseded })
+    }
+
+    async fn strike(&self, at: ChunkRef) -> Result<Strike, StoreError> {
+        let index = AttributeValue::Ns(vec![at.index.to_string()]);
+        let mut turn = 0;
+        let image = loop {
+            let answer = self
+                .update(key(at.job, JOB))
+                .update_expression("DELETE unsettled :index")
+                .condition_expression("attribute_exists(jobId)")
+                .expression_attribute_values(":index", index.clone())
+                .return_values(ReturnValue::AllNew)
+                .send()
+                .await;
+            match answer {
+                Ok(answer) => break answer.attributes.unwrap_or_default(),
+                Err(error) if error.code() == Some("TransactionConflictException") => {
+                    turn += 1;
+                    patience(turn, "another transaction held the job").await?;
+                }
+                Err(error) => return Self::refused(error).map(|_| Strike::Gone),
+            }
+        };
+        let job = Job::try_from(decode::<JobItem>(image)?)?;
+        Ok(match (job.head.state, job.unsettled.is_empty()) {
+            (JobState::Ended { .. }, _) => Strike::Ended,
+            (JobState::Open, true) => Strike::AllSettled(Box::new(job.head)),
+            (JobState::Open, false) => Strike::Remaining,
+        })
+    }
+
+    async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
+        self.end(head, result).await
+    }
+
+    async fn reopen(
+        &self,
+        head: &JobHead,
+        failed: &[ChunkIndex],
+        now: Timestamp,
+        next_check: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.open_again(head, failed, now, next_check).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key(id, JOB)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        answer.item.map(|item| Job::try_from(decode::<JobItem>(item)?)).transpose()
+    }
+
+    async fn chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError> {
+        let pages = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("jobId = :job AND begins_with(#item, :chunk)")
+            .expression_attribute_names("#item", "item")
+            .expression_attribute_values(":job", text(id.to_string()))
+            .expression_attribute_values(":chunk", text(CHUNK_PREFIX))
+            .consistent_read(true)
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<Vec<_>, _>>()
+            .await
+            .map_err(unavailable)?;
+        pages.into_iter().map(|item| Chunk::try_from(decode::<ChunkItem>(item)?)).collect()
+    }
+
+    async fn details(&self, heads: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError> {
+        self.read_details(heads).await
+    }
+
+    async fn search(&self, search: &Search) -> Result<SearchPage, StoreError> {
+        self.read_page(search).await
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueJob>, StoreError> {
+        self.read_due(now, limit).await
+    }
+
+    async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError> {
+        let answer = self
+            .update(key(due.job, JOB))
+            .update_expression("SET nextCheckTime = :next")
+            .condition_expression("openShard = :shard AND nextCheckTime = :seen")
+            .expression_attribute_values(":shard", text(open_shard(due.job)))
+            .expression_attribute_values(":seen", text(due.next_check.to_string()))
+            .expression_attribute_values(":next", text(next_check.to_string()))
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(true),
+            Err(error) => Self::refused(error).map(|_| false),
+        }
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let nothing = self.client.get_item().table_name(&self.table).set_key(Some(key(JobId::random(), JOB)));
+        nothing.send().await.map(|_| ()).map_err(unavailable)
+    }
+}
