@@ -8,9 +8,10 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use longhand_shared::trace;
 use metrics::{counter, histogram};
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument, debug, error_span, field, info};
+use tracing::{Instrument, Span, debug, error_span, field, info};
 use uuid::Uuid;
 
 use crate::error::ApiError;
@@ -36,7 +37,16 @@ pub(crate) fn current_request_id() -> Option<String> {
 pub(crate) async fn edge(request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     // A span of the highest level, so that it is there whatever the log's filter is.
-    let span = error_span!("request", request_id = id, job_id = field::Empty);
+    let span = error_span!(
+        "request",
+        request_id = id,
+        trace_id = field::Empty,
+        job_id = field::Empty,
+        otel.name = format!("{} {}", request.method(), route(&request)),
+        otel.kind = "server",
+        http.response.status_code = field::Empty,
+    );
+    trace::adopt(&span, traceparent(request.headers()));
     let mut response = REQUEST_ID.scope(id.clone(), answer(request, next)).instrument(span).await;
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -47,14 +57,13 @@ pub(crate) async fn edge(request: Request, next: Next) -> Response {
 async fn answer(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    // The pattern, not the path: what a client sends does not get to write log lines.
-    let route =
-        request.extensions().get::<MatchedPath>().map_or_else(|| "-".to_owned(), |p| p.as_str().to_owned());
+    let route = route(&request);
     let response = match timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::Timeout.into_response(),
     };
     let status = response.status().as_u16();
+    Span::current().record("http.response.status_code", status);
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     // A client may make up methods; a label may not.
     let known = matches!(method, Method::GET | Method::POST | Method::HEAD | Method::OPTIONS);
@@ -72,6 +81,11 @@ async fn answer(request: Request, next: Next) -> Response {
         info!(%method, route, status, ms, "request");
     }
     response
+}
+
+/// The pattern, not the path: what a client sends does not get to write log lines.
+fn route(request: &Request) -> String {
+    request.extensions().get::<MatchedPath>().map_or_else(|| "-".to_owned(), |path| path.as_str().to_owned())
 }
 
 /// The client's or the load balancer's id where it is fit for a log and a header, else a new one.

@@ -14,7 +14,7 @@ use longhand_shared::job::{
 use longhand_shared::path::{AudioSources, InvalidPath};
 use longhand_shared::store::{self, Search};
 use longhand_shared::transcript::TranscriptResult;
-use longhand_shared::{AudioPath, JobId, Timestamp, UserId, lifecycle};
+use longhand_shared::{AudioPath, JobId, Timestamp, UserId, lifecycle, trace};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
@@ -36,7 +36,7 @@ pub(crate) async fn create(
     State(app): State<AppState>,
     request: Request,
 ) -> Result<impl IntoResponse, ApiError> {
-    let traceparent = edge::traceparent(request.headers()).map(str::to_owned);
+    let traceparent = trace::current().or_else(|| edge::traceparent(request.headers()).map(str::to_owned));
     let fields = Fields::of_body(body::json(request).await?)?;
     let job = new_job(fields, &app.sources, Timestamp::now()).await?;
     Span::current().record("job_id", field::display(job.id));

@@ -1,11 +1,10 @@
 //! The API's settings.
 
-use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use longhand_shared::path::AudioSources;
-use longhand_shared::settings::{Faults, LogSettings, QueueUrl, Reader, audio_sources};
+use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources};
 
 /// What the API needs to know. Read once, at start.
 #[derive(Clone, Debug)]
@@ -58,7 +57,7 @@ impl Settings {
             "seconds that requests in hand have to end at a stop; less than the platform waits before it kills",
         );
         let log = LogSettings::read(reader);
-        let QueueUrl(queue_url) = queue_url?;
+        let HttpUrl(queue_url) = queue_url?;
         Some(Self {
             listen,
             table: table?,
@@ -69,17 +68,6 @@ impl Settings {
             log,
         })
     }
-}
-
-/// What `--help` prints.
-pub fn usage() -> impl Display {
-    format!(
-        "Longhand's HTTP API. Listens, or runs as a Lambda function where AWS_LAMBDA_RUNTIME_API is set.\n\n\
-         Usage: longhand-api [--help | --version]\n\n\
-         Settings, from the environment:\n{}\n\
-         AWS: the SDK's own variables (AWS_REGION, AWS_ENDPOINT_URL, credentials).\n",
-        Settings::help()
-    )
 }
 
 #[cfg(test)]

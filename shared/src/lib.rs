@@ -19,6 +19,7 @@ pub mod shutdown;
 pub mod stitch;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod transcript;
 
 pub use attempt::{Attempt, Claimant};

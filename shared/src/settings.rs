@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use tracing_subscriber::EnvFilter;
+
 use crate::path::{AudioPath, AudioSources};
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
 
@@ -184,18 +186,6 @@ pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
     AudioSources { buckets, root }
 }
 
-/// A text that begins like a URL: the rest is SQS's to judge.
-pub struct QueueUrl(pub String);
-
-impl FromStr for QueueUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let is_url = text.starts_with("https://") || text.starts_with("http://");
-        if is_url { Ok(Self(text.to_owned())) } else { Err("must be a URL") }
-    }
-}
-
 /// How to log; read by every process.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
@@ -203,6 +193,25 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// `RUST_LOG`.
     pub filter: String,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: where traces go.
+    pub traces: Option<HttpUrl>,
+}
+
+/// An address that begins with `http://` or `https://`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl(pub String);
+
+impl FromStr for HttpUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        if rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+            Ok(Self(text.trim_end_matches('/').to_owned()))
+        } else {
+            Err("must be a URL: http://host:port or https://host")
+        }
+    }
 }
 
 impl LogSettings {
@@ -211,7 +220,12 @@ impl LogSettings {
         let format: Format = reader.or("LONGHAND_LOG_FORMAT", Format(LogFormat::Pretty), "pretty or json");
         let filter =
             reader.or("RUST_LOG", DEFAULT_FILTER.to_owned(), "what to log, in tracing's filter syntax");
-        Self { format: format.0, filter }
+        if let Err(error) = EnvFilter::try_new(&filter) {
+            reader.fault("RUST_LOG", format_args!("is {filter:?}: {error}"));
+        }
+        let about = "where traces go, by OTLP over HTTP, such as http://127.0.0.1:4318";
+        let traces = reader.optional("OTEL_EXPORTER_OTLP_ENDPOINT", about);
+        Self { format: format.0, filter, traces }
     }
 }
 

@@ -1,10 +1,21 @@
-//! Logs: one event a line, for people (`pretty`) or for machines (`json`), on standard error.
+//! Logs: one event a line, for people (`pretty`) or for machines (`json`), on standard error. Traces: to
+//! an OpenTelemetry collector, where one is named.
 
 use std::io::IsTerminal;
 use std::str::FromStr;
+use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::settings::LogSettings;
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,17 +41,44 @@ impl FromStr for LogFormat {
 /// What `RUST_LOG` is when it is not set.
 pub const DEFAULT_FILTER: &str = "info";
 
-/// Begins to log, for the rest of the process. `filter` is in `RUST_LOG`'s form.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), ParseError> {
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(filter)?)
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    match format {
-        LogFormat::Pretty => subscriber.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => {
-            subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
-        }
+/// How long the end of the process waits for the last spans to be sent.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Sends the last spans when it is dropped.
+#[derive(Debug)]
+pub struct Telemetry(SdkTracerProvider);
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // A collector that is gone is no reason to fail.
+        let _ = self.0.shutdown_with_timeout(FLUSH);
     }
-    Ok(())
+}
+
+/// Begins to log, and to trace, for as long as what is returned is kept. `service` is the program's name.
+pub fn init(service: &'static str, settings: &LogSettings) -> Result<Telemetry, Box<dyn std::error::Error>> {
+    let filter = EnvFilter::try_new(&settings.filter)
+        .map_err(|error| format!("RUST_LOG is {:?}: {error}", settings.filter))?;
+    let mut provider =
+        SdkTracerProvider::builder().with_resource(Resource::builder().with_service_name(service).build());
+    if let Some(url) = &settings.traces {
+        let exporter =
+            SpanExporter::builder().with_http().with_endpoint(format!("{}/v1/traces", url.0)).build()?;
+        provider = provider.with_batch_exporter(exporter);
+    }
+    let provider = provider.build();
+    // Our own spans, whatever the log shows; the SDKs' would be ten for each of ours.
+    let traced = Targets::new().with_target("longhand", LevelFilter::INFO);
+    let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("longhand")).with_filter(traced);
+
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match settings.format {
+        LogFormat::Pretty => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Json => {
+            let json = lines.json().flatten_event(true).with_current_span(true).with_span_list(false);
+            json.with_span_events(FmtSpan::NONE).with_filter(filter).boxed()
+        }
+    };
+    tracing_subscriber::registry().with(lines).with(traces).try_init()?;
+    Ok(Telemetry(provider))
 }

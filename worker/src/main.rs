@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
-    telemetry::init(settings.log.format, &settings.log.filter)?;
+    let _telemetry = telemetry::init("longhand-worker", &settings.log)?;
     metrics::install()?;
     let stop = shutdown::on_signal()?;
     // Each chunk in hand is up to three sockets. What the system allows is all that can be had.

@@ -10,10 +10,10 @@ use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
 use longhand_shared::lifecycle::{self, MOST_REQUEUES, Settled};
 use longhand_shared::queue::{ChunkMessage, Delivery};
 use longhand_shared::store::{Claim, JobStore, StoreError};
-use longhand_shared::{ChunkRef, Timestamp};
+use longhand_shared::{ChunkRef, Timestamp, trace};
 use metrics::{counter, histogram};
 use tokio::time::Instant;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, error, field, info, info_span, warn};
 
 use crate::asr::{Asr, TranscribeError};
 use crate::audio::AudioStore;
@@ -47,7 +47,8 @@ impl Handler for Processor {
             Err(error) => return Outcome::Reject { reason: error.to_string() },
         };
         let ChunkRef { job, index } = message.chunk();
-        let span = info_span!("chunk", job_id = %job, chunk_index = %index);
+        let span = info_span!("chunk", job_id = %job, chunk_index = %index, trace_id = field::Empty, otel.kind = "consumer");
+        trace::adopt(&span, delivery.envelope.traceparent.as_deref());
         self.chunk(&message, delivery, lease).instrument(span).await
     }
 }

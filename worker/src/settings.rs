@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use longhand_shared::path::AudioSources;
-use longhand_shared::settings::{Faults, LogSettings, QueueUrl, Reader, audio_sources};
+use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources};
 
 use crate::asr::{AsrSettings, LONGEST_PAUSE};
 use crate::runner::Limits;
@@ -47,8 +47,8 @@ impl Settings {
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>, help: &mut String) -> Result<Self, Faults> {
         let mut r = Reader::new(lookup);
         let table = r.required("LONGHAND_TABLE", "the DynamoDB table");
-        let queue_url: Option<QueueUrl> = r.required("LONGHAND_QUEUE_URL", "the SQS queue of chunks");
-        let dlq_url: Option<QueueUrl> = r.required("LONGHAND_DLQ_URL", "its dead-letter queue");
+        let queue_url: Option<HttpUrl> = r.required("LONGHAND_QUEUE_URL", "the SQS queue of chunks");
+        let dlq_url: Option<HttpUrl> = r.required("LONGHAND_DLQ_URL", "its dead-letter queue");
         let sources = audio_sources(&mut r);
         let slots: usize =
             r.within("LONGHAND_CONCURRENCY", 32, 1..=10_000, "chunks in hand at once, 1 to 10000");
@@ -75,7 +75,7 @@ impl Settings {
         let health_listen =
             r.or("LONGHAND_HEALTH_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8081)), "the health check");
         let name = r.or("LONGHAND_WORKER_NAME", host_and_process(lookup), "its name in chunks' histories");
-        let base_url: Option<String> = r.required("ASR_BASE_URL", "the model's server, without /v1");
+        let base_url: Option<HttpUrl> = r.required("ASR_BASE_URL", "the model's server, without /v1");
         let api_key = r.optional("ASR_API_KEY", "its key, sent as a bearer token");
         let model = r.or("ASR_MODEL", "whisper-1".to_owned(), "the model's name");
         let timeout: f64 = r.or("ASR_TIMEOUT_SECONDS", 30.0, "one call, from first byte to last");
@@ -96,9 +96,6 @@ impl Settings {
             r.fault("ASR_TIMEOUT_SECONDS", "must be more than 0 and at most 3600");
         }
         held_together(&mut r, timeout, max_retries, longest, visibility);
-        if let Some(url) = base_url.as_ref().filter(|url| !is_http(url)) {
-            r.fault("ASR_BASE_URL", format_args!("is {url:?}: expected http://host:port or https://host"));
-        }
         *help = r.help();
         let settings = (|| {
             Some(Self {
@@ -118,7 +115,7 @@ impl Settings {
                 sweep: Duration::from_secs(sweep),
                 name,
                 asr: AsrSettings {
-                    base_url: base_url?,
+                    base_url: base_url?.0,
                     api_key,
                     model,
                     timeout: Duration::try_from_secs_f64(timeout).ok()?,
@@ -164,10 +161,6 @@ fn host_and_process(lookup: &dyn Fn(&str) -> Option<String>) -> String {
     format!("{host}-{}", std::process::id())
 }
 
-fn is_http(url: &str) -> bool {
-    reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,7 +204,7 @@ mod tests {
             "LONGHAND_TABLE is not set",
             "LONGHAND_CONCURRENCY is 0: must be 1 to 10000",
             "LONGHAND_DRAIN_SECONDS is 300",
-            "ASR_BASE_URL is \"model:80\"",
+            "ASR_BASE_URL is \"model:80\": must be a URL",
             "LONGHAND_MAX_CHUNK_SECONDS must be at least 460",
             "LONGHAND_AUDIO_BUCKETS and LONGHAND_AUDIO_ROOT are both not set",
         ] {

@@ -15,12 +15,13 @@ use aws_sdk_sqs::types::{
     MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
 };
 
+use crate::trace::TRACEPARENT;
+
 use super::{ChunkQueue, Delivery, Depth, Envelope, MAX_BATCH, MAX_DELAY, Outgoing, QueueError, Receipt};
 
 /// SQS: what the bodies and attributes of one batch may weigh together, with some room left.
 const MAX_BATCH_BYTES: usize = 250 * 1024;
 
-const TRACEPARENT: &str = "traceparent";
 const ORIGIN: &str = "origin";
 const REQUEUES: &str = "requeues";
 const REASON: &str = "reason";

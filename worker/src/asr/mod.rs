@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use longhand_shared::AudioPath;
 use longhand_shared::attempt::AttemptOutcome;
 use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
+use longhand_shared::{AudioPath, trace};
 use rand::RngExt;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Client, StatusCode, redirect};
 use tokio_retry::RetryIf;
-use tracing::{debug, warn};
+use tracing::{Instrument, Span, debug, field, info_span, warn};
 
 use crate::audio::{Audio, AudioError, AudioStore};
 use answer::Meaning;
@@ -221,7 +221,8 @@ impl Asr {
             calls.fetch_add(1, Ordering::Relaxed);
             let verbose = !self.plain_json.load(Ordering::Relaxed);
             let timeout = self.settings.timeout;
-            let once = self.call_once(opened, options, traceparent, verbose);
+            let span = info_span!("asr call", otel.kind = "client", http.response.status_code = field::Empty);
+            let once = self.call_once(opened, options, traceparent, verbose).instrument(span);
             let Ok(answer) = tokio::time::timeout(timeout, once).await else {
                 let message = format!("the model did not answer within {} s", timeout.as_secs_f64());
                 let error = ChunkError::new(ErrorCode::AsrTimeout, message);
@@ -260,14 +261,16 @@ impl Asr {
         if let Some(Secret(key)) = &self.settings.api_key {
             request = request.bearer_auth(key);
         }
-        if let Some(traceparent) = traceparent {
-            request = request.header("traceparent", traceparent);
+        let own = trace::current();
+        if let Some(traceparent) = own.as_deref().or(traceparent) {
+            request = request.header(trace::TRACEPARENT, traceparent);
         }
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return Ok(transport(&error)),
         };
         let status = response.status();
+        Span::current().record("http.response.status_code", status.as_u16());
         let pause = answer::retry_after(response.headers(), SystemTime::now());
         match body(response).await {
             Ok(body) => Ok(answer::classify(status, pause, &body, verbose)),
