@@ -41,12 +41,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     metrics::install()?;
     let config = aws::load().await;
     let router = router(AppState {
-        store: Arc::new(DynamoStore::new(
-            aws_sdk_dynamodb::Client::new(&config),
-            settings.table,
-            settings.retention,
-        )),
-        queue: Arc::new(SqsQueue::new(aws_sdk_sqs::Client::new(&config), settings.queue_url)),
+        store: Arc::new(DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention)),
+        queue: Arc::new(SqsQueue::new(aws::sqs(&config), settings.queue_url)),
         sources: Arc::new(settings.sources),
     });
     if server::is_lambda() {

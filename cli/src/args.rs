@@ -1,7 +1,6 @@
 //! The command line, parsed into types that cannot be wrong.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -11,6 +10,7 @@ use longhand_shared::{JobId, UserId};
 use reqwest::Url;
 
 use crate::error::{Exit, Failure};
+use crate::load::args::{HELP as LOAD_HELP, Load};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
@@ -38,23 +38,6 @@ LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_ROOT), ASR_BASE_URL; ASR_API_KEY and L
 the workers have them; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables. It changes nothing.
 
 Each line is ok, warning or FAULT. Exit code 0 without a FAULT, 1 with one.";
-
-const LOAD_HELP: &str = "\
-Run it with the environment of the services (. .local/env), against a stack whose model is simulated (ASR=sim):
-the audio is noise that names its chunk, and no real model makes anything of it. What it submits stays: the
-jobs of users load-0, load-1, .., and their audio under load/RUN/ in the bucket.
-
-Turnaround is the service's own completedTime less submittedTime; the jobs are looked at one after the other,
-after the last was submitted, so that looking costs next to nothing. Memory, CPU and AWS calls are the
-differences between two readings of /metrics, before the first submit and after the last end.
-
-Exit codes:
-    0  every job completed, and every transcript is right
-    1  a job failed or was lost, or a transcript is wrong
-    2  bad usage, or the service refused a job (4xx)
-    4  the service or S3 cannot be reached, or did not take a job
-    5  gave up waiting (--timeout) for some job
-   74  the report could not be written";
 
 /// Turns short recordings into one transcript.
 #[derive(Debug, Parser)]
@@ -224,71 +207,6 @@ pub(crate) struct DlqRedrive {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Load {
-    /// How many jobs.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) jobs: u32,
-
-    /// How many chunks each job has.
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=24))]
-    pub(crate) chunks: u8,
-
-    /// Jobs submitted per second, whatever the answers take; 0: all at once.
-    #[arg(long, value_name = "RATE", default_value_t = 5.0, value_parser = rate)]
-    pub(crate) rate: f64,
-
-    /// Where chance starts: the same seed gives the same users and sizes again.
-    #[arg(long, value_name = "SEED", default_value_t = 1)]
-    pub(crate) seed: u64,
-
-    /// The usual size of a chunk's audio, in bytes; chance makes it half as large to one and a half times.
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value_t = 20_000,
-        value_parser = clap::value_parser!(u32).range(32..=3_495_253)
-    )]
-    pub(crate) audio_bytes: u32,
-
-    /// How many users the jobs are of, by chance.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) user_count: u32,
-
-    /// Writes the report to this file too, as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) report: Option<PathBuf>,
-
-    /// How long to wait for the jobs' ends after the last was submitted: 90s, 10m, 2h.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
-    pub(crate) timeout: Duration,
-
-    /// The bucket that the audio is put into; of a list, the first.
-    #[arg(
-        long,
-        value_name = "BUCKET",
-        env = "LONGHAND_AUDIO_BUCKETS",
-        hide_env_values = true,
-        value_parser = first_of_list
-    )]
-    pub(crate) bucket: Option<String>,
-
-    /// The simulated model, whose books tell what is its own time.
-    #[arg(long, value_name = "URL", env = "ASR_BASE_URL", hide_env_values = true, value_parser = address)]
-    pub(crate) sim_url: Option<Url>,
-
-    /// The workers' health addresses, commas between: their /metrics tell calls, memory and CPU.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "LONGHAND_HEALTH_LISTEN",
-        hide_env_values = true,
-        value_delimiter = ',',
-        value_parser = address
-    )]
-    pub(crate) worker_url: Vec<Url>,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Transcribe {
     #[arg(
         required = true,
@@ -418,7 +336,7 @@ fn usage(error: &clap::Error) -> Failure {
     Failure::new(Exit::Refused, "USAGE", message.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-fn url(text: &str) -> Result<Url, String> {
+pub(crate) fn url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     if matches!(url.scheme(), "http" | "https") {
         Ok(url)
@@ -427,24 +345,12 @@ fn url(text: &str) -> Result<Url, String> {
     }
 }
 
-/// A URL, or the address that a service was told to listen at.
-fn address(text: &str) -> Result<Url, String> {
-    if text.contains("://") { url(text) } else { url(&format!("http://{text}")) }
-}
-
-fn rate(text: &str) -> Result<f64, &'static str> {
-    match text.parse() {
-        Ok(rate) if (0.0..=100_000.0).contains(&rate) => Ok(rate),
-        _ => Err("expected a number of jobs per second, 0 to 100000"),
-    }
-}
-
-fn first_of_list(text: &str) -> Result<String, &'static str> {
+pub(crate) fn first_of_list(text: &str) -> Result<String, &'static str> {
     let first = text.split(',').map(str::trim).find(|name| !name.is_empty());
     first.map(str::to_owned).ok_or("names no bucket")
 }
 
-fn duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "expected a time such as 90s, 10m or 2h";
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -478,17 +384,6 @@ mod tests {
         assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
         for bad in ["", "m", "-1s", "1.5m", "10 m", "99999999999s"] {
             assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn addresses_and_rates_are_read() {
-        assert_eq!(address("127.0.0.1:8081").map(String::from), Ok("http://127.0.0.1:8081/".to_owned()));
-        assert_eq!(address("https://w.example/x").map(String::from), Ok("https://w.example/x".to_owned()));
-        assert!(address("ftp://w").is_err());
-        assert_eq!((rate("0"), rate("2.5")), (Ok(0.0), Ok(2.5)));
-        for bad in ["-1", "NaN", "inf", "", "5/s"] {
-            assert!(rate(bad).is_err(), "{bad}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! The figure that matters is the turnaround over the slowest chunk's own time in the model: what Longhand
 //! adds. The simulated model's books tell the chunk's time, so with another model it is left out.
 
+pub(crate) mod args;
 mod drive;
 mod figures;
 mod plan;
@@ -16,9 +17,9 @@ use std::path::Path;
 use longhand_shared::JobId;
 
 use crate::Context;
-use crate::args::Load;
 use crate::error::{Exit, Failure, Fault};
 use crate::output;
+use args::Load;
 use drive::Seen;
 use plan::Plan;
 use report::{Report, Run};

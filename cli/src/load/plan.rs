@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
-use crate::args::Load;
+use super::args::Load;
 use crate::error::Failure;
 use crate::progress;
 use crate::upload::{not_put, s3};

@@ -8,11 +8,11 @@ use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{JobId, Timestamp};
 use serde::Serialize;
 
+use super::args::Load;
 use super::drive::{Looked, Seen, Submitted};
 use super::figures::{Spread, count, ratio};
 use super::plan::{Job, Plan};
 use super::sources::{AwsCalls, Books, Used};
-use crate::args::Load;
 use crate::error::Failure;
 
 /// What there is to report on.
