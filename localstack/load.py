@@ -52,9 +52,11 @@ def main(arguments: list[str]) -> int:
     stack = own_stack()
     # A lock beside the directory, which is removed: two loads would take each other's stack down.
     with lock(stack.local.with_suffix(".lock")):
-        if stack.local.exists():
-            say("Removing what a load that was broken off has left")
-            stack.down(purge=True)
+        if stack.supervisor.names():
+            say("Stopping what a load that was broken off has left")
+            stack.down(purge=False)
+        shutil.rmtree(stack.local)
+        stack = Stack()
         code = 1
         try:
             say(
@@ -67,10 +69,8 @@ def main(arguments: list[str]) -> int:
             code = subprocess.run(command, env={**stack.environment(), **settings}).returncode
             say("")
         finally:
-            stack.down(purge=False)
-            if code == 0:
-                shutil.rmtree(stack.local, ignore_errors=True)
-            else:
+            stack.down(purge=code == 0)
+            if code != 0:
                 say(f"The logs are kept until the next load: {stack.supervisor.logs}/")
     return code
 
