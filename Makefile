@@ -38,7 +38,7 @@ bench: ## one worker with 1,000 chunks of 5 MB in flight: time, peak memory, CPU
 	$(STACK) test -- target/release/thousand --audio-bytes 20000
 	$(STACK) test -- target/release/thousand
 
-load: ## 100 jobs of 6 chunks at 5 jobs/s on a stack of their own: turnaround, AWS calls, memory. ARGS="--jobs 1000 --rate 20"
+load: ## jobs at a rate on a stack of their own: turnaround, AWS calls, memory, CPU (ARGS="--jobs 1000 --rate 20")
 	@$(PYTHON) localstack/load.py $(ARGS)
 
 up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
