@@ -5,7 +5,7 @@ TOOLS := $(if $(LONGHAND_TOOLS_DIR),$(LONGHAND_TOOLS_DIR),$(LOCAL))/venv/bin
 STACK := $(PYTHON) localstack/stack.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench up down status logs clean
+.PHONY: help demo test check bench load up down status logs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: ## one worker with 1,000 chunks of 5 MB in flight: time, peak memory, CPU
 	cargo build --release -p longhand-worker -p longhand-e2e --bins
 	$(STACK) test -- target/release/thousand --audio-bytes 20000
 	$(STACK) test -- target/release/thousand
+
+load: ## jobs at a rate on a stack of their own: turnaround, AWS calls, memory, CPU (ARGS="--jobs 1000 --rate 20")
+	@$(PYTHON) localstack/load.py $(ARGS)
 
 up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
 	@$(STACK) up

@@ -9,6 +9,7 @@ Needs nothing but Python and cargo; the rest it installs under .local/. Settings
                      that the environment names are used as they are
   EMULATOR_PORT      4566      API_PORT       8080
   ASR_PORT           8790      WORKER_PORT    8081 (the worker's health)
+  SIM_LATENCY_MS     how long a call of the simulated model takes: 250, or 5000..10000 (by chance); none by default
   PROFILE            dev (default) or release: how the Rust programs are built
   LONGHAND_BIN_DIR   a directory with ready-made programs, in place of building them
   LONGHAND_LOCAL_DIR where everything is kept, .local by default; another one makes a second stack beside the first
@@ -98,6 +99,8 @@ class Stack:
     def asr_service(self) -> Service:
         if self.asr == "sim":
             argv = [self.binaries.path(SIM), "--listen", f"127.0.0.1:{self.asr_port}"]
+            if os.environ.get("SIM_LATENCY_MS"):
+                argv += ["--latency-ms", os.environ["SIM_LATENCY_MS"]]
         else:
             model = os.environ.get("WHISPER_MODEL") or str(self.tools.model)
             server = [str(self.tools.python), str(HERE / "asr_server.py")]
@@ -131,7 +134,8 @@ class Stack:
 
     # ---- commands -----------------------------------------------------------------------------------------------
 
-    def up(self) -> None:
+    def up(self) -> dict[str, str]:
+        """Starts what is missing; what the api, the worker and the command line are told."""
         with lock(self.local / "stack.lock"):
             packages = ["longhand-api", "longhand-worker", "longhand"]
             packages += [SIM] if self.asr == "sim" else []
@@ -154,6 +158,7 @@ class Stack:
                 self.start_unless_running(service)
             self.supervisor.wait_ready(asr + rust)
             say(f"Longhand is up. Settings: {self.local / 'env'}  Logs: {self.supervisor.logs}/")
+            return settings
 
     def check(self, packages: list[str]) -> None:
         """Everything that can be told before the first long step."""

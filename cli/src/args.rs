@@ -10,6 +10,7 @@ use longhand_shared::{JobId, UserId};
 use reqwest::Url;
 
 use crate::error::{Exit, Failure};
+use crate::load::args::{HELP as LOAD_HELP, Load};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
@@ -86,6 +87,9 @@ pub(crate) enum Command {
     /// Checks all that the services stand on, says what is wrong and how to mend it.
     #[command(after_help = DOCTOR_HELP)]
     Doctor,
+    /// Submits made-up jobs at a rate and reports how the service did: turnaround, throughput, AWS calls, memory, CPU.
+    #[command(after_help = LOAD_HELP)]
+    Load(Load),
     /// Looks into the dead-letter queue, and sends what is there back to work.
     #[command(subcommand)]
     Dlq(Dlq),
@@ -332,7 +336,7 @@ fn usage(error: &clap::Error) -> Failure {
     Failure::new(Exit::Refused, "USAGE", message.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-fn url(text: &str) -> Result<Url, String> {
+pub(crate) fn url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     if matches!(url.scheme(), "http" | "https") {
         Ok(url)
@@ -341,12 +345,12 @@ fn url(text: &str) -> Result<Url, String> {
     }
 }
 
-fn first_of_list(text: &str) -> Result<String, &'static str> {
+pub(crate) fn first_of_list(text: &str) -> Result<String, &'static str> {
     let first = text.split(',').map(str::trim).find(|name| !name.is_empty());
     first.map(str::to_owned).ok_or("names no bucket")
 }
 
-fn duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "expected a time such as 90s, 10m or 2h";
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);

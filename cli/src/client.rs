@@ -93,6 +93,18 @@ impl Api {
         Ok(Self { http, base })
     }
 
+    /// Whether anybody is there, whatever is answered.
+    pub(crate) async fn reach(&self) -> Result<(), Failure> {
+        let request = self.http.get(self.at(&["healthz"]));
+        request.send().await.map(drop).map_err(|error| self.unreachable(error))
+    }
+
+    /// A page of text that somebody serves: the service itself, a worker, the simulated model.
+    pub(crate) async fn page(&self, base: &Url, path: &[&str]) -> Result<String, String> {
+        let get = async || self.http.get(join(base, path)).send().await?.error_for_status()?.text().await;
+        get().await.map_err(|error| chain(&error))
+    }
+
     /// `POST /transcribe`. Asked once only: a second time might make a second job.
     pub(crate) async fn submit(&self, new: &NewTranscription<'_>) -> Result<Answer<Submitted>, Failure> {
         self.call(self.http.post(self.at(&["transcribe"])).json(new)).await
@@ -125,9 +137,7 @@ impl Api {
     }
 
     fn at(&self, path: &[&str]) -> Url {
-        let mut url = self.base.clone();
-        url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(path);
-        url
+        join(&self.base, path)
     }
 
     async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Answer<T>, Failure> {
@@ -180,6 +190,12 @@ impl Api {
         failure.status = Some(status.as_u16());
         if passing { failure.passing(retry_after) } else { failure }
     }
+}
+
+fn join(base: &Url, path: &[&str]) -> Url {
+    let mut url = base.clone();
+    url.path_segments_mut().expect("an http address has a path").pop_if_empty().extend(path);
+    url
 }
 
 /// Seconds only: the service sends no dates.

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod error;
 mod get;
+mod load;
 mod operator;
 mod output;
 mod progress;
@@ -93,6 +94,7 @@ async fn run(context: Context, command: Command) -> Result<(), Failure> {
         Command::Transcribe(args) => transcribe::run(&context, args).await,
         Command::Get(args) => get::run(&context, args).await,
         Command::Search(args) => search::run(&context, args).await,
+        Command::Load(args) => Box::pin(load::run(&context, args)).await,
         Command::Doctor => Box::pin(operator::doctor::run(&context)).await,
         Command::Dlq(command) => operator::dlq::run(&context, command).await,
         Command::Job(command) => operator::job::run(&context, command).await,

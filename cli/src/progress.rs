@@ -11,10 +11,11 @@ use longhand_shared::transcript::{ChunkResult, TranscriptResult};
 
 use crate::output;
 
-/// How far the upload is; hidden when stderr is no terminal, and gone when dropped.
-pub(crate) fn uploading(files: usize) -> ProgressBar {
-    let bar = ProgressBar::new(files as u64).with_finish(ProgressFinish::AndClear);
-    bar.set_style(style("{spinner} uploading: {pos} of {len} files, {elapsed_precise}"));
+/// How far a row of steps is; hidden when stderr is no terminal, and gone when dropped.
+pub(crate) fn steps(doing: &str, count: usize) -> ProgressBar {
+    let bar = ProgressBar::new(count as u64).with_finish(ProgressFinish::AndClear);
+    bar.set_style(style("{spinner} {msg}: {pos} of {len}, {elapsed_precise}"));
+    bar.set_message(doing.to_owned());
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
 }

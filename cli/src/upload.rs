@@ -1,6 +1,7 @@
 //! Local files into the bucket.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -89,13 +90,8 @@ impl Audio {
         if self.uploads.is_empty() {
             return Ok(());
         }
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(3))
-            .operation_attempt_timeout(FILE_TIMEOUT)
-            .build();
-        let config = longhand_shared::aws::load().await.into_builder().timeout_config(timeouts).build();
-        let s3 = longhand_shared::aws::s3(&config);
-        let progress = progress::uploading(self.uploads.len());
+        let s3 = s3().await;
+        let progress = progress::steps("uploading files", self.uploads.len());
         let puts: Vec<_> = self.uploads.iter().map(|upload| upload.put(&s3)).collect();
         stream::iter(puts)
             .buffer_unordered(AT_ONCE)
@@ -121,25 +117,35 @@ impl Upload {
             .send()
             .await
             .map(drop)
-            .map_err(|error| self.failure(&error))
+            .map_err(|error| not_put(self.file.display(), &self.bucket, &error))
     }
+}
 
-    fn failure<E, R>(&self, error: &SdkError<E, R>) -> Failure
-    where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
-        R: std::fmt::Debug,
-    {
-        let why = match error.as_service_error().and_then(|said| said.code().zip(said.message())) {
-            Some((code, message)) => format!("{code}: {message}"),
-            None => chain(error),
-        };
-        let (file, bucket) = (self.file.display(), &self.bucket);
-        Failure::new(
-            Exit::Unavailable,
-            "UPLOAD_FAILED",
-            format!("nothing was submitted: {file} could not be put into the bucket {bucket}: {why}"),
-        )
-    }
+/// A client that gives a file its time.
+pub(crate) async fn s3() -> aws_sdk_s3::Client {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(3))
+        .operation_attempt_timeout(FILE_TIMEOUT)
+        .build();
+    let config = longhand_shared::aws::load().await.into_builder().timeout_config(timeouts).build();
+    longhand_shared::aws::s3(&config)
+}
+
+/// Why a file is not in the bucket.
+pub(crate) fn not_put<E, R>(file: impl Display, bucket: &str, error: &SdkError<E, R>) -> Failure
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug,
+{
+    let why = match error.as_service_error().and_then(|said| said.code().zip(said.message())) {
+        Some((code, message)) => format!("{code}: {message}"),
+        None => chain(error),
+    };
+    Failure::new(
+        Exit::Unavailable,
+        "UPLOAD_FAILED",
+        format!("nothing was submitted: {file} could not be put into the bucket {bucket}: {why}"),
+    )
 }
 
 fn look_at(file: &Path) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! The real command against a small fake of the service and of S3.
 
 mod fake;
+mod load;
 
 use std::time::Duration;
 

@@ -1,10 +1,15 @@
-//! Clients for AWS, as the SDK's own variables say (`AWS_REGION`, `AWS_ENDPOINT_URL`, credentials).
+//! Clients for AWS, as the SDK's own variables say (`AWS_REGION`, `AWS_ENDPOINT_URL`, credentials). They count
+//! their calls.
+
+mod calls;
 
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+
+use calls::CountCalls;
 
 /// One try of one call. All calls but a long poll answer in milliseconds; what takes longer than
 /// this is better tried again.
@@ -25,12 +30,14 @@ pub async fn load() -> SdkConfig {
 
 /// A client for `DynamoDB`.
 pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
-    aws_sdk_dynamodb::Client::new(config)
+    let config = aws_sdk_dynamodb::config::Builder::from(config).interceptor(CountCalls).build();
+    aws_sdk_dynamodb::Client::from_conf(config)
 }
 
 /// A client for SQS.
 pub fn sqs(config: &SdkConfig) -> aws_sdk_sqs::Client {
-    aws_sdk_sqs::Client::new(config)
+    let config = aws_sdk_sqs::config::Builder::from(config).interceptor(CountCalls).build();
+    aws_sdk_sqs::Client::from_conf(config)
 }
 
 /// A client for S3. Buckets are named in the path wherever an endpoint is set, since emulators
@@ -38,6 +45,7 @@ pub fn sqs(config: &SdkConfig) -> aws_sdk_sqs::Client {
 pub fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
     let own_endpoint = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
     let config = aws_sdk_s3::config::Builder::from(config)
+        .interceptor(CountCalls)
         .force_path_style(own_endpoint)
         // The audio is bounded by its size instead: a body may take longer than an attempt.
         .build();

@@ -3,6 +3,8 @@
 //! Names and units are as Prometheus advises: seconds, `_total` for what only grows. Labels have few
 //! values each: never a job, a user or a path.
 
+mod process;
+
 use std::sync::OnceLock;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
@@ -24,13 +26,15 @@ pub fn install() -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Everything counted so far, for `/metrics`. Empty before [`install`].
+/// Everything counted so far, and how this process stands, for `/metrics`. Empty before [`install`].
 pub fn render() -> String {
     let Some(handle) = HANDLE.get() else {
         return String::new();
     };
     handle.run_upkeep();
-    handle.render()
+    let mut text = handle.render();
+    text.push_str(&process::render());
+    text
 }
 
 fn describe() {
@@ -62,6 +66,11 @@ fn describe() {
         "longhand_dead_letters_total",
         "Dead letters, by outcome: failed, stale, blameless, foreign"
     );
+    describe_counter!(
+        "longhand_aws_calls_total",
+        "Attempts of AWS calls that went out, retries included, by service, operation and outcome: ok, refused, \
+         throttled, failed, no_answer"
+    );
     describe_histogram!(
         "longhand_job_turnaround_seconds",
         Unit::Seconds,
@@ -83,6 +92,7 @@ mod tests {
         assert!(text.contains("longhand_receives_total{outcome=\"empty\"} 2"), "{text}");
         assert!(text.contains("longhand_asr_call_seconds_bucket{le=\"0.5\"} 1"), "{text}");
         assert!(text.contains("# HELP longhand_receives_total"), "{text}");
+        assert!(text.contains("\nprocess_start_time_seconds "), "{text}");
         assert!(install().is_err());
     }
 }

@@ -56,6 +56,10 @@ pub struct FileBook {
     /// When each call's head arrived, from the start of the sim, by tokio's clock. In JSON: milliseconds.
     #[serde(with = "milliseconds")]
     pub arrived: Vec<Duration>,
+    /// How long each call that is over took, from its head to its answer or its client's leaving, in the order in which
+    /// they ended; calls for one file that follow each other stand in the order of `arrived`. In JSON: milliseconds.
+    #[serde(with = "milliseconds")]
+    pub took: Vec<Duration>,
     /// The size, in bytes, of the last upload that was read to its end.
     pub bytes: u64,
     /// The first 16 bytes of that upload.

@@ -259,12 +259,16 @@ impl Drop for Call {
             self.state.controls().at_work -= 1;
         }
         let aborted = u64::from(!self.settled && !self.state.stop.is_cancelled());
+        let took = self.state.started.elapsed().saturating_sub(self.arrived);
         self.note(
             |books| {
                 books.in_flight -= 1;
                 books.aborted += aborted;
             },
-            |file| file.aborted += aborted,
+            |file| {
+                file.aborted += aborted;
+                file.took.push(took);
+            },
         );
     }
 }

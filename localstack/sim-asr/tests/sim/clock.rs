@@ -31,6 +31,23 @@ async fn gaps_between_calls_are_those_of_the_clock() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn how_long_each_call_took_is_kept_given_up_or_answered() {
+    let sim = start(Behaviour::taking(Latency::Fixed(5_000))).await;
+    sim.script("a", [Answer::status(503).after_ms(40), Answer::Hang]);
+    assert_eq!(status(&sim, form("a")).await, 503);
+    let given_up = timeout(Duration::from_secs(9), post(&sim, form("a"))).await;
+    assert!(given_up.is_err());
+    assert!(sim.wait_until(|books| books.file("a").aborted == 1, Duration::from_secs(10)).await);
+    assert_eq!(status(&sim, form("a")).await, 200);
+    let took: Vec<u128> = sim.books().file("a").took.iter().map(Duration::as_millis).collect();
+    assert_eq!(took.len(), 3, "{took:?}");
+    // The clock rounds timers up to its next millisecond.
+    for (took, expected) in took.iter().zip([40, 9_000, 5_000]) {
+        assert!((expected..=expected + 1).contains(took), "{took} of {expected}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_may_bring_its_own_latency() {
     let sim = start(Behaviour::taking(Latency::Fixed(1_000))).await;
     sim.script("late", [Answer::Echo.after_ms(3_000)]);

@@ -1,0 +1,138 @@
+//! `longhand load`: made-up jobs at a rate, and a report of how the service did.
+//!
+//! The figure that matters is the turnaround over the slowest chunk's own time in the model: what Longhand
+//! adds. The simulated model's books tell the chunk's time, so with another model it is left out.
+
+pub(crate) mod args;
+mod drive;
+mod figures;
+mod plan;
+mod report;
+mod sources;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use longhand_shared::JobId;
+
+use crate::Context;
+use crate::error::{Exit, Failure, Fault};
+use crate::output;
+use args::Load;
+use drive::Seen;
+use plan::Plan;
+use report::{Report, Run};
+use sources::Books;
+
+/// How many jobs that went wrong are named.
+const NAMED: usize = 10;
+
+pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
+    let Some(bucket) = args.bucket.clone() else {
+        let message = "no bucket to put audio into: give --bucket or set LONGHAND_AUDIO_BUCKETS";
+        return Err(Failure::new(Exit::Refused, "USAGE", message));
+    };
+    // Told before the load, not after it.
+    let file = args.report.as_deref().map(create).transpose()?;
+    context.api.reach().await?;
+
+    let mut notes = Vec::new();
+    let books = books(context, &args).await;
+    if let Err(why) = &books {
+        output::note(format_args!("longhand: {why}"));
+    }
+    let plan = Plan::new(&args, bucket);
+    output::note(format_args!("longhand: uploading {} files to {}", plan.files().count(), plan.place()));
+    plan.upload().await?;
+
+    let before = sources::read_all(context, &args.worker_url).await;
+    output::note(format_args!(
+        "longhand: submitting {} jobs of {} chunks, {}",
+        args.jobs,
+        args.chunks,
+        report::pace(args.rate)
+    ));
+    let submitted = drive::submit(context, &plan, args.rate).await;
+    let accepted: Vec<JobId> =
+        submitted.iter().filter_map(|submitted| submitted.answer.as_ref().ok().copied()).collect();
+    output::note(format_args!("longhand: {} jobs were accepted; waiting for their ends", accepted.len()));
+    let looked = drive::wait(context, &accepted, args.timeout).await?;
+    let after = sources::read_all(context, &args.worker_url).await;
+
+    let books = match books {
+        Ok(_) => self::books(context, &args).await,
+        absent => absent,
+    };
+    let books = books.map_err(|why| notes.push(why)).ok();
+    let (processes, aws_calls) = sources::difference(before, after, accepted.len(), &mut notes);
+    let run = Run { args: &args, plan: &plan, submitted: &submitted, looked: &looked, books: books.as_ref() };
+    let report = Report::of(&run, processes, aws_calls, notes);
+
+    let json = serde_json::to_string_pretty(&report).expect("texts and numbers fit in JSON");
+    if let Some((mut file, path)) = file.zip(args.report.as_deref()) {
+        writeln!(file, "{json}").map_err(|error| not_written(Exit::NotWritten, path, &error))?;
+    }
+    output::print(&if context.json { json } else { report.text() })?;
+    verdict(&run, &report)
+}
+
+async fn books(context: &Context, args: &Load) -> Result<Books, String> {
+    const LEFT_OUT: &str = "the model's own time, its calls and the check of the transcripts are left out";
+    let Some(sim) = &args.sim_url else {
+        return Err(format!("{LEFT_OUT}: give --sim-url or set ASR_BASE_URL"));
+    };
+    let books = Books::read(context, sim).await;
+    books.map_err(|why| format!("{LEFT_OUT}: {sim} is not the simulated model, or does not answer: {why}"))
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| not_written(Exit::Refused, path, &error))
+}
+
+fn not_written(exit: Exit, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(
+        exit,
+        "NOT_WRITTEN",
+        format!("the report could not be written to {}: {error}", path.display()),
+    )
+}
+
+/// An `Err` unless all is as it should be.
+fn verdict(run: &Run<'_>, report: &Report<'_>) -> Result<(), Failure> {
+    let jobs = &report.jobs;
+    let wrong = report.model.as_ref().map_or(0, |model| model.transcripts_wrong);
+    let (exit, code) = if jobs.failed + jobs.lost + wrong > 0 {
+        (Exit::Failed, "LOAD_FAILED")
+    } else if let Some(refusal) = run.refusals().next() {
+        (refusal.exit, "LOAD_NOT_ACCEPTED")
+    } else if jobs.unfinished > 0 {
+        (Exit::GaveUp, "GAVE_UP")
+    } else {
+        return Ok(());
+    };
+    let message = format!(
+        "of {} jobs {} completed, {} failed, {} were lost, {} are unfinished and {} were not accepted; {wrong} \
+         transcripts are wrong",
+        jobs.asked, jobs.completed, jobs.failed, jobs.lost, jobs.unfinished, jobs.not_accepted
+    );
+    let named = run.accepted().filter_map(|(_, id, seen)| {
+        let detail = match seen {
+            Seen::Ended(result) => {
+                let error = result.chunks.iter().find_map(|chunk| chunk.error.as_ref());
+                error.map(|error| format!("failed: {}", error.message))?
+            }
+            Seen::Lost => "the service does not know it any more".to_owned(),
+            Seen::Unfinished => "is in progress, or could not be asked for".to_owned(),
+        };
+        Some(Fault { pointer: Some(format!("job {id}")), detail, ..Fault::default() })
+    });
+    let wrong = run.wrong().map(|id| Fault {
+        pointer: Some(format!("job {id}")),
+        detail: "its transcript is not what the model said".to_owned(),
+        ..Fault::default()
+    });
+    let refused = run.refusals().map(|failure| Fault { detail: failure.message.clone(), ..Fault::default() });
+    let faults = named.chain(wrong).chain(refused).take(NAMED).collect();
+    Err(Failure::new(exit, code, message).with_faults(faults))
+}

@@ -1,0 +1,340 @@
+//! What came out: one document for a program, aligned lines for a person.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use longhand_shared::job::JobStatus;
+use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::{JobId, Timestamp};
+use serde::Serialize;
+
+use super::args::Load;
+use super::drive::{Looked, Seen, Submitted};
+use super::figures::{Spread, count, ratio};
+use super::plan::{Job, Plan};
+use super::sources::{AwsCalls, Books, Used};
+use crate::error::Failure;
+
+/// What there is to report on.
+pub(super) struct Run<'a> {
+    pub(super) args: &'a Load,
+    pub(super) plan: &'a Plan,
+    pub(super) submitted: &'a [Submitted<'a>],
+    pub(super) looked: &'a Looked,
+    /// `None` when the model is not the simulated one.
+    pub(super) books: Option<&'a Books>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report<'a> {
+    settings: Settings<'a>,
+    pub(super) jobs: Jobs,
+    throughput: Throughput,
+    submit_latency_seconds: Option<Spread>,
+    turnaround_seconds: Option<Spread>,
+    pub(super) model: Option<Model>,
+    aws_calls_per_job: f64,
+    aws_calls: Vec<AwsCalls>,
+    processes: Vec<Used>,
+    /// How often a job was looked at, by this command.
+    looks: u64,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Settings<'a> {
+    run: &'a str,
+    jobs: u32,
+    chunks: u8,
+    rate: f64,
+    seed: u64,
+    audio_bytes: u32,
+    user_count: u32,
+}
+
+/// How many jobs came to which end.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Jobs {
+    pub(super) asked: usize,
+    pub(super) completed: usize,
+    pub(super) failed: usize,
+    pub(super) lost: usize,
+    pub(super) unfinished: usize,
+    pub(super) not_accepted: usize,
+}
+
+/// From the first `submittedTime` to the last `completedTime`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Throughput {
+    seconds: f64,
+    jobs_per_second: f64,
+    chunks_per_second: f64,
+}
+
+/// By the simulated model's books.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Model {
+    calls: u64,
+    most_calls_per_chunk: u64,
+    most_at_once: usize,
+    slowest_chunk_seconds: Option<Spread>,
+    /// Turnaround less that: what Longhand adds.
+    overhead_seconds: Option<Spread>,
+    transcripts_right: usize,
+    pub(super) transcripts_wrong: usize,
+}
+
+impl Run<'_> {
+    /// The accepted jobs: what was submitted, and how it was last seen.
+    pub(super) fn accepted(&self) -> impl Iterator<Item = (&Job, JobId, &Seen)> {
+        let accepted = self.submitted.iter().filter_map(|submitted| {
+            let id = submitted.answer.as_ref().ok()?;
+            Some((submitted.job, *id))
+        });
+        accepted.zip(&self.looked.jobs).map(|((job, id), seen)| (job, id, seen))
+    }
+
+    /// Why jobs were not accepted.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = &Failure> {
+        self.submitted.iter().filter_map(|submitted| submitted.answer.as_ref().err())
+    }
+
+    /// Completed jobs whose transcript is not what the simulated model said.
+    pub(super) fn wrong(&self) -> impl Iterator<Item = JobId> {
+        let checked = self.completed().filter(|_| self.books.is_some());
+        checked.filter(|(job, result)| !is_right(job, result)).map(|(_, result)| result.job_id)
+    }
+
+    fn ended(&self) -> impl Iterator<Item = (&Job, &TranscriptResult)> {
+        self.accepted().filter_map(|(job, _, seen)| match seen {
+            Seen::Ended(result) => Some((job, &**result)),
+            Seen::Lost | Seen::Unfinished => None,
+        })
+    }
+
+    fn completed(&self) -> impl Iterator<Item = (&Job, &TranscriptResult)> {
+        self.ended().filter(|(_, result)| result.job_status == JobStatus::Completed)
+    }
+}
+
+/// The simulated model names each file in its text, so a right transcript names all of a job's files, each
+/// once, in order.
+fn is_right(job: &Job, result: &TranscriptResult) -> bool {
+    let text = result.transcription.as_deref().unwrap_or_default();
+    let places: Vec<_> =
+        job.files.iter().map(|file| text.match_indices(&file.name).collect::<Vec<_>>()).collect();
+    places.iter().all(|found| found.len() == 1) && places.is_sorted_by_key(|found| found[0].0)
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn of(
+        run: &Run<'a>,
+        processes: Vec<Used>,
+        aws_calls: Vec<AwsCalls>,
+        notes: Vec<String>,
+    ) -> Self {
+        let args = run.args;
+        let turnarounds = run.completed().filter_map(|(_, result)| turnaround(result)).collect();
+        Self {
+            settings: Settings {
+                run: &run.plan.run,
+                jobs: args.jobs,
+                chunks: args.chunks,
+                rate: args.rate,
+                seed: args.seed,
+                audio_bytes: args.audio_bytes,
+                user_count: args.user_count,
+            },
+            jobs: Jobs::of(run),
+            throughput: Throughput::of(run),
+            submit_latency_seconds: Spread::of(
+                run.submitted
+                    .iter()
+                    .filter(|submitted| submitted.answer.is_ok())
+                    .map(|submitted| submitted.latency)
+                    .collect(),
+            ),
+            turnaround_seconds: Spread::of(turnarounds),
+            model: run.books.map(|books| Model::of(run, books)),
+            aws_calls_per_job: aws_calls.iter().map(|calls| calls.per_job).sum(),
+            aws_calls,
+            processes,
+            looks: run.looked.looks,
+            notes,
+        }
+    }
+
+    /// For a person.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, what: &dyn Display| {
+            let _ = writeln!(text, "{}", format!("{name:<26}{what}").trim_end());
+        };
+        let (settings, jobs, through) = (&self.settings, &self.jobs, &self.throughput);
+        line(
+            "load",
+            &format_args!(
+                "{} jobs of {} chunks, {}, seed {}, {} users, about {} bytes a chunk, run {}",
+                settings.jobs,
+                settings.chunks,
+                pace(settings.rate),
+                settings.seed,
+                settings.user_count,
+                settings.audio_bytes,
+                settings.run
+            ),
+        );
+        line(
+            "jobs",
+            &format_args!(
+                "{} completed, {} failed, {} lost, {} unfinished, {} not accepted",
+                jobs.completed, jobs.failed, jobs.lost, jobs.unfinished, jobs.not_accepted
+            ),
+        );
+        line(
+            "throughput",
+            &format_args!(
+                "{:.1} jobs/s, {:.1} chunks/s, {:.1} s from the first submit to the last end",
+                through.jobs_per_second, through.chunks_per_second, through.seconds
+            ),
+        );
+        line("", &"");
+        line("seconds", &"     p50       p90       p99       max");
+        line(
+            "submit latency",
+            &spread(self.submit_latency_seconds, "POST /transcribe, from when it was due"),
+        );
+        line("job turnaround", &spread(self.turnaround_seconds, "completedTime less submittedTime"));
+        if let Some(model) = &self.model {
+            line(
+                "slowest chunk's ASR time",
+                &spread(model.slowest_chunk_seconds, "the simulated model's books"),
+            );
+            line("turnaround over that", &spread(model.overhead_seconds, "what Longhand adds"));
+            line("", &"");
+            line(
+                "ASR calls",
+                &format_args!(
+                    "{}, {} at once at most, {} for one chunk at most",
+                    model.calls, model.most_at_once, model.most_calls_per_chunk
+                ),
+            );
+            line(
+                "transcripts",
+                &format_args!("{} right, {} wrong", model.transcripts_right, model.transcripts_wrong),
+            );
+        }
+        line("", &"");
+        line(
+            "AWS calls per job",
+            &format_args!("{:>10.2}  (looks at jobs: {})", self.aws_calls_per_job, self.looks),
+        );
+        for calls in &self.aws_calls {
+            let not_ok =
+                if calls.not_ok > 0.0 { format!(", {} of them not ok", calls.not_ok) } else { String::new() };
+            line(
+                &format!("  {}", calls.process),
+                &format_args!(
+                    "{:>10.2}  {} {} ({} calls{not_ok})",
+                    calls.per_job, calls.service, calls.operation, calls.calls
+                ),
+            );
+        }
+        line("", &"");
+        for used in &self.processes {
+            let figure = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.1}"));
+            line(
+                used.process,
+                &format_args!(
+                    "{:>10} s CPU, {} MB peak memory since its start, {}",
+                    figure(used.cpu_seconds),
+                    figure(used.peak_memory_bytes.map(|bytes| bytes / 1e6)),
+                    used.url
+                ),
+            );
+        }
+        for note in &self.notes {
+            line("note", note);
+        }
+        text
+    }
+}
+
+impl Jobs {
+    fn of(run: &Run<'_>) -> Self {
+        let mut jobs =
+            Self { asked: run.plan.jobs.len(), not_accepted: run.refusals().count(), ..Self::default() };
+        for (_, _, seen) in run.accepted() {
+            match seen {
+                Seen::Ended(result) if result.job_status == JobStatus::Completed => jobs.completed += 1,
+                Seen::Ended(_) => jobs.failed += 1,
+                Seen::Lost => jobs.lost += 1,
+                Seen::Unfinished => jobs.unfinished += 1,
+            }
+        }
+        jobs
+    }
+}
+
+impl Throughput {
+    fn of(run: &Run<'_>) -> Self {
+        let ended: Vec<&TranscriptResult> = run.ended().map(|(_, result)| result).collect();
+        let first: Option<Timestamp> = ended.iter().map(|result| result.submitted_time).min();
+        let last = ended.iter().filter_map(|result| result.completed_time).max();
+        let span = last.zip(first).map_or(Duration::ZERO, |(last, first)| last.since(first));
+        let rate = |things| ratio(count(things), span.as_secs_f64());
+        Self {
+            seconds: span.as_secs_f64(),
+            jobs_per_second: rate(ended.len()),
+            chunks_per_second: rate(ended.iter().map(|result| result.chunks.len()).sum()),
+        }
+    }
+}
+
+impl Model {
+    fn of(run: &Run<'_>, books: &Books) -> Self {
+        let calls = books.calls(run.plan);
+        let times: Vec<(Duration, Duration)> = run
+            .completed()
+            .filter_map(|(job, result)| {
+                let chunks: Option<Vec<u64>> = job.files.iter().map(|file| books.took(&file.name)).collect();
+                let slowest = Duration::from_millis(chunks?.into_iter().max()?);
+                Some((slowest, turnaround(result)?.saturating_sub(slowest)))
+            })
+            .collect();
+        let wrong = run.wrong().count();
+        Self {
+            calls: calls.calls,
+            most_calls_per_chunk: calls.most_per_chunk,
+            most_at_once: calls.most_at_once,
+            slowest_chunk_seconds: Spread::of(times.iter().map(|(slowest, _)| *slowest).collect()),
+            overhead_seconds: Spread::of(times.iter().map(|(_, over)| *over).collect()),
+            transcripts_right: run.completed().count() - wrong,
+            transcripts_wrong: wrong,
+        }
+    }
+}
+
+/// By the service's own clock.
+fn turnaround(result: &TranscriptResult) -> Option<Duration> {
+    Some(result.completed_time?.since(result.submitted_time))
+}
+
+/// How fast, in words.
+pub(super) fn pace(rate: f64) -> String {
+    if rate > 0.0 { format!("{rate} jobs/s") } else { "all at once".to_owned() }
+}
+
+fn spread(spread: Option<Spread>, how: &str) -> String {
+    match spread {
+        Some(Spread { p50, p90, p99, max }) => {
+            format!("{p50:>8.3}  {p90:>8.3}  {p99:>8.3}  {max:>8.3}  {how}")
+        }
+        None => format!("{:>8}", "-"),
+    }
+}
