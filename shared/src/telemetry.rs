@@ -68,8 +68,8 @@ pub fn init(service: &'static str, settings: &LogSettings) -> Result<Telemetry, 
     }
     let provider = provider.build();
     // Our own spans, whatever the log shows; the SDKs' would be ten for each of ours.
-    let traced = Targets::new().with_target("longhand", LevelFilter::INFO);
-    let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("longhand")).with_filter(traced);
+    let ours = Targets::new().with_target("longhand", LevelFilter::INFO);
+    let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("longhand")).with_filter(ours);
 
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let lines = match settings.format {

@@ -133,6 +133,8 @@ async fn one_trace_shows_a_job() {
     assert_eq!(spans.len(), 6);
 }
 
+/// Ids as W3C writes them.
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let number = bytes.iter().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
+    format!("{number:0width$x}", width = bytes.len() * 2)
 }
