@@ -1,5 +1,6 @@
 //! The API from outside: the whole router over stores in memory, over sockets, and as a program.
 
+mod again;
 mod bad_body;
 mod bad_query;
 mod fuzz;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use longhand_shared::job::{Chunk, ChunkState, Job, JobHead, JobState, NewJob, Verdict};
 use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{
-    Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp};
@@ -128,8 +128,8 @@ impl Table {
         chunks.into_iter().find(|chunk| chunk.index == at.index)
     }
 
-    pub(crate) fn erase(&self, id: JobId) {
-        self.memory.erase(id);
+    pub(crate) fn expire(&self, id: JobId) {
+        self.memory.expire(id);
     }
 
     /// The job and its chunks, read in no time by one who stands outside.
@@ -258,8 +258,8 @@ impl Table {
 
 #[async_trait]
 impl JobStore for Table {
-    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError> {
-        self.write(self.memory.create(job, next_check), |_, ()| {}).await
+    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<Created, StoreError> {
+        self.write(self.memory.create(job, next_check), |_, _| {}).await
     }
 
     async fn claim(
@@ -394,6 +394,10 @@ impl JobStore for Table {
             }
         })
         .await
+    }
+
+    async fn erase(&self, id: JobId) -> Result<bool, StoreError> {
+        self.write(self.memory.erase(id), |_, _| {}).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use longhand_shared::Timestamp;
 use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::lifecycle;
 use longhand_shared::queue::Depth;
-use longhand_shared::store::StoreError;
+use longhand_shared::store::{Created, StoreError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -164,7 +164,7 @@ impl World {
     }
 
     /// What makes the job; its answer goes to nobody.
-    pub(crate) fn submit(&self) -> impl Future<Output = Result<(), StoreError>> + use<> {
+    pub(crate) fn submit(&self) -> impl Future<Output = Result<Created, StoreError>> + use<> {
         let (process, new) = (self.process.clone(), self.new.clone());
         async move { lifecycle::submit(process.table.as_ref(), process.post.as_ref(), &new, None).await }
     }
@@ -263,7 +263,7 @@ impl World {
             Move::Wait(seconds) => self.process.clock.pass(Duration::from_secs(u64::from(seconds))),
             Move::Lose(message) => self.process.post.lose(usize::from(message)),
             Move::Erase => {
-                self.process.table.erase(self.new.id);
+                self.process.table.expire(self.new.id);
                 self.checker.erased();
             }
         }

@@ -232,7 +232,8 @@ impl Asr {
             let meaning = answer?;
             leave.ended(match meaning {
                 Meaning::Again { sign, .. } => sign,
-                Meaning::Heard(_) | Meaning::NoVerboseJson | Meaning::Permanent(_) => Called::Answered,
+                Meaning::Heard(_) => Called::Answered,
+                Meaning::NoVerboseJson | Meaning::Permanent(_) => Called::Refused,
             });
             return match meaning {
                 Meaning::Heard(transcription) => Ok(transcription),

@@ -90,7 +90,7 @@ async fn the_message_of_a_settled_chunk_ends_a_job_that_a_crash_left_open() {
 async fn a_message_of_a_job_that_is_gone_is_deleted() {
     let world = World::new(Behaviour::default()).await;
     let job = world.submit(&["a.wav", "b.wav"]).await;
-    world.store.inner.erase(job);
+    world.store.inner.expire(job);
     let running = world.work();
     world.emptied().await;
     running.stop().await;
@@ -103,7 +103,7 @@ async fn a_job_erased_while_its_chunk_is_transcribed_harms_nothing() {
     let job = world.submit(&["a.wav"]).await;
     let running = world.work();
     assert!(world.sim.wait_until(|books| books.in_flight == 1, secs(5)).await);
-    world.store.inner.erase(job);
+    world.store.inner.expire(job);
     world.emptied().await;
     running.stop().await;
     assert_eq!(world.dead.len().await, 0);
