@@ -5,7 +5,7 @@ TOOLS := $(if $(LONGHAND_TOOLS_DIR),$(LONGHAND_TOOLS_DIR),$(LOCAL))/venv/bin
 STACK := $(PYTHON) localstack/stack.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench up down status logs clean
+.PHONY: help demo test check bench chaos up down status logs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ bench: ## one worker with 1,000 chunks of 5 MB in flight: time, peak memory, CPU
 	cargo build --release -p longhand-worker -p longhand-e2e --bins
 	$(STACK) test -- target/release/thousand --audio-bytes 20000
 	$(STACK) test -- target/release/thousand
+
+chaos: ## kill, throttle, cut and lose at random under load, seeds 1 to 5, then outages of the model; audit. Or SEED=7 JOBS=30
+	cargo build --release -p longhand-api -p longhand-worker -p longhand-chaos
+	$(STACK) test -- target/release/chaos all --seed $(or $(SEED),1,2,3,4,5) --jobs $(or $(JOBS),100) --report target/chaos.json
 
 up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
 	@$(STACK) up

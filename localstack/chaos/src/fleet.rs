@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::draw;
 
-/// Every so manieth process is asked to stop; the others are killed.
+/// One in so many is asked to stop with SIGTERM; the others are killed.
 const SIGTERM_EACH: u64 = 4;
 
 /// The longest pause between a process's end and its restart, in milliseconds.
@@ -47,7 +47,7 @@ pub struct Exit {
 pub struct Books {
     /// `kill -9`.
     pub kills: u64,
-    /// SIGTERM.
+    /// SIGTERM, those at the very end left out.
     pub stops: u64,
     /// Starts after the first one.
     pub restarts: u64,
@@ -146,6 +146,10 @@ impl Fleet {
     }
 
     async fn strike(self: Arc<Self>, mut member: OwnedMutexGuard<Member>, gently: bool, down: Duration) {
+        {
+            let mut books = lock(&self.books);
+            *(if gently { &mut books.stops } else { &mut books.kills }) += 1;
+        }
         self.end(&mut member, gently).await;
         tokio::time::sleep(down).await;
         lock(&self.books).restarts += 1;
@@ -168,7 +172,6 @@ impl Fleet {
         if let Some(status) = process.has_ended() {
             lock(&self.books).exits.push(exit(false, status.to_string(), false));
         } else if gently {
-            lock(&self.books).stops += 1;
             process.signal("-TERM").await;
             // It panics when that takes too long.
             let exit = match tokio::spawn(process.ended()).await {
@@ -177,7 +180,6 @@ impl Fleet {
             };
             lock(&self.books).exits.push(exit);
         } else {
-            lock(&self.books).kills += 1;
             process.kill().await;
         }
     }

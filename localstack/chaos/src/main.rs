@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use longhand_chaos::outage::{self, Down, Outage};
+use longhand_chaos::outage::{self, Outage};
 use longhand_chaos::report::{Report, summary};
 use longhand_chaos::run::{self, Badness};
 use longhand_chaos::world::Size;
@@ -34,9 +34,15 @@ enum Command {
         common: Common,
         #[command(flatten)]
         outage: Outage,
-        /// How it is down, commas between.
-        #[arg(long, value_enum, value_delimiter = ',', default_value = "status")]
-        how: Vec<Down>,
+    },
+    /// One after the other: the runs, then the outages.
+    All {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        badness: Badness,
+        #[command(flatten)]
+        outage: Outage,
     },
 }
 
@@ -44,8 +50,8 @@ enum Command {
 struct Common {
     #[command(flatten)]
     size: Size,
-    /// What chance is drawn from; several with commas between.
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    /// What chance is drawn from; several with commas between. Outages take the first.
+    #[arg(long, value_delimiter = ',', default_value = "1", num_args = 1..)]
     seed: Vec<u64>,
     /// Writes the report as JSON, too.
     #[arg(long)]
@@ -55,22 +61,21 @@ struct Common {
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut reports: Vec<Report> = Vec::new();
-    let common = match Arguments::parse().command {
-        Command::Run { common, badness } => {
-            for seed in &common.seed {
-                reports.push(said(run::run(&common.size, &badness, *seed).await));
-            }
-            common
-        }
-        Command::Outage { common, outage, how } => {
-            for seed in &common.seed {
-                for how in &how {
-                    reports.push(said(outage::run(&common.size, &outage, *how, *seed).await));
-                }
-            }
-            common
-        }
+    let (common, badness, outage) = match Arguments::parse().command {
+        Command::Run { common, badness } => (common, Some(badness), None),
+        Command::Outage { common, outage } => (common, None, Some(outage)),
+        Command::All { common, badness, outage } => (common, Some(badness), Some(outage)),
     };
+    if let Some(badness) = badness {
+        for seed in &common.seed {
+            reports.push(said(run::run(&common.size, &badness, *seed).await));
+        }
+    }
+    if let Some(outage) = outage {
+        for how in &outage.how {
+            reports.push(said(outage::run(&common.size, &outage, *how, common.seed[0]).await));
+        }
+    }
     print(&summary(&reports));
     let good = reports.iter().all(Report::is_good);
     if let Some(path) = &common.report {

@@ -24,6 +24,9 @@ const SHORTEST: f64 = 0.75;
 /// How the outage goes.
 #[derive(Clone, Debug, Args)]
 pub struct Outage {
+    /// How the model is down; several with commas between.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "status,hang,refuse", num_args = 1..)]
+    pub how: Vec<Down>,
     /// How long the model is down, in seconds.
     #[arg(long, default_value_t = 60)]
     pub down_seconds: u64,

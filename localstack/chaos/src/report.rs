@@ -67,8 +67,13 @@ impl Report {
             format!("{} at most; {} in all{}", found.most_at_once, self.model.calls, self.statuses()),
         );
         let fleet::Books { kills, stops, restarts, exits } = &self.fleet;
-        let well = exits.iter().filter(|exit| exit.success).count();
-        line("processes", format!("{kills} kill -9, {stops} SIGTERM ({well} exited 0), {restarts} restarts"));
+        let (well, asked) = (exits.iter().filter(|exit| exit.success).count(), exits.len());
+        line(
+            "processes",
+            format!(
+                "{kills} kill -9, {stops} SIGTERM, {restarts} restarts; {well} of {asked} SIGTERMs in all ended with 0"
+            ),
+        );
         let calls: u64 = self.aws.operations.values().map(|book| book.calls).sum();
         let faults =
             self.aws.faults().into_iter().map(|(fault, count)| (fault.name().to_owned(), count)).collect();
