@@ -134,9 +134,9 @@ impl Fleet {
                 () = tokio::time::sleep(pause) => {}
             }
             // One that is down or stopping is passed over for its neighbour.
-            let order = self.members.iter().cycle().skip(first).take(self.members.len());
-            let Some(member) = order.filter_map(|member| Arc::clone(member).try_lock_owned().ok()).next()
-            else {
+            let mut order = self.members.iter().cycle().skip(first).take(self.members.len());
+            let free = |member: &Arc<AsyncMutex<Member>>| Arc::clone(member).try_lock_owned().ok();
+            let Some(member) = order.find_map(free) else {
                 continue;
             };
             tasks.spawn(Arc::clone(&self).strike(member, turn % SIGTERM_EACH == 0, down));

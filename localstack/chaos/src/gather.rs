@@ -16,7 +16,7 @@ use crate::world::World;
 type Item = HashMap<String, AttributeValue>;
 
 /// How long an answer of the api is waited for, tries and all.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Every job in the table, page by page.
 pub async fn table(aws: &Clients) -> BTreeMap<String, Job> {

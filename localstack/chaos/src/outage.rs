@@ -166,7 +166,7 @@ mod tests {
     fn probes_grow_rare() {
         assert_eq!(most_probes(Duration::from_secs(1)), 0);
         assert_eq!(most_probes(Duration::from_secs(4)), 2);
-        assert_eq!(most_probes(Duration::from_secs(60)), 7);
+        assert_eq!(most_probes(Duration::from_mins(1)), 7);
         let day = most_probes(Duration::from_hours(24));
         assert!((1_900..2_000).contains(&day), "one in 45 s: {day}");
     }

@@ -229,7 +229,7 @@ fn too_many_calls_at_once_are_found() {
 fn a_failure_that_nobody_caused_is_found() {
     let fail = |code: &'static str| {
         with(|evidence| {
-            chunk_of(evidence, FAILED, "chunk#01").error = Some((code.to_owned(), "x".to_owned()))
+            chunk_of(evidence, FAILED, "chunk#01").error = Some((code.to_owned(), "x".to_owned()));
         })
     };
     for code in ["INTERNAL", "AUDIO_NOT_FOUND", "ASR_REJECTED", "ASR_UNAVAILABLE", "ASR_TIMEOUT"] {

@@ -143,7 +143,7 @@ async fn a_write_is_noted_though_its_client_has_gone() {
     proxy.set_rate(1.0);
     let target = "DynamoDB_20120810.UpdateItem";
     let operation = Operation::of(Some(target), "POST");
-    let slow = (1..).find(|nth| matches!(Fault::draw(1, 1.0, &operation, *nth), Some((Fault::Slow, _))));
+    let slow = (1..1_000).find(|nth| matches!(Fault::draw(1, 1.0, &operation, *nth), Some((Fault::Slow, _))));
     for _ in 1..slow.expect("it strikes some time") {
         let _ = call(&proxy, target, Vec::new()).await;
     }
