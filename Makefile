@@ -38,9 +38,11 @@ bench: ## one worker with 1,000 chunks of 5 MB in flight: time, peak memory, CPU
 	$(STACK) test -- target/release/thousand --audio-bytes 20000
 	$(STACK) test -- target/release/thousand
 
-chaos: ## kill, throttle, cut and lose at random under load, seeds 1 to 5, then outages of the model; audit. Or SEED=7 JOBS=30
+chaos: SEED ?= 1,2,3,4,5
+chaos: JOBS ?= 100
+chaos: ## load while processes are killed and calls fail and are lost, then an audit (SEED=7 JOBS=30)
 	cargo build --release -p longhand-api -p longhand-worker -p longhand-chaos
-	$(STACK) test -- target/release/chaos all --seed $(or $(SEED),1,2,3,4,5) --jobs $(or $(JOBS),100) --report target/chaos.json
+	$(STACK) test -- target/release/chaos all --seed $(SEED) --jobs $(JOBS) --report target/chaos/report.json
 
 up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
 	@$(STACK) up
