@@ -9,6 +9,7 @@ use longhand_chaos::outage::{self, Outage};
 use longhand_chaos::report::{Report, summary};
 use longhand_chaos::run::{self, Badness};
 use longhand_chaos::world::Size;
+use longhand_shared::shutdown;
 use serde_json::{Value, json};
 
 /// Loads the real binaries while they are killed, the model fails and AWS calls are lost; then audits what came of
@@ -60,8 +61,21 @@ struct Common {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let stop = match shutdown::on_signal() {
+        Ok(stop) => stop,
+        Err(error) => return complain(&error, 1),
+    };
+    tokio::select! {
+        code = scenarios(command) => code,
+        // What was started is killed when it is dropped.
+        () = stop.cancelled() => ExitCode::from(130),
+    }
+}
+
+async fn scenarios(command: Command) -> ExitCode {
     let mut reports: Vec<Report> = Vec::new();
-    let (common, badness, outage) = match Arguments::parse().command {
+    let (common, badness, outage) = match command {
         Command::Run { common, badness } => (common, Some(badness), None),
         Command::Outage { common, outage } => (common, None, Some(outage)),
         Command::All { common, badness, outage } => (common, Some(badness), Some(outage)),
@@ -82,11 +96,15 @@ async fn main() -> ExitCode {
         let all: Vec<Value> = reports.iter().map(Report::json).collect();
         let text = format!("{:#}\n", json!({"asPromised": good, "scenarios": all}));
         if let Err(error) = std::fs::write(path, text) {
-            let _ = writeln!(std::io::stderr(), "{}: {error}", path.display());
-            return ExitCode::from(74);
+            return complain(&format!("{}: {error}", path.display()), 74);
         }
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{error}");
+    ExitCode::from(code)
 }
 
 fn said(report: Report) -> Report {

@@ -146,3 +146,17 @@ fn variables(resources: &Resources, aws: &str, model: &str) -> Vec<(&'static str
         ("RUST_LOG", std::env::var("LONGHAND_TEST_LOG").unwrap_or_else(|_| "info".to_owned())),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_seconds_is_parsed() {
+        assert_eq!(seconds_range("1..3"), Ok(1_000..3_000));
+        assert_eq!(seconds_range("0.3..1"), Ok(300..1_000));
+        for bad in ["", "1", "3..1", "1..1", "-1..2", "0..2", "1..1e30", "a..b"] {
+            assert!(seconds_range(bad).is_err(), "{bad}");
+        }
+    }
+}
