@@ -11,3 +11,4 @@ mod routes;
 mod search;
 mod socket;
 mod support;
+mod ten_thousand;

@@ -2,6 +2,7 @@
 //! was told what) is checked here, call by call. It can be given a flaw, to see that it is found.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -147,15 +148,28 @@ impl Table {
         }
     }
 
+    /// All that is there, and all that is remembered of what was, but for the counts.
+    pub(crate) fn fingerprint(&self, id: JobId) -> String {
+        let far = Timestamp::from_unix(u32::MAX);
+        let due = now(self.memory.due(far, 100)).expect("memory never fails");
+        let there = self.peek(id);
+        let seen = self.seen();
+        let seen = (&seen.settled, seen.finished, &seen.dropped, &seen.orphans, &seen.turns, seen.strikes);
+        format!("{there:?} {due:?} {seen:?}")
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read<T>(&self, act: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    async fn read<T: Debug>(
+        &self,
+        act: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         self.call(act, |_, _| {}).await
     }
 
-    async fn write<T>(
+    async fn write<T: Debug>(
         &self,
         act: impl Future<Output = Result<T, StoreError>>,
         note: impl FnOnce(&mut Seen, &T),
@@ -167,7 +181,17 @@ impl Table {
         self.call(act, note).await
     }
 
-    async fn call<T>(
+    async fn call<T: Debug>(
+        &self,
+        act: impl Future<Output = Result<T, StoreError>>,
+        note: impl FnOnce(&mut Seen, &T),
+    ) -> Result<T, StoreError> {
+        let answer = self.call_unheard(act, note).await;
+        self.wire.answer(&answer);
+        answer
+    }
+
+    async fn call_unheard<T>(
         &self,
         act: impl Future<Output = Result<T, StoreError>>,
         note: impl FnOnce(&mut Seen, &T),

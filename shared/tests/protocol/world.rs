@@ -141,7 +141,9 @@ pub(crate) struct World {
     /// Steps of tasks so far.
     pub(crate) steps: usize,
     /// Whether a message comes to one at a time.
-    orderly: bool,
+    pub(crate) orderly: bool,
+    /// Whether all this has happened before, and was looked at then.
+    pub(crate) again: bool,
 }
 
 type Verified = Result<(), TestCaseError>;
@@ -160,7 +162,7 @@ impl World {
             flaw,
         };
         let checker = Checker::new(new.clone());
-        Self { process, wire, new, tasks: Tasks::default(), checker, steps: 0, orderly: false }
+        Self { process, wire, new, tasks: Tasks::default(), checker, steps: 0, orderly: false, again: false }
     }
 
     /// What makes the job; its answer goes to nobody.
@@ -235,6 +237,10 @@ impl World {
     }
 
     pub(crate) fn look(&mut self) -> Verified {
+        if self.again {
+            self.checker.glance(&self.process.post);
+            return Ok(());
+        }
         self.checker.look(&self.process.table, &self.process.post)
     }
 
@@ -348,12 +354,15 @@ pub(crate) fn run(plan: &Plan, flaw: Option<Flaw>) -> Result<Sights, TestCaseErr
 }
 
 pub(crate) fn new_job(chunks: usize, now: Timestamp) -> NewJob {
-    NewJob::new(
+    let mut new = NewJob::new(
         "ana".parse().expect("a user"),
         (0..chunks).map(|i| format!("{i}.wav").parse().expect("a path")).collect(),
         TranscribeOptions::default(),
         Metadata::new(),
         now,
     )
-    .expect("1 to 24 chunks")
+    .expect("1 to 24 chunks");
+    // Always the same, so that worlds in which the same has happened are equal.
+    new.id = "0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b".parse().expect("an id");
+    new
 }

@@ -176,7 +176,7 @@ async fn a_chunk_whose_message_was_lost_is_taken_over_by_another_after_the_silen
 #[tokio::test(start_paused = true)]
 async fn a_message_that_the_queue_hands_out_twice_at_once_is_settled_once() {
     let world = World::new(Behaviour::taking(Latency::Fixed(5_000))).await;
-    world.queue.fault(|call| if call.kind == Kind::Receive { Fault::Double } else { Fault::None });
+    world.queue.fault(|call| if call.kind == Kind::Receive { Fault::Duplicate } else { Fault::None });
     let job = world.submit(&["a.wav", "b.wav"]).await;
     let running = world.work();
     let result = world.ended(job).await;
