@@ -253,6 +253,7 @@ fn delivery(outgoing: &Outgoing, id: usize, receive_count: u32, receipt: String)
         receipt: Receipt(receipt),
         message_id: id.to_string(),
         receive_count,
+        sent: None,
         group: outgoing.group.clone(),
         envelope: outgoing.envelope.clone(),
     }

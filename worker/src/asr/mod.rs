@@ -15,6 +15,7 @@ use longhand_shared::attempt::AttemptOutcome;
 use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
 use longhand_shared::{AudioPath, trace};
 use rand::RngExt;
+use reqwest::header::HeaderValue;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Client, StatusCode, redirect};
 use tokio_retry::RetryIf;
@@ -263,7 +264,10 @@ impl Asr {
             request = request.bearer_auth(key);
         }
         let own = trace::current();
-        if let Some(traceparent) = own.as_deref().or(traceparent) {
+        // What came in a message need not be fit for a header.
+        if let Some(traceparent) =
+            own.as_deref().or(traceparent).and_then(|text| HeaderValue::from_str(text).ok())
+        {
             request = request.header(trace::TRACEPARENT, traceparent);
         }
         let response = match request.send().await {
