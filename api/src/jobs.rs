@@ -20,6 +20,7 @@ use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tracing::{Span, field};
 
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::input::{Fields, kind, text};
 use crate::{AppState, body, cursor, edge};
@@ -34,11 +35,13 @@ const MAX_LIMIT: usize = 100;
 /// end, whatever happens here: the table has it.
 pub(crate) async fn create(
     State(app): State<AppState>,
+    caller: Caller,
     request: Request,
 ) -> Result<impl IntoResponse, ApiError> {
     let traceparent = trace::current().or_else(|| edge::traceparent(request.headers()).map(str::to_owned));
     let fields = Fields::of_body(body::json(request).await?)?;
-    let job = new_job(fields, &app.sources, Timestamp::now()).await?;
+    let job = new_job(fields, &caller, &app.sources, Timestamp::now()).await?;
+    app.limits.submit(&*app.store, &job.user).await?;
     Span::current().record("job_id", field::display(job.id));
     lifecycle::submit(&*app.store, &*app.queue, &job, traceparent.as_deref()).await?;
     Ok((StatusCode::ACCEPTED, [(LOCATION, format!("/transcript/{}", job.id))], Json(Accepted::new(&job))))
@@ -47,20 +50,26 @@ pub(crate) async fn create(
 /// `GET /transcript/{jobId}`: the job as it stands, with what is known of its text.
 pub(crate) async fn read(
     State(app): State<AppState>,
+    caller: Caller,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<TranscriptResult>, ApiError> {
     // The rejection is for escapes that are no UTF-8; no id has any.
     let id: JobId =
         id.map_err(|_| InvalidJobId).and_then(|Path(id)| id.parse()).map_err(ApiError::InvalidJobId)?;
     Span::current().record("job_id", field::display(id));
-    store::read(&*app.store, id).await?.map(Json).ok_or(ApiError::NoSuchJob(id))
+    let job = caller.job(&*app.store, id).await?;
+    store::read_job(&*app.store, &job).await?.map(Json).ok_or(ApiError::NoSuchJob(id))
 }
 
 /// `GET /transcript/search`: a user's jobs of one status, newest first. The listing is an index that
 /// follows the table by a moment: a job may be missing right after it was made, and may be
 /// listed under its old status right after it ended. `GET /transcript/{jobId}` is always current.
-pub(crate) async fn search(State(app): State<AppState>, uri: Uri) -> Result<Json<SearchResults>, ApiError> {
-    let search = new_search(&uri)?;
+pub(crate) async fn search(
+    State(app): State<AppState>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Json<SearchResults>, ApiError> {
+    let search = new_search(&uri, &caller)?;
     let (results, next) = store::read_page(&*app.store, &search).await?;
     let next_cursor = next.map(|position| cursor::encode(&search.user, search.status, position));
     Ok(Json(SearchResults { results, next_cursor }))
@@ -99,8 +108,13 @@ pub(crate) struct SearchResults {
     next_cursor: Option<String>,
 }
 
-async fn new_job(mut fields: Fields, sources: &AudioSources, now: Timestamp) -> Result<NewJob, ApiError> {
-    let user = fields.required_text::<UserId>("userId");
+async fn new_job(
+    mut fields: Fields,
+    caller: &Caller,
+    sources: &AudioSources,
+    now: Timestamp,
+) -> Result<NewJob, ApiError> {
+    let user = caller.user(&mut fields)?;
     let paths = audio_paths(&mut fields, sources).await?;
     let language = fields.optional_text("language");
     let prompt = fields.optional_text("prompt");
@@ -198,9 +212,9 @@ fn metadata(fields: &mut Fields) -> Metadata {
     metadata
 }
 
-fn new_search(uri: &Uri) -> Result<Search, ApiError> {
+fn new_search(uri: &Uri, caller: &Caller) -> Result<Search, ApiError> {
     let mut fields = Fields::of_query(uri);
-    let user = fields.required_text::<UserId>("userId");
+    let user = caller.user(&mut fields)?;
     let status = fields.required_text::<String>("jobStatus");
     let status = status.and_then(|status| fields.check("jobStatus", status.parse::<JobStatus>()));
     let limit = fields.optional_text::<String>("limit");

@@ -6,8 +6,12 @@ use std::time::Duration;
 use longhand_shared::path::AudioSources;
 use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources};
 
+use crate::auth::settings::{self as auth, AuthSettings};
+use crate::cors::Origins;
+use crate::limits::Limits;
+
 /// What the API needs to know. Read once, at start.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
@@ -21,6 +25,12 @@ pub struct Settings {
     pub retention: Duration,
     /// How long requests in hand may take to end once the process was told to stop.
     pub drain: Duration,
+    /// How callers are told apart.
+    pub auth: AuthSettings,
+    /// What each user may have and do at most.
+    pub limits: Limits,
+    /// Whose pages may call from a browser.
+    pub origins: Origins,
     /// How to log.
     pub log: LogSettings,
 }
@@ -29,18 +39,18 @@ impl Settings {
     /// Reads them, or says all that is wrong with them. `lookup` is the environment.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
         let mut reader = Reader::new(lookup);
-        let settings = Self::take(&mut reader);
+        let settings = Self::take(&mut reader, lookup("AWS_LAMBDA_RUNTIME_API").is_some());
         reader.finish(settings)
     }
 
     /// The list of all settings with their defaults.
     pub fn help() -> String {
         let mut reader = Reader::new(&|_| None);
-        Self::take(&mut reader);
+        Self::take(&mut reader, false);
         reader.help()
     }
 
-    fn take(reader: &mut Reader<'_>) -> Option<Self> {
+    fn take(reader: &mut Reader<'_>, lambda: bool) -> Option<Self> {
         let listen = reader.or(
             "LONGHAND_LISTEN",
             SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
@@ -56,6 +66,11 @@ impl Settings {
             1..=3600,
             "seconds that requests in hand have to end at a stop; less than the platform waits before it kills",
         );
+        let auth = auth::read(reader, (!lambda).then_some(listen));
+        let limits = Limits::read(reader);
+        let origins = reader
+            .optional("LONGHAND_CORS_ORIGINS", "origins whose pages may call from a browser, commas between; * for all")
+            .unwrap_or_default();
         let log = LogSettings::read(reader);
         let HttpUrl(queue_url) = queue_url?;
         Some(Self {
@@ -65,6 +80,9 @@ impl Settings {
             sources,
             retention: Duration::from_hours(days * 24),
             drain: Duration::from_secs(drain),
+            auth: auth?,
+            limits,
+            origins,
             log,
         })
     }

@@ -97,6 +97,8 @@ async fn it_listens_and_ends_with_0_on_sigterm() {
     let mut child = configured().stderr(Stdio::piped()).spawn().expect("the program runs");
     let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
     let line = log.next_line().await.expect("a log").expect("a line");
+    assert!(line.contains("LONGHAND_AUTH is none"), "{line}");
+    let line = log.next_line().await.expect("a log").expect("a line");
     let (_, address) = line.split_once("address=").expect(&line);
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -196,6 +198,8 @@ async fn the_same_router_runs_as_a_lambda_function() {
 
     let _child = configured()
         .env("AWS_LAMBDA_RUNTIME_API", address)
+        .env("LONGHAND_AUTH", "none")
+        .env("LONGHAND_AUTH_NONE", "i-know")
         .env("AWS_LAMBDA_FUNCTION_NAME", "longhand")
         .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
         .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
