@@ -25,9 +25,12 @@ impl FromStr for Origins {
             return Err("names * and others: * is all".to_owned());
         }
         let origin = |text: String| {
-            let good = text == "*" || Url::parse(&text).is_ok_and(|url| url.origin().ascii_serialization() == text);
+            let good =
+                text == "*" || Url::parse(&text).is_ok_and(|url| url.origin().ascii_serialization() == text);
             let value = HeaderValue::try_from(&text).ok().filter(|_| good);
-            value.ok_or_else(|| format!("names {text:?}, which is no origin: expected one like https://app.example.com"))
+            value.ok_or_else(|| {
+                format!("names {text:?}, which is no origin: expected one like https://app.example.com")
+            })
         };
         origins.into_iter().map(origin).collect::<Result<_, _>>().map(Self)
     }
@@ -79,7 +82,14 @@ mod tests {
         assert_eq!(read("https://a.example, http://localhost:3000"), Ok(2));
         assert_eq!(read("*"), Ok(1));
         assert_eq!(read(""), Ok(0));
-        for bad in ["*, https://a.example", "https://a.example/", "https://A.example", "a.example", "null", "https://a.example:443"] {
+        for bad in [
+            "*, https://a.example",
+            "https://a.example/",
+            "https://A.example",
+            "a.example",
+            "null",
+            "https://a.example:443",
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -120,9 +120,7 @@ impl ApiError {
             Self::NotJsonType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
             Self::InvalidJobId(_) => (StatusCode::BAD_REQUEST, "INVALID_JOB_ID"),
             Self::NoSuchJob(_) => (StatusCode::NOT_FOUND, "JOB_NOT_FOUND"),
-            Self::Unauthorized(Refusal::Unavailable) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "AUTH_UNAVAILABLE")
-            }
+            Self::Unauthorized(Refusal::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "AUTH_UNAVAILABLE"),
             Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "FORBIDDEN"),
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),

@@ -72,6 +72,5 @@ pub fn router(state: AppState) -> Router {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router
-        .layer(from_fn(edge::edge))
+    router.layer(from_fn(edge::edge))
 }

@@ -221,3 +221,31 @@ pub(crate) async fn report(request: Request, next: Next) -> Response {
     };
     STANDING.scope(Cell::new(None), answer).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(number: usize) -> UserId {
+        format!("user-{number}").parse().expect("a user")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_users_are_forgotten_and_memory_is_bounded() {
+        let limits = Limits::new(60, 0);
+        let known = |limits: &Limits| limits.users.lock().expect("not poisoned").len();
+        for number in 0..MAX_USERS {
+            limits.rate(&user(number)).expect("room");
+        }
+        assert_eq!(known(&limits), MAX_USERS);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        limits.rate(&user(0)).expect("room");
+        limits.rate(&user(MAX_USERS)).expect("room");
+        assert_eq!(known(&limits), 2, "those of this minute");
+        // All of them busy.
+        for number in 0..3 * MAX_USERS {
+            limits.rate(&user(number)).expect("room");
+            assert!(known(&limits) <= MAX_USERS);
+        }
+    }
+}

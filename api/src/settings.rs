@@ -69,7 +69,10 @@ impl Settings {
         let auth = auth::read(reader, (!lambda).then_some(listen));
         let limits = Limits::read(reader);
         let origins = reader
-            .optional("LONGHAND_CORS_ORIGINS", "origins whose pages may call from a browser, commas between; * for all")
+            .optional(
+                "LONGHAND_CORS_ORIGINS",
+                "origins whose pages may call from a browser, commas between; * for all",
+            )
             .unwrap_or_default();
         let log = LogSettings::read(reader);
         let HttpUrl(queue_url) = queue_url?;
@@ -138,6 +141,67 @@ mod tests {
             "LONGHAND_DRAIN_SECONDS is \"soon\": invalid digit",
         ] {
             assert!(faults.contains(fault), "{fault}: {faults}");
+        }
+    }
+
+    #[test]
+    fn without_auth_only_this_machine_is_let_in() {
+        let auth = |changes: &[(&str, &str)]| read(changes).map(|settings| format!("{:?}", settings.auth));
+        let anybody = ("LONGHAND_LISTEN", "0.0.0.0:8080");
+        let none = ("LONGHAND_AUTH", "none");
+        let twice = ("LONGHAND_AUTH_NONE", "i-know");
+        for good in [&[][..], &[none], &[("LONGHAND_LISTEN", "[::1]:80")], &[anybody, none, twice]] {
+            assert_eq!(auth(good), Ok("None".to_owned()), "{good:?}");
+        }
+        let lambda = ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001");
+        assert_eq!(auth(&[lambda, none, twice]), Ok("None".to_owned()));
+        for (bad, fault) in [
+            (&[anybody][..], "LONGHAND_AUTH is not set, and others than this machine may reach the api"),
+            (&[anybody, twice], "LONGHAND_AUTH is not set"),
+            (&[("LONGHAND_LISTEN", "[::]:80")], "LONGHAND_AUTH is not set"),
+            (&[lambda], "LONGHAND_AUTH is not set"),
+            (&[anybody, none], "set LONGHAND_AUTH_NONE=i-know too"),
+            (&[anybody, none, ("LONGHAND_AUTH_NONE", "yes")], "set LONGHAND_AUTH_NONE=i-know too"),
+            (&[lambda, none], "set LONGHAND_AUTH_NONE=i-know too"),
+            (&[("LONGHAND_AUTH", "None")], "LONGHAND_AUTH is \"None\": must be jwt, apikey or none"),
+            (&[("LONGHAND_AUTH", "apikey")], "LONGHAND_API_KEYS_FILE is not set"),
+        ] {
+            let faults = auth(bad).expect_err("a fault");
+            assert!(faults.contains(fault), "{fault}: {faults}");
+            assert_eq!(faults.matches("\n  ").count(), 1, "{faults}");
+        }
+    }
+
+    #[test]
+    fn tokens_need_a_key_an_issuer_and_an_audience() {
+        const SECRET: &str = "a secret of more than thirty-two bytes";
+        let with = |name: &'static str, value: &'static str| {
+            let changes = [
+                (name, value),
+                ("LONGHAND_AUTH", "jwt"),
+                ("LONGHAND_JWT_SECRET", SECRET),
+                ("LONGHAND_JWT_ISSUER", "https://issuer.example"),
+                ("LONGHAND_JWT_AUDIENCE", "longhand"),
+                ("LONGHAND_LISTEN", "0.0.0.0:80"),
+            ];
+            read(&changes).map(|settings| format!("{:?}", settings.auth))
+        };
+        let good = with("", "").expect("good settings");
+        assert!(good.contains("Secret(***)") && !good.contains("thirty"), "{good}");
+        for (name, value, fault) in [
+            ("LONGHAND_JWT_SECRET", "thirty-one bytes are not enough", "LONGHAND_JWT_SECRET has 31 bytes"),
+            ("LONGHAND_JWT_SECRET", "", "LONGHAND_JWT_JWKS_URL and LONGHAND_JWT_SECRET are both not set"),
+            ("LONGHAND_JWT_JWKS_URL", "https://issuer.example/keys", "are both set"),
+            ("LONGHAND_JWT_JWKS_URL", "http://issuer.example/keys", "must begin with https://"),
+            ("LONGHAND_JWT_JWKS_URL", "http://127.0.0.1.example/keys", "must begin with https://"),
+            ("LONGHAND_JWT_JWKS_URL", "file:///keys", "must begin with https://"),
+            ("LONGHAND_JWT_ISSUER", "", "LONGHAND_JWT_ISSUER is not set"),
+            ("LONGHAND_JWT_AUDIENCE", "", "LONGHAND_JWT_AUDIENCE is not set"),
+            ("LONGHAND_JWT_LEEWAY_SECONDS", "301", "must be 0 to 300"),
+        ] {
+            let faults = with(name, value).expect_err("a fault");
+            assert!(faults.contains(fault), "{fault}: {faults}");
+            assert!(!faults.contains("thirty"), "{faults}");
         }
     }
 

@@ -179,7 +179,8 @@ fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
 
 /// An error with its causes, without the address, which may hold a password.
 fn chain(error: &reqwest::Error) -> String {
-    let mut text = if error.is_timeout() { "no answer in time".to_owned() } else { "the call failed".to_owned() };
+    let mut text =
+        if error.is_timeout() { "no answer in time".to_owned() } else { "the call failed".to_owned() };
     let mut cause = error.source();
     while let Some(error) = cause {
         text = format!("{text}: {error}");

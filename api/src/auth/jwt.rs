@@ -79,7 +79,8 @@ impl Jwt {
     /// Whom a token speaks for.
     pub(super) async fn caller(&self, token: &str) -> Result<Caller, Refusal> {
         // `alg: none` ends here: it is no algorithm that the header's reader knows.
-        let header: Header = decode_header(token).map_err(|_| Refusal::Invalid("it is not a signed token"))?;
+        let header: Header =
+            decode_header(token).map_err(|_| Refusal::Invalid("it is not a signed token"))?;
         // RFC 7515 section 4.1.11: what must be understood and is not.
         if header.crit.is_some() {
             return Err(Refusal::Invalid("the token's header has crit, of which nothing is known here"));

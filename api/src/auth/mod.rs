@@ -85,7 +85,8 @@ impl Auth {
             Kind::Nobody => Ok(Caller::anybody()),
             Kind::ApiKeys(keys) => {
                 let key = credential(headers, true)?;
-                keys.caller(key.ok_or(Refusal::Missing("an API key as a bearer token or as X-Api-Key"))?).await
+                keys.caller(key.ok_or(Refusal::Missing("an API key as a bearer token or as X-Api-Key"))?)
+                    .await
             }
             Kind::Jwt(jwt) => {
                 let token = credential(headers, false)?;

@@ -96,24 +96,41 @@ impl FromStr for Mode {
 /// be let reach.
 pub(crate) fn read(reader: &mut Reader<'_>, listen: Option<SocketAddr>) -> Option<AuthSettings> {
     let mode = reader.optional::<Mode>(AUTH, "how callers are told apart: jwt, apikey or none; needed unless LONGHAND_LISTEN is a loopback address");
-    let said_twice = reader.optional::<String>(AUTH_NONE, "i-know: none is meant, though others may reach the api");
-    let file = reader.optional::<PathBuf>(KEYS_FILE, "file of API keys, as `longhand key new` prints their lines; read again when it changes");
+    let said_twice =
+        reader.optional::<String>(AUTH_NONE, "i-know: none is meant, though others may reach the api");
+    let file = reader.optional::<PathBuf>(
+        KEYS_FILE,
+        "file of API keys, as `longhand key new` prints their lines; read again when it changes",
+    );
     let url = reader.optional::<JwksUrl>(JWKS_URL, "where the issuer's public keys are (JSON Web Key Set)");
-    let secret = reader.optional::<Secret>(SECRET, "secret that the issuer signs tokens with (HS256), 32 bytes or more, in place of its public keys");
+    let secret = reader.optional::<Secret>(
+        SECRET,
+        "secret that the issuer signs tokens with (HS256), 32 bytes or more, in place of its public keys",
+    );
     let issuer = reader.optional::<String>(ISSUER, "iss of the tokens");
     let audience = reader.optional::<String>(AUDIENCE, "aud of the tokens");
-    let leeway = reader.within("LONGHAND_JWT_LEEWAY_SECONDS", 30, 0..=300, "how far the issuer's clock may be from ours");
+    let leeway = reader.within(
+        "LONGHAND_JWT_LEEWAY_SECONDS",
+        30,
+        0..=300,
+        "how far the issuer's clock may be from ours",
+    );
     let loopback = listen.is_some_and(|address| address.ip().is_loopback());
     match mode {
         None if reader.is_faulted(AUTH) => None,
         None if loopback => Some(AuthSettings::None),
         None => {
-            reader.fault(AUTH, "is not set, and others than this machine may reach the api: set it to jwt or apikey");
+            reader.fault(
+                AUTH,
+                "is not set, and others than this machine may reach the api: set it to jwt or apikey",
+            );
             None
         }
         Some(Mode::None) => {
             if !loopback && said_twice.is_none_or(|said| said != "i-know") {
-                let what = format!("is none, and others than this machine may reach the api: if that is meant, set {AUTH_NONE}=i-know too");
+                let what = format!(
+                    "is none, and others than this machine may reach the api: if that is meant, set {AUTH_NONE}=i-know too"
+                );
                 reader.fault(AUTH, what);
             }
             Some(AuthSettings::None)

@@ -1,12 +1,18 @@
 //! The API from outside: the whole router over stores in memory, over sockets, and as a program.
 
+mod api_keys;
 mod bad_body;
 mod bad_query;
+mod edge;
 mod fuzz;
+mod issuer;
 mod jobs;
+mod limits;
 mod outages;
 mod program;
 mod routes;
 mod search;
 mod socket;
 mod support;
+mod tokens;
+mod two_users;

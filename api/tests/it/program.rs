@@ -84,6 +84,10 @@ async fn help_lists_all_settings() {
         ("LONGHAND_AUDIO_ROOT", "[none]"),
         ("LONGHAND_RETENTION_DAYS", "[30]"),
         ("LONGHAND_DRAIN_SECONDS", "[25]"),
+        ("LONGHAND_AUTH", "[none]"),
+        ("LONGHAND_RATE_PER_MINUTE", "[600]"),
+        ("LONGHAND_MAX_OPEN_JOBS", "[1000]"),
+        ("LONGHAND_CORS_ORIGINS", "[none]"),
         ("LONGHAND_LOG_FORMAT", "[pretty]"),
         ("RUST_LOG", "[info]"),
     ] {
@@ -116,6 +120,20 @@ async fn it_listens_and_ends_with_0_on_sigterm() {
     }
     assert_eq!(child.wait().await.expect("an end").code(), Some(0), "{rest}");
     assert!(rest.contains("stopping") && rest.contains("stopped"), "{rest}");
+}
+
+#[tokio::test]
+async fn others_than_this_machine_are_not_let_in_by_mistake() {
+    let mut command = configured();
+    command.env("LONGHAND_LISTEN", "0.0.0.0:0");
+    let (code, _, stderr) = run(command).await;
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("\n  LONGHAND_AUTH is not set, and others"), "{stderr}");
+    let mut command = configured();
+    command.env("LONGHAND_AUTH", "apikey").env("LONGHAND_API_KEYS_FILE", "/no/such/file");
+    let (code, _, stderr) = run(command).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("LONGHAND_AUTH: /no/such/file: No such file"), "{stderr}");
 }
 
 #[tokio::test]

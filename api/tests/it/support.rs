@@ -90,6 +90,12 @@ impl Api {
         self.call("GET", uri).await
     }
 
+    /// A call by whom `authorization` says, with a body unless it is empty.
+    pub(crate) async fn call_as(&self, authorization: &str, method: &str, uri: &str, body: &str) -> Answer {
+        let request = Request::builder().method(method).uri(uri).header("authorization", authorization);
+        self.send(request.body(body.to_owned().into()).expect("a request")).await
+    }
+
     /// `POST /transcribe` with a body as it is.
     pub(crate) async fn post(&self, body: impl Into<Body>) -> Answer {
         let request = Request::post("/transcribe").header("content-type", "application/json");
