@@ -4,6 +4,7 @@
 //! else here serves it. [`job`] has the states, [`store`] and [`queue`] the two traits with their
 //! real and in-memory implementations, [`stitch`] turns chunks into a transcript.
 
+pub mod api_key;
 pub mod attempt;
 pub mod aws;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod metrics;
 mod options;
 pub mod path;
 pub mod queue;
+pub mod secret;
 pub mod settings;
 pub mod shutdown;
 pub mod stitch;

@@ -111,6 +111,11 @@ impl<'a> Reader<'a> {
         self.faults.push(format!("{name} {what}"));
     }
 
+    /// Whether something is wrong with a setting that has been read.
+    pub fn is_faulted(&self, name: &str) -> bool {
+        self.faults.iter().any(|fault| fault.split(' ').next() == Some(name))
+    }
+
     /// What was made of the settings, or all that is wrong with them. `None` without a fault is
     /// not possible: whatever made it `None` recorded one.
     pub fn finish<T>(self, settings: Option<T>) -> Result<T, Faults> {

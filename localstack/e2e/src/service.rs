@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhand_api::AppState;
+use longhand_api::{AppState, Auth, Origins};
 use longhand_shared::JobId;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
@@ -69,7 +69,14 @@ impl Service {
         store: Arc<dyn JobStore>,
         queue: Arc<dyn ChunkQueue>,
     ) -> Self {
-        let state = AppState { store, queue, sources: Arc::new(aws.sources()) };
+        let state = AppState {
+            store,
+            queue,
+            sources: Arc::new(aws.sources()),
+            auth: Arc::new(Auth::none()),
+            limits: Arc::default(),
+            origins: Origins::default(),
+        };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = tokio::net::TcpListener::bind(any).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
