@@ -58,8 +58,13 @@ pub(crate) struct Cli {
     )]
     pub(crate) url: Url,
 
-    /// A file that holds the token, or API key, to call with; before LONGHAND_TOKEN.
-    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = GLOBAL,
+        help = "A file that holds the token, or API key, to call with; LONGHAND_TOKEN without it"
+    )]
     token_file: Option<PathBuf>,
 
     /// How the result is printed: for a person, or as the service's own answer for a program.
@@ -110,8 +115,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
-    /// Prints a new API key, once, and its line for the file that the api reads (LONGHAND_API_KEYS_FILE).
-    #[command(after_help = AFTER_HELP)]
+    #[command(
+        about = "Prints a new API key, once, and its line for the file that the api reads (LONGHAND_API_KEYS_FILE)",
+        after_help = AFTER_HELP
+    )]
     New(KeyNew),
 }
 
