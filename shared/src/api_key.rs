@@ -68,7 +68,7 @@ impl TryFrom<String> for KeyDigest {
 
 impl From<KeyDigest> for String {
     fn from(KeyDigest(digest): KeyDigest) -> Self {
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest.iter().fold(Self::new(), |hex, byte| format!("{hex}{byte:02x}"))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Who is calling. [`authenticate`] stands before every route that is not open to all and leaves a
-//! [`Caller`] for the handler, who is asked there what they may do.
+//! Who is calling. `authenticate` stands before every route that is not open to all and leaves a
+//! `Caller` for the handler, who is asked there what they may do.
 
 mod caller;
 mod jwks;

@@ -85,7 +85,7 @@ async fn headers_that_are_too_many_too_long_or_none() {
     let Server { address, .. } = start(api.router.clone(), Duration::from_secs(5)).await;
     let get =
         |headers: &str| format!("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
-    let many = |count: usize| (0..count).map(|i| format!("x-{i}: 1\r\n")).collect::<String>();
+    let many = |count: usize| "x-a: 1\r\n".repeat(count);
     let answer = exchange(address, &get(&many(90))).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(!answer.to_ascii_lowercase().contains("\r\nserver:"), "{answer}");

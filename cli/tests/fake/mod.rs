@@ -74,6 +74,8 @@ struct Served {
 pub(crate) struct Call {
     pub(crate) line: String,
     pub(crate) body: Value,
+    /// What `Authorization` says.
+    pub(crate) authorization: Option<String>,
 }
 
 impl Fake {
@@ -145,12 +147,14 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
     let bytes = to_bytes(body, usize::MAX).await.expect("a whole body");
     let path = parts.uri.path().to_owned();
     let line = format!("{} {}", parts.method, parts.uri);
+    let authorization = parts.headers.get("authorization");
+    let authorization = authorization.map(|value| value.to_str().expect("ASCII").to_owned());
     let replies = match (&parts.method, path.as_str()) {
         (&Method::PUT, _) => {
             let chunked = parts.headers.get("content-encoding").is_some_and(|value| value == "aws-chunked");
             let object = if chunked { unchunk(&bytes) } else { bytes };
             state.objects.lock().expect("not poisoned").insert(path, object);
-            state.calls.send_modify(|calls| calls.push(Call { line, body: Value::Null }));
+            state.calls.send_modify(|calls| calls.push(Call { line, body: Value::Null, authorization }));
             return Response::new(Body::empty());
         }
         (&Method::POST, "/transcribe") => &state.submit,
@@ -163,7 +167,7 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
         if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() }
     };
     let body = serde_json::from_slice(&bytes).unwrap_or_default();
-    state.calls.send_modify(|calls| calls.push(Call { line, body }));
+    state.calls.send_modify(|calls| calls.push(Call { line, body, authorization }));
     let reply = reply.expect("a reply was prepared");
     let mut response = Response::builder().status(reply.status);
     if let Some(seconds) = reply.retry_after {
