@@ -56,6 +56,15 @@ pub(crate) enum ApiError {
     /// There is no such job.
     #[error("there is no job {0}")]
     NoSuchJob(JobId),
+    /// There is no bucket to upload into.
+    #[error("this service takes no uploads, since it has no bucket (LONGHAND_AUDIO_BUCKETS)")]
+    NoUploads,
+    /// No address can be signed: there are no credentials.
+    #[error("uploads cannot be signed just now: try again")]
+    CannotSign {
+        /// What happened.
+        cause: String,
+    },
     /// There is no such route.
     #[error("there is nothing at this path")]
     NoSuchRoute,
@@ -97,6 +106,8 @@ impl ApiError {
             Self::NotJsonType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
             Self::InvalidJobId(_) => (StatusCode::BAD_REQUEST, "INVALID_JOB_ID"),
             Self::NoSuchJob(_) => (StatusCode::NOT_FOUND, "JOB_NOT_FOUND"),
+            Self::NoUploads => (StatusCode::NOT_FOUND, "NO_UPLOADS"),
+            Self::CannotSign { .. } => (StatusCode::SERVICE_UNAVAILABLE, "UPLOADS_UNAVAILABLE"),
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "ROUTE_NOT_FOUND"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE"),
@@ -112,7 +123,7 @@ impl ApiError {
     fn cause(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(error.to_string()),
-            Self::Internal { cause } => Some(cause.clone()),
+            Self::Internal { cause } | Self::CannotSign { cause } => Some(cause.clone()),
             Self::Timeout => Some(self.to_string()),
             _ => None,
         }

@@ -10,8 +10,10 @@ pub mod clock;
 pub mod id;
 pub mod job;
 pub mod lifecycle;
+pub mod media;
 pub mod metrics;
 mod options;
+pub mod outbound;
 pub mod path;
 pub mod queue;
 pub mod settings;
@@ -21,6 +23,7 @@ pub mod store;
 pub mod telemetry;
 pub mod trace;
 pub mod transcript;
+pub mod upload;
 
 pub use attempt::{Attempt, Claimant};
 pub use clock::Timestamp;

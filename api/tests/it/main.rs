@@ -10,3 +10,4 @@ mod routes;
 mod search;
 mod socket;
 mod support;
+mod uploads;

@@ -15,3 +15,4 @@ mod process_faults;
 mod runner;
 mod support;
 mod sweeper;
+mod web_audio;
