@@ -34,8 +34,8 @@ S3, where --bucket or an operator's command needs it, is set up by the AWS SDK's
 
 const DOCTOR_HELP: &str = "\
 Run it with the environment of the services: LONGHAND_TABLE, LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL,
-LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_ROOT), ASR_BASE_URL; ASR_API_KEY and LONGHAND_VISIBILITY_SECONDS where
-the workers have them; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables. It changes nothing.
+LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_HOSTS, LONGHAND_AUDIO_ROOT), ASR_BASE_URL; ASR_API_KEY and
+LONGHAND_VISIBILITY_SECONDS where the workers have them; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables. It changes nothing.
 
 Each line is ok, warning or FAULT. Exit code 0 without a FAULT, 1 with one.";
 

@@ -189,7 +189,10 @@ pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
         reader.fault(ROOT, format_args!("is {}, which is not a folder", root.display()));
     }
     if buckets.is_empty() && root.is_none() && hosts.is_empty() {
-        reader.fault(BUCKETS, format_args!("and {ROOT} are both not set: there is no audio to read"));
+        reader.fault(
+            BUCKETS,
+            format_args!("is not set, nor are {HOSTS} and {ROOT}: there is no audio to read"),
+        );
     }
     AudioSources { buckets, hosts, root }
 }
