@@ -88,6 +88,15 @@ pub(crate) enum ApiError {
         /// How many there may be.
         most: usize,
     },
+    /// There is no bucket to upload into.
+    #[error("this service takes no uploads, since it has no bucket (LONGHAND_AUDIO_BUCKETS)")]
+    NoUploads,
+    /// No address can be signed: there are no credentials.
+    #[error("uploads cannot be signed just now: try again")]
+    CannotSign {
+        /// What happened.
+        cause: String,
+    },
     /// There is no such route.
     #[error("there is nothing at this path")]
     NoSuchRoute,
@@ -137,6 +146,8 @@ impl ApiError {
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "FORBIDDEN"),
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
             Self::TooManyOpenJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_OPEN_JOBS"),
+            Self::NoUploads => (StatusCode::NOT_FOUND, "NO_UPLOADS"),
+            Self::CannotSign { .. } => (StatusCode::SERVICE_UNAVAILABLE, "UPLOADS_UNAVAILABLE"),
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "ROUTE_NOT_FOUND"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE"),
@@ -169,7 +180,7 @@ impl ApiError {
     fn cause(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(error.to_string()),
-            Self::Internal { cause } => Some(cause.clone()),
+            Self::Internal { cause } | Self::CannotSign { cause } => Some(cause.clone()),
             Self::Timeout => Some(self.to_string()),
             _ => None,
         }

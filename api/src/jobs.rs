@@ -193,6 +193,13 @@ async fn new_job(
     let prompt = fields.optional_text("prompt");
     let metadata = metadata(&mut fields);
     let (user, paths) = fields.finish(user.zip(paths))?;
+    let others = paths.iter().enumerate().filter(|(_, path)| !caller.may_hear(path));
+    let others: Vec<_> = others
+        .map(|(index, _)| Fault::new(&format!("#/audioChunkPaths/{index}"), "is in another user's uploads"))
+        .collect();
+    if !others.is_empty() {
+        return Err(ApiError::Invalid(others));
+    }
     let count = paths.len();
     NewJob::new(user, paths, TranscribeOptions { language, prompt }, metadata, now)
         .map_err(|_| ApiError::Internal { cause: format!("{count} paths were let through") })

@@ -13,6 +13,7 @@ mod jobs;
 pub mod limits;
 pub mod server;
 pub mod settings;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -46,6 +47,8 @@ pub struct AppState {
     pub limits: Arc<Limits>,
     /// Whose pages may call from a browser.
     pub origins: Origins,
+    /// Signs uploads into the first of the sources' buckets.
+    pub s3: aws_sdk_s3::Client,
 }
 
 /// All routes, with everything around them. Every answer, whatever goes wrong, is made here.
@@ -57,6 +60,7 @@ pub fn router(state: AppState) -> Router {
         .route("/transcript/search", get(jobs::search))
         .route("/transcript/{jobId}", get(jobs::read).delete(jobs::erase))
         .route("/transcript/{jobId}/retry", post(jobs::retry))
+        .route("/uploads", post(uploads::create))
         .route_layer(from_fn(limits::report))
         // Who is calling is asked for all that is above this line, and for nothing that is below it.
         .route_layer(from_fn_with_state(auth, auth::authenticate))

@@ -36,6 +36,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         auth: Arc::new(auth),
         limits: Arc::new(settings.limits),
         origins: settings.origins,
+        s3: aws::s3(&config),
     });
     if server::is_lambda() {
         return Ok(server::serve_lambda(router).await?);

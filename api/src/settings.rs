@@ -126,6 +126,7 @@ mod tests {
             ("LONGHAND_TABLE", ""),
             ("LONGHAND_QUEUE_URL", "chunks"),
             ("LONGHAND_AUDIO_BUCKETS", "Not_A_Bucket"),
+            ("LONGHAND_AUDIO_HOSTS", "good.example, 10.0.0.1"),
             ("LONGHAND_AUDIO_ROOT", "/no/such/folder"),
             ("LONGHAND_RETENTION_DAYS", "0"),
             ("LONGHAND_DRAIN_SECONDS", "soon"),
@@ -136,6 +137,7 @@ mod tests {
             "LONGHAND_TABLE is not set",
             "LONGHAND_QUEUE_URL is \"chunks\": must be a URL",
             "LONGHAND_AUDIO_BUCKETS names \"Not_A_Bucket\", which cannot be a bucket",
+            "LONGHAND_AUDIO_HOSTS is \"good.example, 10.0.0.1\": \"10.0.0.1\" is an IP address: name a host",
             "LONGHAND_AUDIO_ROOT is /no/such/folder, which is not a folder",
             "LONGHAND_RETENTION_DAYS is 0: must be 1 to 3650",
             "LONGHAND_DRAIN_SECONDS is \"soon\": invalid digit",
@@ -209,9 +211,13 @@ mod tests {
     fn some_audio_must_be_readable() {
         let faults = read(&[("LONGHAND_AUDIO_BUCKETS", " , ")]).expect_err("no audio");
         assert!(
-            faults.contains("LONGHAND_AUDIO_BUCKETS and LONGHAND_AUDIO_ROOT are both not set"),
+            faults.contains(
+                "LONGHAND_AUDIO_BUCKETS is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT"
+            ),
             "{faults}"
         );
+        let hosts = read(&[("LONGHAND_AUDIO_BUCKETS", ""), ("LONGHAND_AUDIO_HOSTS", "*.good.example")]);
+        assert!(!hosts.expect("good settings").sources.hosts.is_empty());
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().to_str().expect("UTF-8");
         let settings = read(&[("LONGHAND_AUDIO_BUCKETS", ""), ("LONGHAND_AUDIO_ROOT", root)]);

@@ -4,7 +4,8 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use longhand_shared::job::Job;
 use longhand_shared::store::JobStore;
-use longhand_shared::{JobId, UserId};
+use longhand_shared::upload::{PREFIX, folder};
+use longhand_shared::{AudioPath, JobId, UserId};
 
 use crate::error::ApiError;
 use crate::input::{Fault, Fields, text};
@@ -33,6 +34,16 @@ impl Caller {
     /// Whether the caller may see, and change, what is `owner`'s.
     fn may_act_for(&self, owner: &UserId) -> bool {
         self.operator || self.user.as_ref() == Some(owner)
+    }
+
+    /// Whether the caller may have this audio transcribed: anything but what others have uploaded.
+    pub(crate) fn may_hear(&self, path: &AudioPath) -> bool {
+        match (path, &self.user) {
+            (AudioPath::S3 { key, .. }, Some(user)) if key.starts_with(PREFIX) && !self.operator => {
+                key.strip_prefix(&folder(user)).is_some_and(|rest| rest.starts_with('/'))
+            }
+            _ => true,
+        }
     }
 
     /// Whom the request is about: its `userId`, which may be left out by whoever has said who they

@@ -18,3 +18,4 @@ mod support;
 mod ten_thousand;
 mod tokens;
 mod two_users;
+mod uploads;

@@ -49,7 +49,7 @@ async fn without_settings_it_tells_all_that_is_missing() {
     for fault in [
         "LONGHAND_TABLE is not set",
         "LONGHAND_QUEUE_URL is not set",
-        "LONGHAND_AUDIO_BUCKETS and LONGHAND_AUDIO_ROOT are both not set",
+        "LONGHAND_AUDIO_BUCKETS is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT",
         "--help lists all settings",
     ] {
         assert!(stderr.contains(fault), "{stderr}");

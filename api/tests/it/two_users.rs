@@ -166,3 +166,17 @@ async fn a_token_is_in_no_answer_and_no_debug() {
         longhand_api::auth::settings::JwtKeys::Secret(crate::issuer::SECRET.parse().expect("any text"));
     assert_eq!(format!("{keys:?}"), "Secret(***)");
 }
+
+#[tokio::test]
+async fn what_another_has_uploaded_is_not_heard() {
+    let two = Two::new().await;
+    let submit = async |token: &str, folder: &str| {
+        let path = format!("s3://audio/uploads/{folder}/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b/a.wav");
+        two.submit(token, &json!({"audioChunkPaths": ["a.wav", path]})).await
+    };
+    for others in ["ana", "bobby", "", "=62ob"] {
+        submit(&two.bob, others).await.assert_fault("#/audioChunkPaths/1", "is in another user's uploads");
+    }
+    submit(&two.bob, "bob").await.json(202);
+    submit(&two.operator, "ana").await.json(202);
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use longhand_api::{AppState, Auth, Origins};
 use longhand_shared::JobId;
+use longhand_shared::outbound::Outbound;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use longhand_sim_asr::{Behaviour, SimAsr};
@@ -73,6 +74,7 @@ impl Service {
             store,
             queue,
             sources: Arc::new(aws.sources()),
+            s3: aws.s3(),
             auth: Arc::new(Auth::none()),
             limits: Arc::default(),
             origins: Origins::default(),
@@ -106,7 +108,7 @@ impl Service {
             self.aws.store(),
             self.aws.queue(),
             self.aws.dead_letters(),
-            AudioStore::new(self.aws.s3(), self.aws.sources()),
+            AudioStore::new(self.aws.s3(), Outbound::new().expect("a client"), self.aws.sources()),
             self.asr_settings(),
             limits,
             Duration::from_secs(1),
