@@ -186,6 +186,7 @@ async fn paths() {
         ("link.wav", "leaves the audio root"),
         ("/etc/passwd", "is absolute: give a path relative to the audio root"),
         ("s3://audio", "is not an S3 address: expected s3://bucket/key"),
+        ("s3://audio/../other/a.wav", "has . or .. in its key"),
         ("s3://other/a.wav", "names the bucket \"other\", which is not one that this service reads"),
         (
             "ftp://host/a.wav",

@@ -62,6 +62,9 @@ async fn uploads_become_a_transcript() {
         let answer = put(upload, wav(bytes)).await;
         assert!(answer.status().is_success(), "{answer:?}");
     }
+    // To sign is no call of S3.
+    let metrics = Client::new().get(format!("{url}/metrics")).send().await.expect("an answer");
+    assert!(!metrics.text().await.expect("a text").contains("PutObject"));
     let paths: Vec<&Value> = uploads.iter().map(|upload| &upload["audioChunkPath"]).collect();
     let body = json!({"userId": "ana@example.com", "audioChunkPaths": paths});
     let (status, accepted) = post(&url, "/transcribe", &body).await;
