@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::header::LOCATION;
-use axum::http::{StatusCode, Uri};
-use axum::response::IntoResponse;
+use axum::http::header::{CONTENT_LOCATION, LOCATION};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use longhand_shared::id::{InvalidJobId, MAX_CHUNKS};
 use longhand_shared::job::{
     InvalidChunkCount, JobStatus, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, Metadata, NewJob,
@@ -18,11 +18,13 @@ use longhand_shared::{AudioPath, JobId, Timestamp, UserId, lifecycle, trace};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tracing::{Span, field};
 
 use crate::error::ApiError;
 use crate::input::{Fields, kind, text};
-use crate::{AppState, body, cursor, edge};
+use crate::waiting::{Detail, Waited, prefer};
+use crate::{AppState, body, conditional, cursor, edge};
 
 /// How many results a page has when the client does not say.
 const DEFAULT_LIMIT: usize = 20;
@@ -31,29 +33,64 @@ const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
 
 /// `POST /transcribe`: makes a job of 1 to 24 chunks. Once it is answered with `202` the job will
-/// end, whatever happens here: the table has it.
-pub(crate) async fn create(
-    State(app): State<AppState>,
-    request: Request,
-) -> Result<impl IntoResponse, ApiError> {
+/// end, whatever happens here: the table has it. With `Prefer: wait=n` it is answered with `200` and the
+/// whole result if the job ends in time.
+pub(crate) async fn create(State(app): State<AppState>, request: Request) -> Result<Response, ApiError> {
+    let (arrived, wait) = (Instant::now(), prefer::wait(request.headers()));
     let traceparent = trace::current().or_else(|| edge::traceparent(request.headers()).map(str::to_owned));
     let fields = Fields::of_body(body::json(request).await?)?;
     let job = new_job(fields, &app.sources, Timestamp::now()).await?;
     Span::current().record("job_id", field::display(job.id));
     lifecycle::submit(&*app.store, &*app.queue, &job, traceparent.as_deref()).await?;
-    Ok((StatusCode::ACCEPTED, [(LOCATION, format!("/transcript/{}", job.id))], Json(Accepted::new(&job))))
+    let location = format!("/transcript/{}", job.id);
+    let accepted = |location| (StatusCode::ACCEPTED, [(LOCATION, location)], Json(Accepted::new(&job)));
+    let Some(wait) = wait else {
+        return Ok(accepted(location).into_response());
+    };
+    let ended = app.waiting.watch(job.id, Detail::End, true).end(arrived + wait).await;
+    let applied = [prefer::applied(wait)];
+    Ok(match ended {
+        Ok(Waited::Ended(result)) => {
+            (applied, [(CONTENT_LOCATION, location)], Json(&*result)).into_response()
+        }
+        // The job is there, whatever is wrong with the wait.
+        Ok(Waited::Over | Waited::Gone) | Err(_) => (applied, accepted(location)).into_response(),
+    })
 }
 
-/// `GET /transcript/{jobId}`: the job as it stands, with what is known of its text.
+/// `GET /transcript/{jobId}`: the job as it stands, with what is known of its text. With `Prefer: wait=n`
+/// the answer comes when the job ends, or as it stands when the time is over.
 pub(crate) async fn read(
     State(app): State<AppState>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<TranscriptResult>, ApiError> {
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (arrived, wait) = (Instant::now(), prefer::wait(&headers));
+    let id = job_id(id)?;
+    let missing = ApiError::NoSuchJob(id);
+    let Some(wait) = wait else {
+        let result = app.waiting.read(id).await?.ok_or(missing)?;
+        return conditional::answer(&headers, &result);
+    };
+    let mut watch = app.waiting.watch(id, Detail::End, false);
+    watch.first().await?.ok_or(ApiError::NoSuchJob(id))?;
+    let result = match watch.end(arrived + wait).await? {
+        Waited::Ended(result) => Some(result),
+        Waited::Over => watch.now().await?,
+        Waited::Gone => None,
+    };
+    let result = result.ok_or(missing)?;
+    let answer = conditional::answer(&headers, &result)?;
+    Ok(([prefer::applied(wait)], answer).into_response())
+}
+
+/// The job that a path names.
+pub(crate) fn job_id(id: Result<Path<String>, PathRejection>) -> Result<JobId, ApiError> {
     // The rejection is for escapes that are no UTF-8; no id has any.
     let id: JobId =
         id.map_err(|_| InvalidJobId).and_then(|Path(id)| id.parse()).map_err(ApiError::InvalidJobId)?;
     Span::current().record("job_id", field::display(id));
-    store::read(&*app.store, id).await?.map(Json).ok_or(ApiError::NoSuchJob(id))
+    Ok(id)
 }
 
 /// `GET /transcript/search`: a user's jobs of one status, newest first. The listing is an index that

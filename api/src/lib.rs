@@ -2,6 +2,7 @@
 //! it, and tests call it. Start at `jobs.rs`: it is the story of every call that a client makes.
 
 mod body;
+mod conditional;
 mod cursor;
 mod edge;
 mod error;
@@ -10,6 +11,7 @@ mod input;
 mod jobs;
 pub mod server;
 pub mod settings;
+pub mod waiting;
 
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
 use crate::health::Readiness;
+use crate::waiting::{Waiting, events};
 
 /// What the handlers work with. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -34,15 +37,19 @@ pub struct AppState {
     pub queue: Arc<dyn ChunkQueue>,
     /// Where audio may be read from.
     pub sources: Arc<AudioSources>,
+    /// Who waits for a job's end, and the cache of results.
+    pub waiting: Waiting,
 }
 
 /// All routes, with everything around them. Every answer, whatever goes wrong, is made here.
 pub fn router(state: AppState) -> Router {
-    let readiness = Arc::new(Readiness::new(state.store.clone(), state.queue.clone()));
+    let readiness =
+        Arc::new(Readiness::new(state.store.clone(), state.queue.clone(), state.waiting.cache().clone()));
     Router::new()
         .route("/transcribe", post(jobs::create))
         .route("/transcript/search", get(jobs::search))
         .route("/transcript/{jobId}", get(jobs::read))
+        .route("/transcript/{jobId}/events", get(events::follow))
         .with_state(state)
         .route("/healthz", get(health::alive))
         .route("/metrics", get(health::metrics))

@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use longhand_shared::cache::remote::RedisUrl;
 use longhand_shared::path::AudioSources;
-use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources};
+use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources, redis_url};
 
 /// What the API needs to know. Read once, at start.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Settings {
     pub retention: Duration,
     /// How long requests in hand may take to end once the process was told to stop.
     pub drain: Duration,
+    /// Where results are cached for all processes.
+    pub redis: Option<RedisUrl>,
     /// How to log.
     pub log: LogSettings,
 }
@@ -56,6 +59,7 @@ impl Settings {
             1..=3600,
             "seconds that requests in hand have to end at a stop; less than the platform waits before it kills",
         );
+        let redis = redis_url(reader);
         let log = LogSettings::read(reader);
         let HttpUrl(queue_url) = queue_url?;
         Some(Self {
@@ -65,6 +69,7 @@ impl Settings {
             sources,
             retention: Duration::from_hours(days * 24),
             drain: Duration::from_secs(drain),
+            redis,
             log,
         })
     }
@@ -108,6 +113,7 @@ mod tests {
             ("LONGHAND_AUDIO_ROOT", "/no/such/folder"),
             ("LONGHAND_RETENTION_DAYS", "0"),
             ("LONGHAND_DRAIN_SECONDS", "soon"),
+            ("REDIS_URL", "cache:6379"),
         ])
         .expect_err("faults");
         for fault in [
@@ -118,6 +124,7 @@ mod tests {
             "LONGHAND_AUDIO_ROOT is /no/such/folder, which is not a folder",
             "LONGHAND_RETENTION_DAYS is 0: must be 1 to 3650",
             "LONGHAND_DRAIN_SECONDS is \"soon\": invalid digit",
+            "REDIS_URL is \"cache:6379\": must be a URL",
         ] {
             assert!(faults.contains(fault), "{fault}: {faults}");
         }

@@ -2,6 +2,7 @@
 
 mod bad_body;
 mod bad_query;
+mod events;
 mod fuzz;
 mod jobs;
 mod outages;
@@ -10,3 +11,4 @@ mod routes;
 mod search;
 mod socket;
 mod support;
+mod waiting;

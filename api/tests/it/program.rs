@@ -85,6 +85,7 @@ async fn help_lists_all_settings() {
         ("LONGHAND_RETENTION_DAYS", "[30]"),
         ("LONGHAND_DRAIN_SECONDS", "[25]"),
         ("LONGHAND_LOG_FORMAT", "[pretty]"),
+        ("REDIS_URL", "[none]"),
         ("RUST_LOG", "[info]"),
     ] {
         let line = stdout.lines().find(|line| line.trim_start().starts_with(name));

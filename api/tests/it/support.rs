@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
+use longhand_api::waiting::Waiting;
 use longhand_api::{AppState, router};
+use longhand_shared::cache::Cache;
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::queue::memory::MemoryQueue;
@@ -13,12 +15,15 @@ use longhand_shared::store::JobStore;
 use longhand_shared::store::memory::MemoryStore;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub(crate) struct Api {
     pub(crate) router: Router,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) queue: Arc<MemoryQueue>,
+    /// Ends the waits.
+    pub(crate) stop: CancellationToken,
     /// The audio root: `home/audio`, with a file and a link that leaves it.
     _home: TempDir,
 }
@@ -54,8 +59,10 @@ impl Api {
         std::fs::write(home.path().join("secret.wav"), "RIFF").expect("a file");
         std::os::unix::fs::symlink(home.path().join("secret.wav"), root.join("link.wav")).expect("a link");
         let sources = Arc::new(AudioSources { buckets: vec!["audio".to_owned()], root: Some(root) });
-        let router = router(AppState { store: used_store, queue: used_queue, sources });
-        Self { router, store, queue, _home: home }
+        let stop = CancellationToken::new();
+        let waiting = Waiting::new(used_store.clone(), Cache::local(), stop.clone());
+        let router = router(AppState { store: used_store, queue: used_queue, sources, waiting });
+        Self { router, store, queue, stop, _home: home }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
@@ -118,7 +125,8 @@ impl Answer {
     pub(crate) fn json(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
         assert_eq!(self.header("content-type"), "application/json");
-        assert_eq!(self.header("cache-control"), "no-store");
+        let cache_control = self.header("cache-control");
+        assert!(cache_control == "no-store" || cache_control.starts_with("private, "), "{cache_control}");
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
