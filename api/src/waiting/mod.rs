@@ -24,7 +24,7 @@ use longhand_shared::job::{JobState, JobStatus};
 use longhand_shared::store::{JobStore, StoreError};
 use longhand_shared::transcript::TranscriptResult;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// From one look to the next when nobody tells: at first, ...
@@ -40,7 +40,7 @@ const TOLD_PAUSE: Duration = Duration::from_secs(5);
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// How long a wait that is over takes to see how the job stands.
-const LAST_LOOK: Duration = Duration::from_secs(2);
+const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// The most event streams of one process; each keeps a connection and some tens of kilobytes.
 const MAX_STREAMS: usize = 1000;
@@ -296,27 +296,28 @@ impl Watch {
         Some(self.checked(seen).await)
     }
 
-    /// The job as it stands now, as seen by one look for all who ask at the same time.
+    /// The job as it stands now, as seen by one look for all who ask at the same time; or as it was seen
+    /// last, when that look takes too long.
     pub(crate) async fn now(&mut self) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
-        let (asked, until) = (Instant::now(), Instant::now() + LAST_LOOK);
+        let asked = Instant::now();
         self.poke.notify_one();
-        let mut last = None;
-        loop {
-            let seen = self.seen.borrow_and_update().clone();
-            if let Some(seen) = seen {
-                let fresh = seen.at >= asked || seen.is_last();
-                let job = self.checked(seen).await;
-                if fresh {
-                    return job;
+        let fresh = async {
+            loop {
+                let seen = self.seen.borrow_and_update().clone();
+                if let Some(seen) = seen.filter(|seen| seen.at >= asked || seen.is_last()) {
+                    return Some(self.checked(seen).await);
                 }
-                last = Some(job);
+                if !self.changed().await {
+                    return None;
+                }
             }
-            if !matches!(timeout_at(until, self.changed()).await, Ok(true)) {
-                break;
-            }
+        };
+        if let Ok(Some(job)) = timeout(LAST_LOOK, fresh).await {
+            return job;
         }
-        match last {
-            Some(job) => job,
+        let seen = self.seen.borrow().clone();
+        match seen {
+            Some(seen) => seen.job,
             None => self.waiting.read(self.id).await,
         }
     }

@@ -175,23 +175,27 @@ impl Redis {
         self.bounded::<String>(&redis::cmd("PING")).await.map(drop)
     }
 
-    /// A command, unless the last one failed within a second. Of those that come after that, one is the
+    /// A command, unless one failed within the last second. Of those that come after that, one is the
     /// probe; the others go on without Redis until it has answered.
     async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Trouble> {
-        {
+        let probe = {
             let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(until) = *failing {
-                if Instant::now() < until {
-                    return Err(Trouble::Resting);
-                }
+            if failing.is_some_and(|until| Instant::now() < until) {
+                return Err(Trouble::Resting);
+            }
+            let probe = failing.is_some();
+            if probe {
                 *failing = Some(Instant::now() + REST);
             }
-        }
+            probe
+        };
         let answer = self.bounded(command).await;
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Ok(value) => {
-                if failing.take().is_some() {
+                // What was under way when another failed says nothing of how it is now.
+                if probe {
+                    *failing = None;
                     info!("Redis answers again");
                 }
                 Ok(value)

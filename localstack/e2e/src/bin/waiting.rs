@@ -32,7 +32,7 @@ struct Args {
     #[arg(long, default_value_t = 100)]
     jobs: usize,
     /// How long they wait before the first job ends, in seconds.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// With a Redis.
     #[arg(long)]
@@ -88,8 +88,9 @@ async fn main() {
         let job = jobs[client % jobs.len()];
         let request = http.get(format!("{url}/transcript/{job}")).header("prefer", "wait=25");
         waiting.spawn(async move {
+            let began = Instant::now();
             let answer = request.send().await.expect("an answer");
-            assert_eq!(answer.status(), 200);
+            assert_eq!(answer.status(), 200, "after {:?}: {:?}", began.elapsed(), answer.headers());
             let text = answer.text().await.expect("a text");
             (job, Instant::now(), text.contains("\"jobStatus\":\"COMPLETED\""))
         });
