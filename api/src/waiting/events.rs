@@ -56,7 +56,8 @@ pub(crate) async fn follow(
     }
     let permit = app.waiting.stream_permit().ok_or(ApiError::TooManyStreams)?;
     let mut watch = app.waiting.watch(id, Detail::Chunks, false);
-    let job = watch.first().await?.ok_or(ApiError::NoSuchJob(id))?;
+    // Not as it stood a moment ago: the client may have heard more of it from another server.
+    let job = watch.current().await?.ok_or(ApiError::NoSuchJob(id))?;
     let known = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).map(Marks::parse);
     let ended = job.job_status != JobStatus::InProgress;
     if ended && known.as_ref() == Some(&Marks::of(&job)) {

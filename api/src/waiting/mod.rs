@@ -121,6 +121,7 @@ impl Waiting {
         let joined = Instant::now();
         let key = (id, detail);
         let mut watched = self.0.lock();
+        let begun = !watched.contains_key(&key);
         let watched = watched.entry(key).or_insert_with(|| {
             let watched = Watched { seen: watch::channel(None).0, poke: Arc::default(), known };
             tokio::spawn(Arc::clone(&self.0).keep_watch(key, watched.clone()));
@@ -130,7 +131,7 @@ impl Waiting {
             watched.poke.notify_one();
         }
         let seen = watched.seen.subscribe();
-        Watch { waiting: self.clone(), id, joined, seen, poke: Arc::clone(&watched.poke) }
+        Watch { waiting: self.clone(), id, begun, joined, seen, poke: Arc::clone(&watched.poke) }
     }
 
     /// Takes part in what Redis tells, until the process stops. Does nothing without Redis.
@@ -238,6 +239,8 @@ impl Inner {
 pub(crate) struct Watch {
     waiting: Waiting,
     id: JobId,
+    /// Whether the watch began with this part in it.
+    begun: bool,
     joined: Instant,
     seen: watch::Receiver<Option<Seen>>,
     poke: Arc<Notify>,
@@ -255,7 +258,7 @@ pub(crate) enum Waited {
 }
 
 impl Watch {
-    /// The job, as soon as anything is known of it.
+    /// The job, as soon as anything is known of it: as it stands, or as it stood a moment ago, in progress.
     pub(crate) async fn first(&mut self) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
         loop {
             let seen = self.seen.borrow_and_update().clone();
@@ -266,6 +269,12 @@ impl Watch {
                 return self.waiting.read(self.id).await;
             }
         }
+    }
+
+    /// The job as it stands: no older than this part in the watch, unless the table is slow.
+    pub(crate) async fn current(&mut self) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
+        let first = self.first().await;
+        if self.begun { first } else { self.now().await }
     }
 
     /// The job's end, unless it is `until` before, or the process stops.

@@ -128,6 +128,23 @@ async fn each_id_is_a_place_to_go_on_from() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_comes_later_is_told_how_it_stands_now() {
+    let api = Api::new();
+    let job = submitted(&api).await;
+    let _other = Events::of(&api, job, None).await;
+    sleep(Duration::from_millis(1)).await;
+    settle(&api, chunk(job, 0), words("hello")).await;
+    let mut events = Events::of(&api, job, Some("I;C0.P0")).await;
+    settle(&api, chunk(job, 1), words("world")).await;
+    let next = events.next().await.expect("an event");
+    assert_eq!(
+        told(&next),
+        ("chunk", json!([1, "COMPLETED", 0])),
+        "and nothing that it knows, or knew before"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn streams_end_with_the_process_and_go_on_elsewhere() {
     let api = Api::new();
     let job = submitted(&api).await;
@@ -138,7 +155,7 @@ async fn streams_end_with_the_process_and_go_on_elsewhere() {
     assert_eq!(read.len(), 3, "the job and two chunks");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn there_is_a_bound_and_only_jobs_are_followed() {
     let api = Api::new();
     let unknown = format!("/transcript/{}/events", JobId::random());
