@@ -16,6 +16,7 @@ demo: up ## start everything, transcribe six recordings as one job and score the
 test: ## all tests: Rust's with an emulator of their own, then the local stack's, a demo last
 	@echo "== Building the programs that the tests start, as the local stack builds them"
 	cargo build -p longhand-api -p longhand-worker -p longhand
+	@$(STACK) redis
 	@echo "== Rust tests, with a private emulator"
 	$(STACK) test -- cargo test --workspace
 	@echo "== Local stack tests: a stack of their own on free ports, a demo last"
@@ -33,10 +34,13 @@ check: ## formatting, lints as errors, documentation, templates
 	$(TOOLS)/ruff format --check localstack
 	$(TOOLS)/cfn-lint infra/*.yaml
 
-bench: ## one worker with 1,000 chunks of 5 MB in flight: time, peak memory, CPU
-	cargo build --release -p longhand-worker -p longhand-e2e --bins
+bench: ## one worker with 1,000 chunks of 5 MB in flight, 1,000 waiting clients: time, calls, peak memory, CPU
+	@$(STACK) redis
+	cargo build --release -p longhand-api -p longhand-worker -p longhand-e2e --bins
 	$(STACK) test -- target/release/thousand --audio-bytes 20000
 	$(STACK) test -- target/release/thousand
+	$(STACK) test -- target/release/waiting
+	$(STACK) test -- target/release/waiting --redis
 
 load: ## jobs at a rate on a stack of their own: turnaround, AWS calls, memory, CPU (ARGS="--jobs 1000 --rate 20")
 	@$(PYTHON) localstack/load.py $(ARGS)

@@ -140,6 +140,19 @@ class Binaries:
                 run_step("cargo build", argv, log, cancelled)
 
 
+def ensure_redis(log: Path) -> None:
+    """Tests start a real Redis. It is no Python package, so it is the system's."""
+    if shutil.which("redis-server"):
+        return
+    by_hand = "On Debian and Ubuntu, as root: apt-get install redis-server"
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        raise Failure(f"redis-server is missing, which some tests start. {by_hand}")
+    say("Installing redis-server")
+    cancelled = threading.Event()
+    run_step("apt-get update", ["apt-get", "update"], log, cancelled)
+    run_step("apt-get install", ["apt-get", "install", "-y", "--no-install-recommends", "redis-server"], log, cancelled)
+
+
 def ensure_tools(tools: Tools, model: bool) -> None:
     with lock(tools.directory / "tools.lock"):
         tools.ensure_venv()

@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 use crate::error::ApiError;
 
-/// The longest time that a request may take, its body included.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(25);
+/// The longest time that a request may take, its body and a wait (`waiting/prefer.rs`) included. A
+/// stream of events goes on after its request was answered.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(28);
 
 /// The longest `x-request-id` that is kept, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -56,7 +57,7 @@ pub(crate) async fn edge(request: Request, next: Next) -> Response {
     let https = only(request.headers(), "x-forwarded-proto") == Some("https");
     let mut response = REQUEST_ID.scope(id.clone(), answer(request, next)).instrument(span).await;
     let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(const { HeaderValue::from_static(NO_CONTENT) });

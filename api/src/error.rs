@@ -112,6 +112,12 @@ pub(crate) enum ApiError {
     /// Something that the service needs does not answer. `health.rs` has logged why.
     #[error("not ready: {}", .0.join(" and "))]
     NotReady(Vec<&'static str>),
+    /// There are as many event streams as one process may have.
+    #[error("this server has as many event streams as it may: try again, or read the job")]
+    TooManyStreams,
+    /// Nothing can be streamed from a Lambda function.
+    #[error("there are no event streams here: read the job, with Prefer: wait=25")]
+    NoStreams,
     /// The handler took too long.
     #[error("the request was not done within {} seconds; it may be done later", REQUEST_TIMEOUT.as_secs())]
     Timeout,
@@ -152,6 +158,8 @@ impl ApiError {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE"),
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "NOT_READY"),
+            Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "TOO_MANY_STREAMS"),
+            Self::NoStreams => (StatusCode::NOT_IMPLEMENTED, "STREAMS_NOT_SUPPORTED"),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "TIMEOUT"),
             Self::Store(StoreError::Corrupt(_)) | Self::Internal { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL")

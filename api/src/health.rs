@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use longhand_shared::cache::Cache;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use serde_json::{Value, json};
@@ -31,7 +32,8 @@ pub(crate) async fn alive() -> Json<Value> {
 
 /// `GET /readyz`: the table answers too. A queue that does not is told, but is no reason to send the
 /// clients away: jobs are taken and read without it, and the sweeper sends their messages later. Were
-/// it one, a bad hour of SQS would take every server from behind the load balancer at once.
+/// it one, a bad hour of SQS would take every server from behind the load balancer at once. Nor is Redis:
+/// without it results come from the table.
 pub(crate) async fn ready(State(readiness): State<Arc<Readiness>>) -> Result<Json<Value>, ApiError> {
     let missing = readiness.missing().await;
     if missing.contains(&TABLE) {
@@ -51,12 +53,13 @@ pub(crate) async fn metrics() -> String {
 pub(crate) struct Readiness {
     store: Arc<dyn JobStore>,
     queue: Arc<dyn ChunkQueue>,
+    cache: Cache,
     last: Mutex<Option<(Instant, Vec<&'static str>)>>,
 }
 
 impl Readiness {
-    pub(crate) fn new(store: Arc<dyn JobStore>, queue: Arc<dyn ChunkQueue>) -> Self {
-        Self { store, queue, last: Mutex::new(None) }
+    pub(crate) fn new(store: Arc<dyn JobStore>, queue: Arc<dyn ChunkQueue>, cache: Cache) -> Self {
+        Self { store, queue, cache, last: Mutex::new(None) }
     }
 
     /// Which dependencies do not answer. Probes that come while one is asking wait for its answer.
@@ -67,11 +70,12 @@ impl Readiness {
         {
             return missing.clone();
         }
-        let (table, queue) = tokio::join!(
+        let (table, queue, redis) = tokio::join!(
             timeout(CHECK_TIMEOUT, self.store.ping()),
             timeout(CHECK_TIMEOUT, self.queue.depth()),
+            timeout(CHECK_TIMEOUT, self.cache.ping()),
         );
-        let answers = [(TABLE, failure(table)), ("queue", failure(queue))];
+        let answers = [(TABLE, failure(table)), ("queue", failure(queue)), ("redis", failure(redis))];
         let mut missing = Vec::new();
         for (dependency, failure) in answers {
             if let Some(cause) = failure {

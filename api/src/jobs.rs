@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::header::LOCATION;
+use axum::http::header::{CONTENT_LOCATION, LOCATION};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use longhand_shared::id::{InvalidJobId, MAX_CHUNKS};
@@ -21,12 +21,14 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tracing::{Span, field};
 
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::input::{Fault, Fields, kind, text};
-use crate::{AppState, body, cursor, edge};
+use crate::waiting::{Detail, Waited, prefer};
+use crate::{AppState, body, conditional, cursor, edge};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
@@ -38,12 +40,14 @@ const DEFAULT_LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
 
 /// `POST /transcribe`: makes a job of 1 to 24 chunks. Once it is answered with `202` the job will
-/// end, whatever happens here: the table has it.
+/// end, whatever happens here: the table has it. With `Prefer: wait=n` it is answered with `200` and the
+/// whole result if the job ends in time.
 pub(crate) async fn create(
     State(app): State<AppState>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let (arrived, wait) = (Instant::now(), prefer::wait(request.headers()));
     let traceparent = trace::current().or_else(|| edge::traceparent(request.headers()).map(str::to_owned));
     let key = idempotency_key(request.headers())?;
     let fields = Fields::of_body(body::json(request).await?)?;
@@ -51,20 +55,31 @@ pub(crate) async fn create(
     job.idempotency = key.map(|key| Idempotency { key, digest: digest(&job) });
     app.limits.submit(&*app.store, &job.user).await?;
     Span::current().record("job_id", field::display(job.id));
-    match lifecycle::submit(&*app.store, &*app.queue, &job, traceparent.as_deref()).await? {
-        Created::New => Ok(accepted(Accepted::new(&job.job().head), false)),
-        Created::Replayed(id) => {
-            let earlier = app.store.job(id).await?.ok_or(ApiError::NoSuchJob(id))?;
-            Ok(accepted(Accepted::new(&earlier.head), true))
+    let (accepted, replayed) =
+        match lifecycle::submit(&*app.store, &*app.queue, &job, traceparent.as_deref()).await? {
+            Created::New => (Accepted::new(&job.job().head), None),
+            Created::Replayed(id) => {
+                let earlier = app.store.job(id).await?.ok_or(ApiError::NoSuchJob(id))?;
+                (Accepted::new(&earlier.head), Some([(IDEMPOTENCY_REPLAYED, "true")]))
+            }
+            Created::Mismatch => return Err(ApiError::KeyReused),
+        };
+    let id = accepted.job_id;
+    let location = format!("/transcript/{id}");
+    let replayed = replayed.map(AppendHeaders);
+    let accepted = |location| (StatusCode::ACCEPTED, [(LOCATION, location)], Json(accepted));
+    let Some(wait) = wait else {
+        return Ok((replayed, accepted(location)).into_response());
+    };
+    let ended = app.waiting.watch(id, Detail::End, true).end(arrived + wait).await;
+    let applied = [prefer::applied(wait)];
+    Ok(match ended {
+        Ok(Waited::Ended(result)) => {
+            (replayed, applied, [(CONTENT_LOCATION, location)], Json(&*result)).into_response()
         }
-        Created::Mismatch => Err(ApiError::KeyReused),
-    }
-}
-
-fn accepted(accepted: Accepted, replayed: bool) -> Response {
-    let location = [(LOCATION, format!("/transcript/{}", accepted.job_id))];
-    let replayed = replayed.then_some([(IDEMPOTENCY_REPLAYED, "true")]);
-    (StatusCode::ACCEPTED, location, replayed.map(AppendHeaders), Json(accepted)).into_response()
+        // The job is there, whatever is wrong with the wait.
+        Ok(Waited::Over | Waited::Gone) | Err(_) => (replayed, applied, accepted(location)).into_response(),
+    })
 }
 
 /// The client's name for the request, where it gives one.
@@ -84,15 +99,30 @@ fn digest(job: &NewJob) -> String {
     Sha256::digest(json).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// `GET /transcript/{jobId}`: the job as it stands, with what is known of its text.
+/// `GET /transcript/{jobId}`: the job as it stands, with what is known of its text. With `Prefer: wait=n`
+/// the answer comes when the job ends, or as it stands when the time is over.
 pub(crate) async fn read(
     State(app): State<AppState>,
     caller: Caller,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<TranscriptResult>, ApiError> {
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (arrived, wait) = (Instant::now(), prefer::wait(&headers));
     let id = job_id(id)?;
-    let job = caller.job(&*app.store, id).await?;
-    store::read_job(&*app.store, &job).await?.map(Json).ok_or(ApiError::NoSuchJob(id))
+    let Some(wait) = wait else {
+        let result = caller.visible(id, app.waiting.read(id).await?, |result| &result.user_id)?;
+        return conditional::answer(&headers, &result);
+    };
+    let mut watch = app.waiting.watch(id, Detail::End, false);
+    caller.visible(id, watch.first().await?, |result| &result.user_id)?;
+    let result = match watch.end(arrived + wait).await? {
+        Waited::Ended(result) => Some(result),
+        Waited::Over => watch.now().await?,
+        Waited::Gone => None,
+    };
+    let result = result.ok_or(ApiError::NoSuchJob(id))?;
+    let answer = conditional::answer(&headers, &result)?;
+    Ok(([prefer::applied(wait)], answer).into_response())
 }
 
 /// `POST /transcript/{jobId}/retry`: the failed chunks of a job that has ended, only those, are tried
@@ -103,7 +133,8 @@ pub(crate) async fn retry(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<impl IntoResponse, ApiError> {
     let id = job_id(id)?;
-    caller.job(&*app.store, id).await?;
+    let job = caller.job(&*app.store, id).await?;
+    app.limits.submit(&*app.store, &job.head.user).await?;
     match lifecycle::retry(&*app.store, &*app.queue, id, Timestamp::now()).await? {
         Retry::Retried(_) => {}
         Retry::InProgress => return Err(ApiError::InProgress(id)),
@@ -127,7 +158,7 @@ pub(crate) async fn erase(
 }
 
 /// The job that a path names.
-fn job_id(id: Result<Path<String>, PathRejection>) -> Result<JobId, ApiError> {
+pub(crate) fn job_id(id: Result<Path<String>, PathRejection>) -> Result<JobId, ApiError> {
     // The rejection is for escapes that are no UTF-8; no id has any.
     let id: JobId =
         id.map_err(|_| InvalidJobId).and_then(|Path(id)| id.parse()).map_err(ApiError::InvalidJobId)?;
@@ -195,7 +226,7 @@ async fn new_job(
     let (user, paths) = fields.finish(user.zip(paths))?;
     let others = paths.iter().enumerate().filter(|(_, path)| !caller.may_hear(path));
     let others: Vec<_> = others
-        .map(|(index, _)| Fault::new(&format!("#/audioChunkPaths/{index}"), "is in another user's uploads"))
+        .map(|(index, _)| Fault::new(format!("#/audioChunkPaths/{index}"), "is in another user's uploads"))
         .collect();
     if !others.is_empty() {
         return Err(ApiError::Invalid(others));

@@ -3,6 +3,7 @@
 
 pub mod auth;
 mod body;
+mod conditional;
 mod cors;
 mod cursor;
 mod edge;
@@ -14,6 +15,7 @@ pub mod limits;
 pub mod server;
 pub mod settings;
 mod uploads;
+pub mod waiting;
 
 use std::sync::Arc;
 
@@ -31,6 +33,7 @@ pub use crate::cors::Origins;
 use crate::error::ApiError;
 use crate::health::Readiness;
 pub use crate::limits::Limits;
+use crate::waiting::{Waiting, events};
 
 /// What the handlers work with. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -49,17 +52,21 @@ pub struct AppState {
     pub origins: Origins,
     /// Signs uploads into the first of the sources' buckets.
     pub s3: aws_sdk_s3::Client,
+    /// Who waits for a job's end, and the cache of results.
+    pub waiting: Waiting,
 }
 
 /// All routes, with everything around them. Every answer, whatever goes wrong, is made here.
 pub fn router(state: AppState) -> Router {
-    let readiness = Arc::new(Readiness::new(state.store.clone(), state.queue.clone()));
+    let readiness =
+        Arc::new(Readiness::new(state.store.clone(), state.queue.clone(), state.waiting.cache().clone()));
     let (auth, cors) = (state.auth.clone(), state.origins.layer());
     let router = Router::new()
         .route("/transcribe", post(jobs::create))
         .route("/transcript/search", get(jobs::search))
         .route("/transcript/{jobId}", get(jobs::read).delete(jobs::erase))
         .route("/transcript/{jobId}/retry", post(jobs::retry))
+        .route("/transcript/{jobId}/events", get(events::follow))
         .route("/uploads", post(uploads::create))
         .route_layer(from_fn(limits::report))
         // Who is calling is asked for all that is above this line, and for nothing that is below it.

@@ -100,7 +100,8 @@ impl Limits {
         self.open(store, user).await
     }
 
-    fn rate(&self, user: &UserId) -> Result<(), ApiError> {
+    /// Lets one more request that makes something through, or says when.
+    pub(crate) fn rate(&self, user: &UserId) -> Result<(), ApiError> {
         if self.per_minute == 0 {
             return Ok(());
         }

@@ -6,10 +6,16 @@ use std::sync::Arc;
 
 use longhand_api::auth::settings::AuthSettings;
 use longhand_api::settings::Settings;
+use longhand_api::waiting::Waiting;
 use longhand_api::{AppState, Auth, router, server};
+use longhand_shared::cache::Cache;
+use longhand_shared::cache::observed::ObservedStore;
+use longhand_shared::cache::remote::Redis;
 use longhand_shared::queue::sqs::SqsQueue;
+use longhand_shared::store::JobStore;
 use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::{aws, metrics, settings, shutdown, telemetry};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 fn main() -> ExitCode {
@@ -28,15 +34,23 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     metrics::install()?;
     let open_to_all = matches!(settings.auth, AuthSettings::None);
     let auth = Auth::new(settings.auth).map_err(|error| format!("LONGHAND_AUTH: {error}"))?;
+    // Lambda stops a function by itself.
+    let stop = if server::is_lambda() { CancellationToken::new() } else { shutdown::on_signal()? };
     let config = aws::load().await;
+    let cache =
+        settings.redis.map_or_else(|| Ok(Cache::local()), |url| Redis::new(url).map(Cache::shared))?;
+    let table = DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention);
+    let store: Arc<dyn JobStore> = Arc::new(ObservedStore::new(Arc::new(table), cache.clone()));
+    let waiting = Waiting::new(store.clone(), cache, stop.clone());
     let router = router(AppState {
-        store: Arc::new(DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention)),
+        store,
         queue: Arc::new(SqsQueue::new(aws::sqs(&config), settings.queue_url)),
         sources: Arc::new(settings.sources),
         auth: Arc::new(auth),
         limits: Arc::new(settings.limits),
         origins: settings.origins,
         s3: aws::s3(&config),
+        waiting: waiting.clone(),
     });
     if server::is_lambda() {
         return Ok(server::serve_lambda(router).await?);
@@ -44,8 +58,13 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     if open_to_all {
         warn!("LONGHAND_AUTH is none: whoever can reach this address may do everything, in everybody's name");
     }
+    // Each client that waits keeps a connection. What the system allows is all that can be had.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        warn!(%error, "the limit on open files stays as it is");
+    }
+    tokio::spawn(async move { waiting.listen().await });
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("LONGHAND_LISTEN: cannot listen on {}: {error}", settings.listen))?;
-    Ok(server::serve(listener, router, shutdown::on_signal()?, settings.drain).await?)
+    Ok(server::serve(listener, router, stop, settings.drain).await?)
 }

@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use longhand_shared::cache::remote::RedisUrl;
 use longhand_shared::path::AudioSources;
-use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources};
+use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources, redis_url};
 
 use crate::auth::settings::{self as auth, AuthSettings};
 use crate::cors::Origins;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whose pages may call from a browser.
     pub origins: Origins,
+    /// Where results are cached for all processes.
+    pub redis: Option<RedisUrl>,
     /// How to log.
     pub log: LogSettings,
 }
@@ -74,6 +77,7 @@ impl Settings {
                 "origins whose pages may call from a browser, commas between; * for all",
             )
             .unwrap_or_default();
+        let redis = redis_url(reader);
         let log = LogSettings::read(reader);
         let HttpUrl(queue_url) = queue_url?;
         Some(Self {
@@ -86,6 +90,7 @@ impl Settings {
             auth: auth?,
             limits,
             origins,
+            redis,
             log,
         })
     }
@@ -130,6 +135,7 @@ mod tests {
             ("LONGHAND_AUDIO_ROOT", "/no/such/folder"),
             ("LONGHAND_RETENTION_DAYS", "0"),
             ("LONGHAND_DRAIN_SECONDS", "soon"),
+            ("REDIS_URL", "cache:6379"),
         ])
         .expect_err("faults");
         for fault in [
@@ -141,6 +147,7 @@ mod tests {
             "LONGHAND_AUDIO_ROOT is /no/such/folder, which is not a folder",
             "LONGHAND_RETENTION_DAYS is 0: must be 1 to 3650",
             "LONGHAND_DRAIN_SECONDS is \"soon\": invalid digit",
+            "REDIS_URL is \"cache:6379\": must be a URL",
         ] {
             assert!(faults.contains(fault), "{fault}: {faults}");
         }

@@ -40,6 +40,7 @@ pub(crate) async fn create(
 ) -> Result<Json<Uploads>, ApiError> {
     let fields = Fields::of_body(body::json(request).await?)?;
     let (user, files) = new_uploads(fields, &caller)?;
+    app.limits.rate(&user)?;
     let bucket = app.sources.buckets.first().ok_or(ApiError::NoUploads)?;
     let mut uploads = Vec::with_capacity(files.len());
     for file in files {

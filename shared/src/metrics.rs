@@ -54,6 +54,10 @@ pub fn render() -> String {
 fn describe() {
     describe_counter!("longhand_http_requests_total", "Requests, by method, route and status");
     describe_histogram!("longhand_http_request_seconds", Unit::Seconds, "Time to answer, by route");
+    describe_counter!(
+        "longhand_cache_total",
+        "Results looked for in the cache, by outcome: hit, miss, error"
+    );
     describe_counter!("longhand_receives_total", "Receives, by outcome: messages, empty, error");
     describe_counter!(
         "longhand_messages_total",

@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::cache::remote::RedisUrl;
 use crate::outbound::AllowedHosts;
 use crate::path::{AudioPath, AudioSources};
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
@@ -200,6 +201,11 @@ pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
         );
     }
     AudioSources { buckets, hosts, root }
+}
+
+/// Where results are cached, and changes told: to the api and the worker alike.
+pub fn redis_url(reader: &mut Reader<'_>) -> Option<RedisUrl> {
+    reader.optional("REDIS_URL", "Redis or Valkey for results and for word of changes, redis:// or rediss://")
 }
 
 /// How to log; read by every process.

@@ -4,8 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longhand_shared::cache::Cache;
+use longhand_shared::cache::observed::ObservedStore;
+use longhand_shared::cache::remote::Redis;
 use longhand_shared::outbound::Outbound;
 use longhand_shared::queue::sqs::SqsQueue;
+use longhand_shared::store::JobStore;
 use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::{aws, metrics, settings, shutdown, telemetry};
 use longhand_worker::audio::AudioStore;
@@ -37,8 +41,13 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let config = aws::load().await;
     let sqs = aws::sqs(&config);
     let limits = settings.limits;
+    let mut store: Arc<dyn JobStore> =
+        Arc::new(DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention));
+    if let Some(url) = settings.redis {
+        store = Arc::new(ObservedStore::new(store, Cache::shared(Redis::new(url)?)));
+    }
     let worker = Worker::new(
-        Arc::new(DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention)),
+        store,
         Arc::new(SqsQueue::new(sqs.clone(), settings.queue_url)),
         Arc::new(SqsQueue::new(sqs, settings.dlq_url)),
         AudioStore::new(aws::s3(&config), Outbound::new()?, settings.sources),

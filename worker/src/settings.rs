@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use longhand_shared::cache::remote::RedisUrl;
 use longhand_shared::path::AudioSources;
-use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources};
+use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources, redis_url};
 
 use crate::asr::{AsrSettings, LONGEST_PAUSE};
 use crate::runner::Limits;
@@ -32,6 +33,8 @@ pub struct Settings {
     pub name: String,
     /// The model.
     pub asr: AsrSettings,
+    /// Where results are cached and changes told.
+    pub redis: Option<RedisUrl>,
     /// How to log.
     pub log: LogSettings,
 }
@@ -81,6 +84,7 @@ impl Settings {
         let timeout: f64 = r.or("ASR_TIMEOUT_SECONDS", 30.0, "one call, from first byte to last");
         let max_retries: usize =
             r.within("ASR_MAX_RETRIES", 3, 0..=20, "calls for one chunk after the first");
+        let redis = redis_url(&mut r);
         let log = LogSettings::read(&mut r);
 
         if name.len() > MAX_NAME_BYTES {
@@ -124,6 +128,7 @@ impl Settings {
                     max_concurrency: slots,
                     first_pause: Duration::from_millis(500),
                 },
+                redis,
                 log,
             })
         })();

@@ -14,21 +14,21 @@ use crate::support::{Answer, Api, body_with, good_body};
 
 const BY: Claimant<'_> = Claimant { origin: "message", message: "message", worker: "w" };
 
-fn job_id(accepted: &Value) -> JobId {
+pub(crate) fn job_id(accepted: &Value) -> JobId {
     accepted["jobId"].as_str().expect("text").parse().expect("a job id")
 }
 
-fn chunk(job: JobId, index: u64) -> ChunkRef {
+pub(crate) fn chunk(job: JobId, index: u64) -> ChunkRef {
     ChunkRef { job, index: index.try_into().expect("an index") }
 }
 
-async fn settle(api: &Api, chunk: ChunkRef, verdict: Verdict) {
+pub(crate) async fn settle(api: &Api, chunk: ChunkRef, verdict: Verdict) {
     let now = Timestamp::now();
     let settled = lifecycle::settle(&*api.store, chunk, &Attempt::number(0), &verdict, now).await;
     settled.expect("a store in memory");
 }
 
-fn words(text: &str) -> Verdict {
+pub(crate) fn words(text: &str) -> Verdict {
     Verdict::Completed(Transcription::new(text, Some(1.5), vec![]).expect("small"))
 }
 

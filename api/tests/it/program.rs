@@ -89,6 +89,7 @@ async fn help_lists_all_settings() {
         ("LONGHAND_MAX_OPEN_JOBS", "[1000]"),
         ("LONGHAND_CORS_ORIGINS", "[none]"),
         ("LONGHAND_LOG_FORMAT", "[pretty]"),
+        ("REDIS_URL", "[none]"),
         ("RUST_LOG", "[info]"),
     ] {
         let line = stdout.lines().find(|line| line.trim_start().starts_with(name));
@@ -243,6 +244,11 @@ async fn the_same_router_runs_as_a_lambda_function() {
     assert_eq!(refused["headers"]["content-type"], "application/problem+json");
     let problem: Value = serde_json::from_str(refused["body"].as_str().expect("text")).expect("JSON");
     assert_eq!(problem["errors"].as_array().map(Vec::len), Some(2), "{problem}");
+
+    let path = "/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b/events";
+    let refused = call(event("GET", path, "", None)).await;
+    assert_eq!(refused["statusCode"], 501, "{refused}");
+    assert!(refused["body"].as_str().is_some_and(|body| body.contains("STREAMS_NOT_SUPPORTED")), "{refused}");
 
     let refused = call(event("GET", "/transcript/search", "userId=ana&jobStatus=x%20y", None)).await;
     assert_eq!(refused["statusCode"], 400, "{refused}");

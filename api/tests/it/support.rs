@@ -6,7 +6,9 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
+use longhand_api::waiting::Waiting;
 use longhand_api::{AppState, Auth, Origins, router};
+use longhand_shared::cache::Cache;
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::queue::memory::MemoryQueue;
@@ -14,12 +16,15 @@ use longhand_shared::store::JobStore;
 use longhand_shared::store::memory::MemoryStore;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub(crate) struct Api {
     pub(crate) router: Router,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) queue: Arc<MemoryQueue>,
+    /// Ends the waits.
+    pub(crate) stop: CancellationToken,
     /// The audio root: `home/audio`, with a file and a link that leaves it.
     _home: TempDir,
 }
@@ -67,6 +72,8 @@ impl Api {
             hosts: "good.example".parse().expect("a host"),
             root: Some(root),
         };
+        let stop = CancellationToken::new();
+        let waiting = Waiting::new(used_store.clone(), Cache::local(), stop.clone());
         let state = AppState {
             store: used_store,
             queue: used_queue,
@@ -75,9 +82,10 @@ impl Api {
             auth: Arc::new(Auth::none()),
             limits: Arc::default(),
             origins: Origins::default(),
+            waiting,
         };
         let router = router(change(state));
-        Self { router, store, queue, _home: home }
+        Self { router, store, queue, stop, _home: home }
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
@@ -160,7 +168,8 @@ impl Answer {
     pub(crate) fn json(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text());
         assert_eq!(self.header("content-type"), "application/json");
-        assert_eq!(self.header("cache-control"), "no-store");
+        let cache_control = self.header("cache-control");
+        assert!(cache_control == "no-store" || cache_control.starts_with("private, "), "{cache_control}");
         serde_json::from_slice(&self.body).expect("JSON")
     }
 

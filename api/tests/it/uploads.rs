@@ -6,12 +6,15 @@ use std::time::Duration;
 use aws_sdk_s3::config::BehaviorVersion;
 use axum::body::Body;
 use axum::http::Request;
+use longhand_api::waiting::Waiting;
 use longhand_api::{AppState, Auth, Origins, router};
+use longhand_shared::cache::Cache;
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::{AudioPath, Timestamp};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::support::{Api, s3};
@@ -131,14 +134,17 @@ async fn every_fault_is_told() {
 /// The problem that this bucket and client end in.
 async fn problem(buckets: &[&str], s3: aws_sdk_s3::Client) -> (u16, Value) {
     let buckets = buckets.iter().map(|name| (*name).to_owned()).collect();
+    let store = Arc::new(MemoryStore::new());
+    let waiting = Waiting::new(store.clone(), Cache::local(), CancellationToken::new());
     let state = AppState {
-        store: Arc::new(MemoryStore::new()),
+        store,
         queue: Arc::new(MemoryQueue::new()),
         sources: Arc::new(AudioSources { buckets, ..AudioSources::default() }),
         s3,
         auth: Arc::new(Auth::none()),
         limits: Arc::default(),
         origins: Origins::default(),
+        waiting,
     };
     let request = Request::post("/uploads").body(Body::from(body(&[wav("a.wav")]).to_string()));
     let answer = router(state).oneshot(request.expect("a request")).await.expect("an answer");

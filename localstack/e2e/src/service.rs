@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longhand_api::waiting::Waiting;
 use longhand_api::{AppState, Auth, Origins};
 use longhand_shared::JobId;
+use longhand_shared::cache::Cache;
+use longhand_shared::cache::observed::ObservedStore;
 use longhand_shared::outbound::Outbound;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
@@ -45,6 +48,9 @@ pub struct Service {
     pub url: String,
     /// A client for it.
     pub http: Client,
+    /// Who waits in the API.
+    pub waiting: Waiting,
+    cache: Cache,
     api: JoinHandle<()>,
 }
 
@@ -70,6 +76,28 @@ impl Service {
         store: Arc<dyn JobStore>,
         queue: Arc<dyn ChunkQueue>,
     ) -> Self {
+        Self::start_on(aws, calls, store, queue, Cache::local()).await
+    }
+
+    /// The API and the model, with a cache; the worker gets it too, if it is Redis.
+    pub async fn start_cached(cache: Cache) -> Self {
+        let calls = Calls::default();
+        let aws = Resources::deploy().await.clients(&calls).await;
+        let store = Arc::new(ObservedStore::new(aws.store(), cache.clone()));
+        let queue = aws.queue();
+        Self::start_on(aws, calls, store, queue, cache).await
+    }
+
+    async fn start_on(
+        aws: Clients,
+        calls: Calls,
+        store: Arc<dyn JobStore>,
+        queue: Arc<dyn ChunkQueue>,
+        cache: Cache,
+    ) -> Self {
+        let waiting = Waiting::new(store.clone(), cache.clone(), CancellationToken::new());
+        let listening = waiting.clone();
+        tokio::spawn(async move { listening.listen().await });
         let state = AppState {
             store,
             queue,
@@ -78,6 +106,7 @@ impl Service {
             auth: Arc::new(Auth::none()),
             limits: Arc::default(),
             origins: Origins::default(),
+            waiting: waiting.clone(),
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = tokio::net::TcpListener::bind(any).await.expect("a port");
@@ -86,7 +115,7 @@ impl Service {
             axum::serve(listener, longhand_api::router(state)).await.expect("it serves");
         });
         let asr = SimAsr::start(Behaviour::default()).await.expect("the model starts");
-        Self { aws, calls, asr, url, http: Client::new(), api }
+        Self { aws, calls, asr, url, http: Client::new(), waiting, cache, api }
     }
 
     /// How the model is called in tests.
@@ -104,8 +133,12 @@ impl Service {
 
     /// Begins to work, with these limits.
     pub fn work(&self, limits: Limits) -> Working {
+        let mut store: Arc<dyn JobStore> = self.aws.store();
+        if self.cache.redis().is_some() {
+            store = Arc::new(ObservedStore::new(store, self.cache.clone()));
+        }
         let worker = Worker::new(
-            self.aws.store(),
+            store,
             self.aws.queue(),
             self.aws.dead_letters(),
             AudioStore::new(self.aws.s3(), Outbound::new().expect("a client"), self.aws.sources()),

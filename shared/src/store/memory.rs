@@ -3,6 +3,7 @@
 //! tasks in a chosen order decides how their steps interleave.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::transcript::TranscriptResult;
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     jobs: Mutex<BTreeMap<JobId, Entry>>,
+    reads: AtomicUsize,
 }
 
 #[derive(Clone, Debug)]
@@ -45,6 +47,11 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// How often jobs and details were read: each is a call of the real table.
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
     }
 
     /// Removes a job at once, as its time to live would.
@@ -222,6 +229,7 @@ impl JobStore for MemoryStore {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         Ok(self.step().await.get(&id).map(|entry| entry.job.clone()))
     }
 
@@ -230,6 +238,7 @@ impl JobStore for MemoryStore {
     }
 
     async fn details(&self, heads: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         let jobs = self.step().await;
         let detail = |head: &JobHead| {
             let entry = jobs.get(&head.id)?;

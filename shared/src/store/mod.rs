@@ -17,7 +17,7 @@ use crate::job::{Chunk, Job, JobHead, JobStatus, NewJob, Verdict};
 use crate::transcript::TranscriptResult;
 
 /// Why a step did not happen, or may not have.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The table did not answer, or asked for patience. The step may have happened all the same.
     #[error("the table cannot be reached: {0}")]

@@ -7,6 +7,8 @@ use std::time::Duration;
 use longhand_e2e::calls::Calls;
 use longhand_e2e::eventually;
 use longhand_e2e::resources::Resources;
+use longhand_shared::cache::Cache;
+use longhand_shared::cache::observed::ObservedStore;
 use longhand_shared::job::{
     ChunkError, ChunkState, ChunkStatus, ErrorCode, JobHead, JobState, JobStatus, Language, Metadata, NewJob,
     Prompt, Segment, TranscribeOptions, Transcription, Verdict,
@@ -29,6 +31,10 @@ fn memory() -> Store {
     Arc::new(MemoryStore::new())
 }
 
+fn observed() -> Store {
+    Arc::new(ObservedStore::new(memory(), Cache::local()))
+}
+
 /// One table for the whole suite: cases use users and jobs of their own.
 async fn dynamo() -> Store {
     static RESOURCES: OnceCell<Resources> = OnceCell::const_new();
@@ -38,6 +44,7 @@ async fn dynamo() -> Store {
 macro_rules! contract {
     ($($case:ident),* $(,)?) => {
         mod in_memory { $(#[tokio::test] async fn $case() { super::$case(super::memory()).await; })* }
+        mod observed { $(#[tokio::test] async fn $case() { super::$case(super::observed()).await; })* }
         mod in_dynamo { $(#[tokio::test] async fn $case() { super::$case(super::dynamo().await).await; })* }
     };
 }

@@ -1,0 +1,51 @@
+//! What lets a client, and its own cache, read a job anew at little cost (RFC 9110, section 13; RFC 9111).
+
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use longhand_shared::job::JobStatus;
+use longhand_shared::transcript::TranscriptResult;
+use sha2::{Digest, Sha256};
+
+use crate::error::ApiError;
+
+/// A completed job does not change, but may be erased.
+const COMPLETED: HeaderValue = HeaderValue::from_static("private, max-age=10");
+
+/// A job in progress changes, and one that failed may be given another try.
+const MAY_CHANGE: HeaderValue = HeaderValue::from_static("private, no-cache");
+
+/// The result as JSON, or `304` where the client has it.
+pub(crate) fn answer(request: &HeaderMap, result: &TranscriptResult) -> Result<Response, ApiError> {
+    let json = serde_json::to_vec(result).map_err(|error| ApiError::Internal { cause: error.to_string() })?;
+    Ok(representation(request, result.job_status, HeaderValue::from_static("application/json"), json))
+}
+
+/// One form of a job, with its `ETag` and for how long it is good.
+pub(crate) fn representation(
+    request: &HeaderMap,
+    status: JobStatus,
+    content_type: HeaderValue,
+    body: Vec<u8>,
+) -> Response {
+    // 128 bits of the digest are as good as all of it here.
+    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&body)[..16]));
+    let cache_control = if status == JobStatus::Completed { COMPLETED } else { MAY_CHANGE };
+    let known = has(request, &tag);
+    let tag = HeaderValue::try_from(tag).expect("base64 and quotes are fit for a header");
+    let headers = [(ETAG, tag), (CACHE_CONTROL, cache_control)];
+    if known {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
+    }
+    (headers, [(CONTENT_TYPE, content_type)], body).into_response()
+}
+
+/// Whether `If-None-Match` names the tag, or anything. It is compared weakly (section 13.1.2).
+fn has(request: &HeaderMap, tag: &str) -> bool {
+    let values = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    // Tags of ours have no comma.
+    let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
+    tags.any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
+}
