@@ -100,7 +100,8 @@ impl Limits {
         self.open(store, user).await
     }
 
-    fn rate(&self, user: &UserId) -> Result<(), ApiError> {
+    /// The same for what makes no job, but is not for nothing either.
+    pub(crate) fn rate(&self, user: &UserId) -> Result<(), ApiError> {
         if self.per_minute == 0 {
             return Ok(());
         }
