@@ -5,7 +5,7 @@ TOOLS := $(if $(LONGHAND_TOOLS_DIR),$(LONGHAND_TOOLS_DIR),$(LOCAL))/venv/bin
 STACK := $(PYTHON) localstack/stack.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench load up down status logs clean
+.PHONY: help demo test check bench load chaos up down status logs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ bench: ## one worker with 1,000 chunks of 5 MB in flight: time, peak memory, CPU
 
 load: ## jobs at a rate on a stack of their own: turnaround, AWS calls, memory, CPU (ARGS="--jobs 1000 --rate 20")
 	@$(PYTHON) localstack/load.py $(ARGS)
+
+chaos: SEED ?= 1,2,3,4,5
+chaos: JOBS ?= 100
+chaos: ## load while processes are killed and calls fail and are lost, then an audit (SEED=7 JOBS=30)
+	cargo build --release -p longhand-api -p longhand-worker -p longhand-chaos
+	$(STACK) test -- target/release/chaos all --seed $(SEED) --jobs $(JOBS) --report target/chaos/report.json
 
 up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
 	@$(STACK) up

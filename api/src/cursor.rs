@@ -4,9 +4,8 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use longhand_shared::job::JobStatus;
-use longhand_shared::store::SearchPosition;
-use longhand_shared::{JobId, UserId};
+use longhand_shared::JobId;
+use longhand_shared::store::{Search, SearchPosition};
 use serde::{Deserialize, Serialize};
 
 /// The version that is written and read here.
@@ -22,7 +21,7 @@ pub(crate) enum InvalidCursor {
     #[error("is not a cursor: give the nextCursor of the page before, as it is")]
     Unreadable,
     /// It was made for another search.
-    #[error("belongs to another search: a cursor goes on with the userId and jobStatus that it came from")]
+    #[error("belongs to another search: a cursor goes on with the parameters that it came from, limit aside")]
     OtherSearch,
 }
 
@@ -36,14 +35,14 @@ struct Cursor {
 }
 
 /// The cursor for the page after `position`.
-pub(crate) fn encode(user: &UserId, status: JobStatus, position: SearchPosition) -> String {
+pub(crate) fn encode(search: &Search, position: SearchPosition) -> String {
     let SearchPosition { submitted, job } = position;
-    let cursor = Cursor { v: VERSION, submitted: submitted.to_string(), job, search: digest(user, status) };
+    let cursor = Cursor { v: VERSION, submitted: submitted.to_string(), job, search: digest(search) };
     BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).expect("only strings and numbers"))
 }
 
 /// Where the page before ended.
-pub(crate) fn decode(text: &str, user: &UserId, status: JobStatus) -> Result<SearchPosition, InvalidCursor> {
+pub(crate) fn decode(text: &str, search: &Search) -> Result<SearchPosition, InvalidCursor> {
     if text.len() > MAX_BYTES {
         return Err(InvalidCursor::Unreadable);
     }
@@ -54,7 +53,7 @@ pub(crate) fn decode(text: &str, user: &UserId, status: JobStatus) -> Result<Sea
     let (VERSION, Some(submitted)) = (cursor.v, submitted) else {
         return Err(InvalidCursor::Unreadable);
     };
-    if cursor.search != digest(user, status) {
+    if cursor.search != digest(search) {
         return Err(InvalidCursor::OtherSearch);
     }
     Ok(SearchPosition { submitted, job: cursor.job })
@@ -62,8 +61,9 @@ pub(crate) fn decode(text: &str, user: &UserId, status: JobStatus) -> Result<Sea
 
 /// Tells one search from another, the same in every process and version: FNV-1a, 64 bits. It
 /// guards against mistakes, not against malice: a forged cursor shows only what its search shows.
-fn digest(user: &UserId, status: JobStatus) -> String {
-    let text = format!("{status} {user}");
+fn digest(search: &Search) -> String {
+    let Search { user, status, from, until, .. } = search;
+    let text = format!("{status:?} {from:?} {until:?} {user}");
     let hash = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
@@ -73,33 +73,43 @@ fn digest(user: &UserId, status: JobStatus) -> String {
 #[cfg(test)]
 mod tests {
     use longhand_shared::Timestamp;
+    use longhand_shared::job::JobStatus;
 
     use super::*;
 
-    fn user(name: &str) -> UserId {
-        name.parse().expect("a user")
+    fn search(user: &str, status: Option<JobStatus>) -> Search {
+        let user = user.parse().expect("a user");
+        Search { status, ..Search::all(user, 20, Timestamp::from_unix(1_763_852_400)) }
     }
 
     fn decoded(json: &str) -> Result<SearchPosition, InvalidCursor> {
-        decode(&BASE64_URL_SAFE_NO_PAD.encode(json), &user("ana"), JobStatus::Failed)
+        decode(&BASE64_URL_SAFE_NO_PAD.encode(json), &search("ana", None))
     }
 
     #[test]
     fn a_cursor_goes_on_with_its_own_search_only() {
-        let position =
-            SearchPosition { submitted: Timestamp::from_unix(1_763_852_400), job: JobId::random() };
-        let cursor = encode(&user("ana"), JobStatus::Failed, position);
-        assert_eq!(decode(&cursor, &user("ana"), JobStatus::Failed), Ok(position));
-        let other = Err(InvalidCursor::OtherSearch);
-        assert_eq!(decode(&cursor, &user("bob"), JobStatus::Failed), other);
-        assert_eq!(decode(&cursor, &user("ana"), JobStatus::Completed), other);
+        let submitted = Timestamp::from_unix(1_763_852_400);
+        let position = SearchPosition { submitted, job: JobId::random() };
+        let ours = search("ana", Some(JobStatus::Failed));
+        let cursor = encode(&ours, position);
+        assert_eq!(decode(&cursor, &ours), Ok(position));
+        assert_eq!(decode(&cursor, &Search { limit: 7, ..ours.clone() }), Ok(position));
+        for other in [
+            search("bob", Some(JobStatus::Failed)),
+            search("ana", Some(JobStatus::Completed)),
+            search("ana", None),
+            Search { from: Some(submitted), ..ours.clone() },
+            Search { until: Some(submitted), ..ours.clone() },
+        ] {
+            assert_eq!(decode(&cursor, &other), Err(InvalidCursor::OtherSearch), "{other:?}");
+        }
     }
 
     #[test]
     fn what_is_no_cursor_is_refused() {
         let unreadable = Err(InvalidCursor::Unreadable);
         for text in ["", "x", "%", "e30", &"A".repeat(10_000)] {
-            assert_eq!(decode(text, &user("ana"), JobStatus::Failed), unreadable, "{text}");
+            assert_eq!(decode(text, &search("ana", None)), unreadable, "{text}");
         }
         for json in [
             "null",

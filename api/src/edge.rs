@@ -79,7 +79,8 @@ async fn answer(request: Request, next: Next) -> Response {
     Span::current().record("http.response.status_code", status);
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     // A client may make up methods; a label may not.
-    let known = matches!(method, Method::GET | Method::POST | Method::HEAD | Method::OPTIONS);
+    let known =
+        matches!(method, Method::GET | Method::POST | Method::DELETE | Method::HEAD | Method::OPTIONS);
     let name = if known { method.to_string() } else { "other".to_owned() };
     counter!(
         "longhand_http_requests_total",
@@ -132,7 +133,7 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// A header that is there exactly once, as text.
-fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)

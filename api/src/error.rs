@@ -3,7 +3,7 @@
 //! - `code`, stable, for programs to match on;
 //! - `errors`, for invalid input: every fault as `{pointer, detail}`. A pointer is a JSON pointer
 //!   into the body as a URI fragment (RFC 6901 section 6: `#/audioChunkPaths/3`, `#` for the body
-//!   itself), `?name` for a query parameter, or `/{name}` for a part of the path;
+//!   itself), `?name` for a query parameter, `/{name}` for a part of the path, or a header's name;
 //! - `requestId`, the `x-request-id` of the answer, to be quoted to whoever runs the service.
 
 use std::any::Any;
@@ -59,6 +59,15 @@ pub(crate) enum ApiError {
     /// There is no such job.
     #[error("there is no job {0}")]
     NoSuchJob(JobId),
+    /// The job cannot be tried again: it runs.
+    #[error("the job {0} is in progress")]
+    InProgress(JobId),
+    /// The job cannot be tried again: no chunk of it failed.
+    #[error("no chunk of the job {0} failed")]
+    NothingFailed(JobId),
+    /// The idempotency key was used for another request.
+    #[error("the Idempotency-Key was used for a request that asked for something else")]
+    KeyReused,
     /// Nobody knows who is calling.
     #[error("{0}")]
     Unauthorized(Refusal),
@@ -120,6 +129,9 @@ impl ApiError {
             Self::NotJsonType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
             Self::InvalidJobId(_) => (StatusCode::BAD_REQUEST, "INVALID_JOB_ID"),
             Self::NoSuchJob(_) => (StatusCode::NOT_FOUND, "JOB_NOT_FOUND"),
+            Self::InProgress(_) => (StatusCode::CONFLICT, "JOB_IN_PROGRESS"),
+            Self::NothingFailed(_) => (StatusCode::CONFLICT, "NOTHING_FAILED"),
+            Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED"),
             Self::Unauthorized(Refusal::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "AUTH_UNAVAILABLE"),
             Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "FORBIDDEN"),

@@ -4,26 +4,32 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::LOCATION;
-use axum::http::{StatusCode, Uri};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use longhand_shared::id::{InvalidJobId, MAX_CHUNKS};
+use longhand_shared::idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
 use longhand_shared::job::{
-    InvalidChunkCount, JobStatus, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, Metadata, NewJob,
+    InvalidChunkCount, JobHead, JobStatus, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, Metadata, NewJob,
     TranscribeOptions,
 };
+use longhand_shared::lifecycle::Retry;
 use longhand_shared::path::{AudioSources, InvalidPath};
-use longhand_shared::store::{self, Search};
+use longhand_shared::store::{self, Created, Search};
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{AudioPath, JobId, Timestamp, UserId, lifecycle, trace};
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 use tracing::{Span, field};
 
 use crate::auth::Caller;
 use crate::error::ApiError;
-use crate::input::{Fields, kind, text};
+use crate::input::{Fault, Fields, kind, text};
 use crate::{AppState, body, cursor, edge};
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 
 /// How many results a page has when the client does not say.
 const DEFAULT_LIMIT: usize = 20;
@@ -37,14 +43,45 @@ pub(crate) async fn create(
     State(app): State<AppState>,
     caller: Caller,
     request: Request,
-) -> Result<impl IntoResponse, ApiError> {
+) -> Result<Response, ApiError> {
     let traceparent = trace::current().or_else(|| edge::traceparent(request.headers()).map(str::to_owned));
+    let key = idempotency_key(request.headers())?;
     let fields = Fields::of_body(body::json(request).await?)?;
-    let job = new_job(fields, &caller, &app.sources, Timestamp::now()).await?;
+    let mut job = new_job(fields, &caller, &app.sources, Timestamp::now()).await?;
+    job.idempotency = key.map(|key| Idempotency { key, digest: digest(&job) });
     app.limits.submit(&*app.store, &job.user).await?;
     Span::current().record("job_id", field::display(job.id));
-    lifecycle::submit(&*app.store, &*app.queue, &job, traceparent.as_deref()).await?;
-    Ok((StatusCode::ACCEPTED, [(LOCATION, format!("/transcript/{}", job.id))], Json(Accepted::new(&job))))
+    match lifecycle::submit(&*app.store, &*app.queue, &job, traceparent.as_deref()).await? {
+        Created::New => Ok(accepted(Accepted::new(&job.job().head), false)),
+        Created::Replayed(id) => {
+            let earlier = app.store.job(id).await?.ok_or(ApiError::NoSuchJob(id))?;
+            Ok(accepted(Accepted::new(&earlier.head), true))
+        }
+        Created::Mismatch => Err(ApiError::KeyReused),
+    }
+}
+
+fn accepted(accepted: Accepted, replayed: bool) -> Response {
+    let location = [(LOCATION, format!("/transcript/{}", accepted.job_id))];
+    let replayed = replayed.then_some([(IDEMPOTENCY_REPLAYED, "true")]);
+    (StatusCode::ACCEPTED, location, replayed.map(AppendHeaders), Json(accepted)).into_response()
+}
+
+/// The client's name for the request, where it gives one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+    if !headers.contains_key(IDEMPOTENCY_KEY) {
+        return Ok(None);
+    }
+    let key = edge::only(headers, IDEMPOTENCY_KEY).ok_or(InvalidIdempotencyKey);
+    let fault = |error| ApiError::Invalid(vec![Fault::new("Idempotency-Key", error)]);
+    key.and_then(|key| key.to_owned().try_into()).map(Some).map_err(fault)
+}
+
+/// The same for two requests that ask for the same, however they write it.
+fn digest(job: &NewJob) -> String {
+    let asked = (&job.user, job.paths(), &job.options, &job.metadata);
+    let json = serde_json::to_vec(&asked).expect("only strings and lists, and string keys");
+    Sha256::digest(json).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// `GET /transcript/{jobId}`: the job as it stands, with what is known of its text.
@@ -53,25 +90,61 @@ pub(crate) async fn read(
     caller: Caller,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<TranscriptResult>, ApiError> {
-    // The rejection is for escapes that are no UTF-8; no id has any.
-    let id: JobId =
-        id.map_err(|_| InvalidJobId).and_then(|Path(id)| id.parse()).map_err(ApiError::InvalidJobId)?;
-    Span::current().record("job_id", field::display(id));
+    let id = job_id(id)?;
     let job = caller.job(&*app.store, id).await?;
     store::read_job(&*app.store, &job).await?.map(Json).ok_or(ApiError::NoSuchJob(id))
 }
 
-/// `GET /transcript/search`: a user's jobs of one status, newest first. The listing is an index that
-/// follows the table by a moment: a job may be missing right after it was made, and may be
-/// listed under its old status right after it ended. `GET /transcript/{jobId}` is always current.
+/// `POST /transcript/{jobId}/retry`: the failed chunks of a job that has ended, only those, are tried
+/// anew; the job is in progress again.
+pub(crate) async fn retry(
+    State(app): State<AppState>,
+    caller: Caller,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<impl IntoResponse, ApiError> {
+    let id = job_id(id)?;
+    caller.job(&*app.store, id).await?;
+    match lifecycle::retry(&*app.store, &*app.queue, id, Timestamp::now()).await? {
+        Retry::Retried(_) => {}
+        Retry::InProgress => return Err(ApiError::InProgress(id)),
+        Retry::NothingFailed => return Err(ApiError::NothingFailed(id)),
+        Retry::Gone => return Err(ApiError::NoSuchJob(id)),
+    }
+    let result = store::read(&*app.store, id).await?.ok_or(ApiError::NoSuchJob(id))?;
+    Ok((StatusCode::ACCEPTED, Json(result)))
+}
+
+/// `DELETE /transcript/{jobId}`: the job with all that belongs to it is erased. What waits of it is not
+/// begun; what the model is at, nobody hears of.
+pub(crate) async fn erase(
+    State(app): State<AppState>,
+    caller: Caller,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
+    let id = job_id(id)?;
+    caller.job(&*app.store, id).await?;
+    if app.store.erase(id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::NoSuchJob(id)) }
+}
+
+/// The job that a path names.
+fn job_id(id: Result<Path<String>, PathRejection>) -> Result<JobId, ApiError> {
+    // The rejection is for escapes that are no UTF-8; no id has any.
+    let id: JobId =
+        id.map_err(|_| InvalidJobId).and_then(|Path(id)| id.parse()).map_err(ApiError::InvalidJobId)?;
+    Span::current().record("job_id", field::display(id));
+    Ok(id)
+}
+
+/// `GET /transcript/search`: a user's jobs, newest first. The listing is an index that follows the table
+/// by a moment; what was submitted within the last minute is read from the table itself on the first page.
 pub(crate) async fn search(
     State(app): State<AppState>,
     caller: Caller,
     uri: Uri,
 ) -> Result<Json<SearchResults>, ApiError> {
-    let search = new_search(&uri, &caller)?;
+    let search = new_search(&uri, &caller, Timestamp::now())?;
     let (results, next) = store::read_page(&*app.store, &search).await?;
-    let next_cursor = next.map(|position| cursor::encode(&search.user, search.status, position));
+    let next_cursor = next.map(|position| cursor::encode(&search, position));
     Ok(Json(SearchResults { results, next_cursor }))
 }
 
@@ -88,13 +161,13 @@ struct Accepted {
 }
 
 impl Accepted {
-    fn new(job: &NewJob) -> Self {
+    fn new(job: &JobHead) -> Self {
         Self {
             job_id: job.id,
-            job_status: JobStatus::InProgress,
+            job_status: job.status(),
             user_id: job.user.clone(),
             submitted_time: job.submitted,
-            chunk_count: job.chunks().len(),
+            chunk_count: job.chunk_count,
         }
     }
 }
@@ -212,21 +285,28 @@ fn metadata(fields: &mut Fields) -> Metadata {
     metadata
 }
 
-fn new_search(uri: &Uri, caller: &Caller) -> Result<Search, ApiError> {
+fn new_search(uri: &Uri, caller: &Caller, now: Timestamp) -> Result<Search, ApiError> {
     let mut fields = Fields::of_query(uri);
     let user = caller.user(&mut fields)?;
-    let status = fields.required_text::<String>("jobStatus");
+    let status = fields.optional_text::<String>("jobStatus");
     let status = status.and_then(|status| fields.check("jobStatus", status.parse::<JobStatus>()));
+    let mut time = |name: &'static str| {
+        let text = fields.optional_text::<String>(name);
+        text.and_then(|text| fields.check(name, text.parse::<Timestamp>()))
+    };
+    let (from, until) = (time("submittedAfter"), time("submittedBefore"));
     let limit = fields.optional_text::<String>("limit");
     let limit = limit.map_or(Some(DEFAULT_LIMIT), |limit| fields.check("limit", page_size(&limit)));
-    let query = user.zip(status);
+    let cursor = fields.optional_text::<String>("cursor");
+    let search =
+        user.zip(limit).map(|(user, limit)| Search { status, from, until, ..Search::all(user, limit, now) });
     // Without a good query there is none that the cursor could belong to.
-    let after = match (fields.optional_text::<String>("cursor"), &query) {
-        (Some(text), Some((user, status))) => fields.check("cursor", cursor::decode(&text, user, *status)),
+    let after = match (cursor, &search) {
+        (Some(text), Some(search)) => fields.check("cursor", cursor::decode(&text, search)),
         _ => None,
     };
-    let ((user, status), limit) = fields.finish(query.zip(limit))?;
-    Ok(Search { user, status, limit, after })
+    let search = fields.finish(search)?;
+    Ok(Search { after, ..search })
 }
 
 fn page_size(text: &str) -> Result<usize, String> {

@@ -55,7 +55,8 @@ pub fn router(state: AppState) -> Router {
     let router = Router::new()
         .route("/transcribe", post(jobs::create))
         .route("/transcript/search", get(jobs::search))
-        .route("/transcript/{jobId}", get(jobs::read))
+        .route("/transcript/{jobId}", get(jobs::read).delete(jobs::erase))
+        .route("/transcript/{jobId}/retry", post(jobs::retry))
         .route_layer(from_fn(limits::report))
         // Who is calling is asked for all that is above this line, and for nothing that is below it.
         .route_layer(from_fn_with_state(auth, auth::authenticate))

@@ -13,10 +13,10 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use longhand_shared::UserId;
 use longhand_shared::job::JobStatus;
 use longhand_shared::settings::Reader;
 use longhand_shared::store::{JobStore, Search, StoreError};
+use longhand_shared::{Timestamp, UserId};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -163,8 +163,8 @@ impl Limits {
 
     /// How many open jobs a user has, as far as it matters. Read from an index, which may lag by a moment.
     async fn count(&self, store: &dyn JobStore, user: &UserId) -> Result<usize, StoreError> {
-        let mut search =
-            Search { user: user.clone(), status: JobStatus::InProgress, limit: 100, after: None };
+        let all = Search::all(user.clone(), 100, Timestamp::now());
+        let mut search = Search { status: Some(JobStatus::InProgress), ..all };
         let mut count = 0;
         loop {
             let page = store.search(&search).await?;

@@ -15,10 +15,16 @@ use calls::CountCalls;
 /// this is better tried again.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The same for a call of `DynamoDB`, which a client waits for, and all its tries together.
+const TABLE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+const TABLE_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// Reads the SDK's variables. Each call is tried up to three times, with the SDK's own backoff.
 pub async fn load() -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_secs(2))
+        .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .build();
     aws_config::defaults(BehaviorVersion::latest())
@@ -30,7 +36,15 @@ pub async fn load() -> SdkConfig {
 
 /// A client for `DynamoDB`.
 pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
-    let config = aws_sdk_dynamodb::config::Builder::from(config).interceptor(CountCalls).build();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(TABLE_ATTEMPT_TIMEOUT)
+        .operation_timeout(TABLE_TIMEOUT)
+        .build();
+    let config = aws_sdk_dynamodb::config::Builder::from(config)
+        .timeout_config(timeouts)
+        .interceptor(CountCalls)
+        .build();
     aws_sdk_dynamodb::Client::from_conf(config)
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::attempt::{AttemptRecord, mark_lost};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId, MAX_CHUNKS, UserId};
+use crate::idempotency::Idempotency;
 use crate::path::AudioPath;
 
 pub use crate::options::{
@@ -328,6 +329,8 @@ pub struct NewJob {
     pub options: TranscribeOptions,
     /// The client's notes.
     pub metadata: Metadata,
+    /// The client's name for the request.
+    pub idempotency: Option<Idempotency>,
     paths: Vec<AudioPath>,
 }
 
@@ -348,7 +351,12 @@ impl NewJob {
         if !(1..=MAX_CHUNKS).contains(&paths.len()) {
             return Err(InvalidChunkCount(paths.len()));
         }
-        Ok(Self { id: JobId::random(), user, submitted: now, options, metadata, paths })
+        Ok(Self { id: JobId::random(), user, submitted: now, options, metadata, idempotency: None, paths })
+    }
+
+    /// The paths of its audio, in order.
+    pub fn paths(&self) -> &[AudioPath] {
+        &self.paths
     }
 
     /// Its chunks, untouched, in order.

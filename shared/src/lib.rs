@@ -9,6 +9,7 @@ pub mod attempt;
 pub mod aws;
 pub mod clock;
 pub mod id;
+pub mod idempotency;
 pub mod job;
 pub mod lifecycle;
 pub mod metrics;

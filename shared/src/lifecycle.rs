@@ -24,7 +24,7 @@ use crate::job::{
     Chunk, ChunkError, ChunkState, ChunkStatus, ErrorCode, Job, JobHead, JobState, NewJob, Verdict,
 };
 use crate::queue::{ChunkMessage, ChunkQueue, Delivery, Depth, MAX_DELAY, QueueError};
-use crate::store::{DueJob, Finish, JobStore, Settle, StoreError, Strike};
+use crate::store::{Created, DueJob, Finish, JobStore, Settle, StoreError, Strike};
 use crate::transcript::TranscriptResult;
 
 /// How long a client waits for its job's messages to be sent. Its job is safe either way.
@@ -47,20 +47,23 @@ pub const MOST_REQUEUES: u32 = 300;
 /// make a dead letter, so it goes back twice.
 pub const MOST_LOST: u32 = 9;
 
-/// Makes a job and sends its messages. `Ok` means that the job is durable: it will end, even if no
+/// Makes a job and sends its messages. `New` means that the job is durable: it will end, even if no
 /// message could be sent or this process dies before it sends them, since the sweeper finds it.
 pub async fn submit(
     store: &dyn JobStore,
     queue: &dyn ChunkQueue,
     new: &NewJob,
     traceparent: Option<&str>,
-) -> Result<(), StoreError> {
-    store.create(new, new.submitted.plus(FIRST_CHECK)).await?;
+) -> Result<Created, StoreError> {
+    let created = store.create(new, new.submitted.plus(FIRST_CHECK)).await?;
+    if created != Created::New {
+        return Ok(created);
+    }
     let (job, chunks) = (new.job(), new.chunks());
     if timeout(SEND_PATIENCE, send(queue, &job, &chunks, traceparent)).await.is_err() {
         warn!(job_id = %new.id, "the queue did not answer in time; the sweeper will send what is missing");
     }
-    Ok(())
+    Ok(Created::New)
 }
 
 /// Sends a message for each of `chunks`. What could not be sent is the sweeper's.
@@ -310,7 +313,7 @@ pub async fn repair(
         return Ok(Repair::default());
     }
     let age = now.since(job.head.since());
-    let next_check = now.plus(age.clamp(FIRST_CHECK, LONGEST_CHECK));
+    let next_check = next_check(&job.head, depth, now);
     if !store.postpone(due, next_check).await? {
         return Ok(Repair::default());
     }
@@ -336,7 +339,7 @@ pub async fn repair(
             // Waiting is no fault while the queue has messages that may be this chunk's. But a
             // queue that is never empty must not hide a message that was never sent.
             ChunkState::Pending => match chunk.last_claim {
-                None => (depth.visible == 0 && depth.delayed == 0) || has_doubled(age),
+                None => (depth.visible == 0 && depth.delayed == 0) || is_turn(&job.head, due, now),
                 // Given back: its message waits out a delay, which is not for ever.
                 Some(last) => now.since(last) >= MAX_DELAY + LONGEST_SILENCE,
             },
@@ -363,11 +366,29 @@ pub async fn repair(
     Ok(repair)
 }
 
-/// Whether `age` has come past five minutes, or twice that, or twice that again .., within the longest
-/// time between two checks. So what waits in a long queue gets ever fewer copies: one each time.
-fn has_doubled(age: Duration) -> bool {
-    let turn = |age: Duration| (age.as_secs() / LONGEST_SILENCE.as_secs()).checked_ilog2();
-    turn(age) != turn(age.saturating_sub(LONGEST_CHECK))
+/// When to look again. The longer a job waits the less often, and the more messages there are the less
+/// often, so that all sweeps together look at a few jobs a second however many wait. But never past the
+/// next of its turns.
+fn next_check(job: &JobHead, depth: Depth, now: Timestamp) -> Timestamp {
+    let age = now.since(job.since());
+    let messages = depth.visible.saturating_add(depth.in_flight).saturating_add(depth.delayed);
+    let crowd = u32::try_from(messages / 100).unwrap_or(u32::MAX);
+    let pause =
+        age.clamp(FIRST_CHECK, LONGEST_CHECK).min(FIRST_CHECK.saturating_mul(crowd.saturating_add(1)));
+    let turn = turns().find(|turn| *turn > age).unwrap_or(Duration::MAX);
+    now.plus(pause).min(job.since().plus(turn))
+}
+
+/// The ages at which a message is sent for an unclaimed chunk whatever the queue says: five minutes, and
+/// twice that, and twice that again. So what waits in a long queue gets ever fewer copies.
+fn turns() -> impl Iterator<Item = Duration> {
+    std::iter::successors(Some(LONGEST_SILENCE), |turn| turn.checked_mul(2))
+}
+
+/// Whether one of the job's turns has come between the time for which this look was put down and now.
+fn is_turn(job: &JobHead, due: &DueJob, now: Timestamp) -> bool {
+    let (from, to) = (due.next_check.since(job.since()), now.since(job.since()));
+    turns().take_while(|turn| *turn <= to).any(|turn| turn >= from)
 }
 
 fn report(job: JobId, repair: Repair) {
@@ -382,19 +403,48 @@ fn report(job: JobId, repair: Repair) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::{Metadata, TranscribeOptions};
+
+    fn job() -> JobHead {
+        let user = "ana".parse().expect("a user");
+        let paths = vec!["a.wav".parse().expect("a path")];
+        let (options, metadata) = (TranscribeOptions::default(), Metadata::new());
+        NewJob::new(user, paths, options, metadata, Timestamp::from_unix(1_000)).expect("a job").job().head
+    }
+
+    /// The ages, in seconds, at which a job is looked at within a day, each with whether it is its turn.
+    fn looks(depth: Depth) -> Vec<(u64, bool)> {
+        let job = job();
+        let mut due = DueJob { job: job.id, next_check: job.submitted.plus(FIRST_CHECK) };
+        let mut looks = Vec::new();
+        while due.next_check < job.submitted.plus(Duration::from_hours(24)) {
+            // A sweep comes a little later.
+            let now = due.next_check.plus(Duration::from_millis(7_001));
+            looks.push((now.since(job.submitted).as_secs(), is_turn(&job, &due, now)));
+            due.next_check = next_check(&job, depth, now);
+        }
+        looks
+    }
 
     #[test]
-    fn what_waits_in_a_long_queue_gets_ever_fewer_copies() {
-        let mut age = FIRST_CHECK;
-        let mut copies = Vec::new();
-        while age < Duration::from_hours(24) {
-            if has_doubled(age) {
-                copies.push(age.as_secs() / 60);
-            }
-            age += age.clamp(FIRST_CHECK, LONGEST_CHECK);
+    fn what_waits_in_a_long_queue_gets_ever_fewer_copies_and_looks() {
+        for visible in [0, 50, 700, 1_000_000] {
+            let looks = looks(Depth { visible, ..Depth::default() });
+            let turns: Vec<_> = looks.iter().filter(|(_, turn)| *turn).map(|(age, _)| age / 60).collect();
+            assert_eq!(turns, [5, 10, 20, 40, 80, 160, 320, 640, 1280], "{visible}");
         }
-        // Turns of 5, 10, 20, 40 .. minutes, at the first check after each: and now and then twice.
-        assert!((8..=12).contains(&copies.len()), "{copies:?}");
-        assert!(copies[0] >= 5 && copies.is_sorted(), "{copies:?}");
+        let a_day = |visible| looks(Depth { visible, ..Depth::default() }).len();
+        assert!(a_day(1_000_000) < 170, "{}", a_day(1_000_000));
+        assert!(a_day(0) < 24 * 120, "{}", a_day(0));
+    }
+
+    #[test]
+    fn a_job_is_looked_at_soon_again_while_little_is_going_on() {
+        let (job, hour) = (job(), Duration::from_hours(1));
+        let idle = Depth { visible: 7, ..Depth::default() };
+        let now = job.submitted.plus(hour);
+        assert_eq!(next_check(&job, idle, now), now.plus(FIRST_CHECK));
+        let crowd = Depth { in_flight: 100_000, ..Depth::default() };
+        assert_eq!(next_check(&job, crowd, now), now.plus(LONGEST_CHECK));
     }
 }

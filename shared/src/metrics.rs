@@ -6,12 +6,16 @@
 mod process;
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Bounds of what takes milliseconds to minutes, in seconds.
 const SECONDS: [f64; 14] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0];
+
+/// How often what was gathered is folded into the histograms.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
@@ -21,6 +25,16 @@ pub fn install() -> Result<(), BuildError> {
         PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
     let handle = builder.install_recorder()?;
     describe();
+    // Where nobody asks for metrics, what is gathered for histograms would only grow.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let handle = handle.clone();
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(UPKEEP).await;
+                handle.run_upkeep();
+            }
+        });
+    }
     // Installing twice has failed above.
     let _ = HANDLE.set(handle);
     Ok(())
@@ -43,7 +57,12 @@ fn describe() {
     describe_counter!("longhand_receives_total", "Receives, by outcome: messages, empty, error");
     describe_counter!(
         "longhand_messages_total",
-        "Messages dealt with, by outcome: done, requeue, retry, reject"
+        "Messages dealt with, by outcome: done, superfluous, requeue, retry, reject"
+    );
+    describe_histogram!(
+        "longhand_queue_wait_seconds",
+        Unit::Seconds,
+        "From a message's being sent to its first receive, its delay included"
     );
     describe_gauge!("longhand_in_hand", "Messages in hand");
     describe_gauge!("longhand_slots", "Messages that may be in hand: the limit on calls of the model");

@@ -134,7 +134,8 @@ impl AudioStore {
             let next = body.try_next().await.map_err(io::Error::other).transpose()?;
             Some((next, body))
         });
-        Ok(Opened { bytes, body: body.boxed() })
+        // Whoever has read the head may have read it all, and asks again.
+        Ok(Opened { bytes, body: body.fuse().boxed() })
     }
 
     async fn open_file(&self, path: &AudioPath, relative: &str) -> Result<Opened, AudioError> {

@@ -97,6 +97,11 @@ impl Leases {
         lease
     }
 
+    /// Whether this message is in hand.
+    pub fn holds(&self, receipt: &Receipt) -> bool {
+        self.lock().contains_key(receipt)
+    }
+
     /// Ends a lease. When this returns no renewal of the message is under way and none will begin.
     /// Whether the message was still ours.
     pub async fn end(&self, receipt: &Receipt) -> bool {

@@ -50,8 +50,9 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(settings.health_listen).await.map_err(|error| {
         format!("LONGHAND_HEALTH_LISTEN: cannot listen on {}: {error}", settings.health_listen)
     })?;
-    // Three polls, or the longest pause between failed ones.
-    let patience = Duration::from_secs(35).max(limits.poll * 3);
+    // A receive that nobody answers is cut 5 s after its poll and tried three times, with pauses between; it
+    // may take longer than the pause after it.
+    let patience = (limits.poll + Duration::from_secs(5)) * 3 + Duration::from_secs(10);
     let health =
         axum::serve(listener, health::router(worker.pulse(), worker.guard(), patience)).into_future();
     let health = tokio::spawn(health);

@@ -103,7 +103,7 @@ impl Processor {
             Err(TranscribeError::Transient { why, message, pause }) => {
                 warn!(attempt = attempt.number, ?why, message, "put back: what the chunk needs is down");
                 self.release(chunk, &attempt.ended(why, Timestamp::now(), calls)).await;
-                let backoff = retry_backoff(delivery.envelope.requeues + 1);
+                let backoff = retry_backoff(delivery.envelope.requeues.saturating_add(1));
                 return Outcome::Requeue { delay: pause.map_or(backoff, |pause| pause.max(backoff)) };
             }
         };
@@ -200,7 +200,7 @@ fn blameless(delivery: &Delivery, error: &StoreError) -> Outcome {
     warn!(%error, "put back");
     match error {
         StoreError::Unavailable(_) => {
-            Outcome::Requeue { delay: retry_backoff(delivery.envelope.requeues + 1) }
+            Outcome::Requeue { delay: retry_backoff(delivery.envelope.requeues.saturating_add(1)) }
         }
         // Somebody should look at it: three tries, then it is a dead letter.
         StoreError::Corrupt(_) => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },

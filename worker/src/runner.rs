@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use longhand_shared::Timestamp;
 use longhand_shared::queue::{ChunkQueue, Delivery, MAX_DELAY, Outgoing, QueueError};
-use metrics::counter;
+use metrics::{counter, histogram};
 use rand::RngExt;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -101,7 +102,7 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// How long ago the queue was last asked for messages.
+    /// How long ago the queue was last asked for messages, or last answered.
     pub fn last_poll_age(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.last_poll.load(Ordering::Relaxed)))
     }
@@ -210,6 +211,8 @@ impl Runner {
             self.pulse.beat();
             // Never dropped half-way: its messages would be in hand with nobody knowing.
             let received = self.queue.receive(free.len(), self.limits.poll, self.limits.visibility).await;
+            // However long it took: a pause may follow, and both together are no sign of death.
+            self.pulse.beat();
             match received {
                 Ok(deliveries) => {
                     failures = 0;
@@ -242,6 +245,13 @@ impl Runner {
     ) {
         let received = Instant::now();
         for delivery in deliveries {
+            // The same receipt handle twice is one message in hand.
+            if self.leases.holds(&delivery.receipt) {
+                continue;
+            }
+            if let (1, Some(sent)) = (delivery.receive_count, delivery.sent) {
+                histogram!("longhand_queue_wait_seconds").record(Timestamp::now().since(sent));
+            }
             // A queue that hands out more than was asked for would not be SQS; the excess waits
             // for no slot, since it is in hand already.
             let slot = free.pop();

@@ -1,5 +1,6 @@
 //! The API from outside: the whole router over stores in memory, over sockets, and as a program.
 
+mod again;
 mod api_keys;
 mod bad_body;
 mod bad_query;
@@ -14,5 +15,6 @@ mod routes;
 mod search;
 mod socket;
 mod support;
+mod ten_thousand;
 mod tokens;
 mod two_users;

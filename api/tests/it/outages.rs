@@ -10,7 +10,7 @@ use longhand_shared::id::ChunkRef;
 use longhand_shared::job::{Chunk, Job, JobHead, NewJob, Verdict};
 use longhand_shared::queue::{ChunkQueue, Delivery, Depth, Outgoing, QueueError, Receipt};
 use longhand_shared::store::{
-    Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{Attempt, ChunkIndex, Claimant, JobId, Timestamp};
@@ -49,7 +49,7 @@ impl BadStore {
 
 #[async_trait]
 impl JobStore for BadStore {
-    async fn create(&self, _: &NewJob, _: Timestamp) -> Result<(), StoreError> {
+    async fn create(&self, _: &NewJob, _: Timestamp) -> Result<Created, StoreError> {
         self.fail().await
     }
     async fn claim(
@@ -104,6 +104,9 @@ impl JobStore for BadStore {
         self.fail().await
     }
     async fn postpone(&self, _: &DueJob, _: Timestamp) -> Result<bool, StoreError> {
+        self.fail().await
+    }
+    async fn erase(&self, _: JobId) -> Result<bool, StoreError> {
         self.fail().await
     }
     async fn ping(&self) -> Result<(), StoreError> {

@@ -31,7 +31,8 @@ async fn wrong_methods() {
     for (path, right, allow) in [
         ("/transcribe", &["POST"][..], "POST"),
         ("/transcript/search", &["GET", "HEAD"], "GET,HEAD"),
-        ("/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b", &["GET", "HEAD"], "GET,HEAD"),
+        ("/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b", &["GET", "HEAD", "DELETE"], "GET,HEAD,DELETE"),
+        ("/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b/retry", &["POST"], "POST"),
         ("/healthz", &["GET", "HEAD"], "GET,HEAD"),
         ("/readyz", &["GET", "HEAD"], "GET,HEAD"),
     ] {

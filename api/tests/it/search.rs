@@ -82,3 +82,23 @@ async fn nobody_has_no_results() {
     let page = Api::new().get("/transcript/search?userId=a%2Bb%40c&jobStatus=COMPLETED").await.json(200);
     assert_eq!(page, serde_json::json!({"results": [], "nextCursor": null}));
 }
+
+#[tokio::test]
+async fn all_statuses_and_a_stretch_of_time() {
+    let api = Api::new();
+    let mut jobs = Vec::new();
+    for second in [10, 20, 30, 40] {
+        jobs.push(job(&api, "ana", second).await);
+    }
+    let all = api.get("/transcript/search?userId=ana").await.json(200);
+    assert_eq!(ids(&all), [&jobs[3], &jobs[2], &jobs[1], &jobs[0]]);
+    let time = |second| Timestamp::from_unix(second).to_string();
+    let query = format!("userId=ana&submittedAfter={}&submittedBefore={}", time(20), time(40));
+    let some = api.get(&format!("/transcript/search?{query}&limit=1")).await.json(200);
+    assert_eq!(ids(&some), [&jobs[2]]);
+    let cursor = some["nextCursor"].as_str().expect("a next page");
+    let rest = api.get(&format!("/transcript/search?{query}&cursor={cursor}")).await.json(200);
+    assert_eq!((ids(&rest), &rest["nextCursor"]), (vec![jobs[1].as_str()], &Value::Null));
+    let none = format!("userId=ana&submittedAfter={}&submittedBefore={}", time(40), time(20));
+    assert_eq!(ids(&api.get(&format!("/transcript/search?{none}")).await.json(200)), [""; 0]);
+}

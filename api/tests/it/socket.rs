@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::Api;
 
-struct Server {
-    address: SocketAddr,
-    stop: CancellationToken,
-    task: JoinHandle<std::io::Result<()>>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: JoinHandle<std::io::Result<()>>,
 }
 
-async fn start(router: Router, drain: Duration) -> Server {
+pub(crate) async fn start(router: Router, drain: Duration) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
@@ -29,7 +29,7 @@ async fn start(router: Router, drain: Duration) -> Server {
 }
 
 /// Sends what it is given, as it is, and reads until the server closes.
-async fn exchange(address: SocketAddr, request: &str) -> String {
+pub(crate) async fn exchange(address: SocketAddr, request: &str) -> String {
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     socket.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();

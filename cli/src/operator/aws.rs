@@ -27,8 +27,6 @@ pub(crate) struct Aws {
 pub(crate) struct Letter {
     /// The message as a worker would see it.
     pub(crate) delivery: Delivery,
-    /// When it was first sent.
-    pub(crate) sent: Option<Timestamp>,
     /// Its own attributes, as they came.
     pub(crate) attributes: BTreeMap<String, String>,
     /// What SQS says of it.
@@ -205,10 +203,10 @@ fn letter(message: Message) -> Option<Letter> {
             receipt: Receipt(message.receipt_handle?),
             message_id: message.message_id.unwrap_or_default(),
             receive_count: receives.and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+            sent: sent.map(|millis| Timestamp::from_unix(0).plus(Duration::from_millis(millis))),
             group: system.get(MessageSystemAttributeName::MessageGroupId.as_str()).cloned(),
             envelope,
         },
-        sent: sent.map(|millis| Timestamp::from_unix(0).plus(Duration::from_millis(millis))),
         attributes,
         system,
     })

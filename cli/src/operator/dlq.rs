@@ -56,7 +56,8 @@ struct Row {
 
 impl Row {
     fn new(letter: &Letter, now: Timestamp) -> Self {
-        let Letter { delivery, sent, .. } = letter;
+        let Letter { delivery, .. } = letter;
+        let sent = &delivery.sent;
         let foreign = ChunkMessage::parse(&delivery.body).err();
         let reason = match (&delivery.envelope.reason, &foreign) {
             (Some(reason), _) => reason.clone(),
@@ -412,10 +413,10 @@ mod tests {
                 receipt: Receipt("r".to_owned()),
                 message_id: "m".to_owned(),
                 receive_count: 4,
+                sent: Some(Timestamp::from_unix(100)),
                 group: Some("ana".to_owned()),
                 envelope,
             },
-            sent: Some(Timestamp::from_unix(100)),
             attributes: BTreeMap::new(),
             system: BTreeMap::new(),
         }

@@ -47,6 +47,24 @@ impl Process {
         Self { name: name.to_owned(), child }
     }
 
+    /// The same, but its log goes to the end of a file. What it logs is said by `RUST_LOG` among the variables.
+    pub fn start_logging(name: &str, variables: &[(&str, String)], log: std::fs::File) -> Self {
+        let child = Command::new(binary(name))
+            .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("it starts");
+        Self { name: name.to_owned(), child }
+    }
+
+    /// Its end, if it has ended.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be asked")
+    }
+
     /// Sends a signal.
     pub async fn signal(&self, signal: &str) {
         let id = self.child.id().expect("it runs").to_string();

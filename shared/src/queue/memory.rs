@@ -80,6 +80,7 @@ impl MemoryQueue {
                 receipt,
                 message_id: message.id.clone(),
                 receive_count: message.receive_count,
+                sent: None,
                 group: message.outgoing.group.clone(),
                 envelope: message.outgoing.envelope.clone(),
             });

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::clock::Timestamp;
+
 pub use message::{ChunkMessage, InvalidMessage};
 
 /// SQS: the most entries of any batch.
@@ -76,6 +78,8 @@ pub struct Delivery {
     pub message_id: String,
     /// Which delivery this is, from 1.
     pub receive_count: u32,
+    /// When it was sent, where the queue says so.
+    pub sent: Option<Timestamp>,
     /// Whose message it is.
     pub group: Option<String>,
     /// What it says beside the body.

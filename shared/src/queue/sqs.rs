@@ -15,6 +15,7 @@ use aws_sdk_sqs::types::{
     MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
 };
 
+use crate::clock::Timestamp;
 use crate::trace::TRACEPARENT;
 
 use super::{ChunkQueue, Delivery, Depth, Envelope, MAX_BATCH, MAX_DELAY, Outgoing, QueueError, Receipt};
@@ -162,7 +163,14 @@ fn attributes(envelope: &Envelope) -> Result<Option<HashMap<String, MessageAttri
 fn unavailable<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(
     error: &SdkError<E, HttpResponse>,
 ) -> QueueError {
-    QueueError::Unavailable(DisplayErrorContext(error).to_string())
+    let what = DisplayErrorContext(error).to_string();
+    // What is wrong with the queue or our rights may be mended; what is wrong with the messages may not.
+    let ours = ["InvalidMessageContents", "BatchRequestTooLong"];
+    if error.code().is_some_and(|code| ours.iter().any(|ours| code.contains(ours))) {
+        QueueError::Refused(what)
+    } else {
+        QueueError::Unavailable(what)
+    }
 }
 
 fn delivery(message: Message) -> Option<Delivery> {
@@ -180,6 +188,9 @@ fn delivery(message: Message) -> Option<Delivery> {
     let receive_count = system(MessageSystemAttributeName::ApproximateReceiveCount);
     Some(Delivery {
         receive_count: receive_count.and_then(|count| count.parse().ok()).unwrap_or(1),
+        sent: system(MessageSystemAttributeName::SentTimestamp)
+            .and_then(|millis| millis.parse().ok())
+            .map(|millis| Timestamp::from_unix(0).plus(Duration::from_millis(millis))),
         group: system(MessageSystemAttributeName::MessageGroupId),
         envelope,
         message_id: message.message_id.unwrap_or_default(),
@@ -237,6 +248,7 @@ impl ChunkQueue for SqsQueue {
             .visibility_timeout(seconds(visibility))
             .message_attribute_names("All")
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .message_system_attribute_names(MessageSystemAttributeName::MessageGroupId)
             .customize()
             .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(patience))

@@ -7,6 +7,7 @@
 //! | transcript | `transcript` | the result as served |
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,9 @@ use super::{SearchPosition, StoreError};
 use crate::attempt::{Attempt, AttemptRecord};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId, UserId};
+use crate::idempotency::{Idempotency, KEPT};
 use crate::job::{
-    Chunk, ChunkError, ChunkState, ChunkStatus, Job, JobHead, JobState, JobStatus, Metadata,
+    Chunk, ChunkError, ChunkState, ChunkStatus, Job, JobHead, JobState, JobStatus, Metadata, NewJob,
     TranscribeOptions, Transcription, Verdict,
 };
 use crate::path::AudioPath;
@@ -60,6 +62,42 @@ pub(super) fn status_time(status: JobStatus, at: SearchPosition) -> String {
 
 pub(super) fn open_shard(job: JobId) -> String {
     (job.as_u128() % u128::from(OPEN_SHARDS)).to_string()
+}
+
+/// Where a user's recent jobs are listed, for reads that an index is too slow for.
+pub(super) fn recent_partition(user: &UserId) -> String {
+    format!("user#{user}")
+}
+
+pub(super) fn recent_key(submitted: Timestamp, job: Option<JobId>) -> String {
+    job.map_or_else(|| format!("recent#{submitted}"), |job| format!("recent#{submitted}#{job}"))
+}
+
+/// A line of the list of a user's recent jobs.
+pub(super) fn recent(job: &Job) -> Item {
+    Item::from([
+        ("jobId".to_owned(), text(recent_partition(&job.head.user))),
+        ("item".to_owned(), text(recent_key(job.head.submitted, Some(job.head.id)))),
+        ("ttl".to_owned(), number(job.head.submitted.plus(Duration::from_hours(1)).unix())),
+    ])
+}
+
+/// Where the record of an idempotency key is.
+pub(super) fn idempotency_key(user: &UserId, key: &str) -> Item {
+    // The length keeps users and keys apart, whatever is in them.
+    let partition = format!("idempotency#{}#{user}#{key}", user.as_str().len());
+    Item::from([("jobId".to_owned(), text(partition)), ("item".to_owned(), text("idempotency"))])
+}
+
+/// The record of an idempotency key.
+pub(super) fn idempotency(new: &NewJob, asked: &Idempotency) -> Item {
+    let mut item = idempotency_key(&new.user, &asked.key.to_string());
+    item.extend([
+        ("madeJob".to_owned(), text(new.id.to_string())),
+        ("digest".to_owned(), text(&asked.digest)),
+        ("ttl".to_owned(), number(new.submitted.plus(KEPT).unix())),
+    ]);
+    item
 }
 
 pub(super) fn decode<'a, T: Deserialize<'a>>(item: Item) -> Result<T, StoreError> {
@@ -112,6 +150,9 @@ pub(super) struct JobItem {
     head: HeadItem,
     #[serde(default)]
     options: TranscribeOptions,
+    /// The key under which the client asked for it, so that erasing it erases that record too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) idempotency_key: Option<String>,
     /// Absent when empty: `DynamoDB` has no empty sets.
     #[serde(default, with = "serde_dynamo::number_set", skip_serializing_if = "BTreeSet::is_empty")]
     unsettled: BTreeSet<u8>,
@@ -133,7 +174,8 @@ impl TryFrom<JobItem> for Job {
 }
 
 /// A new job's item, with its places in both indexes.
-pub(super) fn new_job(job: &Job, next_check: Timestamp, ttl: i64) -> Result<Item, StoreError> {
+pub(super) fn new_job(new: &NewJob, next_check: Timestamp, ttl: i64) -> Result<Item, StoreError> {
+    let job = new.job();
     let head = &job.head;
     let mut item = encode(JobItem {
         head: HeadItem {
@@ -147,6 +189,7 @@ pub(super) fn new_job(job: &Job, next_check: Timestamp, ttl: i64) -> Result<Item
             metadata: head.metadata.clone(),
         },
         options: job.options.clone(),
+        idempotency_key: new.idempotency.as_ref().map(|asked| asked.key.to_string()),
         unsettled: job.unsettled.iter().map(|index| index.get()).collect(),
     })?;
     let position = SearchPosition { submitted: head.submitted, job: head.id };

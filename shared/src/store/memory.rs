@@ -10,11 +10,13 @@ use async_trait::async_trait;
 use tokio::task::yield_now;
 
 use super::{
-    Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, SearchPosition, Settle, StoreError, Strike,
+    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, SearchPosition, Settle, StoreError,
+    Strike,
 };
 use crate::attempt::{Attempt, AttemptRecord, Claimant};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, ChunkRef, JobId};
+use crate::idempotency::{Idempotency, KEPT};
 use crate::job::{Chunk, ChunkState, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
 use crate::transcript::TranscriptResult;
 
@@ -30,6 +32,7 @@ struct Entry {
     next_check: Timestamp,
     chunks: Vec<Chunk>,
     transcript: Option<TranscriptResult>,
+    idempotency: Option<Idempotency>,
 }
 
 impl Entry {
@@ -44,8 +47,8 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Erases a job, as its time to live would.
-    pub fn erase(&self, id: JobId) {
+    /// Removes a job at once, as its time to live would.
+    pub fn expire(&self, id: JobId) {
         self.lock().remove(&id);
     }
 
@@ -68,14 +71,31 @@ fn tell(chunk: &mut Chunk, attempt: &Attempt) {
 
 #[async_trait]
 impl JobStore for MemoryStore {
-    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError> {
-        self.step().await.entry(job.id).or_insert_with(|| Entry {
+    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<Created, StoreError> {
+        let mut jobs = self.step().await;
+        if let Some(asked) = &job.idempotency {
+            let earlier = jobs.values().find(|entry| {
+                let (head, theirs) = (&entry.job.head, entry.idempotency.as_ref());
+                let kept = head.submitted.plus(KEPT) > job.submitted;
+                kept && head.user == job.user && theirs.is_some_and(|theirs| theirs.key == asked.key)
+            });
+            match earlier {
+                Some(entry) if entry.job.head.id == job.id => return Ok(Created::New),
+                Some(entry) if entry.idempotency.as_ref() == Some(asked) => {
+                    return Ok(Created::Replayed(entry.job.head.id));
+                }
+                Some(_) => return Ok(Created::Mismatch),
+                None => {}
+            }
+        }
+        jobs.entry(job.id).or_insert_with(|| Entry {
             job: job.job(),
             next_check,
             chunks: job.chunks(),
             transcript: None,
+            idempotency: job.idempotency.clone(),
         });
-        Ok(())
+        Ok(Created::New)
     }
 
     async fn claim(
@@ -224,13 +244,8 @@ impl JobStore for MemoryStore {
     async fn search(&self, search: &Search) -> Result<SearchPage, StoreError> {
         let position = |head: &JobHead| SearchPosition { submitted: head.submitted, job: head.id };
         let jobs = self.step().await;
-        let mut found: Vec<JobHead> = jobs
-            .values()
-            .map(|entry| &entry.job.head)
-            .filter(|head| head.user == search.user && head.status() == search.status)
-            .filter(|head| search.after.is_none_or(|after| position(head) < after))
-            .cloned()
-            .collect();
+        let mut found: Vec<JobHead> =
+            jobs.values().map(|entry| &entry.job.head).filter(|head| search.wants(head)).cloned().collect();
         found.sort_by_key(|head| std::cmp::Reverse(position(head)));
         let more = found.len() > search.limit;
         found.truncate(search.limit);
@@ -260,6 +275,10 @@ impl JobStore for MemoryStore {
             entry.next_check = next_check;
         }
         Ok(mine)
+    }
+
+    async fn erase(&self, id: JobId) -> Result<bool, StoreError> {
+        Ok(self.step().await.remove(&id).is_some())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

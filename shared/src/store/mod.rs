@@ -27,6 +27,17 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+/// The outcome of [`JobStore::create`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// The job is there.
+    New,
+    /// It is not: the same was asked for before under the same idempotency key, and this job made.
+    Replayed(JobId),
+    /// It is not: something else was asked for before under the same idempotency key.
+    Mismatch,
+}
+
 /// The outcome of [`JobStore::claim`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Claim {
@@ -84,17 +95,40 @@ pub enum Detail {
     Chunks(Vec<Chunk>),
 }
 
-/// One page of one user's jobs of one status, newest first.
+/// One page of one user's jobs, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Search {
     /// Whose.
     pub user: UserId,
-    /// Which.
-    pub status: JobStatus,
+    /// Only those of this status.
+    pub status: Option<JobStatus>,
+    /// Only those submitted at or after this.
+    pub from: Option<Timestamp>,
+    /// Only those submitted before this.
+    pub until: Option<Timestamp>,
     /// How many at most: 1 to 100.
     pub limit: usize,
     /// Where the last page ended.
     pub after: Option<SearchPosition>,
+    /// When it is asked: what was submitted in the minute before is read from the table itself.
+    pub now: Timestamp,
+}
+
+impl Search {
+    /// The first page of all jobs of a user.
+    pub fn all(user: UserId, limit: usize, now: Timestamp) -> Self {
+        Self { user, status: None, from: None, until: None, limit, after: None, now }
+    }
+
+    /// Whether a job belongs to the pages that are left.
+    pub fn wants(&self, head: &JobHead) -> bool {
+        let position = SearchPosition { submitted: head.submitted, job: head.id };
+        head.user == self.user
+            && self.status.is_none_or(|status| head.status() == status)
+            && self.from.is_none_or(|from| head.submitted >= from)
+            && self.until.is_none_or(|until| head.submitted < until)
+            && self.after.is_none_or(|after| position < after)
+    }
 }
 
 /// A job's place in a listing: newest first, ties by id.
@@ -127,9 +161,9 @@ pub struct DueJob {
 /// The store.
 #[async_trait]
 pub trait JobStore: Send + Sync + Debug {
-    /// Makes the job and its chunks, all or nothing. Doing it again changes nothing.
-    /// It is first due for the sweeper at `next_check`.
-    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError>;
+    /// Makes the job, its chunks and the record of its idempotency key, all or nothing. Doing it again
+    /// changes nothing. It is first due for the sweeper at `next_check`.
+    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<Created, StoreError>;
 
     /// Takes a chunk that is not settled. A chunk that is claimed for another message is not taken,
     /// unless that claim is older than `silence`: nobody works that long, so the message behind it is
@@ -183,7 +217,8 @@ pub trait JobStore: Send + Sync + Debug {
     /// For each job, its result or its chunks, in few calls. `None` for one that is gone.
     async fn details(&self, jobs: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError>;
 
-    /// A page of a listing. It may lag behind the other calls by a moment.
+    /// A page of a listing. It may lag behind the other calls by a moment; what was submitted within the
+    /// minute before is as it stands on the first page.
     async fn search(&self, search: &Search) -> Result<SearchPage, StoreError>;
 
     /// Open jobs whose next check is at or before `now`, the longest due first, `limit` at most.
@@ -192,6 +227,10 @@ pub trait JobStore: Send + Sync + Debug {
 
     /// Puts an open job's next check off. `false` when it has ended, or another has done so first.
     async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError>;
+
+    /// Erases a job with all that belongs to it, its idempotency key too. `false` when there is none. What
+    /// runs on it finds it gone.
+    async fn erase(&self, id: JobId) -> Result<bool, StoreError>;
 
     /// Whether the table can be read. For readiness.
     async fn ping(&self) -> Result<(), StoreError>;

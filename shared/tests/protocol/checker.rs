@@ -33,6 +33,18 @@ impl Checker {
         Self { new, last: None, ended: None, erased: false, orderly: false, mailed: BTreeSet::new() }
     }
 
+    /// Remembers what is there, and does not look whether it is right: it was when it was there before.
+    pub(crate) fn glance(&mut self, post: &Post) {
+        let chunks = ChunkIndex::first(self.new.chunks().len());
+        let job = self.new.id;
+        self.mailed.extend(chunks.filter(|index| post.holds(ChunkRef { job, index: *index })));
+    }
+
+    /// What is remembered of the past, and nowhere else.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!("{:?}", self.mailed)
+    }
+
     /// From now on messages come to one at a time.
     pub(crate) fn orderly(&mut self) {
         self.orderly = true;

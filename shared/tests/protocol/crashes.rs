@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longhand_shared::job::JobStatus;
 use longhand_shared::lifecycle::{FIRST_CHECK, LONGEST_CHECK};
-use longhand_shared::store::StoreError;
+use longhand_shared::store::{Created, StoreError};
 
 use crate::processes::Heard;
 use crate::sim::{Fault, now};
@@ -153,7 +153,10 @@ async fn a_client_does_not_wait_for_a_queue_that_is_silent() {
     let world = World::new(2, None);
     world.process.post.fall_silent();
     let patience = tokio::time::timeout(Duration::from_secs(10), world.submit());
-    assert!(matches!(patience.await, Ok(Ok(()))), "the job is made, and the client is told so in time");
+    assert!(
+        matches!(patience.await, Ok(Ok(Created::New))),
+        "the job is made, and the client is told so in time"
+    );
     assert!(world.process.table.peek(world.new.id).is_some());
 }
 

@@ -6,6 +6,7 @@ mod again;
 mod charge;
 mod checker;
 mod crashes;
+mod exhaustive;
 mod post;
 mod processes;
 mod sim;

@@ -168,6 +168,35 @@ impl Post {
         self.lock().died
     }
 
+    /// The ids of all messages, each with whether somebody has it in hand and whether it is dead, or would
+    /// be when it came again.
+    pub(crate) fn letters(&self) -> Vec<(usize, bool, bool)> {
+        let mail = self.lock();
+        let dies = |letter: &Letter| letter.dead || letter.receives >= MAX_RECEIVES;
+        mail.letters.iter().map(|letter| (letter.id, letter.in_hand(), dies(letter))).collect()
+    }
+
+    /// How many messages were ever sent.
+    pub(crate) fn sent(&self) -> usize {
+        self.lock().ever.len()
+    }
+
+    /// All that is there and whether somebody has it, and all that ever was, where it may come again.
+    pub(crate) fn fingerprint(&self, again: bool) -> String {
+        let mail = self.lock();
+        let letters = mail.letters.iter().map(|letter| {
+            (
+                letter.id,
+                letter.receives.min(MAX_RECEIVES),
+                letter.dead,
+                letter.in_hand(),
+                &letter.outgoing.envelope,
+            )
+        });
+        let ever = mail.ever.iter().filter(|_| again).map(|outgoing| (&outgoing.body, &outgoing.envelope));
+        format!("{:?} {:?}", letters.collect::<Vec<_>>(), ever.collect::<Vec<_>>())
+    }
+
     /// The ids of all messages, in the order in which they were sent.
     pub(crate) fn ids(&self) -> Vec<usize> {
         self.lock().letters.iter().map(|letter| letter.id).collect()
@@ -224,6 +253,7 @@ fn delivery(outgoing: &Outgoing, id: usize, receive_count: u32, receipt: String)
         receipt: Receipt(receipt),
         message_id: id.to_string(),
         receive_count,
+        sent: None,
         group: outgoing.group.clone(),
         envelope: outgoing.envelope.clone(),
     }
@@ -258,7 +288,9 @@ impl ChunkQueue for Post {
                 mail.ever.push(outgoing.clone());
                 self.wire.wrote();
             }
-            answers.push(fault.map_or(Ok(()), |_| Err(silence())));
+            let answer = fault.map_or(Ok(()), |_| Err(silence()));
+            self.wire.answer(&answer);
+            answers.push(answer);
         }
         answers
     }
@@ -279,6 +311,7 @@ impl ChunkQueue for Post {
             self.lock().letters.retain(|letter| !held(letter));
             self.wire.wrote();
         }
+        self.wire.answer(&fault);
         receipts.iter().map(|_| fault.map_or(Ok(()), |_| Err(silence()))).collect()
     }
 

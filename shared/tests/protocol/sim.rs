@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -27,6 +27,10 @@ pub(crate) enum Fault {
 pub(crate) struct Wire {
     fault: Mutex<Option<Fault>>,
     writes: AtomicUsize,
+    calls: AtomicUsize,
+    /// Whether somebody wants to know what calls are answered, and what the last one was.
+    overheard: AtomicBool,
+    heard: Mutex<Option<String>>,
 }
 
 impl Wire {
@@ -34,7 +38,30 @@ impl Wire {
     /// is the one set before this step.
     pub(crate) async fn call(&self) -> Option<Fault> {
         tokio::task::yield_now().await;
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes what a call is answered: all that its caller knows of the world.
+    pub(crate) fn answer(&self, answer: &impl fmt::Debug) {
+        if self.overheard.load(Ordering::Relaxed) {
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{answer:?}"));
+        }
+    }
+
+    /// From now on answers are listened to, or not.
+    pub(crate) fn overhear(&self, overheard: bool) {
+        self.overheard.store(overheard, Ordering::Relaxed);
+    }
+
+    /// How many calls were made.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// What was answered since this was last asked, if a call was made.
+    pub(crate) fn heard(&self) -> Option<String> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Counts a call that writes.

@@ -2,6 +2,7 @@
 //! was told what) is checked here, call by call. It can be given a flaw, to see that it is found.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use longhand_shared::job::{Chunk, ChunkState, Job, JobHead, JobState, NewJob, Verdict};
 use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{
-    Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp};
@@ -128,8 +129,8 @@ impl Table {
         chunks.into_iter().find(|chunk| chunk.index == at.index)
     }
 
-    pub(crate) fn erase(&self, id: JobId) {
-        self.memory.erase(id);
+    pub(crate) fn expire(&self, id: JobId) {
+        self.memory.expire(id);
     }
 
     /// The job and its chunks, read in no time by one who stands outside.
@@ -147,15 +148,28 @@ impl Table {
         }
     }
 
+    /// All that is there, and all that is remembered of what was, but for the counts.
+    pub(crate) fn fingerprint(&self, id: JobId) -> String {
+        let far = Timestamp::from_unix(u32::MAX);
+        let due = now(self.memory.due(far, 100)).expect("memory never fails");
+        let there = self.peek(id);
+        let seen = self.seen();
+        let seen = (&seen.settled, seen.finished, &seen.dropped, &seen.orphans, &seen.turns, seen.strikes);
+        format!("{there:?} {due:?} {seen:?}")
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read<T>(&self, act: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    async fn read<T: Debug>(
+        &self,
+        act: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         self.call(act, |_, _| {}).await
     }
 
-    async fn write<T>(
+    async fn write<T: Debug>(
         &self,
         act: impl Future<Output = Result<T, StoreError>>,
         note: impl FnOnce(&mut Seen, &T),
@@ -167,7 +181,17 @@ impl Table {
         self.call(act, note).await
     }
 
-    async fn call<T>(
+    async fn call<T: Debug>(
+        &self,
+        act: impl Future<Output = Result<T, StoreError>>,
+        note: impl FnOnce(&mut Seen, &T),
+    ) -> Result<T, StoreError> {
+        let answer = self.call_unheard(act, note).await;
+        self.wire.answer(&answer);
+        answer
+    }
+
+    async fn call_unheard<T>(
         &self,
         act: impl Future<Output = Result<T, StoreError>>,
         note: impl FnOnce(&mut Seen, &T),
@@ -258,8 +282,8 @@ impl Table {
 
 #[async_trait]
 impl JobStore for Table {
-    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError> {
-        self.write(self.memory.create(job, next_check), |_, ()| {}).await
+    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<Created, StoreError> {
+        self.write(self.memory.create(job, next_check), |_, _| {}).await
     }
 
     async fn claim(
@@ -394,6 +418,10 @@ impl JobStore for Table {
             }
         })
         .await
+    }
+
+    async fn erase(&self, id: JobId) -> Result<bool, StoreError> {
+        self.write(self.memory.erase(id), |_, _| {}).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

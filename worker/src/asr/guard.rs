@@ -36,8 +36,11 @@ const TOO_SLOW: f64 = 2.0;
 /// How one call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Called {
-    /// With an answer to the chunk, good or bad.
+    /// With a transcription.
     Answered,
+    /// With a refusal of the chunk or of what was asked for: the model is there, and how long it takes to
+    /// say no is not how long it takes to listen.
+    Refused,
     /// With 429: the model is there, but has too much to do.
     Throttled,
     /// With a sign that it is down: nobody there, 502, 503, 504, a timeout.
@@ -50,6 +53,7 @@ impl Called {
     fn name(self) -> &'static str {
         match self {
             Self::Answered => "answered",
+            Self::Refused => "refused",
             Self::Throttled => "throttled",
             Self::Down => "down",
             Self::Failed => "failed",
@@ -58,7 +62,7 @@ impl Called {
 
     fn weight(self) -> u32 {
         match self {
-            Self::Answered | Self::Throttled => 0,
+            Self::Answered | Self::Refused | Self::Throttled => 0,
             Self::Failed => 1,
             Self::Down => 3,
         }
@@ -101,7 +105,9 @@ struct State {
     slow_start: bool,
     /// No cut before this.
     cut_again: Instant,
-    usual: Option<f64>,
+    /// Transcriptions that came back.
+    heard: u32,
+    usual: f64,
     lately: f64,
 }
 
@@ -131,7 +137,8 @@ impl Guard {
             circuit: Circuit::Closed,
             slow_start: false,
             cut_again: Instant::now(),
-            usual: None,
+            heard: 0,
+            usual: 0.0,
             lately: 0.0,
         };
         Arc::new(Self { slots: Slots::new(ceiling), ceiling, state: Mutex::new(state), left: Notify::new() })
@@ -213,7 +220,7 @@ impl Guard {
         let mut state = self.lock();
         let now = Instant::now();
         match called {
-            Called::Answered => {
+            Called::Answered | Called::Refused => {
                 state.failures = 0;
                 if let Circuit::Probing { .. } = state.circuit {
                     info!("the model is back");
@@ -221,8 +228,9 @@ impl Guard {
                     state.limit = 1.0;
                     state.slow_start = true;
                 }
-                if state.is_slower_than_usual(took) {
-                    state.cut(now, took);
+                if called == Called::Answered && state.is_slower_than_usual(took) {
+                    // It may be that the chunks are longer: no reason to stop.
+                    state.cut(now, took, (self.ceiling / 4).max(1));
                 } else {
                     state.grow(self.ceiling);
                 }
@@ -232,7 +240,7 @@ impl Guard {
                 match state.circuit {
                     Circuit::Probing { pause } => state.open((pause * 2).min(PAUSES.1)),
                     Circuit::Closed if state.failures >= OPEN_AT => state.open(PAUSES.0),
-                    Circuit::Closed if called != Called::Failed => state.cut(now, took),
+                    Circuit::Closed if called != Called::Failed => state.cut(now, took, 1),
                     Circuit::Closed | Circuit::Open { .. } => {}
                 }
             }
@@ -268,11 +276,12 @@ impl State {
     }
 
     /// Fewer by a third; once for the calls that are under way, however many of them say so.
-    fn cut(&mut self, now: Instant, took: Duration) {
-        if now < self.cut_again {
+    #[expect(clippy::cast_precision_loss, reason = "a limit of calls is far below 2^52")]
+    fn cut(&mut self, now: Instant, took: Duration, floor: usize) {
+        if now < self.cut_again || self.allowed() <= floor {
             return;
         }
-        self.limit = (self.limit * 2.0 / 3.0).max(1.0);
+        self.limit = (self.limit * 2.0 / 3.0).max(floor as f64);
         self.slow_start = false;
         self.peak = self.in_flight;
         self.cut_again = now + took.max(Duration::from_secs(1));
@@ -285,16 +294,15 @@ impl State {
         self.circuit = Circuit::Open { until: Instant::now() + pause, pause };
     }
 
-    /// Keeps what is usual, over about a hundred calls, and what came lately, over about ten.
+    /// Keeps what is usual, over about a hundred calls, and what came lately, over about ten. The first
+    /// ten say nothing: one lucky call is no measure.
     fn is_slower_than_usual(&mut self, took: Duration) -> bool {
         let took = took.as_secs_f64();
-        let usual = *self.usual.get_or_insert(took);
-        if self.lately == 0.0 {
-            self.lately = took;
-        }
-        self.lately += (took - self.lately) * 0.1;
-        self.usual = Some(usual + (took - usual) * 0.01);
-        self.lately > usual * TOO_SLOW
+        self.heard = self.heard.saturating_add(1);
+        let first = 1.0 / f64::from(self.heard);
+        self.lately += (took - self.lately) * first.max(0.1);
+        self.usual += (took - self.usual) * first.max(0.01);
+        self.heard > 10 && self.lately > self.usual * TOO_SLOW
     }
 }
 
@@ -423,6 +431,30 @@ mod tests {
             calls(&guard, 5, Called::Answered, SECOND * 5).await;
         }
         assert!(guard.limit() < 10, "{}", guard.limit());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn longer_chunks_do_not_stop_the_work() {
+        let guard = Guard::new(40);
+        for _ in 0..5 {
+            calls(&guard, 10, Called::Answered, SECOND).await;
+        }
+        for _ in 0..20 {
+            let limit = guard.limit();
+            calls(&guard, limit, Called::Answered, SECOND * 30).await;
+            assert!(guard.limit() >= 10, "{}", guard.limit());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quick_no_and_a_lucky_first_call_are_no_measure() {
+        let guard = Guard::new(10);
+        calls(&guard, 10, Called::Refused, Duration::from_millis(2)).await;
+        call(&guard, Called::Answered, Duration::from_millis(50)).await;
+        for _ in 0..10 {
+            calls(&guard, 10, Called::Answered, SECOND * 5).await;
+            assert_eq!(guard.limit(), 10);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcripti
 use longhand_shared::secret::Secret;
 use longhand_shared::{AudioPath, trace};
 use rand::RngExt;
+use reqwest::header::HeaderValue;
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Client, StatusCode, redirect};
 use tokio_retry::RetryIf;
@@ -214,7 +215,8 @@ impl Asr {
             let meaning = answer?;
             leave.ended(match meaning {
                 Meaning::Again { sign, .. } => sign,
-                Meaning::Heard(_) | Meaning::NoVerboseJson | Meaning::Permanent(_) => Called::Answered,
+                Meaning::Heard(_) => Called::Answered,
+                Meaning::NoVerboseJson | Meaning::Permanent(_) => Called::Refused,
             });
             return match meaning {
                 Meaning::Heard(transcription) => Ok(transcription),
@@ -244,7 +246,10 @@ impl Asr {
             request = request.bearer_auth(key.reveal());
         }
         let own = trace::current();
-        if let Some(traceparent) = own.as_deref().or(traceparent) {
+        // What came in a message need not be fit for a header.
+        if let Some(traceparent) =
+            own.as_deref().or(traceparent).and_then(|text| HeaderValue::from_str(text).ok())
+        {
             request = request.header(trace::TRACEPARENT, traceparent);
         }
         let response = match request.send().await {

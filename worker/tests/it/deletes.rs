@@ -23,7 +23,7 @@ async fn what_ends_within_a_moment_is_deleted_in_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_entries_are_tried_again_and_no_others() {
+async fn of_a_partial_batch_delete_the_failed_entries_are_tried_again_and_no_others() {
     let queue = FaultyQueue::holding(&messages(5)).await;
     let mut calls = 0;
     queue.fault(move |call| {

@@ -1,10 +1,12 @@
 //! Stopping: take nothing new, finish or give back what is in hand, end in time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_worker::lease::Stop;
-use longhand_worker::runner::{Limits, Outcome};
+use longhand_worker::runner::{Limits, Outcome, Runner};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     Fault, FaultyQueue, Kind, Running, eventually, limits, message, messages, script, secs, unavailable,
@@ -79,7 +81,7 @@ async fn what_is_in_hand_is_renewed_while_it_is_finished() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_ignores_the_stop_does_not_hold_the_end_up() {
+async fn a_stop_whose_time_runs_out_ends_though_a_handler_ignores_it() {
     let queue = FaultyQueue::holding(&messages(2)).await;
     let handler = script(|_, _| std::future::pending());
     let running = Running::start(&queue, None, handler.clone(), limits(2));
@@ -113,7 +115,7 @@ async fn no_call_that_is_never_answered_holds_the_end_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_stop_harms_nothing() {
+async fn a_double_stop_is_one_stop() {
     let queue = FaultyQueue::holding(&messages(1)).await;
     let handler = script(|_, _| async {
         sleep(secs(3)).await;
@@ -149,6 +151,34 @@ async fn a_stop_before_the_first_message_ends_with_the_poll() {
     let took = running.stop().await;
     assert!(took <= secs(5) + A_MOMENT, "{took:?}");
     assert!(queue.calls(Kind::Receive).iter().all(|call| call.began == began));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_begins_after_the_stop_receives_nothing() {
+    let queue = FaultyQueue::holding(&messages(1)).await;
+    let handler = script(|_, _| async { Outcome::Done });
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let runner = Runner::new(Arc::clone(&queue) as _, None, handler.clone(), limits(1));
+    runner.run(stop).await;
+    assert_eq!((queue.calls(Kind::Receive).len(), handler.begun().len()), (0, 0));
+}
+
+/// The same receipt handle twice is one message in hand.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_came_twice_in_one_answer_is_given_back_by_a_stop() {
+    let queue = FaultyQueue::holding(&messages(1)).await;
+    queue.fault(|call| if call.kind == Kind::Receive { Fault::Double } else { Fault::None });
+    let handler = script(|_, lease| async move {
+        lease.stopped().await;
+        Outcome::Requeue { delay: Duration::ZERO }
+    });
+    let running = Running::start(&queue, None, handler.clone(), limits(4));
+    eventually("it is in hand", || !handler.begun().is_empty()).await;
+    let took = running.stop().await;
+    assert!(took <= secs(16) + A_MOMENT, "everyone who has it was told: {took:?}");
+    let left = queue.drain().await;
+    assert_eq!((left.len(), left[0].receive_count, left[0].envelope.requeues), (1, 1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -84,7 +84,7 @@ async fn short_work_that_came_late_in_a_long_poll_is_not_renewed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewals_go_ten_to_a_call() {
+async fn renewals_of_more_than_ten_go_ten_to_a_call() {
     let kept = keep(25).await;
     sleep(secs(15)).await;
     let mut sizes = kept.queue.sizes(Kind::Change);
@@ -114,7 +114,7 @@ async fn a_failed_entry_is_renewed_again_soon_and_the_others_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_lost_when_its_visibility_runs_out_while_renewals_fail() {
+async fn work_is_stopped_when_its_visibility_runs_out_while_renewals_fail() {
     let kept = keep(1).await;
     kept.queue.fail(Kind::Change, unavailable());
     let (why, after) = stopped(&kept, 0).await;
@@ -173,7 +173,12 @@ async fn a_renewal_answered_with_lease_lost_stops_that_work_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_stolen_mid_work_is_left_alone_by_the_one_who_lost_it() {
-    for outcome in [Outcome::Requeue { delay: Duration::ZERO }, Outcome::Retry { delay: Duration::ZERO }] {
+    let outcomes = [
+        Outcome::Requeue { delay: Duration::ZERO },
+        Outcome::Retry { delay: Duration::ZERO },
+        Outcome::Reject { reason: "it is somebody else's to say so".to_owned() },
+    ];
+    for outcome in outcomes {
         let queue = FaultyQueue::holding(&messages(1)).await;
         queue.fail(Kind::Change, QueueError::LeaseLost("stolen".to_owned()));
         let told = outcome.clone();
@@ -199,7 +204,7 @@ async fn a_message_stolen_mid_work_is_left_alone_by_the_one_who_lost_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_time_ends_work_and_renewals() {
+async fn a_message_is_renewed_up_to_the_longest_time_only_and_its_work_is_stopped() {
     let kept = keep(1).await;
     let (why, after) = stopped(&kept, 0).await;
     assert_eq!(why, Stop::Overdue);

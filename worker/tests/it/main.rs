@@ -6,6 +6,7 @@ mod asr_faults;
 mod dead_letters;
 mod deletes;
 mod drain;
+mod fuzz;
 mod history;
 mod lease;
 mod outage;

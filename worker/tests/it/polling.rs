@@ -1,12 +1,21 @@
 //! Receiving that neither dies nor spins.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::queue::QueueError;
+use longhand_shared::queue::memory::MemoryQueue;
+use longhand_shared::store::memory::MemoryStore;
+use longhand_worker::Worker;
 use longhand_worker::runner::Outcome;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
-use crate::support::{FaultyQueue, Kind, Running, eventually, limits, message, script, secs, unavailable};
+use crate::support::{
+    Fault, FaultyQueue, Kind, Running, asr_settings, audio_store, eventually, limits, message, script, secs,
+    unavailable,
+};
 
 #[tokio::test(start_paused = true)]
 async fn every_kind_of_error_backs_off_up_to_30_s_and_recovers() {
@@ -77,4 +86,60 @@ async fn an_empty_queue_is_asked_as_often_as_long_polling_says() {
     eventually("the message is done", || handler.ended().len() == 1).await;
     assert!(sent.elapsed() < secs(1), "a long poll wakes");
     running.stop().await;
+}
+
+/// A restart would not mend a queue that is silent; and a receive that is tried thrice takes half a minute.
+#[tokio::test(start_paused = true)]
+async fn receives_that_are_never_answered_in_time_are_signs_of_life() {
+    let queue = FaultyQueue::holding(&[]).await;
+    queue.fault(|call| if call.kind == Kind::Receive { Fault::SlowFail(secs(33)) } else { Fault::None });
+    let handler = script(|_, _| async { Outcome::Done });
+    let running = Running::start(&queue, None, handler, limits(1));
+    for _ in 0..1800 {
+        sleep(secs(1)).await;
+        let age = running.pulse.last_poll_age();
+        assert!(age <= secs(35), "{age:?}");
+    }
+    running.stop().await;
+}
+
+/// Set for the process that is measured.
+const ALONE: &str = "LONGHAND_TEST_ALONE";
+
+/// A whole worker, with chunks, dead letters and sweeper, that has nothing to do. Memory is a process's, so
+/// this test runs itself once more in a process of its own.
+#[tokio::test(start_paused = true)]
+async fn half_a_day_of_empty_polling_takes_no_memory() {
+    if std::env::var_os(ALONE).is_none() {
+        let program = std::env::current_exe().expect("this program's path");
+        let test = ["--exact", "polling::half_a_day_of_empty_polling_takes_no_memory"];
+        let output = std::process::Command::new(program).args(test).env(ALONE, "1").output();
+        let output = output.expect("it runs");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+        return;
+    }
+    let (queue, dead) = (Arc::new(MemoryQueue::new()), Arc::new(MemoryQueue::new()));
+    let asr = asr_settings("http://127.0.0.1:1".to_owned());
+    let audio = audio_store(std::path::Path::new("/"));
+    let store = Arc::new(MemoryStore::new());
+    let worker =
+        Worker::new(store, queue, dead, audio, asr, limits(8), secs(15), "w".to_owned()).expect("a worker");
+    let (pulse, stop) = (worker.pulse(), CancellationToken::new());
+    let running = tokio::spawn(worker.run(stop.clone()));
+    sleep(secs(3600)).await;
+    let (kilobytes, tasks) = (resident(), Handle::current().metrics().num_alive_tasks());
+    sleep(secs(11 * 3600)).await;
+    let grown = resident().saturating_sub(kilobytes);
+    assert!(grown < 512, "{grown} KB more after half a day, on {kilobytes} KB after the first hour");
+    assert_eq!((Handle::current().metrics().num_alive_tasks(), pulse.in_hand()), (tasks, 0));
+    stop.cancel();
+    running.await.expect("no panic");
+}
+
+/// The memory that this process has, in KB, as Linux counts it.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux's account of this process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -90,7 +90,7 @@ async fn the_message_of_a_settled_chunk_ends_a_job_that_a_crash_left_open() {
 async fn a_message_of_a_job_that_is_gone_is_deleted() {
     let world = World::new(Behaviour::default()).await;
     let job = world.submit(&["a.wav", "b.wav"]).await;
-    world.store.inner.erase(job);
+    world.store.inner.expire(job);
     let running = world.work();
     world.emptied().await;
     running.stop().await;
@@ -103,7 +103,7 @@ async fn a_job_erased_while_its_chunk_is_transcribed_harms_nothing() {
     let job = world.submit(&["a.wav"]).await;
     let running = world.work();
     assert!(world.sim.wait_until(|books| books.in_flight == 1, secs(5)).await);
-    world.store.inner.erase(job);
+    world.store.inner.expire(job);
     world.emptied().await;
     running.stop().await;
     assert_eq!(world.dead.len().await, 0);
@@ -176,7 +176,7 @@ async fn a_chunk_whose_message_was_lost_is_taken_over_by_another_after_the_silen
 #[tokio::test(start_paused = true)]
 async fn a_message_that_the_queue_hands_out_twice_at_once_is_settled_once() {
     let world = World::new(Behaviour::taking(Latency::Fixed(5_000))).await;
-    world.queue.fault(|call| if call.kind == Kind::Receive { Fault::Double } else { Fault::None });
+    world.queue.fault(|call| if call.kind == Kind::Receive { Fault::Duplicate } else { Fault::None });
     let job = world.submit(&["a.wav", "b.wav"]).await;
     let running = world.work();
     let result = world.ended(job).await;

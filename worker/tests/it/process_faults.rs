@@ -1,12 +1,13 @@
 //! One chunk's life while the table or the model is down: nothing is lost, nothing is held against the chunk.
 
 use longhand_shared::job::{ChunkStatus, ErrorCode, JobStatus};
+use longhand_shared::queue::Delivery;
 use longhand_sim_asr::{Answer, Behaviour, Latency, Schedule, Step, text_for};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Op, StoreFault, World, secs};
+use crate::support::{Kind, Op, StoreFault, World, eventually, message, secs, unavailable};
 
 #[tokio::test(start_paused = true)]
 async fn a_table_that_is_down_at_the_claim_costs_the_message_nothing() {
@@ -145,4 +146,35 @@ async fn a_chunk_that_the_model_always_fails_on_fails_once_and_for_all() {
     let error = result.chunks[0].error.as_ref().expect("it failed");
     assert_eq!((error.code, world.sim.books().calls), (ErrorCode::AsrUnavailable, 4));
     assert_eq!((result.job_status, result.transcription), (JobStatus::Failed, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn poison_whose_delete_failed_is_not_processed_again() {
+    let world = World::new(Behaviour::answering(Answer::status(400))).await;
+    let job = world.submit(&["poison.wav"]).await;
+    world.queue.fail(Kind::Delete, unavailable());
+    let (running, burying) = (world.work(), world.bury());
+    let failed = world.ended(job).await;
+    assert_eq!(failed.job_status, JobStatus::Failed);
+    eventually("it came again", || world.store.count(Op::Claim) == 2).await;
+    world.queue.heal();
+    world.emptied().await;
+    running.stop().await;
+    burying.stop().await;
+    assert_eq!((world.sim.books().calls, world.result(job).await), (1, failed));
+    assert_eq!((world.store.count(Op::Settle), world.dead.len().await), (1, 0));
+}
+
+/// What is no chunk's message is moved and not worked on; a delete that fails costs a copy for each receive.
+#[tokio::test(start_paused = true)]
+async fn garbage_whose_deletes_fail_leaves_the_queue_after_three_receives() {
+    let world = World::new(Behaviour::default()).await;
+    world.queue.put(&[message("garbage")]).await;
+    world.queue.fail(Kind::Delete, unavailable());
+    let running = world.work();
+    sleep(secs(300)).await;
+    running.stop().await;
+    assert_eq!((world.queue.len().await, world.dead.len().await), (0, 4));
+    let told = |letter: &Delivery| letter.envelope.reason.is_some();
+    assert_eq!(world.dead.drain().await.iter().filter(|letter| told(letter)).count(), 3);
 }

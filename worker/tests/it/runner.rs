@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::queue::{Envelope, Outgoing, QueueError};
-use longhand_worker::runner::Outcome;
+use longhand_worker::runner::{Outcome, Runner};
+use longhand_worker::slots::Slots;
 use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     Fault, FaultyQueue, Kind, Running, eventually, limits, message, messages, script, secs, unavailable,
@@ -25,6 +27,32 @@ async fn there_are_never_more_in_hand_than_slots() {
     assert_eq!(handler.most(), 4);
     assert_eq!(queue.len().await, 0);
     assert!(queue.calls(Kind::Receive).iter().all(|call| (1..=4).contains(&call.max)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_receives_over_the_same_slots_never_have_more_in_hand() {
+    let queue = FaultyQueue::holding(&messages(60)).await;
+    let (slots, stop) = (Slots::new(5), CancellationToken::new());
+    let handler = script(|delivery, _| async move {
+        sleep(Duration::from_millis(delivery.body.parse::<u64>().expect("a number") * 53 % 700)).await;
+        Outcome::Done
+    });
+    let runners = [(); 3].map(|()| {
+        let runner = Runner::new(Arc::clone(&queue) as _, None, handler.clone(), limits(99));
+        tokio::spawn(runner.with_slots(Arc::clone(&slots)).run(stop.clone()))
+    });
+    eventually("some are in hand", || handler.begun().len() > 5).await;
+    // What is in hand stays there; nothing new is taken before it is fewer than that.
+    slots.resize(2);
+    eventually("half are done", || handler.ended().len() > 30).await;
+    slots.resize(5);
+    eventually("all are done", || handler.ended().len() == 60).await;
+    assert_eq!(handler.most(), 5);
+    stop.cancel();
+    for runner in runners {
+        runner.await.expect("no panic");
+    }
+    assert_eq!((queue.len().await, slots.take().await.len()), (0, 5), "all slots are free again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,9 +105,9 @@ async fn slots_are_refilled_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_comes_twice_in_one_answer_takes_no_slot_away() {
+async fn a_duplicate_message_id_in_one_batch_takes_no_slot_away() {
     let queue = FaultyQueue::holding(&messages(3)).await;
-    queue.fault(|call| if call.kind == Kind::Receive { Fault::Double } else { Fault::None });
+    queue.fault(|call| if call.kind == Kind::Receive { Fault::Duplicate } else { Fault::None });
     let handler = script(|_, _| async {
         sleep(secs(1)).await;
         Outcome::Done

@@ -188,7 +188,7 @@ async fn a_job_erased_meanwhile_is_passed_over() {
     let (_, _) = unsent(&world, &["b.wav"]).await;
     let due = world.store.due(submitted.plus(secs(60)), 10).await.expect("up");
     assert_eq!(due.len(), 2);
-    world.store.inner.erase(gone);
+    world.store.inner.expire(gone);
     let queue = world.queue.as_ref();
     for due in &due {
         let now = submitted.plus(secs(60));

@@ -42,6 +42,7 @@ async fn a_worker_tells_how_it_goes() {
         "longhand_job_turnaround_seconds_count{status=\"FAILED\"} 1",
         "longhand_asr_circuit_open 0",
         "longhand_slots 32",
+        "longhand_queue_wait_seconds_count 2",
         "longhand_receives_total{outcome=\"empty\"}",
         "longhand_queue_messages{state=\"visible\"} 0",
     ];

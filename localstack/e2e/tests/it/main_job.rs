@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longhand_e2e::eventually;
-use longhand_e2e::service::{LIMITS, Service};
+use longhand_e2e::service::{LIMITS, Service, wav};
 use longhand_shared::queue::{ChunkQueue, Envelope, Outgoing};
 use longhand_sim_asr::{Answer, Behaviour, Latency, Odd, Script, text_for};
 use reqwest::StatusCode;
@@ -116,7 +116,7 @@ async fn silence_is_an_empty_text_and_a_bad_chunk_leaves_the_rest() {
     let missing = paths[0].replace("a.wav", "missing.wav");
     let empty = service.aws.put("empty.wav", vec![]).await;
     let text = service.aws.put("text.wav", "not audio at all").await;
-    let large = service.aws.put("large.wav", longhand_e2e::service::wav(5 * 1024 * 1024 + 1)).await;
+    let large = service.aws.put("large.wav", wav(5 * 1024 * 1024 + 1)).await;
     let silent = service.submit("ana", &paths[1..2]).await;
     paths.extend([missing, empty, text, large]);
     let job = service.submit("ana", &paths).await;
@@ -245,4 +245,16 @@ async fn ten_users_jobs_go_side_by_side() {
         assert_eq!(service.ended(job).await["transcription"], json!(expected));
     }
     assert_eq!(service.asr.books().calls, 30, "each chunk once");
+}
+
+/// Some readers of a stream ask again after its end; this one is read whole when it is looked at.
+#[tokio::test]
+async fn audio_of_a_few_bytes_in_s3_is_read() {
+    let service = Service::start().await;
+    let _worker = service.work(LIMITS);
+    let path = service.aws.put("tiny.wav", wav(32)).await;
+    let job = service.submit("ana", &[path]).await;
+    let result = service.ended(&job).await;
+    assert_eq!(result["jobStatus"], "COMPLETED", "{result}");
+    assert_eq!(service.asr.books().file("tiny.wav").bytes, 32);
 }

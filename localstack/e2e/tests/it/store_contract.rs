@@ -43,11 +43,17 @@ macro_rules! contract {
 }
 
 mod claims;
+mod requests;
 
 use claims::{
     a_chunk_is_settled_once, a_claim_keeps_other_messages_off_until_it_is_long_silent,
     a_claim_that_was_given_back_is_no_claim, a_failed_job_is_opened_again_once,
     a_failure_counts_for_the_newest_claim_only, each_attempt_is_told,
+};
+
+use requests::{
+    a_listing_of_all_statuses_goes_newest_first, a_request_is_made_once_under_its_key,
+    an_erased_job_leaves_nothing, what_was_just_submitted_is_listed_at_once,
 };
 
 contract!(
@@ -60,6 +66,10 @@ contract!(
     a_failed_job_is_opened_again_once,
     striking_off_tells_when_none_is_left,
     a_job_is_finished_once,
+    a_request_is_made_once_under_its_key,
+    what_was_just_submitted_is_listed_at_once,
+    a_listing_of_all_statuses_goes_newest_first,
+    an_erased_job_leaves_nothing,
     a_listing_goes_newest_first_in_pages,
     a_listing_knows_statuses_and_users_apart,
     a_check_is_put_off_by_one,
@@ -107,6 +117,11 @@ fn heard(text: &str) -> Verdict {
 
 fn failed() -> Verdict {
     Verdict::Failed(ChunkError::new(ErrorCode::AudioNotFound, "no such audio"))
+}
+
+/// Long after: nothing is recent.
+fn in_progress(user: &UserId, limit: usize) -> Search {
+    Search { status: Some(JobStatus::InProgress), ..Search::all(user.clone(), limit, at(100_000)) }
 }
 
 fn by(message: &'static str) -> Claimant<'static> {
@@ -205,11 +220,11 @@ async fn a_listing_goes_newest_first_in_pages(store: Store) {
     jobs.sort();
     jobs.reverse();
     let page = async |after| {
-        let search = Search { user: user.clone(), status: JobStatus::InProgress, limit: 2, after };
+        let search = Search { after, ..in_progress(&user, 2) };
         store.search(&search).await.expect("a page")
     };
     eventually("all five in the index", async || {
-        let search = Search { user: user.clone(), status: JobStatus::InProgress, limit: 100, after: None };
+        let search = in_progress(&user, 100);
         (store.search(&search).await.expect("a page").jobs.len() == 5).then_some(())
     })
     .await;
@@ -236,7 +251,7 @@ async fn a_listing_knows_statuses_and_users_apart(store: Store) {
     let bad_result = finished(&store, &bad, &failed(), at(11)).await;
     let page = async |user: &UserId, status| {
         eventually("the index to follow", async || {
-            let search = Search { user: user.clone(), status, limit: 10, after: None };
+            let search = Search { status: Some(status), ..Search::all(user.clone(), 10, at(100_000)) };
             let (results, next) = read_page(store.as_ref(), &search).await.expect("a page");
             (results.len() == 1 && next.is_none()).then_some(results)
         })

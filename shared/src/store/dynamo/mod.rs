@@ -20,7 +20,9 @@ use super::item::{
     CHUNK_PREFIX, ChunkItem, Item, JOB, JobItem, chunk_key, decode, encode, history, key, number, open_shard,
     text,
 };
-use super::{Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike};
+use super::{
+    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+};
 use crate::attempt::{Attempt, AttemptRecord, Claimant};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, ChunkRef, JobId};
@@ -112,7 +114,7 @@ fn tell(
 
 #[async_trait]
 impl JobStore for DynamoStore {
-    async fn create(&self, new: &NewJob, next_check: Timestamp) -> Result<(), StoreError> {
+    async fn create(&self, new: &NewJob, next_check: Timestamp) -> Result<Created, StoreError> {
         self.create_all(new, next_check).await
     }
 
@@ -266,16 +268,7 @@ impl JobStore for DynamoStore {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        let answer = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(key(id, JOB)))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(unavailable)?;
-        answer.item.map(|item| Job::try_from(decode::<JobItem>(item)?)).transpose()
+        self.read_job(id).await?.map(Job::try_from).transpose()
     }
 
     async fn chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError> {
@@ -323,6 +316,10 @@ impl JobStore for DynamoStore {
             Ok(_) => Ok(true),
             Err(error) => Self::refused(error).map(|_| false),
         }
+    }
+
+    async fn erase(&self, id: JobId) -> Result<bool, StoreError> {
+        self.erase_all(id).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

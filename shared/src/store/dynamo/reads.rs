@@ -1,6 +1,8 @@
 //! Reads of many items: details, listings, what is due.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::KeysAndAttributes;
 use futures::future::try_join_all;
@@ -9,15 +11,18 @@ use tracing::warn;
 use super::{DynamoStore, patience, unavailable};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId};
-use crate::job::{Chunk, JobHead, JobState};
+use crate::job::{Chunk, JobHead, JobState, JobStatus};
 use crate::store::item::{
-    BY_USER, ChunkItem, HeadItem, Item, JOB, OPEN_JOBS, OPEN_SHARDS, TRANSCRIPT, TranscriptItem, chunk_key,
-    decode, key, status_time, text,
+    BY_USER, ChunkItem, HeadItem, Item, JOB, JobItem, OPEN_JOBS, OPEN_SHARDS, TRANSCRIPT, TranscriptItem,
+    chunk_key, decode, key, recent_key, recent_partition, status_time, text,
 };
 use crate::store::{Detail, DueJob, JobStore, Search, SearchPage, SearchPosition, StoreError};
 
 /// `DynamoDB`: the most keys of one `BatchGetItem`.
 const MAX_KEYS: usize = 100;
+
+/// How far back a listing looks into the table itself: indexes follow within a second, as a rule.
+const RECENT: Duration = Duration::from_mins(1);
 
 impl DynamoStore {
     async fn batch_get(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
@@ -121,41 +126,99 @@ impl DynamoStore {
         Ok(details)
     }
 
+    pub(super) async fn read_job(&self, id: JobId) -> Result<Option<JobItem>, StoreError> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key(id, JOB)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        answer.item.map(decode).transpose()
+    }
+
     pub(super) async fn read_page(&self, search: &Search) -> Result<SearchPage, StoreError> {
-        let start = search.after.map(|position| {
-            let mut start = key(position.job, JOB);
-            start.insert("userId".to_owned(), text(search.user.as_str()));
-            start.insert("jobStatusTime".to_owned(), text(status_time(search.status, position)));
-            start
-        });
+        let statuses = search.status.map_or(JobStatus::ALL.to_vec(), |status| vec![status]);
+        let listed = try_join_all(statuses.into_iter().map(|status| self.list(search, status)));
+        let (listed, recent) = tokio::try_join!(listed, self.recent(search))?;
+        // What the table itself says of a recent job is truer than what an index says.
+        let known: HashSet<JobId> = recent.iter().map(|head| head.id).collect();
+        let mut jobs: Vec<JobHead> =
+            listed.into_iter().flatten().filter(|head| !known.contains(&head.id)).chain(recent).collect();
+        let position = |head: &JobHead| SearchPosition { submitted: head.submitted, job: head.id };
+        jobs.retain(|head| search.wants(head));
+        jobs.sort_by_key(|head| Reverse(position(head)));
+        // A job that changes its status may be in two lists at once.
+        jobs.dedup_by_key(|head| head.id);
+        let more = jobs.len() > search.limit;
+        jobs.truncate(search.limit);
+        let next = jobs.last().filter(|_| more).map(position);
+        Ok(SearchPage { jobs, next })
+    }
+
+    /// One status' part of a page, from the index: one more than asked for, to tell whether there are more.
+    async fn list(&self, search: &Search, status: JobStatus) -> Result<Vec<JobHead>, StoreError> {
+        let low = search.from.map_or_else(|| format!("{status}#"), |from| format!("{status}#{from}"));
+        let high = match (search.after, search.until) {
+            (Some(after), Some(until)) if after.submitted >= until => format!("{status}#{until}"),
+            (Some(after), _) => status_time(status, after),
+            (None, Some(until)) => format!("{status}#{until}"),
+            // Times begin with a digit, which is before a tilde.
+            (None, None) => format!("{status}#~"),
+        };
+        if low > high {
+            return Ok(Vec::new());
+        }
         let answer = self
             .client
             .query()
             .table_name(&self.table)
             .index_name(BY_USER)
-            .key_condition_expression("userId = :user AND begins_with(jobStatusTime, :status)")
+            .key_condition_expression("userId = :user AND jobStatusTime BETWEEN :low AND :high")
             .expression_attribute_values(":user", text(search.user.as_str()))
-            .expression_attribute_values(":status", text(format!("{}#", search.status)))
+            .expression_attribute_values(":low", text(low))
+            .expression_attribute_values(":high", text(high))
             .scan_index_forward(false)
-            // One more than asked for tells whether there is a next page.
-            .limit(i32::try_from(search.limit).unwrap_or(i32::MAX - 1) + 1)
-            .set_exclusive_start_key(start)
+            // BETWEEN takes the place where the last page ended too.
+            .limit(i32::try_from(search.limit).unwrap_or(i32::MAX - 2) + 2)
             .send()
             .await
             .map_err(unavailable)?;
-        let mut jobs: Vec<JobHead> = answer
-            .items
-            .unwrap_or_default()
-            .into_iter()
-            .map(|item| decode::<HeadItem>(item).map(JobHead::from))
-            .collect::<Result<_, _>>()?;
-        let more = jobs.len() > search.limit || answer.last_evaluated_key.is_some();
-        jobs.truncate(search.limit);
-        let next = jobs
-            .last()
-            .filter(|_| more)
-            .map(|head| SearchPosition { submitted: head.submitted, job: head.id });
-        Ok(SearchPage { jobs, next })
+        let head = |item| decode::<HeadItem>(item).map(JobHead::from);
+        answer.items.unwrap_or_default().into_iter().map(head).collect()
+    }
+
+    /// The jobs that were submitted in the minute before, as the table itself has them: indexes follow.
+    async fn recent(&self, search: &Search) -> Result<Vec<JobHead>, StoreError> {
+        let since = search.now.minus(RECENT);
+        if search.after.is_some_and(|after| after.submitted < since)
+            || search.until.is_some_and(|u| u < since)
+        {
+            return Ok(Vec::new());
+        }
+        let answer = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("jobId = :user AND #item > :since")
+            .expression_attribute_names("#item", "item")
+            .expression_attribute_values(":user", text(recent_partition(&search.user)))
+            .expression_attribute_values(":since", text(recent_key(since, None)))
+            .scan_index_forward(false)
+            .limit(100)
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        let jobs = answer.items.unwrap_or_default().into_iter().filter_map(|item| {
+            let name = item.get("item")?.as_s().ok()?;
+            name.rsplit('#').next()?.parse::<JobId>().ok()
+        });
+        let keys = jobs.map(|job| key(job, JOB)).collect();
+        let head = |item| decode::<HeadItem>(item).map(JobHead::from);
+        self.batch_get(keys).await?.into_iter().map(head).collect()
     }
 
     pub(super) async fn read_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueJob>, StoreError> {

@@ -3,48 +3,91 @@
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{BuildError, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::builders::PutBuilder;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
+};
 
 use super::{DynamoStore, patience, unavailable};
 use crate::clock::Timestamp;
-use crate::id::ChunkIndex;
-use crate::job::{ChunkStatus, JobHead, JobState, JobStatus, NewJob};
+use crate::id::{ChunkIndex, JobId};
+use crate::job::{ChunkStatus, Job, JobHead, JobState, JobStatus, NewJob};
 use crate::store::item::{
-    self, Item, JOB, TRANSCRIPT, TranscriptItem, chunk_key, encode, key, number, open_shard, status_time,
-    text,
+    self, Item, JOB, TRANSCRIPT, TranscriptItem, chunk_key, decode, encode, key, number, open_shard,
+    status_time, text,
 };
-use crate::store::{Finish, SearchPosition, StoreError};
+use crate::store::{Created, Finish, SearchPosition, StoreError};
 use crate::transcript::TranscriptResult;
 
 impl DynamoStore {
-    pub(super) async fn create_all(&self, new: &NewJob, next_check: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn create_all(
+        &self,
+        new: &NewJob,
+        next_check: Timestamp,
+    ) -> Result<Created, StoreError> {
         let ttl = self.ttl(new.submitted);
-        let put = |item: Item, condition: Option<&str>| {
-            let put = Put::builder()
-                .table_name(&self.table)
-                .set_item(Some(item))
-                .set_condition_expression(condition.map(str::to_owned))
-                .build()
-                .map_err(wrong)?;
-            Ok(TransactWriteItem::builder().put(put).build())
-        };
-        let mut writes =
-            vec![put(item::new_job(&new.job(), next_check, ttl)?, Some("attribute_not_exists(jobId)"))?];
+        let put = || Put::builder().table_name(&self.table);
+        let mut puts = vec![
+            put()
+                .set_item(Some(item::new_job(new, next_check, ttl)?))
+                .condition_expression("attribute_not_exists(jobId)"),
+        ];
+        if let Some(asked) = &new.idempotency {
+            // DynamoDB may take two days to remove what has expired.
+            let record = put()
+                .set_item(Some(item::idempotency(new, asked)))
+                .condition_expression("attribute_not_exists(jobId) OR #ttl < :now")
+                .expression_attribute_names("#ttl", "ttl")
+                .expression_attribute_values(":now", number(new.submitted.unix()))
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+            puts.push(record);
+        }
+        puts.push(put().set_item(Some(item::recent(&new.job()))));
         for chunk in new.chunks() {
-            writes.push(put(item::new_chunk(new.id, &chunk, ttl)?, None)?);
+            puts.push(put().set_item(Some(item::new_chunk(new.id, &chunk, ttl)?)));
         }
-        let answer = self
-            .client
-            .transact_write_items()
-            .set_transact_items(Some(writes))
-            .client_request_token(new.id.to_string())
-            .send()
-            .await;
-        match answer {
-            Ok(_) => Ok(()),
-            Err(error) if cancelled_by(&error, "ConditionalCheckFailed") => Ok(()),
-            Err(error) => Err(unavailable(error)),
+        let write =
+            |put: PutBuilder| Ok(TransactWriteItem::builder().put(put.build().map_err(wrong)?).build());
+        let writes: Vec<_> = puts.into_iter().map(write).collect::<Result<_, StoreError>>()?;
+        let mut turn = 0;
+        loop {
+            let answer = self
+                .client
+                .transact_write_items()
+                .set_transact_items(Some(writes.clone()))
+                .client_request_token(new.id.to_string())
+                .send()
+                .await;
+            match answer {
+                Ok(_) => return Ok(Created::New),
+                Err(error) if cancelled_by(&error, "ConditionalCheckFailed") => {
+                    return made_before(new, error);
+                }
+                // The same key at the same moment: one of the two is made.
+                Err(error) if cancelled_by(&error, "TransactionConflict") => {
+                    turn += 1;
+                    patience(turn, "another transaction held the idempotency key").await?;
+                }
+                Err(error) => return Err(unavailable(error)),
+            }
         }
+    }
+
+    /// Erases all items of a job.
+    pub(super) async fn erase_all(&self, id: JobId) -> Result<bool, StoreError> {
+        let Some(job) = self.read_job(id).await? else {
+            return Ok(false);
+        };
+        let key_of_request = job.idempotency_key.clone();
+        let head = Job::try_from(job)?.head;
+        let mut keys = vec![key(id, JOB), key(id, TRANSCRIPT)];
+        keys.extend(ChunkIndex::first(head.chunk_count).map(|index| key(id, chunk_key(index))));
+        keys.extend(key_of_request.map(|asked| item::idempotency_key(&head.user, &asked)));
+        let delete =
+            |key| Delete::builder().table_name(&self.table).set_key(Some(key)).build().map_err(wrong);
+        let write = |key| Ok(TransactWriteItem::builder().delete(delete(key)?).build());
+        let writes: Vec<_> = keys.into_iter().map(write).collect::<Result<_, StoreError>>()?;
+        self.write_all(&writes).await
     }
 
     pub(super) async fn end(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
@@ -152,6 +195,36 @@ impl DynamoStore {
                 Err(error) => return Err(unavailable(error)),
             }
         }
+    }
+}
+
+/// Why a job could not be made: it is there, or one that was asked for under the same key is.
+fn made_before(
+    new: &NewJob,
+    error: SdkError<TransactWriteItemsError, HttpResponse>,
+) -> Result<Created, StoreError> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Record {
+        made_job: JobId,
+        digest: String,
+    }
+    let Some(asked) = &new.idempotency else {
+        return Ok(Created::New);
+    };
+    let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error()
+    else {
+        return Err(unavailable(error));
+    };
+    let record = cancelled.cancellation_reasons().iter().find_map(|reason| {
+        let item = reason.item.clone().filter(|item| item.contains_key("digest"))?;
+        Some(decode::<Record>(item))
+    });
+    match record.transpose()? {
+        Some(record) if record.made_job == new.id => Ok(Created::New),
+        Some(record) if record.digest == asked.digest => Ok(Created::Replayed(record.made_job)),
+        Some(_) => Ok(Created::Mismatch),
+        None => Ok(Created::New),
     }
 }
 

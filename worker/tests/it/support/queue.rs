@@ -41,10 +41,14 @@ pub(crate) enum Fault {
     FailEntries(Vec<usize>, QueueError),
     /// It is done after a while.
     Slow(Duration),
+    /// It fails after a while.
+    SlowFail(Duration),
     /// It is never answered.
     Hang,
-    /// Whatever is received comes twice in the same answer.
+    /// Whatever is received comes twice in the same answer, with the same receipt handle.
     Double,
+    /// Whatever is received comes twice in the same answer, as two deliveries.
+    Duplicate,
 }
 
 type Rule = Box<dyn FnMut(&Call) -> Fault + Send>;
@@ -146,7 +150,7 @@ impl FaultyQueue {
         kind: Kind,
         entries: Vec<String>,
         max: usize,
-    ) -> (usize, Result<Vec<(usize, QueueError)>, QueueError>, bool) {
+    ) -> (usize, Result<Vec<(usize, QueueError)>, QueueError>, Option<&'static str>) {
         let call = Call { kind, began: Instant::now(), ended: None, entries, max };
         let fault = (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(&call);
         let place = {
@@ -154,7 +158,7 @@ impl FaultyQueue {
             log.push(call);
             log.len() - 1
         };
-        let mut double = false;
+        let mut double = None;
         let fate = match fault {
             Fault::None => Ok(vec![]),
             Fault::Fail(error) => Err(error),
@@ -165,9 +169,17 @@ impl FaultyQueue {
                 sleep(pause).await;
                 Ok(vec![])
             }
+            Fault::SlowFail(pause) => {
+                sleep(pause).await;
+                Err(super::unavailable())
+            }
             Fault::Hang => std::future::pending().await,
             Fault::Double => {
-                double = true;
+                double = Some("");
+                Ok(vec![])
+            }
+            Fault::Duplicate => {
+                double = Some("/again");
                 Ok(vec![])
             }
         };
@@ -226,8 +238,12 @@ impl ChunkQueue for FaultyQueue {
         };
         self.end(place);
         let mut deliveries = answer?;
-        if double {
-            deliveries.extend(deliveries.clone());
+        if let Some(suffix) = double {
+            let again = |it: &Delivery| Delivery {
+                receipt: Receipt(format!("{}{suffix}", it.receipt.0)),
+                ..it.clone()
+            };
+            deliveries.extend(deliveries.iter().map(again).collect::<Vec<_>>());
         }
         Ok(deliveries)
     }

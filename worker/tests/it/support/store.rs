@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use longhand_shared::job::{Chunk, Job, JobHead, NewJob, Verdict};
 use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{
-    Claim, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp};
@@ -115,7 +115,7 @@ impl FaultyStore {
 
 #[async_trait]
 impl JobStore for FaultyStore {
-    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<(), StoreError> {
+    async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<Created, StoreError> {
         self.step(Op::Create, self.inner.create(job, next_check)).await
     }
 
@@ -184,6 +184,10 @@ impl JobStore for FaultyStore {
 
     async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError> {
         self.step(Op::Postpone, self.inner.postpone(due, next_check)).await
+    }
+
+    async fn erase(&self, id: JobId) -> Result<bool, StoreError> {
+        self.step(Op::Other, self.inner.erase(id)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

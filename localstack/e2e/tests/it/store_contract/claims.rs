@@ -157,7 +157,7 @@ pub(super) async fn a_failed_job_is_opened_again_once(store: Store) {
     assert!(matches!(details.as_slice(), [Some(Detail::Chunks(_))]), "its result is gone");
     eventually("the job in both indexes again", async || {
         let (user, status) = (job.user.clone(), JobStatus::InProgress);
-        let search = Search { user, status, limit: 1, after: None };
+        let search = Search { status: Some(status), ..Search::all(user, 1, at(100_000)) };
         let listed =
             store.search(&search).await.expect("a listing").jobs.iter().any(|head| head.id == job.id);
         let due = store.due(at(41), 1000).await.expect("a listing");

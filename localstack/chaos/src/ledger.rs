@@ -1,0 +1,155 @@
+//! The ledger: every verdict on a chunk and every end of a job that the table took, as it answered them, whether
+//! or not the client got that answer. What is settled or finished twice stands here twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// A verdict or an end that the table took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// What the chunk or the job was put into: `COMPLETED` or `FAILED`.
+    pub status: String,
+    /// Milliseconds since the ledger was begun.
+    pub at_ms: u64,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Verdicts by job and chunk's key.
+    pub verdicts: BTreeMap<(String, String), Vec<Entry>>,
+    /// Ends by job.
+    pub ends: BTreeMap<String, Vec<Entry>>,
+    /// Tokens of transactions that were taken: one that is repeated is answered with success and not done again.
+    tokens: BTreeSet<String>,
+}
+
+impl Ledger {
+    /// Notes a call that the table answered with success.
+    pub fn note(&mut self, operation: &str, request: &[u8], at: Duration) {
+        if !matches!(operation, "UpdateItem" | "PutItem" | "TransactWriteItems") {
+            return;
+        }
+        let Ok(request) = serde_json::from_slice::<Value>(request) else { return };
+        if let Some(token) = request["ClientRequestToken"].as_str()
+            && !self.tokens.insert(token.to_owned())
+        {
+            return;
+        }
+        let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        match operation {
+            "UpdateItem" => self.update(&request, at_ms),
+            "PutItem" => self.put(&request["Item"], at_ms),
+            _ => {
+                for item in request["TransactItems"].as_array().into_iter().flatten() {
+                    self.update(&item["Update"], at_ms);
+                    self.put(&item["Put"]["Item"], at_ms);
+                }
+            }
+        }
+    }
+
+    fn update(&mut self, update: &Value, at_ms: u64) {
+        let Some(expression) = update["UpdateExpression"].as_str() else { return };
+        let assigned = |attribute: &str| assigned(update, expression, attribute);
+        self.enter(&update["Key"], assigned("chunkStatus"), assigned("jobStatus"), at_ms);
+    }
+
+    fn put(&mut self, item: &Value, at_ms: u64) {
+        self.enter(item, item["chunkStatus"]["S"].as_str(), item["jobStatus"]["S"].as_str(), at_ms);
+    }
+
+    fn enter(&mut self, key: &Value, chunk: Option<&str>, job: Option<&str>, at_ms: u64) {
+        let (Some(id), Some(item)) = (key["jobId"]["S"].as_str(), key["item"]["S"].as_str()) else { return };
+        let last = |status: &&str| matches!(*status, "COMPLETED" | "FAILED");
+        if let Some(status) = chunk.filter(last) {
+            let entry = Entry { status: status.to_owned(), at_ms };
+            self.verdicts.entry((id.to_owned(), item.to_owned())).or_default().push(entry);
+        }
+        if let Some(status) = job.filter(last) {
+            self.ends.entry(id.to_owned()).or_default().push(Entry { status: status.to_owned(), at_ms });
+        }
+    }
+}
+
+/// The text that an update's `SET` gives to an attribute.
+fn assigned<'a>(update: &'a Value, expression: &str, attribute: &str) -> Option<&'a str> {
+    let mut words = expression.split([' ', ',', '\n']).filter(|word| !word.is_empty());
+    let real = |name: &str| update["ExpressionAttributeNames"][name].as_str().unwrap_or(name) == attribute;
+    while let Some(word) = words.next() {
+        if real(word) && words.next() == Some("=") {
+            return update["ExpressionAttributeValues"][words.next()?]["S"].as_str();
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn verdict(status: &str) -> Value {
+        json!({
+            "TableName": "jobs",
+            "Key": {"jobId": {"S": "j"}, "item": {"S": "chunk#07"}},
+            "UpdateExpression": "SET chunkStatus = :status, settledTime = :now, #value = :value",
+            "ExpressionAttributeNames": {"#value": "transcription"},
+            "ExpressionAttributeValues": {":status": {"S": status}, ":now": {"S": "now"}, ":value": {"M": {}}},
+        })
+    }
+
+    fn end(token: &str) -> Value {
+        json!({"ClientRequestToken": token, "TransactItems": [
+            {"Put": {"Item": {"jobId": {"S": "j"}, "item": {"S": "transcript"}, "result": {"S": "{}"}}}},
+            {"Update": {
+                "Key": {"jobId": {"S": "j"}, "item": {"S": "job"}},
+                "UpdateExpression": "SET #status = :status, jobStatusTime = :t REMOVE openShard",
+                "ExpressionAttributeNames": {"#status": "jobStatus"},
+                "ExpressionAttributeValues": {":status": {"S": "COMPLETED"}, ":t": {"S": "t"}},
+            }},
+        ]})
+    }
+
+    fn noted(calls: &[(&str, Value)]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for (operation, request) in calls {
+            ledger.note(operation, request.to_string().as_bytes(), Duration::from_millis(5));
+        }
+        ledger
+    }
+
+    #[test]
+    fn verdicts_are_counted_and_claims_are_not() {
+        let ledger = noted(&[
+            ("UpdateItem", verdict("IN_PROGRESS")),
+            ("UpdateItem", verdict("COMPLETED")),
+            ("UpdateItem", verdict("FAILED")),
+            ("GetItem", verdict("FAILED")),
+        ]);
+        let chunk = ("j".to_owned(), "chunk#07".to_owned());
+        let statuses: Vec<&str> = ledger.verdicts[&chunk].iter().map(|entry| entry.status.as_str()).collect();
+        assert_eq!(statuses, ["COMPLETED", "FAILED"]);
+        assert!(ledger.ends.is_empty());
+    }
+
+    #[test]
+    fn an_end_that_is_repeated_under_its_token_is_one() {
+        let call = |token| ("TransactWriteItems", end(token));
+        assert_eq!(noted(&[call("a"), call("a")]).ends["j"].len(), 1);
+        assert_eq!(noted(&[call("a"), call("b")]).ends["j"].len(), 2);
+    }
+
+    #[test]
+    fn a_job_that_is_made_has_not_ended() {
+        let item = |name: &str, status: &str, value: &str| json!({"Put": {"Item": {"jobId": {"S": "j"}, "item": {"S": name}, status: {"S": value}}}});
+        let create = json!({"ClientRequestToken": "j", "TransactItems": [
+            item("job", "jobStatus", "IN_PROGRESS"), item("chunk#00", "chunkStatus", "PENDING"),
+        ]});
+        let ledger = noted(&[("TransactWriteItems", create)]);
+        assert!(ledger.verdicts.is_empty() && ledger.ends.is_empty());
+    }
+}

@@ -1,0 +1,138 @@
+//! How the simulated model misbehaves: in every way that it knows.
+
+use longhand_sim_asr::{Answer, Behaviour, ErrorBody, Latency, Odd, Weighted};
+use rand::RngExt;
+
+use crate::draw;
+
+/// One file in so many gets answers that no retry makes better.
+const DOOMED_ONE_IN: u32 = 100;
+
+/// How often a doomed file's answer is kept ready: more than it can be asked for.
+const DOOMED_ANSWERS: usize = 200;
+
+/// The share of calls, beside the faults, that get a good transcript in an odd form.
+const ODD_SHARE: f64 = 0.09;
+
+/// A model that fails so many calls (0 to 1) in ways that another try may mend: half of them as
+/// [`Behaviour::usual_faults`] has it, half in all others. The n-th call for a file always gets the same.
+pub fn behaviour(seed: u64, faults: f64, latency: Latency, speaks_verbose_json: bool) -> Behaviour {
+    let others = other_faults();
+    let odd = odd_but_good();
+    let mut mix = Behaviour::usual_faults(faults / 2.0);
+    mix.extend(shared(faults / 2.0, others));
+    // A rate of 1 leaves no room for anything else.
+    mix.extend(shared(ODD_SHARE.min(1.0 - faults), odd));
+    Behaviour {
+        latency,
+        faults: mix,
+        seed: Some(seed),
+        supports_verbose_json: speaks_verbose_json,
+        ..Behaviour::default()
+    }
+}
+
+fn shared(share: f64, answers: Vec<Answer>) -> impl Iterator<Item = Weighted> {
+    #[expect(clippy::cast_precision_loss, reason = "a dozen answers")]
+    let each = share / answers.len() as f64;
+    answers.into_iter().map(move |answer| Weighted::new(each, answer))
+}
+
+fn other_faults() -> Vec<Answer> {
+    vec![
+        Answer::Hang,
+        Answer::HangMidBody,
+        Answer::CutMidBody,
+        Answer::status_body(502, ErrorBody::Html),
+        Answer::status_body(504, ErrorBody::Plain),
+        Answer::status_body(500, ErrorBody::Empty),
+        Answer::status_body(408, ErrorBody::Detail),
+        Answer::status_body(409, ErrorBody::ErrorString),
+        Answer::status_body(425, ErrorBody::ObjectError),
+        Answer::status_body(529, ErrorBody::ErrorObject),
+        Answer::status_retry_after(503, "2"),
+        Answer::status_retry_after(429, "soon"),
+    ]
+}
+
+fn odd_but_good() -> Vec<Answer> {
+    [
+        Odd::DurationAsString,
+        Odd::NoDuration,
+        Odd::WordsAsText,
+        Odd::WordsInSegments,
+        Odd::NullFields,
+        Odd::UnknownFields,
+        Odd::PaddedText,
+        Odd::WrongContentType,
+        Odd::NoContentType,
+    ]
+    .map(Answer::Odd)
+    .to_vec()
+}
+
+/// What no retry makes better, and the code that a chunk fails with.
+fn permanent_faults() -> Vec<(Answer, &'static str)> {
+    let rejected =
+        [(400, ErrorBody::Html), (404, ErrorBody::Empty), (413, ErrorBody::Detail), (422, ErrorBody::Plain)]
+            .map(|(code, body)| (Answer::status_body(code, body), "ASR_REJECTED"));
+    let protocol = [
+        Odd::NoText,
+        Odd::TextNull,
+        Odd::TextNotString,
+        Odd::NotObject,
+        Odd::NotJson,
+        Odd::HalfJson,
+        Odd::NotUtf8,
+        Odd::EmptyBody,
+        Odd::NoContent,
+        Odd::Html200,
+        Odd::Error200,
+        Odd::HugeText(5_000_000),
+    ]
+    .map(|odd| (Answer::Odd(odd), "ASR_PROTOCOL"));
+    let mut all = vec![(Answer::Odd(Odd::HugeText(400_000)), "TRANSCRIPT_TOO_LARGE")];
+    all.extend(rejected);
+    all.extend(protocol);
+    all
+}
+
+/// The answers to all calls for a file that is doomed, and the code that its chunk must fail with. `None` for
+/// the others, which have no reason to fail with such a code.
+pub fn doom(seed: u64, file: &str) -> Option<(Vec<Answer>, &'static str)> {
+    let mut rng = draw::rng(seed, &["doom", file]);
+    if !rng.random_ratio(1, DOOMED_ONE_IN) {
+        return None;
+    }
+    let mut all = permanent_faults();
+    let (answer, code) = all.swap_remove(rng.random_range(0..all.len()));
+    Some((vec![answer; DOOMED_ANSWERS], code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_of_the_rate_that_was_asked_for() {
+        let behaviour = behaviour(1, 0.2, Latency::Fixed(0), true);
+        let bad = |fault: &&Weighted| fault.answer.expected_text("a.wav").is_none();
+        let rate: f64 = behaviour.faults.iter().filter(bad).map(|fault| fault.probability).sum();
+        assert!((rate - 0.2).abs() < 1e-9, "{rate}");
+        let all: f64 = behaviour.faults.iter().map(|fault| fault.probability).sum();
+        assert!(all < 0.3, "{all}");
+    }
+
+    #[test]
+    fn some_files_are_doomed_always_the_same_ones() {
+        let doomed =
+            |seed| (0..2_000).filter(|n| doom(seed, &format!("{n}.wav")).is_some()).collect::<Vec<_>>();
+        assert_eq!(doomed(3), doomed(3));
+        assert!((5..50).contains(&doomed(3).len()), "{}", doomed(3).len());
+        assert!(
+            permanent_faults().iter().all(|(answer, _)| {
+                answer.expected_text("a.wav").is_none_or(|text| text.len() >= 400_000)
+            })
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! The second scenario: the model is down for a while in the middle of the load, and nothing else is amiss.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use longhand_sim_asr::{Answer, Behaviour};
+use tokio::time::{Instant, sleep_until};
+
+use crate::load::{Load, Submitted, submit};
+use crate::report::Report;
+use crate::run::{Told, conclude, settle};
+use crate::world::{Plan, Size, World};
+
+/// How long the load lasts before the outage, and after it.
+const MARGIN: Duration = Duration::from_secs(15);
+
+/// By then every worker's circuit is open: ten calls that hang take three rounds of [`crate::world::ASR_TIMEOUT_SECONDS`].
+const OPENING: Duration = Duration::from_secs(15);
+
+/// A circuit's first pause and its longest (`worker/src/asr/guard.rs`), and how much shorter chance makes one.
+const PAUSES: (f64, f64) = (2.0, 60.0);
+const SHORTEST: f64 = 0.75;
+
+/// How the outage goes.
+#[derive(Clone, Debug, Args)]
+pub struct Outage {
+    /// How the model is down; several with commas between.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "status,hang,refuse", num_args = 1..)]
+    pub how: Vec<Down>,
+    /// How long the model is down, in seconds.
+    #[arg(long, default_value_t = 60)]
+    pub down_seconds: u64,
+    /// All jobs are done this long after the outage, in seconds.
+    #[arg(long, default_value_t = 120)]
+    pub soon_seconds: u64,
+}
+
+/// How a model is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Down {
+    /// It answers 503.
+    Status,
+    /// It takes calls and never answers.
+    Hang,
+    /// Nobody is there: connections are refused.
+    Refuse,
+}
+
+impl Down {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Status => "503",
+            Self::Hang => "hang",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
+/// Runs it.
+pub async fn run(size: &Size, outage: &Outage, how: Down, seed: u64) -> Report {
+    let name = format!("outage: {}", how.name());
+    let began = Instant::now();
+    let good = Behaviour { seed: Some(seed), ..Behaviour::taking(size.asr_latency) };
+    let folder = format!("outage-{}", how.name());
+    let plan = Plan { name: &folder, seed, aws_faults: 0.0, model: good.clone(), gated: how == Down::Refuse };
+    let world = World::start(size, plan).await;
+    let down_for = Duration::from_secs(outage.down_seconds);
+    let down_at = Instant::now() + MARGIN;
+    let up_at = down_at + down_for;
+    let load = Load {
+        seed,
+        jobs: size.jobs,
+        chunks: size.chunks,
+        over: MARGIN + down_for + MARGIN,
+        with_doomed: false,
+        until: began + Duration::from_secs(size.limit_seconds),
+    };
+    let submitted = Submitted::default();
+    let weather = async {
+        sleep_until(down_at).await;
+        set(&world, how, false, &good);
+        sleep_until(up_at).await;
+        set(&world, how, true, &good);
+    };
+    let load = async {
+        tokio::join!(submit(&world, load, &submitted), weather);
+        settle(&world, began, size.limit_seconds).await;
+    };
+    let told = Told { name: &name, began, jobs: size.jobs };
+    tokio::select! {
+        () = load => {}
+        () = told.progress(&world, &submitted) => {}
+    }
+    let after = up_at.elapsed();
+    let model_began = world.model_began;
+    let mut report = conclude(world, &submitted, name, size, began).await;
+    judge(&mut report, size, outage, &Times { model_began, down_at, up_at, after });
+    report
+}
+
+fn set(world: &World, how: Down, up: bool, good: &Behaviour) {
+    let bad = |answer| Behaviour { answer, ..good.clone() };
+    match (how, up, &world.gate) {
+        (Down::Refuse, up, Some(gate)) => gate.set_open(up),
+        (_, true, _) => world.model.set(good.clone()),
+        (Down::Hang, false, _) => world.model.set(bad(Answer::Hang)),
+        (Down::Status | Down::Refuse, false, _) => world.model.set(bad(Answer::status(503))),
+    }
+}
+
+/// When it was, and how long after its end all was done.
+struct Times {
+    model_began: Instant,
+    down_at: Instant,
+    up_at: Instant,
+    after: Duration,
+}
+
+fn judge(report: &mut Report, size: &Size, outage: &Outage, times: &Times) {
+    let arrivals = |from: Instant| {
+        let files = report.model.per_file.values().flat_map(|file| &file.arrived);
+        files.map(|at| times.model_began + *at).filter(|at| (from..times.up_at).contains(at)).count()
+    };
+    let (all, late) = (arrivals(times.down_at), arrivals(times.down_at + OPENING));
+    let allowed = size.workers * most_probes(times.up_at - times.down_at);
+    let found = &mut report.findings;
+    report.notes.push(format!(
+        "the model was down for {} s: {all} calls reached it, {late} of them after the first {} s ({allowed} probes of {} circuits allowed); all was done {:.1} s after its return",
+        outage.down_seconds,
+        OPENING.as_secs(),
+        size.workers,
+        times.after.as_secs_f64(),
+    ));
+    if late > allowed {
+        found.violations.push(format!("CALLED a model that was down {late} times, {allowed} allowed"));
+    }
+    if found.failed > 0 {
+        found
+            .violations
+            .push(format!("FAILED {} jobs: an outage fails none ({:?})", found.failed, found.codes));
+    }
+    if times.after > Duration::from_secs(outage.soon_seconds) {
+        let after = times.after.as_secs();
+        found
+            .violations
+            .push(format!("LATE: done {after} s after the outage, {} s allowed", outage.soon_seconds));
+    }
+}
+
+/// The most probes of one circuit while the model is down, if each pause is as short as chance makes it.
+fn most_probes(down: Duration) -> usize {
+    let (mut pause, mut at, mut probes) = (PAUSES.0 * SHORTEST, 0.0, 0);
+    while at + pause <= down.as_secs_f64() {
+        at += pause;
+        probes += 1;
+        pause = (pause * 2.0).min(PAUSES.1) * SHORTEST;
+    }
+    probes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_grow_rare() {
+        assert_eq!(most_probes(Duration::from_secs(1)), 0);
+        assert_eq!(most_probes(Duration::from_secs(4)), 2);
+        assert_eq!(most_probes(Duration::from_mins(1)), 7);
+        let day = most_probes(Duration::from_hours(24));
+        assert!((1_900..2_000).contains(&day), "one in 45 s: {day}");
+    }
+}

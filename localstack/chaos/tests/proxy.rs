@@ -1,0 +1,169 @@
+//! The proxy before a small server: each fault comes as it should, and the ledger sees what the client does not.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use longhand_chaos::fault::{Fault, Operation};
+use longhand_chaos::proxy::Proxy;
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+
+/// What the server got: path, host, body.
+type Got = Arc<Mutex<Vec<(String, String, Bytes)>>>;
+
+async fn echo(State(got): State<Got>, uri: Uri, headers: HeaderMap, body: Bytes) -> Bytes {
+    let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
+    got.lock().unwrap_or_else(PoisonError::into_inner).push((uri.to_string(), host, body.clone()));
+    body
+}
+
+/// A server that answers with what it got, and a proxy before it.
+async fn start(rate: f64) -> (Proxy, Got) {
+    let got = Got::default();
+    let listener =
+        tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a port");
+    let upstream = format!("http://{}", listener.local_addr().expect("an address"));
+    let limit = axum::extract::DefaultBodyLimit::disable();
+    let router = Router::new().fallback(echo).layer(limit).with_state(Arc::clone(&got));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (Proxy::start(&upstream, 1, rate).await.expect("a port"), got)
+}
+
+async fn call(proxy: &Proxy, target: &str, body: Vec<u8>) -> Result<Response, reqwest::Error> {
+    let client = Client::builder().timeout(Duration::from_secs(30)).build().expect("a client");
+    client.post(format!("{}/queue?x=1", proxy.url())).header("x-amz-target", target).body(body).send().await
+}
+
+fn seen(got: &Got) -> usize {
+    got.lock().unwrap_or_else(PoisonError::into_inner).len()
+}
+
+/// Calls until each fault has struck; what the client and the server saw of each.
+async fn until_all_struck(
+    target: &str,
+    body: &Value,
+    expected: &[Fault],
+) -> BTreeMap<Fault, (Result<u16, ()>, usize, Bytes)> {
+    let (proxy, got) = start(1.0).await;
+    let operation = Operation::of(Some(target), "POST");
+    let mut struck = BTreeMap::new();
+    for nth in 1..200 {
+        if expected.iter().all(|fault| struck.contains_key(fault)) {
+            break;
+        }
+        let (fault, _) = Fault::draw(1, 1.0, &operation, nth).expect("a rate of 1 always strikes");
+        let before = seen(&got);
+        let answer = call(&proxy, target, body.to_string().into_bytes()).await;
+        let (status, answered) = match answer {
+            Ok(answer) => (Ok(answer.status().as_u16()), answer.bytes().await.unwrap_or_default()),
+            Err(_) => (Err(()), Bytes::new()),
+        };
+        struck.insert(fault, (status, seen(&got) - before, answered));
+    }
+    let counted: u64 = proxy.books().faults().values().sum();
+    assert_eq!(counted, proxy.books().operations[&operation].calls, "every call was struck");
+    struck
+}
+
+#[tokio::test]
+async fn each_fault_comes_as_it_should() {
+    let body = json!({"Successful": [{"Id": "0"}, {"Id": "1"}]});
+    let struck = until_all_struck("AmazonSQS.SendMessageBatch", &body, &Fault::ALL).await;
+    let (status, reached, answered) = &struck[&Fault::Throttled];
+    assert_eq!((status, reached), (&Ok(400), &0));
+    assert!(String::from_utf8_lossy(answered).contains("RequestThrottled"));
+    assert_eq!((&struck[&Fault::ServerError].0, struck[&Fault::ServerError].1), (&Ok(500), 0));
+    assert_eq!((&struck[&Fault::CutBefore].0, struck[&Fault::CutBefore].1), (&Err(()), 0));
+    assert_eq!((&struck[&Fault::Slow].0, struck[&Fault::Slow].1), (&Ok(200), 1));
+    assert_eq!(
+        (&struck[&Fault::AnswerLost].0, struck[&Fault::AnswerLost].1),
+        (&Err(()), 1),
+        "done, and not answered"
+    );
+    let (status, reached, answered) = &struck[&Fault::EntryFailed];
+    assert_eq!((status, reached), (&Ok(200), &1));
+    let answered: Value = serde_json::from_slice(answered).expect("JSON");
+    assert_eq!(answered["Successful"], json!([{"Id": "0"}]));
+    assert_eq!(answered["Failed"][0]["Id"], "1");
+}
+
+#[tokio::test]
+async fn the_ledger_sees_a_write_whose_answer_was_lost_and_none_that_was_not_done() {
+    let (proxy, got) = start(1.0).await;
+    let target = "DynamoDB_20120810.UpdateItem";
+    let operation = Operation::of(Some(target), "POST");
+    let (mut unanswered, mut done) = (0, 0);
+    for nth in 1..40 {
+        let (fault, _) = Fault::draw(1, 1.0, &operation, nth).expect("a rate of 1 always strikes");
+        if fault == Fault::Slow {
+            // It is passed on like any other, and only costs time: this client does not wait.
+            let body = json!({}).to_string().into_bytes();
+            let _ = tokio::time::timeout(Duration::from_millis(50), call(&proxy, target, body)).await;
+            continue;
+        }
+        let request = json!({
+            "Key": {"jobId": {"S": "j"}, "item": {"S": format!("chunk#{nth:02}")}},
+            "UpdateExpression": "SET chunkStatus = :status",
+            "ExpressionAttributeValues": {":status": {"S": "COMPLETED"}},
+        });
+        let before = seen(&got);
+        let answer = call(&proxy, target, request.to_string().into_bytes()).await;
+        let ledger = proxy.books().ledger;
+        let noted = ledger.verdicts.contains_key(&("j".to_owned(), format!("chunk#{nth:02}")));
+        assert_eq!(noted, seen(&got) > before, "{fault:?}");
+        unanswered += usize::from(noted && answer.is_err());
+        done += usize::from(noted);
+    }
+    assert!(unanswered > 0 && done == unanswered, "{unanswered} of {done}: only lost answers are done here");
+}
+
+#[tokio::test]
+async fn without_faults_calls_pass_as_they_are() {
+    let (proxy, got) = start(0.0).await;
+    let big = vec![7; 16 * 1024 * 1024];
+    let answer = call(&proxy, "AmazonSQS.SendMessageBatch", big.clone()).await.expect("an answer");
+    assert_eq!(answer.bytes().await.expect("a body"), big);
+    let got = got.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let (path, host, _) = &got[0];
+    assert_eq!(path, "/queue?x=1");
+    assert_eq!(format!("http://{host}"), proxy.url(), "the host is the one that was signed");
+    assert!(proxy.books().faults().is_empty());
+}
+
+/// What a client sent is done though the client has died: the ledger must know.
+#[tokio::test]
+async fn a_write_is_noted_though_its_client_has_gone() {
+    let (proxy, got) = start(0.0).await;
+    proxy.set_rate(1.0);
+    let target = "DynamoDB_20120810.UpdateItem";
+    let operation = Operation::of(Some(target), "POST");
+    let slow = (1..1_000).find(|nth| matches!(Fault::draw(1, 1.0, &operation, *nth), Some((Fault::Slow, _))));
+    for _ in 1..slow.expect("it strikes some time") {
+        let _ = call(&proxy, target, Vec::new()).await;
+    }
+    let before = seen(&got);
+    let request = json!({
+        "Key": {"jobId": {"S": "j"}, "item": {"S": "chunk#00"}},
+        "UpdateExpression": "SET chunkStatus = :status",
+        "ExpressionAttributeValues": {":status": {"S": "FAILED"}},
+    });
+    let calling = tokio::spawn({
+        let url = proxy.url();
+        async move {
+            let post = Client::new().post(url).header("x-amz-target", target).body(request.to_string());
+            post.send().await
+        }
+    });
+    longhand_e2e::eventually("the call at the server", async || (seen(&got) > before).then_some(())).await;
+    calling.abort();
+    longhand_e2e::eventually("the verdict in the ledger", async || {
+        (proxy.books().ledger.verdicts.len() == 1).then_some(())
+    })
+    .await;
+}
