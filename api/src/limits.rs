@@ -100,7 +100,7 @@ impl Limits {
         self.open(store, user).await
     }
 
-    /// Lets one more request that makes something through, or says when.
+    /// The same for what makes no job, but is not for nothing either.
     pub(crate) fn rate(&self, user: &UserId) -> Result<(), ApiError> {
         if self.per_minute == 0 {
             return Ok(());

@@ -201,15 +201,29 @@ mod tests {
             ("LONGHAND_JWT_SECRET", "thirty-one bytes are not enough", "LONGHAND_JWT_SECRET has 31 bytes"),
             ("LONGHAND_JWT_SECRET", "", "LONGHAND_JWT_JWKS_URL and LONGHAND_JWT_SECRET are both not set"),
             ("LONGHAND_JWT_JWKS_URL", "https://issuer.example/keys", "are both set"),
-            ("LONGHAND_JWT_JWKS_URL", "http://issuer.example/keys", "must begin with https://"),
-            ("LONGHAND_JWT_JWKS_URL", "http://127.0.0.1.example/keys", "must begin with https://"),
-            ("LONGHAND_JWT_JWKS_URL", "file:///keys", "must begin with https://"),
             ("LONGHAND_JWT_ISSUER", "", "LONGHAND_JWT_ISSUER is not set"),
             ("LONGHAND_JWT_AUDIENCE", "", "LONGHAND_JWT_AUDIENCE is not set"),
             ("LONGHAND_JWT_LEEWAY_SECONDS", "301", "must be 0 to 300"),
         ] {
             let faults = with(name, value).expect_err("a fault");
             assert!(faults.contains(fault), "{fault}: {faults}");
+            assert!(!faults.contains("thirty"), "{faults}");
+        }
+        let at = |url: &'static str| {
+            let changes = [
+                ("LONGHAND_AUTH", "jwt"),
+                ("LONGHAND_JWT_JWKS_URL", url),
+                ("LONGHAND_JWT_ISSUER", "https://issuer.example"),
+                ("LONGHAND_JWT_AUDIENCE", "longhand"),
+            ];
+            read(&changes).map(|settings| format!("{:?}", settings.auth))
+        };
+        for good in ["https://me:thirty@issuer.example/keys", "http://127.0.0.1:1/keys", "http://[::1]:1/"] {
+            assert!(!at(good).expect("good settings").contains("thirty"));
+        }
+        for bad in ["http://me:thirty@issuer.example", "http://127.0.0.1.example", "file:///keys", "thirty"] {
+            let faults = at(bad).expect_err("a fault");
+            assert!(faults.contains("\n  LONGHAND_JWT_JWKS_URL "), "{faults}");
             assert!(!faults.contains("thirty"), "{faults}");
         }
     }

@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use longhand_shared::api_key::MAX_ID_BYTES;
 use longhand_shared::job::{JobStatus, Language, Prompt};
-use longhand_shared::secret::Secret;
 use longhand_shared::{JobId, UserId};
 use reqwest::Url;
 
 use crate::error::{Exit, Failure};
+use crate::key::KeyCommand;
 use crate::load::args::{HELP as LOAD_HELP, Load};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 const GLOBAL: &str = "Options of every command";
 
-const AFTER_HELP: &str = "\
+pub(crate) const AFTER_HELP: &str = "\
 Exit codes:
     0  done (of a job that was waited for: COMPLETED)
     1  the job ended FAILED; what could be transcribed is on stdout, the reasons are on stderr (doctor: a FAULT)
@@ -65,7 +64,7 @@ pub(crate) struct Cli {
         help_heading = GLOBAL,
         help = "A file that holds the token, or API key, to call with; LONGHAND_TOKEN without it"
     )]
-    token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
 
     /// How the result is printed: for a person, or as the service's own answer for a program.
     #[arg(long, global = true, value_enum, default_value = "text", help_heading = GLOBAL)]
@@ -111,30 +110,6 @@ pub(crate) enum Command {
     /// Makes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeyCommand {
-    #[command(
-        about = "Prints a new API key, once, and its line for the file that the api reads (LONGHAND_API_KEYS_FILE)",
-        after_help = AFTER_HELP
-    )]
-    New(KeyNew),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct KeyNew {
-    /// Whom the key speaks for.
-    #[arg(long, value_name = "USER")]
-    pub(crate) user: UserId,
-
-    /// What the key is called in the file; made up when not given.
-    #[arg(long, value_name = "NAME", value_parser = key_id)]
-    pub(crate) id: Option<String>,
-
-    /// The key may act for all other users too.
-    #[arg(long)]
-    pub(crate) operator: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -340,28 +315,6 @@ impl Cli {
         self.json || self.format == Format::Json
     }
 
-    /// What to call with: from the file, else from the environment. Never from the command line, which
-    /// everybody on the machine can read.
-    pub(crate) fn token(&self) -> Result<Option<Secret>, Failure> {
-        let usage = |message: String| Failure::new(Exit::Refused, "USAGE", message);
-        let (place, token) = match &self.token_file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| usage(format!("--token-file {}: {error}", path.display())))?;
-                (path.display().to_string(), text)
-            }
-            None => match std::env::var("LONGHAND_TOKEN") {
-                Ok(token) if !token.trim().is_empty() => ("LONGHAND_TOKEN".to_owned(), token),
-                _ => return Ok(None),
-            },
-        };
-        let token = token.trim();
-        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(usage(format!("{place} holds no token: expected one word of visible ASCII")));
-        }
-        Ok(Some(Secret::from(token.to_owned())))
-    }
-
     /// The beginning of a command that speaks to the same service, for hints.
     pub(crate) fn command_prefix(&self) -> String {
         let url = self.url.as_str().trim_end_matches('/');
@@ -400,14 +353,6 @@ pub(crate) fn url(text: &str) -> Result<Url, String> {
         Ok(url)
     } else {
         Err("must begin with http:// or https://".to_owned())
-    }
-}
-
-fn key_id(text: &str) -> Result<String, String> {
-    if (1..=MAX_ID_BYTES).contains(&text.len()) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("must have 1 to {MAX_ID_BYTES} bytes"))
     }
 }
 

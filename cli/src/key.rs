@@ -1,13 +1,39 @@
 //! `longhand key new`: an API key, and its line for the file that the api reads.
 
-use longhand_shared::api_key::{KeyDigest, KeyEntry, new_key};
+use clap::{Args, Subcommand};
+use longhand_shared::UserId;
+use longhand_shared::api_key::{KeyDigest, KeyEntry, MAX_ID_BYTES, new_key};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::Context;
-use crate::args::{KeyCommand, KeyNew};
+use crate::args::AFTER_HELP;
 use crate::error::Failure;
 use crate::output;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    #[command(
+        about = "Prints a new API key, once, and its line for the file that the api reads (LONGHAND_API_KEYS_FILE)",
+        after_help = AFTER_HELP
+    )]
+    New(KeyNew),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyNew {
+    /// Whom the key speaks for.
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: UserId,
+
+    /// What the key is called in the file; made up when not given.
+    #[arg(long, value_name = "NAME", value_parser = key_id)]
+    pub(crate) id: Option<String>,
+
+    /// The key may act for all other users too.
+    #[arg(long)]
+    pub(crate) operator: bool,
+}
 
 pub(crate) fn run(context: &Context, command: KeyCommand) -> Result<(), Failure> {
     let KeyCommand::New(KeyNew { user, id, operator }) = command;
@@ -20,4 +46,12 @@ pub(crate) fn run(context: &Context, command: KeyCommand) -> Result<(), Failure>
     }
     output::note("the key, for its user alone, shown this once; then its line for LONGHAND_API_KEYS_FILE:");
     output::print(&format!("{}\n{line}", key.reveal())).map(drop)
+}
+
+fn key_id(text: &str) -> Result<String, String> {
+    if (1..=MAX_ID_BYTES).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must have 1 to {MAX_ID_BYTES} bytes"))
+    }
 }

@@ -10,6 +10,7 @@ mod operator;
 mod output;
 mod progress;
 mod search;
+mod token;
 mod transcribe;
 mod upload;
 mod wait;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
 
 async fn run_or_interrupt(cli: Cli) -> Result<(), Failure> {
     let context = Context {
-        api: Api::new(cli.url.clone(), cli.token()?)?,
+        api: Api::new(cli.url.clone(), token::read(cli.token_file.as_deref())?)?,
         json: cli.json(),
         job: Arc::default(),
         command: cli.command_prefix(),

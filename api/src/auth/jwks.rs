@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, redirect};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -40,7 +40,7 @@ pub(super) struct KeySet(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     client: Client,
-    url: Url,
+    url: JwksUrl,
     keys: Mutex<Option<Keys>>,
     /// When a fetch last began. Held during a fetch, so that there is one at a time.
     tried: tokio::sync::Mutex<Option<Instant>>,
@@ -53,7 +53,7 @@ struct Keys {
 }
 
 impl KeySet {
-    pub(super) fn new(JwksUrl(url): JwksUrl) -> Result<Self, String> {
+    pub(super) fn new(url: JwksUrl) -> Result<Self, String> {
         let client = Client::builder()
             .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
             .timeout(FETCH_TIMEOUT)
@@ -96,16 +96,16 @@ impl KeySet {
         *tried = Some(now);
         match self.fetch().await {
             Ok(keys) => {
-                info!(keys = keys.len(), url = %self.0.url, "read the issuer's keys");
+                info!(keys = keys.len(), issuer = ?self.0.url, "read the issuer's keys");
                 let keys = Keys { by_id: Arc::new(keys), fetched: now };
                 *self.0.keys.lock().expect("nothing panics with it locked") = Some(keys);
             }
-            Err(error) => warn!(error, url = %self.0.url, "cannot read the issuer's keys"),
+            Err(error) => warn!(error, issuer = ?self.0.url, "cannot read the issuer's keys"),
         }
     }
 
     async fn fetch(&self) -> Result<Vec<(Option<String>, TokenKey)>, String> {
-        let answer = self.0.client.get(self.0.url.clone()).send().await.map_err(|error| chain(&error))?;
+        let answer = self.0.client.get(self.0.url.0.clone()).send().await.map_err(|error| chain(&error))?;
         if answer.status() != reqwest::StatusCode::OK {
             return Err(format!("the answer is {}", answer.status()));
         }

@@ -1,5 +1,6 @@
 //! How callers are told apart: the settings.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -55,8 +56,15 @@ pub enum JwtKeys {
 
 /// Where a JSON Web Key Set is: `https`, or `http` on this machine. Whoever can change it on its way can
 /// sign tokens.
-#[derive(Clone, Debug)]
-pub struct JwksUrl(pub(crate) Url);
+#[derive(Clone)]
+pub struct JwksUrl(pub(super) Url);
+
+/// Without what may be a password.
+impl fmt::Debug for JwksUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.origin().ascii_serialization())
+    }
+}
 
 impl FromStr for JwksUrl {
     type Err = String;
@@ -102,7 +110,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, listen: Option<SocketAddr>) -> Optio
         KEYS_FILE,
         "file of API keys, as `longhand key new` prints their lines; read again when it changes",
     );
-    let url = reader.optional::<JwksUrl>(JWKS_URL, "where the issuer's public keys are (JSON Web Key Set)");
+    let url = reader.optional::<String>(JWKS_URL, "where the issuer's public keys are (JSON Web Key Set)");
     let secret = reader.optional::<Secret>(
         SECRET,
         "secret that the issuer signs tokens with (HS256), 32 bytes or more, in place of its public keys",
@@ -155,13 +163,20 @@ pub(crate) fn read(reader: &mut Reader<'_>, listen: Option<SocketAddr>) -> Optio
     }
 }
 
-fn keys(reader: &mut Reader<'_>, url: Option<JwksUrl>, secret: Option<Secret>) -> Option<JwtKeys> {
+fn keys(reader: &mut Reader<'_>, url: Option<String>, secret: Option<Secret>) -> Option<JwtKeys> {
     match (url, secret) {
         (Some(_), Some(_)) => {
             reader.fault(SECRET, format_args!("and {JWKS_URL} are both set: tokens are signed in one way"));
             None
         }
-        (Some(url), None) => Some(JwtKeys::Set(url)),
+        // Read as text before, so that a fault does not quote it: it may hold a password.
+        (Some(url), None) => match url.parse() {
+            Ok(url) => Some(JwtKeys::Set(url)),
+            Err(error) => {
+                reader.fault(JWKS_URL, error);
+                None
+            }
+        },
         (None, Some(secret)) => {
             let bytes = secret.reveal().len();
             if bytes < MIN_SECRET_BYTES {
@@ -170,9 +185,7 @@ fn keys(reader: &mut Reader<'_>, url: Option<JwksUrl>, secret: Option<Secret>) -
             Some(JwtKeys::Secret(secret))
         }
         (None, None) => {
-            if !reader.is_faulted(JWKS_URL) {
-                reader.fault(JWKS_URL, format_args!("and {SECRET} are both not set: LONGHAND_AUTH is jwt"));
-            }
+            reader.fault(JWKS_URL, format_args!("and {SECRET} are both not set: LONGHAND_AUTH is jwt"));
             None
         }
     }

@@ -64,6 +64,13 @@ async fn lying_and_absent_lengths() {
     let chunk = format!("{:x}\r\n{}\r\n", 40_000, " ".repeat(40_000));
     let answer = exchange(address, &post("Transfer-Encoding: chunked", &chunk.repeat(2))).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    // Packed, and lying about it: refused for being packed, and nothing is read, let alone unpacked.
+    for length in ["9999999\r\nExpect: 100-continue", "1", "0"] {
+        let headers =
+            format!("Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: {length}");
+        let answer = exchange(address, &post(&headers, "\u{1f}\u{8b}\u{8}\0")).await;
+        assert!(answer.starts_with("HTTP/1.1 415 "), "{answer}");
+    }
     // Says less than it sends.
     let answer = exchange(address, &post("Content-Length: 9", good)).await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
