@@ -24,6 +24,7 @@ use tokio::task::spawn_blocking;
 use tracing::{Span, field};
 
 use crate::error::ApiError;
+use crate::forms::Form;
 use crate::input::{Fault, Fields, kind, text};
 use crate::{AppState, body, cursor, edge};
 
@@ -78,13 +79,17 @@ fn digest(job: &NewJob) -> String {
     Sha256::digest(json).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// `GET /transcript/{jobId}`: the job as it stands, with what is known of its text.
+/// `GET /transcript/{jobId}`: the job as it stands, with what is known of its text, in the form asked for.
 pub(crate) async fn read(
     State(app): State<AppState>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<TranscriptResult>, ApiError> {
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
     let id = job_id(id)?;
-    store::read(&*app.store, id).await?.map(Json).ok_or(ApiError::NoSuchJob(id))
+    let form = Form::asked(&headers, &uri)?;
+    let result = store::read(&*app.store, id).await?.ok_or(ApiError::NoSuchJob(id))?;
+    form.respond(&app, result).await
 }
 
 /// `POST /transcript/{jobId}/retry`: the failed chunks of a job that has ended, only those, are tried

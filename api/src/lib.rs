@@ -1,10 +1,12 @@
 //! Longhand's HTTP API. [`router`] is all of it: a server listens with it, a Lambda function runs
 //! it, and tests call it. Start at `jobs.rs`: it is the story of every call that a client makes.
 
+mod accept;
 mod body;
 mod cursor;
 mod edge;
 mod error;
+mod forms;
 mod health;
 mod input;
 mod jobs;

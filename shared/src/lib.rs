@@ -6,6 +6,7 @@
 
 pub mod attempt;
 pub mod aws;
+pub mod captions;
 pub mod clock;
 pub mod id;
 pub mod idempotency;
