@@ -26,7 +26,7 @@ Exit codes:
     3  there is no such job, or dead letter
     4  the service or S3 cannot be reached, answers 5xx or has no room (429)
     5  gave up waiting (--timeout); the job goes on
-   74  the result could not be written to stdout
+   74  the result could not be written
   130  interrupted (Ctrl-C); a job that was submitted goes on
 
 stdout holds the result and nothing else; progress and errors go to stderr. With --json the result is

@@ -49,15 +49,23 @@ pub(crate) async fn show(
     file: Option<&Path>,
 ) -> Result<(), Failure> {
     let result = &answer.value;
-    match context.format {
-        Format::Json => output::write(&answer.raw, file)?,
-        Format::Text => {
-            if let Some(text) = &result.transcription {
-                output::write(text, file)?;
+    let captions;
+    let text = match context.format {
+        Format::Json => Some(&answer.raw),
+        Format::Text => result.transcription.as_ref(),
+        Format::Srt | Format::Vtt => {
+            let vtt = context.format == Format::Vtt;
+            let media_type = if vtt { "text/vtt" } else { "application/x-subrip" };
+            captions = context.api.captions(result.job_id, media_type).await?;
+            if !captions.times_exact {
+                let what = "some times are estimated: the model measured no length for a chunk before";
+                output::note(format_args!("longhand: {what}, or the chunk is missing"));
             }
+            Some(&captions.text)
         }
-        Format::Srt => captions(context, result.job_id, "application/x-subrip", file).await?,
-        Format::Vtt => captions(context, result.job_id, "text/vtt", file).await?,
+    };
+    if let Some(text) = text {
+        output::write(text, file).map_err(|failure| failure.of_job(result.job_id))?;
     }
     if result.job_status == JobStatus::InProgress && !context.json {
         output::note(format_args!(
@@ -69,21 +77,6 @@ pub(crate) async fn show(
         ));
     }
     verdict(result, names)
-}
-
-async fn captions(
-    context: &Context,
-    job: JobId,
-    media_type: &str,
-    file: Option<&Path>,
-) -> Result<(), Failure> {
-    let captions = context.api.captions(job, media_type).await?;
-    output::write(&captions.text, file)?;
-    if !captions.times_exact {
-        let what = "some times are estimated: the model measured no length for a chunk before";
-        output::note(format_args!("longhand: {what}, or the chunk is missing"));
-    }
-    Ok(())
 }
 
 /// How a job ended, as the end of a command. One that goes on is no failure.

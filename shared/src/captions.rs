@@ -326,12 +326,12 @@ mod tests {
 
     #[test]
     fn texts_cannot_break_out_of_their_cue() {
-        let text = "a\r\n\r\n2\n00:00:00.000 --> 00:00:01.000 <b>&amp;\u{0}\u{2028}b";
+        let text = "a\r\n\r\n2\n00:00:00.000 --> 00:00:01.000 <b>&amp;\u{0}b\u{2028}c";
         let timeline = timeline(vec![Some(heard((text, Some(1.0), &[])))]);
         let vtt = "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n\
-            a 2 00:00:00.000 --&gt; 00:00:01.000 &lt;b&gt;&amp;amp; b\n";
+            a 2 00:00:00.000 --&gt; 00:00:01.000 &lt;b&gt;&amp;amp; b c\n";
         assert_eq!(timeline.vtt(), vtt);
-        let srt = "1\n00:00:00,000 --> 00:00:01,000\na 2 00:00:00.000 -- > 00:00:01.000 <b>&amp; b\n\n";
+        let srt = "1\n00:00:00,000 --> 00:00:01,000\na 2 00:00:00.000 -- > 00:00:01.000 <b>&amp; b c\n\n";
         assert_eq!(timeline.srt(), srt);
     }
 

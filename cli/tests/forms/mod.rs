@@ -67,6 +67,7 @@ async fn a_result_goes_into_a_file() {
     let nowhere = folder.path().join("missing/out");
     let ran = fake.run(&["get", JOB, "--json", "--output", nowhere.to_str().expect("UTF-8")]).await;
     assert_eq!((ran.code, &ran.error()["code"]), (Some(74), &json!("NOT_WRITTEN")), "{ran:?}");
+    assert_eq!(ran.error()["jobId"], JOB);
 }
 
 #[tokio::test]
