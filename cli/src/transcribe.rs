@@ -62,15 +62,16 @@ pub(crate) async fn run(context: &Context, args: Transcribe) -> Result<(), Failu
 /// Submits the job, again where no good answer came: the key makes sure that there is one job.
 async fn submit(context: &Context, new: &NewTranscription<'_>) -> Result<Answer<Submitted>, Failure> {
     let key = Uuid::now_v7();
-    for pause in PAUSES {
+    let mut pauses = PAUSES.iter();
+    loop {
         let failure = match context.api.submit(new, Some(key)).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
         let hint = failure.passing.map(Option::unwrap_or_default).filter(|hint| *hint <= LONGEST_HINT);
-        let Some(hint) = hint.filter(|_| !failure.is_unreachable()) else { return Err(failure) };
+        let hint = hint.filter(|_| !failure.is_unreachable());
+        let (Some(hint), Some(pause)) = (hint, pauses.next()) else { return Err(failure) };
         output::note(format_args!("{failure}; trying again"));
         sleep(pause.mul_f64(rand::random_range(0.8..1.2)).max(hint)).await;
     }
-    context.api.submit(new, Some(key)).await
 }

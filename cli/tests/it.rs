@@ -185,6 +185,7 @@ async fn a_service_that_fails_is_exit_4() {
         Fake::start(vec![Reply::ok(&json!({ "hello": "there" }))]).await.on_submit(vec![Reply::html(502)]);
     let ran = fake.run(&["transcribe", "s3://archive/a.wav", "--user", "ana"]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(4), ""));
+    assert_eq!(fake.count("POST"), 4, "once, and three times more");
     // It may have arrived, so the user is told where to look.
     assert!(ran.stderr.contains("longhand search --user ana --status IN_PROGRESS"), "{}", ran.stderr);
     let ran = fake.run(&["get", JOB, "--wait", "--json"]).await;
