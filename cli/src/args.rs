@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use longhand_shared::api_key::MAX_ID_BYTES;
 use longhand_shared::job::{JobStatus, Language, Prompt};
+use longhand_shared::secret::Secret;
 use longhand_shared::{JobId, Timestamp, UserId};
 use reqwest::Url;
 
@@ -32,12 +34,12 @@ Exit codes:
 stdout holds the result and nothing else; progress and errors go to stderr. With --json the result is
 one JSON document (watch: one a line), and an error is the last line of stderr: {\"error\":{\"code\",\"message\",..}}.
 
-S3 is set up by the AWS SDK's own variables: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ..";
+S3, where --bucket or an operator's command needs it, is set up by the AWS SDK's own variables: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ..";
 
 const DOCTOR_HELP: &str = "\
 Run it with the environment of the services: LONGHAND_TABLE, LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL,
-LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_ROOT), ASR_BASE_URL; ASR_API_KEY and LONGHAND_VISIBILITY_SECONDS where
-the workers have them; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables. It changes nothing.
+LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_HOSTS, LONGHAND_AUDIO_ROOT), ASR_BASE_URL; ASR_API_KEY and
+LONGHAND_VISIBILITY_SECONDS where the workers have them; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables. It changes nothing.
 
 Each line is ok, warning or FAULT. Exit code 0 without a FAULT, 1 with one.";
 
@@ -56,6 +58,15 @@ pub(crate) struct Cli {
         help_heading = GLOBAL
     )]
     pub(crate) url: Url,
+
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = GLOBAL,
+        help = "A file that holds the token, or API key, to call with; LONGHAND_TOKEN without it"
+    )]
+    token_file: Option<PathBuf>,
 
     /// How the result is printed: for a person, as the service's own answer for a program, or (get, and
     /// transcribe with --wait) as captions.
@@ -110,6 +121,33 @@ pub(crate) enum Command {
     /// Looks after one job without the service, by its table and queue.
     #[command(subcommand)]
     Job(JobCommand),
+    /// Makes API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    #[command(
+        about = "Prints a new API key, once, and its line for the file that the api reads (LONGHAND_API_KEYS_FILE)",
+        after_help = AFTER_HELP
+    )]
+    New(KeyNew),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyNew {
+    /// Whom the key speaks for.
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: UserId,
+
+    /// What the key is called in the file; made up when not given.
+    #[arg(long, value_name = "NAME", value_parser = key_id)]
+    pub(crate) id: Option<String>,
+
+    /// The key may act for all other users too.
+    #[arg(long)]
+    pub(crate) operator: bool,
 }
 
 #[derive(Debug, Args)]
@@ -117,7 +155,7 @@ pub(crate) struct Transcribe {
     #[arg(
         required = true,
         value_name = "FILES",
-        help = "The recordings in the order they are spoken: 1 to 24 local files, up to 5 MB each, or s3://bucket/key"
+        help = "The recordings in the order they are spoken: 1 to 24 local files, up to 5 MB each, s3://bucket/key or https://host/.."
     )]
     pub(crate) files: Vec<OsString>,
 
@@ -133,14 +171,8 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "WORDS", value_parser = |words: &str| Prompt::try_from(words.to_owned()))]
     pub(crate) prompt: Option<Prompt>,
 
-    /// The bucket that local files are put into; of a list, the first.
-    #[arg(
-        long,
-        value_name = "BUCKET",
-        env = "LONGHAND_AUDIO_BUCKETS",
-        hide_env_values = true,
-        value_parser = first_of_list
-    )]
+    /// Put local files into this bucket with your own AWS credentials; without it, the service gives addresses for them.
+    #[arg(long, value_name = "BUCKET", value_parser = first_of_list)]
     pub(crate) bucket: Option<String>,
 
     /// Write the transcript into this file, not to stdout.
@@ -272,15 +304,40 @@ impl Cli {
         if self.json { Format::Json } else { self.format }
     }
 
+    /// What to call with: from the file, else from the environment. Never from the command line, which
+    /// everybody on the machine can read.
+    pub(crate) fn token(&self) -> Result<Option<Secret>, Failure> {
+        let usage = |message: String| Failure::new(Exit::Refused, "USAGE", message);
+        let (place, token) = match &self.token_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| usage(format!("--token-file {}: {error}", path.display())))?;
+                (path.display().to_string(), text)
+            }
+            None => match std::env::var("LONGHAND_TOKEN") {
+                Ok(token) if !token.trim().is_empty() => ("LONGHAND_TOKEN".to_owned(), token),
+                _ => return Ok(None),
+            },
+        };
+        let token = token.trim();
+        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(usage(format!("{place} holds no token: expected one word of visible ASCII")));
+        }
+        Ok(Some(Secret::from(token.to_owned())))
+    }
+
     /// The beginning of a command that speaks to the same service, for hints.
     pub(crate) fn command_prefix(&self) -> String {
         let url = self.url.as_str().trim_end_matches('/');
         let usual = std::env::var("LONGHAND_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned());
-        if url == usual.trim_end_matches('/') {
-            "longhand".to_owned()
-        } else {
-            format!("longhand --url {url}")
+        let mut command = "longhand".to_owned();
+        if url != usual.trim_end_matches('/') {
+            command = format!("{command} --url {url}");
         }
+        if let Some(path) = &self.token_file {
+            command = format!("{command} --token-file {}", path.display());
+        }
+        command
     }
 }
 
@@ -314,6 +371,14 @@ pub(crate) fn url(text: &str) -> Result<Url, String> {
 fn moment(text: &str) -> Result<Timestamp, &'static str> {
     let moment = text.parse().or_else(|_| format!("{text}T00:00:00Z").parse());
     moment.map_err(|_| "expected a time such as 2026-11-22 or 2026-11-22T23:10:00Z")
+}
+
+fn key_id(text: &str) -> Result<String, String> {
+    if (1..=MAX_ID_BYTES).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must have 1 to {MAX_ID_BYTES} bytes"))
+    }
 }
 
 pub(crate) fn first_of_list(text: &str) -> Result<String, &'static str> {

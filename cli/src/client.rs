@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use longhand_shared::job::{JobStatus, TranscribeOptions};
+use longhand_shared::secret::Secret;
 use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::upload::{Upload, Uploads};
 use longhand_shared::{JobId, Timestamp, UserId};
 use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode, Url};
@@ -22,6 +24,7 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) struct Api {
     http: reqwest::Client,
     base: Url,
+    token: Option<Secret>,
 }
 
 /// What the service answered, as it came and as it is understood here.
@@ -45,6 +48,23 @@ pub(crate) struct NewTranscription<'a> {
     pub(crate) audio_chunk_paths: &'a [String],
     #[serde(flatten)]
     pub(crate) options: TranscribeOptions,
+}
+
+/// The body of `POST /uploads`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewUploads<'a> {
+    pub(crate) user_id: &'a UserId,
+    pub(crate) files: Vec<NewUpload>,
+}
+
+/// A file that is to be uploaded.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewUpload {
+    pub(crate) name: String,
+    pub(crate) content_type: &'static str,
+    pub(crate) bytes: u64,
 }
 
 /// What matters here of the answer to `POST /transcribe`.
@@ -96,14 +116,14 @@ struct ProblemFault {
 }
 
 impl Api {
-    pub(crate) fn new(base: Url) -> Result<Self, Failure> {
+    pub(crate) fn new(base: Url, token: Option<Secret>) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .build()
             .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", chain(&error)))?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, token })
     }
 
     /// Whether anybody is there, whatever is answered.
@@ -130,6 +150,22 @@ impl Api {
             None => request,
         })
         .await
+    }
+
+    /// `POST /uploads`.
+    pub(crate) async fn uploads(&self, new: &NewUploads<'_>) -> Result<Uploads, Failure> {
+        Ok(self.call(self.http.post(self.at(&["uploads"])).json(new)).await?.value)
+    }
+
+    /// Sends a file where `POST /uploads` said.
+    pub(crate) async fn put(
+        &self,
+        upload: &Upload,
+        file: Vec<u8>,
+        patience: Duration,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        let request = self.http.put(&upload.url).timeout(patience).body(file);
+        upload.headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send().await
     }
 
     /// `GET /transcript/{jobId}`, which must answer within `patience`.
@@ -197,7 +233,11 @@ impl Api {
         }
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<(HeaderMap, String), Failure> {
+    /// The token goes with these calls alone, not with [`Api::page`], which asks others too.
+    async fn send(&self, mut request: RequestBuilder) -> Result<(HeaderMap, String), Failure> {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.reveal());
+        }
         let answer = request.send().await.map_err(|error| self.unreachable(error))?;
         let status = answer.status();
         let headers = answer.headers().clone();
@@ -229,6 +269,9 @@ impl Api {
         let mut message = format!("the service at {} {verb} ({status})", self.base);
         if let Some(said) = problem.detail.or(problem.title) {
             message = format!("{message}: {said}");
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            message = format!("{message} (set LONGHAND_TOKEN, or give --token-file)");
         }
         let code = problem.code.unwrap_or_else(|| format!("HTTP_{}", status.as_u16()));
         let faults = problem.errors.into_iter().map(|fault| Fault {

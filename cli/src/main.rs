@@ -6,6 +6,7 @@ mod client;
 mod error;
 mod follow;
 mod get;
+mod key;
 mod load;
 mod operator;
 mod output;
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
 
 async fn run_or_interrupt(cli: Cli) -> Result<(), Failure> {
     let context = Context {
-        api: Api::new(cli.url.clone())?,
+        api: Api::new(cli.url.clone(), cli.token()?)?,
         json: cli.format() == Format::Json,
         format: cli.format(),
         job: Arc::default(),
@@ -106,6 +107,7 @@ async fn run(context: Context, command: Command) -> Result<(), Failure> {
         Command::Load(args) => Box::pin(load::run(&context, args)).await,
         Command::Doctor => Box::pin(operator::doctor::run(&context)).await,
         Command::Dlq(command) => operator::dlq::run(&context, command).await,
+        Command::Key(command) => key::run(&context, command),
         Command::Job(command) => operator::job::run(&context, command).await,
     }
 }

@@ -4,6 +4,7 @@
 //! else here serves it. [`job`] has the states, [`store`] and [`queue`] the two traits with their
 //! real and in-memory implementations, [`stitch`] turns chunks into a transcript.
 
+pub mod api_key;
 pub mod attempt;
 pub mod aws;
 pub mod captions;
@@ -12,10 +13,13 @@ pub mod id;
 pub mod idempotency;
 pub mod job;
 pub mod lifecycle;
+pub mod media;
 pub mod metrics;
 mod options;
+pub mod outbound;
 pub mod path;
 pub mod queue;
+pub mod secret;
 pub mod settings;
 pub mod shutdown;
 pub mod stitch;
@@ -23,6 +27,7 @@ pub mod store;
 pub mod telemetry;
 pub mod trace;
 pub mod transcript;
+pub mod upload;
 
 pub use attempt::{Attempt, Claimant};
 pub use clock::Timestamp;

@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::outbound::AllowedHosts;
 use crate::path::{AudioPath, AudioSources};
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
 
@@ -111,6 +112,11 @@ impl<'a> Reader<'a> {
         self.faults.push(format!("{name} {what}"));
     }
 
+    /// Whether something is wrong with a setting that has been read.
+    pub fn is_faulted(&self, name: &str) -> bool {
+        self.faults.iter().any(|fault| fault.split(' ').next() == Some(name))
+    }
+
     /// What was made of the settings, or all that is wrong with them. `None` without a fault is
     /// not possible: whatever made it `None` recorded one.
     pub fn finish<T>(self, settings: Option<T>) -> Result<T, Faults> {
@@ -167,8 +173,15 @@ impl FromStr for List {
 pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
     const BUCKETS: &str = "LONGHAND_AUDIO_BUCKETS";
     const ROOT: &str = "LONGHAND_AUDIO_ROOT";
+    const HOSTS: &str = "LONGHAND_AUDIO_HOSTS";
     let List(buckets) =
         reader.optional(BUCKETS, "S3 buckets that paths may name, commas between").unwrap_or_default();
+    let hosts: AllowedHosts = reader
+        .optional(
+            HOSTS,
+            "hosts that https:// paths may name, commas between; *.example.com for those under it",
+        )
+        .unwrap_or_default();
     let root: Option<PathBuf> = reader.optional(ROOT, "folder that local paths are under");
     for bucket in &buckets {
         if format!("s3://{bucket}/key").parse::<AudioPath>().is_err() {
@@ -180,10 +193,13 @@ pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
     {
         reader.fault(ROOT, format_args!("is {}, which is not a folder", root.display()));
     }
-    if buckets.is_empty() && root.is_none() {
-        reader.fault(BUCKETS, format_args!("and {ROOT} are both not set: there is no audio to read"));
+    if buckets.is_empty() && root.is_none() && hosts.is_empty() {
+        reader.fault(
+            BUCKETS,
+            format_args!("is not set, nor are {HOSTS} and {ROOT}: there is no audio to read"),
+        );
     }
-    AudioSources { buckets, root }
+    AudioSources { buckets, hosts, root }
 }
 
 /// How to log; read by every process.

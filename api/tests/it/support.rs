@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use longhand_api::{AppState, router};
+use longhand_api::{AppState, Auth, Origins, router};
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::queue::memory::MemoryQueue;
@@ -27,18 +28,25 @@ impl Api {
     pub(crate) fn new() -> Self {
         let store = Arc::new(MemoryStore::new());
         let queue = Arc::new(MemoryQueue::new());
-        Self::build(store.clone(), queue.clone(), store, queue)
+        Self::build(store.clone(), queue.clone(), store, queue, |state| state)
+    }
+
+    /// With something else set up.
+    pub(crate) fn with(change: impl FnOnce(AppState) -> AppState) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let queue = Arc::new(MemoryQueue::new());
+        Self::build(store.clone(), queue.clone(), store, queue, change)
     }
 
     pub(crate) fn with_store(store: impl JobStore + 'static) -> Self {
         let queue = Arc::new(MemoryQueue::new());
-        Self::build(Arc::new(store), queue.clone(), Arc::default(), queue)
+        Self::build(Arc::new(store), queue.clone(), Arc::default(), queue, |state| state)
     }
 
     pub(crate) fn with_queue(queue: impl ChunkQueue + 'static) -> Self {
         let store = Arc::new(MemoryStore::new());
         let unused = Arc::new(MemoryQueue::new());
-        Self::build(store.clone(), Arc::new(queue), store, unused)
+        Self::build(store.clone(), Arc::new(queue), store, unused, |state| state)
     }
 
     fn build(
@@ -46,6 +54,7 @@ impl Api {
         used_queue: Arc<dyn ChunkQueue>,
         store: Arc<MemoryStore>,
         queue: Arc<MemoryQueue>,
+        change: impl FnOnce(AppState) -> AppState,
     ) -> Self {
         let home = tempfile::tempdir().expect("a folder");
         let root = home.path().join("audio");
@@ -53,8 +62,21 @@ impl Api {
         std::fs::write(root.join("a.wav"), "RIFF").expect("a file");
         std::fs::write(home.path().join("secret.wav"), "RIFF").expect("a file");
         std::os::unix::fs::symlink(home.path().join("secret.wav"), root.join("link.wav")).expect("a link");
-        let sources = Arc::new(AudioSources { buckets: vec!["audio".to_owned()], root: Some(root) });
-        let router = router(AppState { store: used_store, queue: used_queue, sources });
+        let sources = AudioSources {
+            buckets: vec!["audio".to_owned()],
+            hosts: "good.example".parse().expect("a host"),
+            root: Some(root),
+        };
+        let state = AppState {
+            store: used_store,
+            queue: used_queue,
+            sources: Arc::new(sources),
+            s3: s3(),
+            auth: Arc::new(Auth::none()),
+            limits: Arc::default(),
+            origins: Origins::default(),
+        };
+        let router = router(change(state));
         Self { router, store, queue, _home: home }
     }
 
@@ -74,15 +96,35 @@ impl Api {
         self.call("GET", uri).await
     }
 
+    /// A call by whom `authorization` says, with a body unless it is empty.
+    pub(crate) async fn call_as(&self, authorization: &str, method: &str, uri: &str, body: &str) -> Answer {
+        let request = Request::builder().method(method).uri(uri).header("authorization", authorization);
+        self.send(request.body(body.to_owned().into()).expect("a request")).await
+    }
+
     /// `POST /transcribe` with a body as it is.
     pub(crate) async fn post(&self, body: impl Into<Body>) -> Answer {
-        let request = Request::post("/transcribe").header("content-type", "application/json");
+        self.post_to("/transcribe", body).await
+    }
+
+    pub(crate) async fn post_to(&self, uri: &str, body: impl Into<Body>) -> Answer {
+        let request = Request::post(uri).header("content-type", "application/json");
         self.send(request.body(body.into()).expect("a request")).await
     }
 
     pub(crate) async fn transcribe(&self, body: &Value) -> Answer {
         self.post(body.to_string()).await
     }
+}
+
+/// An S3 that is never called: addresses are signed here.
+pub(crate) fn s3() -> aws_sdk_s3::Client {
+    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(credentials);
+    aws_sdk_s3::Client::from_conf(config.build())
 }
 
 /// A body that is good in every field.

@@ -77,6 +77,10 @@ pub(crate) struct Fake {
 }
 
 struct Served {
+    /// Where files are to be sent.
+    bucket: Mutex<String>,
+    /// How the next sendings of files are answered; with 200 after that.
+    put: Mutex<VecDeque<u16>>,
     submit: Replies,
     transcript: Replies,
     search: Replies,
@@ -91,6 +95,8 @@ pub(crate) struct Call {
     pub(crate) line: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
+    /// What `Authorization` says.
+    pub(crate) authorization: Option<String>,
 }
 
 impl Fake {
@@ -99,6 +105,8 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(Served {
+            bucket: Mutex::new(format!("http://{address}/audio")),
+            put: Mutex::default(),
             submit: Mutex::new([Reply::accepted()].into()),
             transcript: Mutex::new(transcript.into()),
             search: Mutex::default(),
@@ -119,6 +127,18 @@ impl Fake {
     /// What is answered to retries, deletes and requests for captions.
     pub(crate) fn on_other(self, replies: Vec<Reply>) -> Self {
         *self.state.other.lock().expect("not poisoned") = replies.into();
+        self
+    }
+
+    /// Files are to be sent to this address.
+    pub(crate) fn uploading_to(self, bucket: &str) -> Self {
+        bucket.clone_into(&mut self.state.bucket.lock().expect("not poisoned"));
+        self
+    }
+
+    /// The first sendings of files are answered so.
+    pub(crate) fn on_put(self, statuses: &[u16]) -> Self {
+        *self.state.put.lock().expect("not poisoned") = statuses.iter().copied().collect();
         self
     }
 
@@ -171,13 +191,35 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
     let line = format!("{} {}", parts.method, parts.uri);
     let headers = parts.headers;
     let captions = headers.get("accept").is_some_and(|accept| accept != "*/*");
+    let authorization = headers.get("authorization");
+    let authorization = authorization.map(|value| value.to_str().expect("ASCII").to_owned());
     let replies = match (&parts.method, path.as_str()) {
         (&Method::PUT, _) => {
+            if let Some(status) = state.put.lock().expect("not poisoned").pop_front() {
+                state.calls.send_modify(|calls| {
+                    calls.push(Call { line, headers: headers.clone(), body: Value::Null, authorization });
+                });
+                let said = "<Error><Code>SlowDown</Code></Error>";
+                return Response::builder().status(status).body(said.into()).expect("a good response");
+            }
             let chunked = headers.get("content-encoding").is_some_and(|value| value == "aws-chunked");
             let object = if chunked { unchunk(&bytes) } else { bytes };
             state.objects.lock().expect("not poisoned").insert(path, object);
-            state.calls.send_modify(|calls| calls.push(Call { line, headers, body: Value::Null }));
+            let header = |name| headers.get(name).map(|value| value.to_str().expect("text"));
+            let body = json!({ "type": header("content-type"), "length": header("content-length") });
+            state.calls.send_modify(|calls| {
+                calls.push(Call { line, headers: headers.clone(), body, authorization });
+            });
             return Response::new(Body::empty());
+        }
+        (&Method::POST, "/uploads") => {
+            let body: Value = serde_json::from_slice(&bytes).expect("JSON");
+            let bucket = state.bucket.lock().expect("not poisoned").clone();
+            let reply = Reply::ok(&uploads(&bucket, &body));
+            state.calls.send_modify(|calls| {
+                calls.push(Call { line, headers: headers.clone(), body, authorization });
+            });
+            return Response::new(reply.body.into());
         }
         (&Method::POST, "/transcribe") => &state.submit,
         (&Method::GET, "/transcript/search") => &state.search,
@@ -190,7 +232,7 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
         if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() }
     };
     let body = serde_json::from_slice(&bytes).unwrap_or_default();
-    state.calls.send_modify(|calls| calls.push(Call { line, headers, body }));
+    state.calls.send_modify(|calls| calls.push(Call { line, headers: headers.clone(), body, authorization }));
     let reply = reply.expect("a reply was prepared");
     let mut response = Response::builder().status(reply.status);
     if let Some((name, value)) = reply.header {
@@ -200,6 +242,26 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
         response = response.header("content-length", reply.body.len() + 1);
     }
     response.body(reply.body.into()).expect("a good response")
+}
+
+/// The answer to `POST /uploads`.
+fn uploads(bucket: &str, body: &Value) -> Value {
+    let files = body["files"].as_array().expect("files").iter();
+    let uploads = files.map(|file| {
+        let key = format!(
+            "uploads/{}/{}",
+            body["userId"].as_str().expect("a user"),
+            file["name"].as_str().expect("a name")
+        );
+        json!({
+            "audioChunkPath": format!("s3://audio/{key}"),
+            "url": format!("{bucket}/{key}?X-Amz-Signature=abc"),
+            "method": "PUT",
+            "headers": { "content-length": file["bytes"].to_string(), "content-type": file["contentType"] },
+            "expiresTime": "2026-11-22T23:10:22.000Z",
+        })
+    });
+    json!({ "uploads": uploads.collect::<Vec<_>>() })
 }
 
 /// The content of a body in S3's `aws-chunked` encoding: `SIZE[;..]\r\nBYTES\r\n .. 0\r\n trailers`.

@@ -6,13 +6,13 @@
 pub mod answer;
 pub mod guard;
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use longhand_shared::attempt::AttemptOutcome;
 use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
+use longhand_shared::secret::Secret;
 use longhand_shared::{AudioPath, trace};
 use rand::RngExt;
 use reqwest::header::HeaderValue;
@@ -32,26 +32,9 @@ const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// message back to the queue for that long.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
-/// How long the audio may take to open. Its bytes come during the call, and within its time.
+/// How long the audio may take to open. Its bytes come during the call, and within its time; those from
+/// the web come before, and within this time.
 const AUDIO_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A key that never shows in a log.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl std::str::FromStr for Secret {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// How the model is called.
 #[derive(Clone, Debug)]
@@ -212,8 +195,9 @@ impl Asr {
             let mut leave =
                 entered.unwrap_or(Err(Open { pause: Duration::ZERO })).map_err(Failure::Circuit)?;
             let opened = tokio::time::timeout(AUDIO_TIMEOUT, audio.open(path)).await;
-            let opened = opened
-                .unwrap_or_else(|_| Err(AudioError::Unavailable(format!("{path} did not open in time"))));
+            let opened = opened.unwrap_or_else(|_| {
+                Err(AudioError::Unavailable(format!("{} did not open in time", path.shown())))
+            });
             let opened = opened.map_err(|error| match error {
                 AudioError::Bad(error) => Failure::Permanent(error),
                 AudioError::Unavailable(message) => Failure::Audio(message),
@@ -260,8 +244,8 @@ impl Asr {
     ) -> Result<Meaning, Failure> {
         let form = self.form(audio, options, verbose)?;
         let mut request = self.http.post(&self.url).multipart(form);
-        if let Some(Secret(key)) = &self.settings.api_key {
-            request = request.bearer_auth(key);
+        if let Some(key) = &self.settings.api_key {
+            request = request.bearer_auth(key.reveal());
         }
         let own = trace::current();
         // What came in a message need not be fit for a header.
@@ -328,7 +312,7 @@ fn transport(error: &reqwest::Error) -> Meaning {
 }
 
 /// An error with all that is behind it, but without the address it went to.
-fn causes(error: &reqwest::Error) -> String {
+pub(crate) fn causes(error: &reqwest::Error) -> String {
     let outermost: &dyn std::error::Error = error;
     let chain = std::iter::successors(outermost.source(), |cause| cause.source());
     let causes: Vec<String> = chain.map(ToString::to_string).collect();
