@@ -6,10 +6,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use longhand_shared::job::JobStatus;
-use longhand_shared::transcript::TranscriptResult;
 use sha2::{Digest, Sha256};
-
-use crate::error::ApiError;
 
 /// A completed job does not change, but may be erased.
 const COMPLETED: HeaderValue = HeaderValue::from_static("private, max-age=10");
@@ -17,13 +14,7 @@ const COMPLETED: HeaderValue = HeaderValue::from_static("private, max-age=10");
 /// A job in progress changes, and one that failed may be given another try.
 const MAY_CHANGE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// The result as JSON, or `304` where the client has it.
-pub(crate) fn answer(request: &HeaderMap, result: &TranscriptResult) -> Result<Response, ApiError> {
-    let json = serde_json::to_vec(result).map_err(|error| ApiError::Internal { cause: error.to_string() })?;
-    Ok(representation(request, result.job_status, HeaderValue::from_static("application/json"), json))
-}
-
-/// One form of a job, with its `ETag` and for how long it is good.
+/// One form of a job, with its `ETag` and for how long it is good; `304` where the client has it.
 pub(crate) fn representation(
     request: &HeaderMap,
     status: JobStatus,

@@ -62,6 +62,8 @@ impl Origins {
                 RETRY_AFTER,
                 header("etag"),
                 header("idempotency-replayed"),
+                header("longhand-partial"),
+                header("longhand-times-exact"),
                 header("preference-applied"),
                 header("ratelimit"),
                 header("ratelimit-policy"),

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use longhand_shared::id::{InvalidJobId, JobId};
@@ -22,6 +22,7 @@ use tracing::error;
 use crate::auth::Refusal;
 use crate::body::{BODY_TIMEOUT, MAX_BODY_BYTES};
 use crate::edge::{self, REQUEST_TIMEOUT};
+use crate::forms::MEDIA_TYPES;
 use crate::input::Fault;
 use crate::limits::RECOUNT;
 
@@ -59,6 +60,9 @@ pub(crate) enum ApiError {
     /// There is no such job.
     #[error("there is no job {0}")]
     NoSuchJob(JobId),
+    /// The transcript is in none of the forms that the client takes.
+    #[error("the Accept header takes none of the forms that there are: {}", MEDIA_TYPES.join(", "))]
+    NotAcceptable,
     /// The job cannot be tried again: it runs.
     #[error("the job {0} is in progress")]
     InProgress(JobId),
@@ -144,6 +148,7 @@ impl ApiError {
             Self::NotJsonType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE"),
             Self::InvalidJobId(_) => (StatusCode::BAD_REQUEST, "INVALID_JOB_ID"),
             Self::NoSuchJob(_) => (StatusCode::NOT_FOUND, "JOB_NOT_FOUND"),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "NOT_ACCEPTABLE"),
             Self::InProgress(_) => (StatusCode::CONFLICT, "JOB_IN_PROGRESS"),
             Self::NothingFailed(_) => (StatusCode::CONFLICT, "NOTHING_FAILED"),
             Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED"),
@@ -256,6 +261,9 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::NOT_ACCEPTABLE {
+            headers.insert(VARY, HeaderValue::from_static("accept"));
+        }
         if let Some(retry_after) = retry_after {
             headers.insert(RETRY_AFTER, retry_after.as_secs().into());
         }

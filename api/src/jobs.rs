@@ -26,9 +26,10 @@ use tracing::{Span, field};
 
 use crate::auth::Caller;
 use crate::error::ApiError;
+use crate::forms::Form;
 use crate::input::{Fault, Fields, kind, text};
 use crate::waiting::{Detail, Waited, prefer};
-use crate::{AppState, body, conditional, cursor, edge};
+use crate::{AppState, body, cursor, edge};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
@@ -106,12 +107,14 @@ pub(crate) async fn read(
     caller: Caller,
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
+    uri: Uri,
 ) -> Result<Response, ApiError> {
     let (arrived, wait) = (Instant::now(), prefer::wait(&headers));
     let id = job_id(id)?;
+    let form = Form::asked(&headers, &uri)?;
     let Some(wait) = wait else {
         let result = caller.visible(id, app.waiting.read(id).await?, |result| &result.user_id)?;
-        return conditional::answer(&headers, &result);
+        return form.respond(&app, &headers, &result).await;
     };
     let mut watch = app.waiting.watch(id, Detail::End, false);
     caller.visible(id, watch.first().await?, |result| &result.user_id)?;
@@ -121,7 +124,7 @@ pub(crate) async fn read(
         Waited::Gone => None,
     };
     let result = result.ok_or(ApiError::NoSuchJob(id))?;
-    let answer = conditional::answer(&headers, &result)?;
+    let answer = form.respond(&app, &headers, &result).await?;
     Ok(([prefer::applied(wait)], answer).into_response())
 }
 

@@ -1,6 +1,7 @@
 //! Longhand's HTTP API. [`router`] is all of it: a server listens with it, a Lambda function runs
 //! it, and tests call it. Start at `jobs.rs`: it is the story of every call that a client makes.
 
+mod accept;
 pub mod auth;
 mod body;
 mod conditional;
@@ -8,6 +9,7 @@ mod cors;
 mod cursor;
 mod edge;
 mod error;
+mod forms;
 mod health;
 mod input;
 mod jobs;

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use longhand_shared::job::{JobStatus, Language, Prompt};
-use longhand_shared::{JobId, UserId};
+use longhand_shared::{JobId, Timestamp, UserId};
 use reqwest::Url;
 
 use crate::error::{Exit, Failure};
 use crate::key::KeyCommand;
 use crate::load::args::{HELP as LOAD_HELP, Load};
+use crate::operator::args::{Dlq, JobCommand};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
@@ -26,11 +27,11 @@ Exit codes:
     3  there is no such job, or dead letter
     4  the service or S3 cannot be reached, answers 5xx or has no room (429)
     5  gave up waiting (--timeout); the job goes on
-   74  the result could not be written to stdout
+   74  the result could not be written
   130  interrupted (Ctrl-C); a job that was submitted goes on
 
 stdout holds the result and nothing else; progress and errors go to stderr. With --json the result is
-one JSON document, and an error is the last line of stderr: {\"error\":{\"code\",\"message\",..}}.
+one JSON document (watch: one a line), and an error is the last line of stderr: {\"error\":{\"code\",\"message\",..}}.
 
 S3, where --bucket or an operator's command needs it, is set up by the AWS SDK's own variables: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ..";
 
@@ -66,7 +67,8 @@ pub(crate) struct Cli {
     )]
     pub(crate) token_file: Option<PathBuf>,
 
-    /// How the result is printed: for a person, or as the service's own answer for a program.
+    /// How the result is printed: for a person, as the service's own answer for a program, or (get, and
+    /// transcribe with --wait) as captions.
     #[arg(long, global = true, value_enum, default_value = "text", help_heading = GLOBAL)]
     format: Format,
 
@@ -79,9 +81,11 @@ pub(crate) struct Cli {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(crate) enum Format {
     Text,
     Json,
+    Srt,
+    Vtt,
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,7 +96,16 @@ pub(crate) enum Command {
     /// Prints the transcript of a job, as far as it is known.
     #[command(after_help = AFTER_HELP)]
     Get(Get),
-    /// Lists a user's jobs of one status, newest first.
+    /// Follows a job until it has ended; prints each chunk's changes, one a line.
+    #[command(after_help = AFTER_HELP)]
+    Watch(Watch),
+    /// Has the failed chunks of a job that has ended tried anew, only those.
+    #[command(after_help = AFTER_HELP)]
+    Retry(Retry),
+    /// Erases a job with all that belongs to it; what runs of it is not heard any more.
+    #[command(after_help = AFTER_HELP)]
+    Delete(Delete),
+    /// Lists a user's jobs, newest first.
     #[command(after_help = AFTER_HELP)]
     Search(Search),
     /// Checks all that the services stand on, says what is wrong and how to mend it.
@@ -104,120 +117,12 @@ pub(crate) enum Command {
     /// Looks into the dead-letter queue, and sends what is there back to work.
     #[command(subcommand)]
     Dlq(Dlq),
-    /// Looks after one job.
+    /// Looks after one job without the service, by its table and queue.
     #[command(subcommand)]
     Job(JobCommand),
     /// Makes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum JobCommand {
-    /// Has the failed chunks of a job tried anew, only those; the job is in progress again.
-    #[command(after_help = AFTER_HELP)]
-    Retry(JobRetry),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct JobRetry {
-    /// The job.
-    #[arg(value_name = "JOB_ID")]
-    pub(crate) job: JobId,
-
-    /// The table of jobs.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "LONGHAND_TABLE",
-        hide_env_values = true,
-        value_parser = clap::builder::NonEmptyStringValueParser::new()
-    )]
-    pub(crate) table: String,
-
-    /// The queue of chunks.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "LONGHAND_QUEUE_URL",
-        hide_env_values = true,
-        value_parser = clap::builder::NonEmptyStringValueParser::new()
-    )]
-    pub(crate) queue_url: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Dlq {
-    /// Lists what is in the dead-letter queue. Each look counts as a receive.
-    #[command(after_help = AFTER_HELP)]
-    List(DlqList),
-    /// Prints one message with everything that is known of it.
-    #[command(after_help = AFTER_HELP)]
-    Show(DlqShow),
-    /// Sends messages back to the queue of chunks, their receive counts starting over; says what it did.
-    #[command(after_help = AFTER_HELP)]
-    Redrive(DlqRedrive),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DlqUrl {
-    /// The dead-letter queue.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "LONGHAND_DLQ_URL",
-        hide_env_values = true,
-        value_parser = clap::builder::NonEmptyStringValueParser::new()
-    )]
-    pub(crate) dlq_url: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DlqList {
-    /// How many messages at most.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(crate) limit: u32,
-
-    #[command(flatten)]
-    pub(crate) dlq: DlqUrl,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DlqShow {
-    /// The message.
-    #[arg(value_name = "MESSAGE_ID")]
-    pub(crate) message: String,
-
-    #[command(flatten)]
-    pub(crate) dlq: DlqUrl,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DlqRedrive {
-    /// The messages of this job.
-    #[arg(long, value_name = "JOB_ID", required_unless_present = "all")]
-    pub(crate) job: Option<JobId>,
-
-    /// All messages.
-    #[arg(long, conflicts_with = "job")]
-    pub(crate) all: bool,
-
-    /// Only say what would be done.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-
-    /// The queue of chunks.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "LONGHAND_QUEUE_URL",
-        hide_env_values = true,
-        value_parser = clap::builder::NonEmptyStringValueParser::new()
-    )]
-    pub(crate) queue_url: String,
-
-    #[command(flatten)]
-    pub(crate) dlq: DlqUrl,
 }
 
 #[derive(Debug, Args)]
@@ -245,6 +150,10 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "BUCKET", value_parser = first_of_list)]
     pub(crate) bucket: Option<String>,
 
+    /// Write the transcript into this file, not to stdout.
+    #[arg(long, value_name = "FILE", requires = "wait")]
+    pub(crate) output: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) waiting: Waiting,
 }
@@ -255,8 +164,41 @@ pub(crate) struct Get {
     #[arg(value_name = "JOB_ID")]
     pub(crate) job: JobId,
 
+    /// Write the transcript into this file, not to stdout.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// The job.
+    #[arg(value_name = "JOB_ID")]
+    pub(crate) job: JobId,
+
+    /// How long to follow it at most: 90s, 10m, 2h. For ever when not given.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Retry {
+    /// The job.
+    #[arg(value_name = "JOB_ID")]
+    pub(crate) job: JobId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// The job.
+    #[arg(value_name = "JOB_ID")]
+    pub(crate) job: JobId,
+
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -282,8 +224,16 @@ pub(crate) struct Search {
     #[arg(long, value_name = "USER")]
     pub(crate) user: UserId,
 
-    #[arg(long, value_name = "STATUS", help = "Jobs of which status: IN_PROGRESS, COMPLETED or FAILED")]
-    pub(crate) status: JobStatus,
+    #[arg(long, value_name = "STATUS", help = "Only jobs of this status: IN_PROGRESS, COMPLETED or FAILED")]
+    pub(crate) status: Option<JobStatus>,
+
+    /// Only jobs submitted at or after this: 2026-11-22, or a moment such as 2026-11-22T23:10:00Z.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) after: Option<Timestamp>,
+
+    /// Only jobs submitted before this, likewise.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) before: Option<Timestamp>,
 
     /// How many jobs at most (with --all: in one call).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -302,7 +252,7 @@ impl Cli {
     /// Reads the command line. Ends the process when there is nothing more to do: after `--help`, or
     /// when the line is wrong.
     pub(crate) fn read() -> Self {
-        Self::try_parse().unwrap_or_else(|error| {
+        Self::try_parse().and_then(Self::check_format).unwrap_or_else(|error| {
             if error.use_stderr() && asks_for_json(std::env::args_os()) {
                 std::process::exit(usage(&error).report(true).into());
             }
@@ -310,9 +260,23 @@ impl Cli {
         })
     }
 
-    /// Whether results and errors are to be JSON.
-    pub(crate) fn json(&self) -> bool {
-        self.json || self.format == Format::Json
+    /// Captions are of transcripts alone.
+    fn check_format(self) -> Result<Self, clap::Error> {
+        let transcript = match &self.command {
+            Command::Get(_) => true,
+            Command::Transcribe(args) => args.waiting.wait,
+            _ => false,
+        };
+        if transcript || matches!(self.format, Format::Text | Format::Json) {
+            return Ok(self);
+        }
+        let message = "--format srt and vtt are for get, and for transcribe with --wait";
+        Err(Self::command().error(ErrorKind::ArgumentConflict, message))
+    }
+
+    /// How results are printed; with [`Format::Json`], errors too.
+    pub(crate) fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
     }
 
     /// The beginning of a command that speaks to the same service, for hints.
@@ -356,6 +320,12 @@ pub(crate) fn url(text: &str) -> Result<Url, String> {
     }
 }
 
+/// A day is the midnight, in UTC, that it begins with.
+fn moment(text: &str) -> Result<Timestamp, &'static str> {
+    let moment = text.parse().or_else(|_| format!("{text}T00:00:00Z").parse());
+    moment.map_err(|_| "expected a time such as 2026-11-22 or 2026-11-22T23:10:00Z")
+}
+
 pub(crate) fn first_of_list(text: &str) -> Result<String, &'static str> {
     let first = text.split(',').map(str::trim).find(|name| !name.is_empty());
     first.map(str::to_owned).ok_or("names no bucket")
@@ -378,8 +348,6 @@ pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -396,6 +364,14 @@ mod tests {
         for bad in ["", "m", "-1s", "1.5m", "10 m", "99999999999s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn days_and_moments_are_read() {
+        assert_eq!(moment("2026-11-22").map(|m| m.to_string()), Ok("2026-11-22T00:00:00.000Z".to_owned()));
+        let moved = moment("2026-11-22T01:00:00+02:00").map(|m| m.to_string());
+        assert_eq!(moved, Ok("2026-11-21T23:00:00.000Z".to_owned()));
+        assert!(moment("yesterday").is_err());
     }
 
     #[test]

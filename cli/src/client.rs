@@ -6,11 +6,12 @@ use longhand_shared::job::{JobStatus, TranscribeOptions};
 use longhand_shared::secret::Secret;
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::upload::{Upload, Uploads};
-use longhand_shared::{JobId, UserId};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use longhand_shared::{JobId, Timestamp, UserId};
+use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::error::{Exit, Failure, Fault, RetryAfter, chain};
 
@@ -30,6 +31,13 @@ pub(crate) struct Api {
 pub(crate) struct Answer<T> {
     pub(crate) raw: String,
     pub(crate) value: T,
+}
+
+/// A transcript as captions.
+pub(crate) struct Captions {
+    pub(crate) text: String,
+    /// Whether all times are measured.
+    pub(crate) times_exact: bool,
 }
 
 /// The body of `POST /transcribe`.
@@ -71,7 +79,12 @@ pub(crate) struct Submitted {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Query {
     pub(crate) user_id: UserId,
-    pub(crate) job_status: JobStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) job_status: Option<JobStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) submitted_after: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) submitted_before: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,9 +138,18 @@ impl Api {
         get().await.map_err(|error| chain(&error))
     }
 
-    /// `POST /transcribe`. Asked once only: a second time might make a second job.
-    pub(crate) async fn submit(&self, new: &NewTranscription<'_>) -> Result<Answer<Submitted>, Failure> {
-        self.call(self.http.post(self.at(&["transcribe"])).json(new)).await
+    /// `POST /transcribe`. Without an idempotency key a second time might make a second job.
+    pub(crate) async fn submit(
+        &self,
+        new: &NewTranscription<'_>,
+        key: Option<Uuid>,
+    ) -> Result<Answer<Submitted>, Failure> {
+        let request = self.http.post(self.at(&["transcribe"])).json(new);
+        self.call(match key {
+            Some(key) => request.header("idempotency-key", key.to_string()),
+            None => request,
+        })
+        .await
     }
 
     /// `POST /uploads`.
@@ -153,13 +175,36 @@ impl Api {
         patience: Duration,
     ) -> Result<Answer<TranscriptResult>, Failure> {
         let request = self.http.get(self.at(&["transcript", &job.to_string()])).timeout(patience);
-        self.call(request).await.map_err(|mut failure| {
-            if failure.status == Some(StatusCode::NOT_FOUND.as_u16()) {
-                failure.exit = Exit::NoSuchJob;
-                failure.message = format!("there is no job {job} at {}", self.base);
-            }
-            failure.of_job(job)
-        })
+        self.call(request).await.map_err(|failure| self.about(job, failure))
+    }
+
+    /// `GET /transcript/{jobId}` as `media_type`.
+    pub(crate) async fn captions(&self, job: JobId, media_type: &str) -> Result<Captions, Failure> {
+        let request = self.http.get(self.at(&["transcript", &job.to_string()])).header(ACCEPT, media_type);
+        let (headers, text) = self.send(request).await.map_err(|failure| self.about(job, failure))?;
+        let times_exact = headers.get("longhand-times-exact").is_none_or(|value| value != "false");
+        Ok(Captions { text, times_exact })
+    }
+
+    /// `POST /transcript/{jobId}/retry`.
+    pub(crate) async fn retry(&self, job: JobId) -> Result<Answer<TranscriptResult>, Failure> {
+        let request = self.http.post(self.at(&["transcript", &job.to_string(), "retry"]));
+        self.call(request).await.map_err(|failure| self.about(job, failure))
+    }
+
+    /// `DELETE /transcript/{jobId}`.
+    pub(crate) async fn delete(&self, job: JobId) -> Result<(), Failure> {
+        let request = self.http.delete(self.at(&["transcript", &job.to_string()]));
+        self.send(request).await.map(drop).map_err(|failure| self.about(job, failure))
+    }
+
+    /// What failed in a call about a job.
+    fn about(&self, job: JobId, mut failure: Failure) -> Failure {
+        if failure.status == Some(StatusCode::NOT_FOUND.as_u16()) {
+            failure.exit = Exit::NoSuchJob;
+            failure.message = format!("there is no job {job} at {}", self.base);
+        }
+        failure.of_job(job)
     }
 
     /// `GET /transcript/search`.
@@ -176,18 +221,8 @@ impl Api {
         join(&self.base, path)
     }
 
-    /// The token goes with these calls alone, not with [`Api::page`], which asks others too.
-    async fn call<T: DeserializeOwned>(&self, mut request: RequestBuilder) -> Result<Answer<T>, Failure> {
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.reveal());
-        }
-        let answer = request.send().await.map_err(|error| self.unreachable(error))?;
-        let status = answer.status();
-        let retry_after = retry_after(answer.headers());
-        let raw = answer.text().await.map_err(|error| self.unreachable(error))?;
-        if !status.is_success() {
-            return Err(self.refusal(status, retry_after, &raw));
-        }
+    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Answer<T>, Failure> {
+        let (_, raw) = self.send(request).await?;
         match serde_json::from_str(&raw) {
             Ok(value) => Ok(Answer { raw, value }),
             Err(error) => Err(Failure::new(
@@ -196,6 +231,21 @@ impl Api {
                 format!("{} does not answer as Longhand does: {error}", self.base),
             )),
         }
+    }
+
+    /// The token goes with these calls alone, not with [`Api::page`], which asks others too.
+    async fn send(&self, mut request: RequestBuilder) -> Result<(HeaderMap, String), Failure> {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.reveal());
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(error))?;
+        let status = answer.status();
+        let headers = answer.headers().clone();
+        let raw = answer.text().await.map_err(|error| self.unreachable(error))?;
+        if !status.is_success() {
+            return Err(self.refusal(status, retry_after(&headers), &raw));
+        }
+        Ok((headers, raw))
     }
 
     fn unreachable(&self, error: reqwest::Error) -> Failure {

@@ -122,6 +122,11 @@ impl Failure {
             || matches!(self.status, Some(500 | 502 | 504))
     }
 
+    /// Whether nobody is there: of a wrong address that is told at once.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.code == "UNREACHABLE"
+    }
+
     /// Puts a file's name to each fault that points into `#/FIELD/N`.
     #[must_use]
     pub(crate) fn naming(mut self, field: &str, files: &[String]) -> Self {

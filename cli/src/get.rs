@@ -12,5 +12,5 @@ pub(crate) async fn run(context: &Context, args: Get) -> Result<(), Failure> {
     } else {
         context.api.transcript(args.job, CALL_TIMEOUT).await?
     };
-    wait::show(context, &answer, None)
+    wait::show(context, &answer, None, args.output.as_deref()).await
 }

@@ -1,8 +1,10 @@
 //! `longhand`: transcribe files, read and search transcripts; look after the service.
 
+mod again;
 mod args;
 mod client;
 mod error;
+mod follow;
 mod get;
 mod key;
 mod load;
@@ -14,12 +16,13 @@ mod token;
 mod transcribe;
 mod upload;
 mod wait;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use args::{Cli, Command};
+use args::{Cli, Command, Format};
 use client::Api;
 use error::{Exit, Failure};
 use longhand_shared::JobId;
@@ -31,6 +34,8 @@ struct Context {
     api: Api,
     /// Whether stdout, and errors on stderr, are JSON.
     json: bool,
+    /// How a transcript is printed.
+    format: Format,
     /// The job that is known to go on whatever happens here; what Ctrl-C tells about.
     job: Arc<OnceLock<JobId>>,
     /// The beginning of a command line that speaks to the same service.
@@ -46,7 +51,7 @@ impl Context {
 
 fn main() -> ExitCode {
     let cli = Cli::read();
-    let json = cli.json();
+    let json = cli.format() == Format::Json;
     let end = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", format!("no runtime: {error}")))
         .and_then(|runtime| {
@@ -64,7 +69,8 @@ fn main() -> ExitCode {
 async fn run_or_interrupt(cli: Cli) -> Result<(), Failure> {
     let context = Context {
         api: Api::new(cli.url.clone(), token::read(cli.token_file.as_deref())?)?,
-        json: cli.json(),
+        json: cli.format() == Format::Json,
+        format: cli.format(),
         job: Arc::default(),
         command: cli.command_prefix(),
     };
@@ -95,6 +101,9 @@ async fn run(context: Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Transcribe(args) => transcribe::run(&context, args).await,
         Command::Get(args) => get::run(&context, args).await,
+        Command::Watch(args) => watch::run(&context, args).await,
+        Command::Retry(args) => again::retry(&context, args).await,
+        Command::Delete(args) => again::delete(&context, args).await,
         Command::Search(args) => search::run(&context, args).await,
         Command::Load(args) => Box::pin(load::run(&context, args)).await,
         Command::Doctor => Box::pin(operator::doctor::run(&context)).await,

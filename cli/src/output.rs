@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 use crate::error::{Exit, Failure};
 
@@ -19,6 +20,20 @@ pub(crate) fn print(text: &str) -> Result<bool, Failure> {
             format!("the result could not be written to stdout: {error}"),
         )),
     }
+}
+
+/// Writes a result to a file where one is named, else to stdout.
+pub(crate) fn write(text: &str, file: Option<&Path>) -> Result<(), Failure> {
+    let Some(file) = file else { return print(text).map(drop) };
+    std::fs::write(file, format!("{}\n", text.trim_end_matches('\n'))).map_err(|error| {
+        let message = format!("the result could not be written to {}: {error}", file.display());
+        Failure::new(Exit::NotWritten, "NOT_WRITTEN", message)
+    })
+}
+
+/// Writes the beginning of a line to stderr, for an answer to follow.
+pub(crate) fn ask(question: &str) {
+    let _ = io::stderr().lock().write_all(question.as_bytes());
 }
 
 /// Writes a line to stderr. There is nowhere to complain when it cannot be written.

@@ -1,4 +1,4 @@
-//! `longhand search`: a user's jobs of one status.
+//! `longhand search`: a user's jobs, newest first.
 
 use longhand_shared::job::ChunkStatus;
 use longhand_shared::transcript::TranscriptResult;
@@ -14,8 +14,14 @@ use crate::output;
 const FIRST_WORDS: usize = 48;
 
 pub(crate) async fn run(context: &Context, args: Search) -> Result<(), Failure> {
-    let mut query =
-        Query { user_id: args.user, job_status: args.status, limit: args.limit, cursor: args.cursor };
+    let mut query = Query {
+        user_id: args.user,
+        job_status: args.status,
+        submitted_after: args.after,
+        submitted_before: args.before,
+        limit: args.limit,
+        cursor: args.cursor,
+    };
     let mut collected: Vec<Value> = Vec::new();
     let mut rows = 0;
     loop {

@@ -2,6 +2,7 @@
 
 mod access;
 mod fake;
+mod forms;
 mod load;
 mod uploads;
 
@@ -143,7 +144,7 @@ async fn faults_of_the_request_name_the_files() {
         { "pointer": "#/audioChunkPaths/1", "detail": "names a bucket that is not read here" },
         { "pointer": "#/userId", "detail": "is not known" },
     ]);
-    let fake = Fake::start(vec![]).await.on_submit(Reply::problem(422, "INVALID_INPUT", &errors));
+    let fake = Fake::start(vec![]).await.on_submit(vec![Reply::problem(422, "INVALID_INPUT", &errors)]);
     let line = ["transcribe", "s3://good/a.wav", "s3://bad/b.wav", "--user", "ana", "--wait"];
     let ran = fake.run(&line).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
@@ -197,15 +198,17 @@ async fn what_cannot_be_reached_is_exit_4() {
 
 #[tokio::test]
 async fn a_service_that_fails_is_exit_4() {
-    let fake = Fake::start(vec![Reply::ok(&json!({ "hello": "there" }))]).await.on_submit(Reply::html(502));
+    let fake =
+        Fake::start(vec![Reply::ok(&json!({ "hello": "there" }))]).await.on_submit(vec![Reply::html(502)]);
     let ran = fake.run(&["transcribe", "s3://archive/a.wav", "--user", "ana"]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(4), ""));
+    assert_eq!(fake.count("POST"), 4, "once, and three times more");
     // It may have arrived, so the user is told where to look.
     assert!(ran.stderr.contains("longhand search --user ana --status IN_PROGRESS"), "{}", ran.stderr);
     let ran = fake.run(&["get", JOB, "--wait", "--json"]).await;
     assert_eq!((ran.code, &ran.error()["code"]), (Some(4), &json!("PROTOCOL")));
 
-    let fake = fake.on_submit(Reply::problem(429, "TOO_MANY_REQUESTS", &json!([])));
+    let fake = fake.on_submit(vec![Reply::problem(429, "TOO_MANY_REQUESTS", &json!([]))]);
     assert_eq!(fake.run(&["transcribe", "s3://archive/a.wav", "--user", "ana"]).await.code, Some(4));
 }
 
@@ -259,6 +262,10 @@ async fn wrong_usage_is_exit_2_in_either_form() {
         &["search", "--user", "a b", "--status", FAILED],
         &["transcribe", "--user", "ana"],
         &["transcribe", "s3://archive/a.wav", "--user", "ana", "--language", "english!"],
+        &["search", "--user", "ana", "--after", "yesterday"],
+        &["transcribe", "s3://archive/a.wav", "--user", "ana", "--output", "x.txt"],
+        &["delete", JOB],
+        &["watch", "no-id"],
         &["--url", "ftp://host", "get", JOB],
     ] {
         let ran = fake.run(line).await;

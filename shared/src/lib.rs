@@ -8,6 +8,7 @@ pub mod api_key;
 pub mod attempt;
 pub mod aws;
 pub mod cache;
+pub mod captions;
 pub mod clock;
 pub mod id;
 pub mod idempotency;

@@ -2,7 +2,7 @@
 
 use unicode_script::{Script, UnicodeScript};
 
-use crate::job::{Chunk, ChunkState, Verdict};
+use crate::job::{Chunk, ChunkState, Transcription, Verdict};
 
 /// The text of `chunks` (in order of index), joined by one space, or by nothing between scripts
 /// that are written without spaces. A chunk without a text leaves a marked gap:
@@ -13,20 +13,28 @@ pub fn stitch(chunks: &[Chunk]) -> Option<String> {
     let mut text = String::new();
     let mut any = false;
     for chunk in chunks {
-        match &chunk.state {
-            ChunkState::Settled { verdict: Verdict::Completed(transcription), .. } => {
+        match said(chunk) {
+            Ok(transcription) => {
                 any = true;
                 push(&mut text, transcription.text().trim());
             }
-            ChunkState::Settled { verdict: Verdict::Failed(_), .. } => {
-                push(&mut text, &format!("[chunk {} failed]", chunk.index));
-            }
-            ChunkState::Pending | ChunkState::InProgress { .. } => {
-                push(&mut text, &format!("[chunk {} pending]", chunk.index));
-            }
+            Err(gap) => push(&mut text, &gap),
         }
     }
     any.then_some(text)
+}
+
+/// What was heard in a chunk, or else the mark that stands for it.
+pub(crate) fn said(chunk: &Chunk) -> Result<&Transcription, String> {
+    match &chunk.state {
+        ChunkState::Settled { verdict: Verdict::Completed(transcription), .. } => Ok(transcription),
+        ChunkState::Settled { verdict: Verdict::Failed(_), .. } => {
+            Err(format!("[chunk {} failed]", chunk.index))
+        }
+        ChunkState::Pending | ChunkState::InProgress { .. } => {
+            Err(format!("[chunk {} pending]", chunk.index))
+        }
+    }
 }
 
 fn push(text: &mut String, next: &str) {
@@ -65,7 +73,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::id::ChunkIndex;
-    use crate::job::{ChunkError, ErrorCode, Transcription};
+    use crate::job::{ChunkError, ErrorCode};
 
     fn chunks(texts: &[Option<&str>]) -> Vec<Chunk> {
         let at = Timestamp::from_unix(0);

@@ -6,6 +6,7 @@ mod bad_body;
 mod bad_query;
 mod edge;
 mod events;
+mod forms;
 mod fuzz;
 mod issuer;
 mod jobs;

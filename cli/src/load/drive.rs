@@ -76,7 +76,7 @@ async fn submit_one<'a>(context: &Context, plan: &Plan, job: &'a Job, due: Insta
         audio_chunk_paths: &paths,
         options: TranscribeOptions::default(),
     };
-    let answer = context.api.submit(&new).await.map(|answer| answer.value.job_id);
+    let answer = context.api.submit(&new, None).await.map(|answer| answer.value.job_id);
     Submitted { job, latency: due.elapsed(), answer }
 }
 

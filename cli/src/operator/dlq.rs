@@ -15,10 +15,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::args::{Dlq, DlqList, DlqRedrive, DlqShow};
 use super::aws::{Aws, Letter};
 use super::judge::{Trouble, age};
 use crate::Context;
-use crate::args::{Dlq, DlqList, DlqRedrive, DlqShow};
 use crate::error::{Exit, Failure};
 use crate::output;
 

@@ -7,9 +7,9 @@ use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::{Timestamp, aws};
 use serde_json::json;
 
+use super::args::{JobCommand, JobRetry};
 use super::aws::Aws;
 use crate::Context;
-use crate::args::{JobCommand, JobRetry};
 use crate::error::{Exit, Failure};
 use crate::output;
 

@@ -4,6 +4,7 @@
 //! `aws.rs` is the only file here that names the SDK. `judge.rs` has no calls in it: it tells what is
 //! wrong with a table, a queue or a clock that is described to it.
 
+pub(crate) mod args;
 mod aws;
 pub(crate) mod dlq;
 pub(crate) mod doctor;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{Method, Response};
+use axum::http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -24,13 +24,19 @@ const DEADLINE: Duration = Duration::from_mins(1);
 #[derive(Clone)]
 pub(crate) struct Reply {
     status: u16,
-    retry_after: Option<&'static str>,
+    header: Option<(&'static str, &'static str)>,
     body: String,
+    /// The connection ends before the body does.
+    cut: bool,
 }
 
 impl Reply {
     pub(crate) fn ok(body: &Value) -> Self {
-        Self { status: 200, retry_after: None, body: body.to_string() }
+        Self::text(&body.to_string())
+    }
+
+    pub(crate) fn text(body: &str) -> Self {
+        Self { status: 200, header: None, body: body.to_owned(), cut: false }
     }
 
     pub(crate) fn accepted() -> Self {
@@ -46,11 +52,19 @@ impl Reply {
 
     /// What a load balancer says when nobody is behind it.
     pub(crate) fn html(status: u16) -> Self {
-        Self { status, retry_after: None, body: "<html>no</html>".to_owned() }
+        Self { status, ..Self::text("<html>no</html>") }
     }
 
     pub(crate) fn retry_after(self, seconds: &'static str) -> Self {
-        Self { retry_after: Some(seconds), ..self }
+        self.header("retry-after", seconds)
+    }
+
+    pub(crate) fn header(self, name: &'static str, value: &'static str) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+
+    pub(crate) fn cut(self) -> Self {
+        Self { cut: true, ..self }
     }
 }
 
@@ -70,6 +84,8 @@ struct Served {
     submit: Replies,
     transcript: Replies,
     search: Replies,
+    /// Retries, deletes and captions.
+    other: Replies,
     calls: watch::Sender<Vec<Call>>,
     objects: Mutex<BTreeMap<String, Bytes>>,
 }
@@ -77,6 +93,7 @@ struct Served {
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) line: String,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
     /// What `Authorization` says.
     pub(crate) authorization: Option<String>,
@@ -93,6 +110,7 @@ impl Fake {
             submit: Mutex::new([Reply::accepted()].into()),
             transcript: Mutex::new(transcript.into()),
             search: Mutex::default(),
+            other: Mutex::default(),
             calls: watch::Sender::default(),
             objects: Mutex::default(),
         });
@@ -101,8 +119,14 @@ impl Fake {
         Self { address, state }
     }
 
-    pub(crate) fn on_submit(self, reply: Reply) -> Self {
-        *self.state.submit.lock().expect("not poisoned") = [reply].into();
+    pub(crate) fn on_submit(self, replies: Vec<Reply>) -> Self {
+        *self.state.submit.lock().expect("not poisoned") = replies.into();
+        self
+    }
+
+    /// What is answered to retries, deletes and requests for captions.
+    pub(crate) fn on_other(self, replies: Vec<Reply>) -> Self {
+        *self.state.other.lock().expect("not poisoned") = replies.into();
         self
     }
 
@@ -165,33 +189,42 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
     let bytes = to_bytes(body, usize::MAX).await.expect("a whole body");
     let path = parts.uri.path().to_owned();
     let line = format!("{} {}", parts.method, parts.uri);
-    let authorization = parts.headers.get("authorization");
+    let headers = parts.headers;
+    let captions = headers.get("accept").is_some_and(|accept| accept != "*/*");
+    let authorization = headers.get("authorization");
     let authorization = authorization.map(|value| value.to_str().expect("ASCII").to_owned());
     let replies = match (&parts.method, path.as_str()) {
         (&Method::PUT, _) => {
             if let Some(status) = state.put.lock().expect("not poisoned").pop_front() {
-                state.calls.send_modify(|calls| calls.push(Call { line, body: Value::Null }));
+                state.calls.send_modify(|calls| {
+                    calls.push(Call { line, headers: headers.clone(), body: Value::Null, authorization });
+                });
                 let said = "<Error><Code>SlowDown</Code></Error>";
                 return Response::builder().status(status).body(said.into()).expect("a good response");
             }
-            let chunked = parts.headers.get("content-encoding").is_some_and(|value| value == "aws-chunked");
+            let chunked = headers.get("content-encoding").is_some_and(|value| value == "aws-chunked");
             let object = if chunked { unchunk(&bytes) } else { bytes };
             state.objects.lock().expect("not poisoned").insert(path, object);
-            let header = |name| parts.headers.get(name).map(|value| value.to_str().expect("text"));
+            let header = |name| headers.get(name).map(|value| value.to_str().expect("text"));
             let body = json!({ "type": header("content-type"), "length": header("content-length") });
-            state.calls.send_modify(|calls| calls.push(Call { line, body, authorization }));
+            state.calls.send_modify(|calls| {
+                calls.push(Call { line, headers: headers.clone(), body, authorization });
+            });
             return Response::new(Body::empty());
         }
         (&Method::POST, "/uploads") => {
             let body: Value = serde_json::from_slice(&bytes).expect("JSON");
             let bucket = state.bucket.lock().expect("not poisoned").clone();
             let reply = Reply::ok(&uploads(&bucket, &body));
-            state.calls.send_modify(|calls| calls.push(Call { line, body, authorization }));
+            state.calls.send_modify(|calls| {
+                calls.push(Call { line, headers: headers.clone(), body, authorization });
+            });
             return Response::new(reply.body.into());
         }
         (&Method::POST, "/transcribe") => &state.submit,
         (&Method::GET, "/transcript/search") => &state.search,
-        (&Method::GET, path) if path == format!("/transcript/{JOB}") => &state.transcript,
+        (&Method::GET, path) if path == format!("/transcript/{JOB}") && !captions => &state.transcript,
+        (_, path) if path.starts_with(&format!("/transcript/{JOB}")) => &state.other,
         _ => panic!("an unexpected call: {line}"),
     };
     let reply = {
@@ -199,11 +232,14 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
         if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() }
     };
     let body = serde_json::from_slice(&bytes).unwrap_or_default();
-    state.calls.send_modify(|calls| calls.push(Call { line, body, authorization }));
+    state.calls.send_modify(|calls| calls.push(Call { line, headers: headers.clone(), body, authorization }));
     let reply = reply.expect("a reply was prepared");
     let mut response = Response::builder().status(reply.status);
-    if let Some(seconds) = reply.retry_after {
-        response = response.header("retry-after", seconds);
+    if let Some((name, value)) = reply.header {
+        response = response.header(name, value);
+    }
+    if reply.cut {
+        response = response.header("content-length", reply.body.len() + 1);
     }
     response.body(reply.body.into()).expect("a good response")
 }

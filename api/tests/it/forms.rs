@@ -1,0 +1,126 @@
+//! The forms of a transcript: text, captions, and JSON with segments.
+
+use axum::body::Body;
+use axum::http::Request;
+use longhand_shared::id::ChunkRef;
+use longhand_shared::job::{ChunkError, ErrorCode, Segment, Transcription, Verdict};
+use longhand_shared::{Attempt, JobId, Timestamp, lifecycle};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Api, body_with};
+
+/// Three chunks of which none is done.
+async fn job(api: &Api) -> JobId {
+    let paths = json!(["s3://audio/0", "s3://audio/1", "s3://audio/2"]);
+    let accepted = api.transcribe(&body_with("audioChunkPaths", paths)).await.json(202);
+    accepted["jobId"].as_str().expect("text").parse().expect("a job id")
+}
+
+async fn settle(api: &Api, job: JobId, index: u64, verdict: Verdict) {
+    let chunk = ChunkRef { job, index: index.try_into().expect("an index") };
+    let settled =
+        lifecycle::settle(&*api.store, chunk, &Attempt::number(0), &verdict, Timestamp::now()).await;
+    settled.expect("a store in memory");
+}
+
+/// Words of two seconds; the first half of a second is silence.
+fn words(text: &str) -> Verdict {
+    let segments = vec![Segment { start: 0.5, end: 2.0, text: text.to_owned() }];
+    Verdict::Completed(Transcription::new(text, Some(2.0), segments).expect("small"))
+}
+
+async fn get(api: &Api, path: &str, accept: &str) -> Answer {
+    let request = Request::get(path).header("accept", accept).body(Body::empty());
+    api.send(request.expect("a request")).await
+}
+
+#[track_caller]
+fn assert_form(answer: &Answer, media_type: &str, partial: &str, times_exact: &str, body: &str) {
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, body));
+    assert_eq!(answer.header("content-type"), format!("{media_type}; charset=utf-8"));
+    assert_eq!(answer.header("longhand-partial"), partial);
+    assert_eq!(answer.header("longhand-times-exact"), times_exact);
+    assert_eq!((answer.header("vary"), answer.header("cache-control")), ("accept", "no-store"));
+}
+
+#[tokio::test]
+async fn a_transcript_in_each_form_while_it_grows() {
+    let api = Api::new();
+    let id = job(&api).await;
+    let path = format!("/transcript/{id}");
+
+    assert_form(&get(&api, &path, "text/plain").await, "text/plain", "true", "", "");
+    settle(&api, id, 0, words("Salt & pepper,")).await;
+    settle(&api, id, 2, words("the end.")).await;
+    let text = "Salt & pepper, [chunk 1 pending] the end.";
+    assert_form(&get(&api, &path, "text/plain").await, "text/plain", "true", "", text);
+    let vtt = "WEBVTT\n\nNOTE This transcript is partial: 1 chunk is missing.\n\n\
+        00:00:00.500 --> 00:00:02.000\nSalt &amp; pepper,\n\n\
+        00:00:02.000 --> 00:00:03.000\n[chunk 1 pending]\n\n\
+        NOTE Times from here on are estimated: the length of chunk 1 is not known.\n\n\
+        00:00:03.500 --> 00:00:05.000\nthe end.\n";
+    assert_form(&get(&api, &path, "text/vtt").await, "text/vtt", "true", "false", vtt);
+
+    settle(&api, id, 1, words("the middle,")).await;
+    let text = "Salt & pepper, the middle, the end.";
+    assert_form(&get(&api, &path, "text/plain").await, "text/plain", "false", "", text);
+    let srt = "1\n00:00:00,500 --> 00:00:02,000\nSalt & pepper,\n\n\
+        2\n00:00:02,500 --> 00:00:04,000\nthe middle,\n\n\
+        3\n00:00:04,500 --> 00:00:06,000\nthe end.\n\n";
+    let answer = get(&api, &path, "application/x-subrip, */*;q=0.1").await;
+    assert_form(&answer, "application/x-subrip", "false", "true", srt);
+    let head = Request::head(&path).header("accept", "text/vtt").body(Body::empty()).expect("a request");
+    assert_form(&api.send(head).await, "text/vtt", "false", "true", "");
+}
+
+#[tokio::test]
+async fn json_has_segments_when_asked() {
+    let api = Api::new();
+    let id = job(&api).await;
+    settle(&api, id, 0, words("One.")).await;
+    let error = ChunkError::new(ErrorCode::AudioNotFound, "gone");
+    settle(&api, id, 1, Verdict::Failed(error)).await;
+    settle(&api, id, 2, words("Three.")).await;
+    let path = format!("/transcript/{id}");
+    let plain = api.get(&path).await;
+    assert_eq!(plain.header("vary"), "accept");
+    let plain = plain.json(200);
+    assert_eq!(plain["jobStatus"], "FAILED");
+    assert_eq!(api.get(&format!("{path}?segments=false")).await.json(200), plain);
+
+    let mut expected = plain;
+    expected["segments"] = json!([
+        {"chunk": 0, "start": 0.5, "end": 2.0, "text": "One."},
+        {"chunk": 1, "start": 2.0, "end": 3.0, "text": "[chunk 1 failed]", "gap": true},
+        {"chunk": 2, "start": 3.5, "end": 5.0, "text": "Three."},
+    ]);
+    expected["timesExact"] = Value::Bool(false);
+    assert_eq!(api.get(&format!("{path}?segments=true")).await.json(200), expected);
+    // Captions have segments anyway.
+    let vtt = get(&api, &format!("{path}?segments=false"), "text/vtt").await;
+    assert!(vtt.text().contains("[chunk 1 failed]"), "{}", vtt.text());
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_refused() {
+    let api = Api::new();
+    let path = format!("/transcript/{}", job(&api).await);
+    let answer = get(&api, &path, "text/html, application/pdf").await;
+    let problem = answer.problem(406, "NOT_ACCEPTABLE");
+    let detail = "the Accept header takes none of the forms that there are: \
+        application/json, text/plain, text/vtt, application/x-subrip";
+    assert_eq!(problem["detail"], detail);
+    assert_eq!(answer.header("vary"), "accept");
+
+    for bad in ["yes", "", "True", "1"] {
+        let answer = api.get(&format!("{path}?segments={bad}")).await;
+        answer.assert_fault("?segments", "must be true or false");
+    }
+    api.get(&format!("{path}?words=true"))
+        .await
+        .assert_fault("?words", "is not known here: expected segments");
+    let unknown = "/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
+    for accept in ["text/vtt", "text/plain", "application/json"] {
+        get(&api, &format!("{unknown}?segments=true"), accept).await.problem(404, "JOB_NOT_FOUND");
+    }
+}

@@ -1,0 +1,188 @@
+//! Captions and files, submits that are tried again, and what is done to a job that is there.
+
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, JOB, Reply, result};
+use crate::{COMPLETED, FAILED, IN_PROGRESS, completed, in_progress};
+
+const VTT: &str = "WEBVTT\n\n00:00:00.000 --> 00:00:02.000\nAnd so\n";
+
+fn retried() -> Value {
+    result(IN_PROGRESS, Some("And so [chunk 1 pending]"), &[COMPLETED, "PENDING"])
+}
+
+#[tokio::test]
+async fn captions_of_a_job_that_was_waited_for() {
+    let fake = Fake::start(vec![in_progress(), completed()]).await.on_other(vec![Reply::text(VTT)]);
+    let line = ["transcribe", "s3://archive/a.wav", "--user", "ana", "--wait", "--format", "vtt"];
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), VTT), "{ran:?}");
+    assert!(!ran.stderr.contains("estimated"), "{ran:?}");
+    assert_eq!(fake.calls().last().expect("a call").headers["accept"], "text/vtt");
+
+    let srt = "1\n00:00:00,000 --> 00:00:02,000\nAnd so\n";
+    let estimated = Reply::text(srt).header("longhand-times-exact", "false");
+    let failed = Reply::ok(&result(FAILED, Some("And so [chunk 1 failed]"), &[COMPLETED, FAILED]));
+    let fake = Fake::start(vec![failed]).await.on_other(vec![estimated]);
+    let ran = fake.run(&["get", JOB, "--format", "srt"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), srt), "{ran:?}");
+    assert!(ran.stderr.contains("some times are estimated"), "{ran:?}");
+    assert!(ran.stderr.contains("AUDIO_NOT_FOUND"), "{ran:?}");
+    assert_eq!(fake.calls().last().expect("a call").headers["accept"], "application/x-subrip");
+}
+
+#[tokio::test]
+async fn captions_are_of_transcripts_alone() {
+    let fake = Fake::start(vec![]).await;
+    for line in [
+        &["transcribe", "s3://archive/a.wav", "--user", "ana", "--format", "vtt"][..],
+        &["search", "--user", "ana", "--format", "srt"],
+        &["watch", JOB, "--format", "srt"],
+    ] {
+        let ran = fake.run(line).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{line:?}");
+        assert!(ran.stderr.contains("are for get, and for transcribe with --wait"), "{ran:?}");
+    }
+    assert_eq!(fake.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn a_result_goes_into_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("out");
+    let file = path.to_str().expect("UTF-8");
+    let fake = Fake::start(vec![completed()]).await.on_other(vec![Reply::text(VTT)]);
+    let submit = ["transcribe", "s3://archive/a.wav", "--user", "ana", "--wait", "--output", file];
+    for (line, content) in [
+        (&submit[..], "And so, my fellow Americans.\n".to_owned()),
+        (&["get", JOB, "--output", file, "--format", "vtt"], VTT.to_owned()),
+        (&["get", JOB, "--output", file, "--json"], {
+            format!("{}\n", result(COMPLETED, Some("And so, my fellow Americans."), &[COMPLETED, COMPLETED]))
+        }),
+    ] {
+        let ran = fake.run(line).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{ran:?}");
+        assert_eq!(std::fs::read_to_string(&path).expect("written"), content);
+    }
+    let nowhere = folder.path().join("missing/out");
+    let ran = fake.run(&["get", JOB, "--json", "--output", nowhere.to_str().expect("UTF-8")]).await;
+    assert_eq!((ran.code, &ran.error()["code"]), (Some(74), &json!("NOT_WRITTEN")), "{ran:?}");
+    assert_eq!(ran.error()["jobId"], JOB);
+}
+
+#[tokio::test]
+async fn a_submit_is_tried_again_under_one_key() {
+    let replies = vec![Reply::accepted().cut(), Reply::html(503).retry_after("1"), Reply::accepted()];
+    let fake = Fake::start(vec![]).await.on_submit(replies);
+    let line = ["transcribe", "s3://archive/a.wav", "--user", "ana"];
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, ran.stdout), (Some(0), format!("{JOB}\n")), "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("trying again").count(), 2, "{}", ran.stderr);
+    let calls = fake.calls();
+    let keys: Vec<_> = calls.iter().map(|call| &call.headers["idempotency-key"]).collect();
+    assert_eq!(keys, [keys[0]; 3]);
+    assert_eq!(calls[0].body, calls[2].body);
+
+    // Another run is another job.
+    let fake = fake.on_submit(vec![Reply::accepted()]);
+    assert_eq!(fake.run(&line).await.code, Some(0));
+    assert_ne!(fake.calls()[3].headers["idempotency-key"], *keys[0]);
+
+    // What will not pass soon is not waited for, nor is a refusal.
+    for reply in [
+        Reply::problem(429, "TOO_MANY_REQUESTS", &json!([])).retry_after("60"),
+        Reply::problem(422, "IDEMPOTENCY_KEY_REUSED", &json!([])),
+    ] {
+        let fake = Fake::start(vec![]).await.on_submit(vec![reply]);
+        let ran = fake.run(&line).await;
+        assert_ne!(ran.code, Some(0));
+        assert_eq!(fake.count("POST"), 1, "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_change_of_a_job_that_is_watched_is_a_line() {
+    let half = || Reply::ok(&result(IN_PROGRESS, Some("And so"), &[COMPLETED, IN_PROGRESS]));
+    let failed = || Reply::ok(&result(FAILED, Some("And so"), &[COMPLETED, FAILED]));
+    let replies = || vec![in_progress(), in_progress(), Reply::html(502), half(), failed()];
+    let fake = Fake::start(replies()).await;
+    let ran = fake.run(&["watch", JOB]).await;
+    let lines = format!(
+        "chunk 0 PENDING  00-a.wav\nchunk 1 IN_PROGRESS  01-a.wav\nchunk 0 COMPLETED  00-a.wav\n\
+         chunk 1 FAILED  01-a.wav\njob {JOB} FAILED\n"
+    );
+    assert_eq!((ran.code, ran.stdout), (Some(1), lines), "{}", ran.stderr);
+    assert!(ran.stderr.contains("trying again") && ran.stderr.contains("AUDIO_NOT_FOUND"), "{}", ran.stderr);
+
+    let fake = Fake::start(replies()).await;
+    let ran = fake.run(&["watch", JOB, "--json"]).await;
+    let documents: Vec<Value> =
+        ran.stdout.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect();
+    let change = |chunk: u8, status: &str| json!({ "chunk": chunk, "chunkStatus": status });
+    let expected = [
+        change(0, "PENDING"),
+        change(1, IN_PROGRESS),
+        change(0, COMPLETED),
+        change(1, FAILED),
+        json!({ "jobId": JOB, "jobStatus": FAILED }),
+    ];
+    assert_eq!(documents, expected);
+    assert_eq!((ran.code, &ran.error()["code"]), (Some(1), &json!("JOB_FAILED")));
+
+    let fake = Fake::start(vec![in_progress()]).await;
+    assert_eq!(fake.run(&["watch", JOB, "--timeout", "1s"]).await.code, Some(5));
+}
+
+#[tokio::test]
+async fn a_retry_starts_the_job_again_or_says_why_not() {
+    let fake = Fake::start(vec![]).await.on_other(vec![Reply::ok(&retried())]);
+    let ran = fake.run(&["retry", JOB]).await;
+    assert_eq!((ran.code, ran.stdout), (Some(0), format!("job {JOB} is in progress again\n")));
+    assert!(ran.stderr.contains(&format!("longhand get {JOB} --wait")), "{}", ran.stderr);
+    assert_eq!(fake.calls()[0].line, format!("POST /transcript/{JOB}/retry"));
+    let ran = fake.run(&["retry", JOB, "--json"]).await;
+    assert_eq!((ran.code, ran.stdout), (Some(0), format!("{}\n", retried())));
+
+    for (status, code, exit) in [(409, "NOTHING_FAILED", 2), (404, "JOB_NOT_FOUND", 3), (503, "STORE", 4)] {
+        let fake = Fake::start(vec![]).await.on_other(vec![Reply::problem(status, code, &json!([]))]);
+        for line in [&["retry", JOB, "--json"][..], &["delete", JOB, "--yes", "--json"]] {
+            let ran = fake.run(line).await;
+            assert_eq!((ran.code, ran.stdout.as_str(), &ran.error()["code"]), (Some(exit), "", &json!(code)));
+        }
+        assert_eq!(fake.calls().len(), 2, "asked again");
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_erased_when_that_is_confirmed() {
+    let gone = Reply::text("");
+    let fake = Fake::start(vec![]).await.on_other(vec![gone]);
+    // Nobody can be asked.
+    let ran = fake.run(&["delete", JOB]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
+    assert!(ran.stderr.contains("--yes"), "{}", ran.stderr);
+    assert_eq!(fake.calls().len(), 0);
+
+    let ran = fake.run(&["delete", JOB, "--yes"]).await;
+    assert_eq!((ran.code, ran.stdout), (Some(0), format!("job {JOB} is erased\n")));
+    assert_eq!(fake.calls()[0].line, format!("DELETE /transcript/{JOB}"));
+    let ran = fake.run(&["delete", JOB, "--yes", "--json"]).await;
+    assert_eq!((ran.code, ran.stdout), (Some(0), format!("{{\"erased\":true,\"jobId\":\"{JOB}\"}}\n")));
+}
+
+#[tokio::test]
+async fn a_search_may_be_of_all_jobs_of_a_time() {
+    let page = json!({ "results": [result(COMPLETED, Some("hello"), &[COMPLETED])], "nextCursor": null });
+    let fake = Fake::start(vec![]).await.on_search(vec![Reply::ok(&page)]);
+    let ran = fake.run(&["search", "--user", "ana"]).await;
+    assert!(ran.code == Some(0) && ran.stdout.contains("hello"), "{ran:?}");
+    let line = ["search", "--user", "ana", "--after", "2026-11-22", "--before", "2026-11-22T12:00:00+01:00"];
+    assert_eq!(fake.run(&line).await.code, Some(0));
+    let lines: Vec<_> = fake.calls().into_iter().map(|call| call.line).collect();
+    let times = "submittedAfter=2026-11-22T00%3A00%3A00.000Z&submittedBefore=2026-11-22T11%3A00%3A00.000Z";
+    let expected = [
+        "GET /transcript/search?userId=ana".to_owned(),
+        format!("GET /transcript/search?userId=ana&{times}"),
+    ];
+    assert_eq!(lines, expected);
+}
