@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 use crate::error::ApiError;
 
-/// The longest body. 24 paths of 1,024 bytes and all the metadata fit in it, with room to spare.
+/// The longest body. 24 paths of 1,024 bytes and all the metadata fit in it, with room to spare; 24 web addresses
+/// of the longest kind leave 14 KB for the rest.
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// How long a client may take to send it. A client that says a length and sends less is let go then.

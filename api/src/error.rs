@@ -65,6 +65,15 @@ pub(crate) enum ApiError {
     /// The idempotency key was used for another request.
     #[error("the Idempotency-Key was used for a request that asked for something else")]
     KeyReused,
+    /// There is no bucket to upload into.
+    #[error("this service takes no uploads, since it has no bucket (LONGHAND_AUDIO_BUCKETS)")]
+    NoUploads,
+    /// No address can be signed: there are no credentials.
+    #[error("uploads cannot be signed just now: try again")]
+    CannotSign {
+        /// What happened.
+        cause: String,
+    },
     /// There is no such route.
     #[error("there is nothing at this path")]
     NoSuchRoute,
@@ -109,6 +118,8 @@ impl ApiError {
             Self::InProgress(_) => (StatusCode::CONFLICT, "JOB_IN_PROGRESS"),
             Self::NothingFailed(_) => (StatusCode::CONFLICT, "NOTHING_FAILED"),
             Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED"),
+            Self::NoUploads => (StatusCode::NOT_FOUND, "NO_UPLOADS"),
+            Self::CannotSign { .. } => (StatusCode::SERVICE_UNAVAILABLE, "UPLOADS_UNAVAILABLE"),
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "ROUTE_NOT_FOUND"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE"),
@@ -124,7 +135,7 @@ impl ApiError {
     fn cause(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(error.to_string()),
-            Self::Internal { cause } => Some(cause.clone()),
+            Self::Internal { cause } | Self::CannotSign { cause } => Some(cause.clone()),
             Self::Timeout => Some(self.to_string()),
             _ => None,
         }

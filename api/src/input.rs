@@ -32,7 +32,7 @@ impl Fault {
 /// A reader takes each field that it knows and ends with [`Fields::finish`], which faults the rest.
 pub(crate) struct Fields {
     /// What goes before a field's name to make it a pointer.
-    prefix: &'static str,
+    prefix: String,
     values: Map<String, Value>,
     known: Vec<&'static str>,
     faults: Vec<Fault>,
@@ -42,7 +42,9 @@ impl Fields {
     /// The fields of a JSON body.
     pub(crate) fn of_body(body: Value) -> Result<Self, ApiError> {
         match body {
-            Value::Object(values) => Ok(Self { prefix: "#/", values, known: vec![], faults: vec![] }),
+            Value::Object(values) => {
+                Ok(Self { prefix: "#/".to_owned(), values, known: vec![], faults: vec![] })
+            }
             other => {
                 let detail = format!("must be an object, is {}", kind(&other));
                 Err(ApiError::Invalid(vec![Fault::new("#", detail)]))
@@ -52,7 +54,7 @@ impl Fields {
 
     /// The parameters of a query; each may be there once.
     pub(crate) fn of_query(uri: &Uri) -> Self {
-        let mut fields = Self { prefix: "?", values: Map::new(), known: vec![], faults: vec![] };
+        let mut fields = Self { prefix: "?".to_owned(), values: Map::new(), known: vec![], faults: vec![] };
         // Bytes that are no UTF-8 become U+FFFD, which no parameter takes.
         match Query::<Vec<(String, String)>>::try_from_uri(uri) {
             Ok(Query(pairs)) => {
@@ -121,10 +123,7 @@ impl Fields {
     /// What was made of the fields, or all that is wrong with them. `None` without a fault is not
     /// possible: whatever made it `None` recorded one.
     pub(crate) fn finish<T>(mut self, made: Option<T>) -> Result<T, ApiError> {
-        let expected = self.known.join(", ");
-        for name in std::mem::take(&mut self.values).keys() {
-            self.fault(name, format_args!("is not known here: expected {expected}"));
-        }
+        self.fault_unknown();
         match made {
             Some(made) if self.faults.is_empty() => Ok(made),
             _ => {
@@ -137,6 +136,33 @@ impl Fields {
                 }
                 Err(ApiError::Invalid(self.faults))
             }
+        }
+    }
+
+    /// What `read` makes of an object that is an entry of a field; its faults are recorded here.
+    pub(crate) fn entry<T>(
+        &mut self,
+        name: &str,
+        index: usize,
+        entry: Value,
+        read: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Option<T> {
+        let Value::Object(values) = entry else {
+            self.fault_inside(name, index, format_args!("must be an object, is {}", kind(&entry)));
+            return None;
+        };
+        let prefix = format!("{}/{index}/", self.pointer(name));
+        let mut fields = Self { prefix, values, known: vec![], faults: vec![] };
+        let made = read(&mut fields);
+        fields.fault_unknown();
+        self.faults.append(&mut fields.faults);
+        made
+    }
+
+    fn fault_unknown(&mut self) {
+        let expected = self.known.join(", ");
+        for name in std::mem::take(&mut self.values).keys() {
+            self.fault(name, format_args!("is not known here: expected {expected}"));
         }
     }
 

@@ -10,6 +10,7 @@ mod input;
 mod jobs;
 pub mod server;
 pub mod settings;
+mod uploads;
 
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct AppState {
     pub queue: Arc<dyn ChunkQueue>,
     /// Where audio may be read from.
     pub sources: Arc<AudioSources>,
+    /// Signs uploads into the first of the sources' buckets.
+    pub s3: aws_sdk_s3::Client,
 }
 
 /// All routes, with everything around them. Every answer, whatever goes wrong, is made here.
@@ -44,6 +47,7 @@ pub fn router(state: AppState) -> Router {
         .route("/transcript/search", get(jobs::search))
         .route("/transcript/{jobId}", get(jobs::read).delete(jobs::erase))
         .route("/transcript/{jobId}/retry", post(jobs::retry))
+        .route("/uploads", post(uploads::create))
         .with_state(state)
         .route("/healthz", get(health::alive))
         .route("/metrics", get(health::metrics))

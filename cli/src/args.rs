@@ -30,7 +30,7 @@ Exit codes:
 stdout holds the result and nothing else; progress and errors go to stderr. With --json the result is
 one JSON document, and an error is the last line of stderr: {\"error\":{\"code\",\"message\",..}}.
 
-S3 is set up by the AWS SDK's own variables: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ..";
+S3, where --bucket or an operator's command needs it, is set up by the AWS SDK's own variables: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ..";
 
 const DOCTOR_HELP: &str = "\
 Run it with the environment of the services: LONGHAND_TABLE, LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL,
@@ -211,7 +211,7 @@ pub(crate) struct Transcribe {
     #[arg(
         required = true,
         value_name = "FILES",
-        help = "The recordings in the order they are spoken: 1 to 24 local files, up to 5 MB each, or s3://bucket/key"
+        help = "The recordings in the order they are spoken: 1 to 24 local files, up to 5 MB each, s3://bucket/key or https://host/.."
     )]
     pub(crate) files: Vec<OsString>,
 
@@ -227,14 +227,8 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "WORDS", value_parser = |words: &str| Prompt::try_from(words.to_owned()))]
     pub(crate) prompt: Option<Prompt>,
 
-    /// The bucket that local files are put into; of a list, the first.
-    #[arg(
-        long,
-        value_name = "BUCKET",
-        env = "LONGHAND_AUDIO_BUCKETS",
-        hide_env_values = true,
-        value_parser = first_of_list
-    )]
+    /// Put local files into this bucket with your own AWS credentials; without it, the service gives addresses for them.
+    #[arg(long, value_name = "BUCKET", value_parser = first_of_list)]
     pub(crate) bucket: Option<String>,
 
     #[command(flatten)]

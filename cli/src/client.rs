@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use longhand_shared::job::{JobStatus, TranscribeOptions};
 use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::upload::{Upload, Uploads};
 use longhand_shared::{JobId, UserId};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode, Url};
@@ -37,6 +38,23 @@ pub(crate) struct NewTranscription<'a> {
     pub(crate) audio_chunk_paths: &'a [String],
     #[serde(flatten)]
     pub(crate) options: TranscribeOptions,
+}
+
+/// The body of `POST /uploads`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewUploads<'a> {
+    pub(crate) user_id: &'a UserId,
+    pub(crate) files: Vec<NewUpload>,
+}
+
+/// A file that is to be uploaded.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewUpload {
+    pub(crate) name: String,
+    pub(crate) content_type: &'static str,
+    pub(crate) bytes: u64,
 }
 
 /// What matters here of the answer to `POST /transcribe`.
@@ -108,6 +126,22 @@ impl Api {
     /// `POST /transcribe`. Asked once only: a second time might make a second job.
     pub(crate) async fn submit(&self, new: &NewTranscription<'_>) -> Result<Answer<Submitted>, Failure> {
         self.call(self.http.post(self.at(&["transcribe"])).json(new)).await
+    }
+
+    /// `POST /uploads`.
+    pub(crate) async fn uploads(&self, new: &NewUploads<'_>) -> Result<Uploads, Failure> {
+        Ok(self.call(self.http.post(self.at(&["uploads"])).json(new)).await?.value)
+    }
+
+    /// Sends a file where `POST /uploads` said.
+    pub(crate) async fn put(
+        &self,
+        upload: &Upload,
+        file: Vec<u8>,
+        patience: Duration,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        let request = self.http.put(&upload.url).timeout(patience).body(file);
+        upload.headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send().await
     }
 
     /// `GET /transcript/{jobId}`, which must answer within `patience`.

@@ -122,12 +122,14 @@ impl Failure {
             || matches!(self.status, Some(500 | 502 | 504))
     }
 
-    /// Puts a file's name to each fault that points at `#/audioChunkPaths/N`.
+    /// Puts a file's name to each fault that points into `#/FIELD/N`.
     #[must_use]
-    pub(crate) fn naming(mut self, files: &[String]) -> Self {
+    pub(crate) fn naming(mut self, field: &str, files: &[String]) -> Self {
         for fault in &mut self.faults {
             let pointer = fault.pointer.as_deref().unwrap_or_default().trim_start_matches('#');
-            let index = pointer.strip_prefix("/audioChunkPaths/").and_then(|index| index.parse().ok());
+            let mut parts = pointer.split('/').skip(1);
+            let index = parts.next().filter(|name| *name == field).and(parts.next());
+            let index = index.and_then(|index| index.parse().ok());
             fault.file = index.and_then(|index: usize| files.get(index)).cloned();
         }
         self

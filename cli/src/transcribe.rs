@@ -11,12 +11,12 @@ use crate::upload::Audio;
 use crate::wait;
 
 pub(crate) async fn run(context: &Context, args: Transcribe) -> Result<(), Failure> {
-    let audio = Audio::check(&args.files, args.bucket.as_deref())?;
-    audio.upload().await?;
+    let audio = Audio::check(&args.files)?;
+    let paths = audio.upload(&context.api, &args.user, args.bucket.as_deref()).await?;
 
     let new = NewTranscription {
         user_id: &args.user,
-        audio_chunk_paths: &audio.paths,
+        audio_chunk_paths: &paths,
         options: TranscribeOptions { language: args.language, prompt: args.prompt },
     };
     let submitted = context.api.submit(&new).await.map_err(|mut failure| {
@@ -26,7 +26,7 @@ pub(crate) async fn run(context: &Context, args: Transcribe) -> Result<(), Failu
                 failure.message, context.command, args.user
             );
         }
-        failure.naming(&audio.names)
+        failure.naming("audioChunkPaths", &audio.names)
     })?;
     let job = submitted.value.job_id;
     let _ = context.job.set(job);

@@ -43,9 +43,15 @@ async fn files_become_a_transcript() {
     let half = Reply::ok(&result(IN_PROGRESS, Some("And so"), &[COMPLETED, IN_PROGRESS]));
     let fake = Fake::start(vec![in_progress(), half, completed()]).await;
     let (_folder, paths) = files(&["día 1.wav", "b.mp3"]);
-    let mut args = vec!["transcribe", &paths[0], "s3://archive/c d.wav", &paths[1]];
+    let web = "https://good.example/e.wav?sig=x";
+    let mut args = vec!["transcribe", &paths[0], "s3://archive/c d.wav", &paths[1], web];
     args.extend(["--user", "ana", "--language", "en", "--prompt", "Kennedy", "--wait"]);
-    let ran = fake.run(&args).await;
+    // Without anything of AWS.
+    let mut command = fake.command(&args);
+    for name in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3"] {
+        command.env_remove(name);
+    }
+    let ran = end(command.spawn().expect("it starts")).await;
 
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(ran.stdout, "And so, my fellow Americans.\n");
@@ -57,16 +63,58 @@ async fn files_become_a_transcript() {
     let objects: Vec<_> = fake.objects().into_iter().collect();
     assert_eq!(objects.len(), 2);
     let (first, second) = (&objects[0], &objects[1]);
-    assert!(first.0.starts_with("/audio/uploads/") && first.0.ends_with("/00-d_a_1.wav"), "{}", first.0);
-    assert!(second.0.ends_with("/02-b.mp3"), "{}", second.0);
+    assert_eq!((&*first.0, &*second.0), ("/audio/uploads/ana/00-d_a_1.wav", "/audio/uploads/ana/02-b.mp3"));
     assert_eq!(first.1, "the audio of día 1.wav");
     assert_eq!(second.1, "the audio of b.mp3");
 
     let calls = fake.calls();
+    let put = calls.iter().find(|call| call.line == "PUT /audio/uploads/ana/02-b.mp3?X-Amz-Signature=abc");
+    let put = put.expect("sent where the service said");
+    assert_eq!(put.body, json!({ "type": "audio/mpeg", "length": second.1.len().to_string() }));
     let submitted = calls.iter().find(|call| call.line == "POST /transcribe").expect("submitted");
-    let paths = [format!("s3:/{}", first.0), "s3://archive/c d.wav".to_owned(), format!("s3:/{}", second.0)];
+    let paths = [
+        format!("s3:/{}", first.0),
+        "s3://archive/c d.wav".to_owned(),
+        format!("s3:/{}", second.0),
+        web.to_owned(),
+    ];
     let body = json!({ "userId": "ana", "audioChunkPaths": paths, "language": "en", "prompt": "Kennedy" });
     assert_eq!(submitted.body, body);
+}
+
+#[tokio::test]
+async fn with_a_bucket_files_go_there_without_the_service() {
+    let fake = Fake::start(vec![]).await;
+    let (_folder, paths) = files(&["a.wav", "b"]);
+    let ran =
+        fake.run(&["transcribe", &paths[0], &paths[1], "--user", "ana", "--bucket", "mine,other"]).await;
+    assert_eq!((ran.code, fake.count("POST /uploads")), (Some(0), 0), "{ran:?}");
+    let objects: Vec<_> = fake.objects().into_iter().collect();
+    assert!(objects[0].0.starts_with("/mine/uploads/") && objects[0].0.ends_with("/00-a.wav"), "{objects:?}");
+    assert!(objects[1].0.ends_with("/01-b"), "{objects:?}");
+    let calls = fake.calls();
+    let submitted = calls.iter().find(|call| call.line == "POST /transcribe").expect("submitted");
+    let paths = [format!("s3:/{}", objects[0].0), format!("s3:/{}", objects[1].0)];
+    assert_eq!(submitted.body["audioChunkPaths"], json!(paths));
+}
+
+#[tokio::test]
+async fn a_file_is_sent_again_where_that_may_help() {
+    let (_folder, paths) = files(&["a.wav"]);
+    let line = ["transcribe", &paths[0], "--user", "ana", "--json"];
+    let fake = Fake::start(vec![]).await.on_put(&[503, 429]);
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, fake.count("PUT"), fake.count("POST /transcribe")), (Some(0), 3, 1), "{ran:?}");
+
+    for (statuses, tries) in [(&[403][..], 1), (&[500, 500, 500], 3)] {
+        let fake = Fake::start(vec![]).await.on_put(statuses);
+        let ran = fake.run(&line).await;
+        assert_eq!((ran.code, fake.count("PUT"), fake.count("POST /transcribe")), (Some(4), tries, 0));
+        let error = ran.error();
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains(&statuses[0].to_string()) && message.contains("SlowDown"), "{message}");
+        assert!(!message.contains("X-Amz"), "{message}");
+    }
 }
 
 #[tokio::test]
@@ -170,12 +218,15 @@ async fn what_cannot_be_reached_is_exit_4() {
     }
 
     // The service is there, S3 is not: nothing is submitted.
-    let fake = Fake::start(vec![]).await;
+    let fake = Fake::start(vec![]).await.uploading_to(&nowhere);
     let (_folder, paths) = files(&["a.wav"]);
-    let mut command = fake.command(&["transcribe", &paths[0], "--user", "ana", "--json"]);
-    let ran = end(command.env("AWS_ENDPOINT_URL_S3", nowhere).spawn().expect("it starts")).await;
-    assert_eq!((ran.code, &ran.error()["code"]), (Some(4), &json!("UPLOAD_FAILED")), "{ran:?}");
-    assert_eq!(fake.calls().len(), 0);
+    for line in [&["--json"][..], &["--json", "--bucket", "audio"]] {
+        let mut command = fake.command(&["transcribe", &paths[0], "--user", "ana"]);
+        command.env("AWS_ENDPOINT_URL_S3", &nowhere).args(line);
+        let ran = end(command.spawn().expect("it starts")).await;
+        assert_eq!((ran.code, &ran.error()["code"]), (Some(4), &json!("UPLOAD_FAILED")), "{ran:?}");
+        assert_eq!(fake.count("POST /transcribe"), 0);
+    }
 }
 
 #[tokio::test]
@@ -275,7 +326,8 @@ async fn a_job_has_24_files_at_most() {
 
     line.pop();
     let ran = fake.run(&line).await;
-    assert_eq!((ran.code, fake.count("PUT"), fake.count("POST")), (Some(0), 24, 1), "{ran:?}");
+    let counts = (fake.count("PUT"), fake.count("POST /uploads"), fake.count("POST /transcribe"));
+    assert_eq!((ran.code, counts), (Some(0), (24, 1, 1)), "{ran:?}");
 }
 
 #[tokio::test]
@@ -296,11 +348,6 @@ async fn wrong_usage_is_exit_2_in_either_form() {
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{line:?}");
         assert_eq!(ran.error()["code"], "USAGE", "{line:?}");
     }
-    let (_folder, paths) = files(&["a.wav"]);
-    let mut command = fake.command(&["transcribe", &paths[0], "--user", "ana"]);
-    let ran = end(command.env_remove("LONGHAND_AUDIO_BUCKETS").spawn().expect("it starts")).await;
-    assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("LONGHAND_AUDIO_BUCKETS"), "{}", ran.stderr);
     assert_eq!(fake.calls().len(), 0);
 }
 

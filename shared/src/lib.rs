@@ -11,8 +11,10 @@ pub mod id;
 pub mod idempotency;
 pub mod job;
 pub mod lifecycle;
+pub mod media;
 pub mod metrics;
 mod options;
+pub mod outbound;
 pub mod path;
 pub mod queue;
 pub mod settings;
@@ -22,6 +24,7 @@ pub mod store;
 pub mod telemetry;
 pub mod trace;
 pub mod transcript;
+pub mod upload;
 
 pub use attempt::{Attempt, Claimant};
 pub use clock::Timestamp;

@@ -1,16 +1,19 @@
-//! Where a chunk's audio is: `s3://bucket/key`, or a path under the configured audio root.
+//! Where a chunk's audio is: `s3://bucket/key`, `https://host/..`, or a path under the configured audio root.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest path, in bytes: S3's limit on a key.
+use crate::outbound::{self, AllowedHosts, InvalidUrl, PublicUrl};
+
+/// The longest path that is no web address, in bytes: S3's limit on a key.
 pub const MAX_PATH_BYTES: usize = 1024;
 
 /// A place that audio can be read from. Its text is exactly what the client sent.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum AudioPath {
     /// An object in S3.
@@ -20,6 +23,8 @@ pub enum AudioPath {
         /// The object's key.
         key: String,
     },
+    /// A web address, well-formed. [`AudioSources::url`] tells whether it may be called.
+    Web(String),
     /// A file under the audio root: relative, without `..`.
     Local(String),
 }
@@ -41,9 +46,15 @@ pub enum InvalidPath {
     S3,
     /// A scheme that is not read here.
     #[error(
-        "has the scheme \"{0}\", which is not supported: use s3://bucket/key or a path under the audio root"
+        "has the scheme \"{0}\", which is not supported: use s3://bucket/key, https:// or a path under the audio root"
     )]
     Scheme(String),
+    /// A web address that is none, or one that may not be called.
+    #[error(transparent)]
+    Web(#[from] InvalidUrl),
+    /// There are no hosts to read from.
+    #[error("is a web address, but this service reads from no host: use s3://bucket/key")]
+    NoHosts,
     /// An absolute path.
     #[error("is absolute: give a path relative to the audio root")]
     Absolute,
@@ -63,9 +74,25 @@ impl AudioPath {
     pub fn file_name(&self) -> &str {
         let whole = match self {
             Self::S3 { key, .. } => key,
+            Self::Web(url) => outbound::shown(url),
             Self::Local(path) => path,
         };
         whole.rsplit('/').find(|part| !part.is_empty()).unwrap_or(whole)
+    }
+
+    /// The path for messages and logs: a web address without its query, which may hold a signature.
+    pub fn shown(&self) -> Cow<'_, str> {
+        match self {
+            Self::S3 { bucket, key } => Cow::Owned(format!("s3://{bucket}/{key}")),
+            Self::Web(url) => Cow::Borrowed(outbound::shown(url)),
+            Self::Local(path) => Cow::Borrowed(path),
+        }
+    }
+}
+
+impl fmt::Debug for AudioPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AudioPath({:?})", self.shown())
     }
 }
 
@@ -75,6 +102,10 @@ impl FromStr for AudioPath {
     fn from_str(text: &str) -> Result<Self, InvalidPath> {
         if text.is_empty() {
             return Err(InvalidPath::Empty);
+        }
+        if scheme(text).is_some_and(|scheme| matches!(&*scheme.to_ascii_lowercase(), "http" | "https")) {
+            outbound::well_formed(text)?;
+            return Ok(Self::Web(text.to_owned()));
         }
         if text.len() > MAX_PATH_BYTES {
             return Err(InvalidPath::TooLong(text.len()));
@@ -147,7 +178,7 @@ impl fmt::Display for AudioPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
-            Self::Local(path) => f.write_str(path),
+            Self::Web(text) | Self::Local(text) => f.write_str(text),
         }
     }
 }
@@ -158,6 +189,8 @@ impl fmt::Display for AudioPath {
 pub struct AudioSources {
     /// Buckets that `s3://` paths may name.
     pub buckets: Vec<String>,
+    /// Hosts that web addresses may name.
+    pub hosts: AllowedHosts,
     /// The folder that local paths are under.
     pub root: Option<PathBuf>,
 }
@@ -174,8 +207,17 @@ impl AudioSources {
                     Err(InvalidPath::Bucket(bucket.clone()))
                 }
             }
-            AudioPath::Local(relative) => self.resolve(relative).map(|_| ()),
+            AudioPath::Web(text) => self.url(text).map(drop),
+            AudioPath::Local(relative) => self.resolve(relative).map(drop),
         }
+    }
+
+    /// The address that a web path means, when it may be called.
+    pub fn url(&self, text: &str) -> Result<PublicUrl, InvalidPath> {
+        if self.hosts.is_empty() {
+            return Err(InvalidPath::NoHosts);
+        }
+        Ok(PublicUrl::parse(text, &self.hosts)?)
     }
 
     /// The file on disk that a local path means, every link in it followed and still under the root.
@@ -199,7 +241,18 @@ mod tests {
 
     #[test]
     fn good_paths_read_back_as_they_were() {
-        for text in ["s3://audio/a/b c.wav", "a.wav", "2026/11/a.wav", "./a.wav", "..a/b..wav"] {
+        for text in [
+            "s3://audio/a/b c.wav",
+            "a.wav",
+            "2026/11/a.wav",
+            "./a.wav",
+            "..a/b..wav",
+            "HTTPS://Host.Example/a.wav?sig=x%2F",
+            // Dots in disguise are letters like others on disk and in S3.
+            "%2e%2e/a.wav",
+            "．．/a.wav",
+            "s3://audio/../a.wav",
+        ] {
             assert_eq!(parse(text).map(|path| path.to_string()), Ok(text.to_owned()));
         }
         assert_eq!(parse("s3://audio/a/b.wav").map(|p| p.file_name().to_owned()), Ok("b.wav".to_owned()));
@@ -216,7 +269,8 @@ mod tests {
         assert_eq!(parse("a\\..\\b"), Err(InvalidPath::Escapes));
         assert_eq!(parse("/etc/passwd"), Err(InvalidPath::Absolute));
         assert_eq!(parse("ftp://host/a.wav"), Err(InvalidPath::Scheme("ftp".into())));
-        assert_eq!(parse("https://host/a.wav"), Err(InvalidPath::Scheme("https".into())));
+        assert_eq!(parse("https://user@host/a.wav"), Err(InvalidPath::Web(InvalidUrl::UserInfo)));
+        assert_eq!(parse("http:host/a.wav").map_err(|error| matches!(error, InvalidPath::Web(_))), Err(true));
         assert_eq!(parse("file:///etc/passwd"), Err(InvalidPath::Scheme("file".into())));
         assert_eq!(parse("S3://bucket/key"), Err(InvalidPath::Scheme("S3".into())));
         assert_eq!(parse("s3://bucket"), Err(InvalidPath::S3));
@@ -228,13 +282,31 @@ mod tests {
 
     #[test]
     fn only_configured_sources_are_read() {
-        let sources = AudioSources { buckets: vec!["mine".into()], root: None };
+        let sources = AudioSources { buckets: vec!["mine".into()], ..AudioSources::default() };
         assert_eq!(sources.check(&parse("s3://mine/a").expect("a path")), Ok(()));
         assert_eq!(
             sources.check(&parse("s3://other/a").expect("a path")),
             Err(InvalidPath::Bucket("other".into()))
         );
         assert_eq!(sources.check(&parse("a.wav").expect("a path")), Err(InvalidPath::NoRoot));
+        let web = parse("https://good.example/a.wav?sig=x").expect("a path");
+        assert_eq!(sources.check(&web), Err(InvalidPath::NoHosts));
+        let hosts = "good.example".parse().expect("a host");
+        let sources = AudioSources { hosts, ..sources };
+        assert_eq!(sources.check(&web), Ok(()));
+        let refused = |text: &str| sources.check(&parse(text).expect("well-formed"));
+        let host = InvalidUrl::Host("evil.example".into());
+        assert_eq!(refused("https://evil.example/a"), Err(InvalidPath::Web(host)));
+        assert_eq!(refused("https://2130706433/a"), Err(InvalidPath::Web(InvalidUrl::Address)));
+        assert_eq!(refused("http://good.example/a"), Err(InvalidPath::Web(InvalidUrl::NotHttps)));
+    }
+
+    #[test]
+    fn a_signature_does_not_show() {
+        let path = parse("https://good.example/b/a.wav?sig=secret").expect("a path");
+        assert_eq!((path.file_name(), &*path.shown()), ("a.wav", "https://good.example/b/a.wav"));
+        assert_eq!(format!("{path:?}"), "AudioPath(\"https://good.example/b/a.wav\")");
+        assert_eq!(String::from(path), "https://good.example/b/a.wav?sig=secret");
     }
 
     #[test]
@@ -246,7 +318,7 @@ mod tests {
         std::fs::write(root.join("in/a.wav"), "x").expect("a file");
         std::os::unix::fs::symlink(home.join("secret.wav"), root.join("out.wav")).expect("a link");
         std::os::unix::fs::symlink(root.join("in"), root.join("alias")).expect("a link");
-        let sources = AudioSources { buckets: vec![], root: Some(root.clone()) };
+        let sources = AudioSources { root: Some(root.clone()), ..AudioSources::default() };
         let check = |text: &str| sources.check(&parse(text).expect("a path"));
         assert_eq!(check("in/a.wav"), Ok(()));
         assert_eq!(check("alias/a.wav"), Ok(()));

@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::outbound::AllowedHosts;
 use crate::path::{AudioPath, AudioSources};
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
 
@@ -167,8 +168,15 @@ impl FromStr for List {
 pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
     const BUCKETS: &str = "LONGHAND_AUDIO_BUCKETS";
     const ROOT: &str = "LONGHAND_AUDIO_ROOT";
+    const HOSTS: &str = "LONGHAND_AUDIO_HOSTS";
     let List(buckets) =
         reader.optional(BUCKETS, "S3 buckets that paths may name, commas between").unwrap_or_default();
+    let hosts: AllowedHosts = reader
+        .optional(
+            HOSTS,
+            "hosts that https:// paths may name, commas between; *.example.com for those under it",
+        )
+        .unwrap_or_default();
     let root: Option<PathBuf> = reader.optional(ROOT, "folder that local paths are under");
     for bucket in &buckets {
         if format!("s3://{bucket}/key").parse::<AudioPath>().is_err() {
@@ -180,10 +188,10 @@ pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
     {
         reader.fault(ROOT, format_args!("is {}, which is not a folder", root.display()));
     }
-    if buckets.is_empty() && root.is_none() {
+    if buckets.is_empty() && root.is_none() && hosts.is_empty() {
         reader.fault(BUCKETS, format_args!("and {ROOT} are both not set: there is no audio to read"));
     }
-    AudioSources { buckets, root }
+    AudioSources { buckets, hosts, root }
 }
 
 /// How to log; read by every process.

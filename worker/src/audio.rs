@@ -1,6 +1,8 @@
 //! Audio as a stream, opened anew for each try: size and type are checked before a byte of it
 //! reaches the model, and no more than a few kilobytes of it are held.
 
+mod web;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -12,13 +14,12 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use longhand_shared::AudioPath;
 use longhand_shared::job::{ChunkError, ErrorCode};
+use longhand_shared::media::MAX_AUDIO_BYTES;
+use longhand_shared::outbound::Outbound;
 use longhand_shared::path::{AudioSources, InvalidPath};
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 use tracing::warn;
-
-/// The largest audio, in bytes: 5 MB, counted generously.
-pub const MAX_AUDIO_BYTES: u64 = 5 * 1024 * 1024;
 
 /// How much of the beginning tells the type; every signature lies within.
 const HEAD_BYTES: usize = 512;
@@ -57,6 +58,7 @@ impl AudioError {
 #[derive(Clone, Debug)]
 pub struct AudioStore {
     s3: Client,
+    outbound: Outbound,
     sources: AudioSources,
 }
 
@@ -68,8 +70,8 @@ struct Opened {
 
 impl AudioStore {
     /// Reads from `sources` alone.
-    pub fn new(s3: Client, sources: AudioSources) -> Self {
-        Self { s3, sources }
+    pub fn new(s3: Client, outbound: Outbound, sources: AudioSources) -> Self {
+        Self { s3, outbound, sources }
     }
 
     /// Opens the audio at `path`.
@@ -79,21 +81,26 @@ impl AudioStore {
                 self.sources.check(path).map_err(|error| not_allowed(path, &error))?;
                 self.open_object(bucket, key).await?
             }
+            AudioPath::Web(text) => {
+                let url = self.sources.url(text).map_err(|error| not_allowed(path, &error))?;
+                web::open(&self.outbound, &url).await?
+            }
             AudioPath::Local(relative) => self.open_file(path, relative).await?,
         };
+        let shown = path.shown();
         if opened.bytes == 0 {
-            return Err(AudioError::bad(ErrorCode::AudioEmpty, format!("{path} has no bytes")));
+            return Err(AudioError::bad(ErrorCode::AudioEmpty, format!("{shown} has no bytes")));
         }
         if opened.bytes > MAX_AUDIO_BYTES {
-            let message = format!("{path} has {} bytes, more than {MAX_AUDIO_BYTES}", opened.bytes);
+            let message = format!("{shown} has {} bytes, more than {MAX_AUDIO_BYTES}", opened.bytes);
             return Err(AudioError::bad(ErrorCode::AudioTooLarge, message));
         }
         let mut body = opened.body;
         let head =
-            head(&mut body).await.map_err(|error| AudioError::Unavailable(format!("{path}: {error}")))?;
+            head(&mut body).await.map_err(|error| AudioError::Unavailable(format!("{shown}: {error}")))?;
         let Some((mime, extension)) = audio_type(&head) else {
             let message =
-                format!("{path} does not begin like WAV, MP3, FLAC, Ogg, M4A, MP4, WebM, AAC or AMR");
+                format!("{shown} does not begin like WAV, MP3, FLAC, Ogg, M4A, MP4, WebM, AAC or AMR");
             return Err(AudioError::bad(ErrorCode::AudioUnsupported, message));
         };
         Ok(Audio {
@@ -166,7 +173,7 @@ impl AudioStore {
 }
 
 fn not_allowed(path: &AudioPath, error: &InvalidPath) -> AudioError {
-    AudioError::bad(ErrorCode::AudioForbidden, format!("{path} {error}"))
+    AudioError::bad(ErrorCode::AudioForbidden, format!("{} {error}", path.shown()))
 }
 
 fn describe<E: std::error::Error + Send + Sync + 'static>(
@@ -228,7 +235,8 @@ mod tests {
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
             .build();
-        AudioStore::new(Client::from_conf(config), AudioSources { buckets: vec![], root })
+        let outbound = Outbound::new().expect("a client");
+        AudioStore::new(Client::from_conf(config), outbound, AudioSources { root, ..AudioSources::default() })
     }
 
     async fn open(store: &AudioStore, path: &str) -> Result<(String, &'static str, Vec<u8>), AudioError> {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use longhand_shared::outbound::Outbound;
 use longhand_shared::queue::sqs::SqsQueue;
 use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::{aws, metrics, settings, shutdown, telemetry};
@@ -40,7 +41,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         Arc::new(DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention)),
         Arc::new(SqsQueue::new(sqs.clone(), settings.queue_url)),
         Arc::new(SqsQueue::new(sqs, settings.dlq_url)),
-        AudioStore::new(aws::s3(&config), settings.sources),
+        AudioStore::new(aws::s3(&config), Outbound::new()?, settings.sources),
         settings.asr,
         limits,
         settings.sweep,

@@ -120,8 +120,17 @@ async fn paths() {
         ("/etc/passwd", "is absolute: give a path relative to the audio root"),
         ("s3://audio", "is not an S3 address: expected s3://bucket/key"),
         ("s3://other/a.wav", "names the bucket \"other\", which is not one that this service reads"),
-        ("ftp://host/a.wav", "has the scheme \"ftp\", which is not supported: use s3://bucket/key or a path"),
-        ("https://host/a.wav", "has the scheme \"https\", which is not supported: use s3://bucket/key"),
+        (
+            "ftp://host/a.wav",
+            "has the scheme \"ftp\", which is not supported: use s3://bucket/key, https:// or a path",
+        ),
+        ("https://host/a.wav", "names the host \"host\", which is not one that this service calls"),
+        ("http://good.example/a.wav", "must begin with https://"),
+        ("https://good.example@127.0.0.1/a.wav", "must not hold a user name or a password"),
+        ("https://2130706433/a.wav", "names an IP address in place of a host"),
+        ("https://[::ffff:169.254.169.254]/latest", "names an IP address in place of a host"),
+        ("https://good.example/a.wav#x", "must not have a fragment"),
+        ("https://good.example:99999/", "is not a web address: invalid port number"),
         ("file:///etc/passwd", "has the scheme \"file\""),
     ];
     assert_faults(rows.map(|(path, detail)| {

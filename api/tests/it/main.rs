@@ -12,3 +12,4 @@ mod search;
 mod socket;
 mod support;
 mod ten_thousand;
+mod uploads;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -53,8 +54,13 @@ impl Api {
         std::fs::write(root.join("a.wav"), "RIFF").expect("a file");
         std::fs::write(home.path().join("secret.wav"), "RIFF").expect("a file");
         std::os::unix::fs::symlink(home.path().join("secret.wav"), root.join("link.wav")).expect("a link");
-        let sources = Arc::new(AudioSources { buckets: vec!["audio".to_owned()], root: Some(root) });
-        let router = router(AppState { store: used_store, queue: used_queue, sources });
+        let sources = AudioSources {
+            buckets: vec!["audio".to_owned()],
+            hosts: "good.example".parse().expect("a host"),
+            root: Some(root),
+        };
+        let state = AppState { store: used_store, queue: used_queue, sources: Arc::new(sources), s3: s3() };
+        let router = router(state);
         Self { router, store, queue, _home: home }
     }
 
@@ -76,13 +82,27 @@ impl Api {
 
     /// `POST /transcribe` with a body as it is.
     pub(crate) async fn post(&self, body: impl Into<Body>) -> Answer {
-        let request = Request::post("/transcribe").header("content-type", "application/json");
+        self.post_to("/transcribe", body).await
+    }
+
+    pub(crate) async fn post_to(&self, uri: &str, body: impl Into<Body>) -> Answer {
+        let request = Request::post(uri).header("content-type", "application/json");
         self.send(request.body(body.into()).expect("a request")).await
     }
 
     pub(crate) async fn transcribe(&self, body: &Value) -> Answer {
         self.post(body.to_string()).await
     }
+}
+
+/// An S3 that is never called: addresses are signed here.
+pub(crate) fn s3() -> aws_sdk_s3::Client {
+    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(credentials);
+    aws_sdk_s3::Client::from_conf(config.build())
 }
 
 /// A body that is good in every field.

@@ -63,6 +63,10 @@ pub(crate) struct Fake {
 }
 
 struct Served {
+    /// Where files are to be sent.
+    bucket: Mutex<String>,
+    /// How the next sendings of files are answered; with 200 after that.
+    put: Mutex<VecDeque<u16>>,
     submit: Replies,
     transcript: Replies,
     search: Replies,
@@ -82,6 +86,8 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(Served {
+            bucket: Mutex::new(format!("http://{address}/audio")),
+            put: Mutex::default(),
             submit: Mutex::new([Reply::accepted()].into()),
             transcript: Mutex::new(transcript.into()),
             search: Mutex::default(),
@@ -95,6 +101,18 @@ impl Fake {
 
     pub(crate) fn on_submit(self, reply: Reply) -> Self {
         *self.state.submit.lock().expect("not poisoned") = [reply].into();
+        self
+    }
+
+    /// Files are to be sent to this address.
+    pub(crate) fn uploading_to(self, bucket: &str) -> Self {
+        bucket.clone_into(&mut self.state.bucket.lock().expect("not poisoned"));
+        self
+    }
+
+    /// The first sendings of files are answered so.
+    pub(crate) fn on_put(self, statuses: &[u16]) -> Self {
+        *self.state.put.lock().expect("not poisoned") = statuses.iter().copied().collect();
         self
     }
 
@@ -147,11 +165,25 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
     let line = format!("{} {}", parts.method, parts.uri);
     let replies = match (&parts.method, path.as_str()) {
         (&Method::PUT, _) => {
+            if let Some(status) = state.put.lock().expect("not poisoned").pop_front() {
+                state.calls.send_modify(|calls| calls.push(Call { line, body: Value::Null }));
+                let said = "<Error><Code>SlowDown</Code></Error>";
+                return Response::builder().status(status).body(said.into()).expect("a good response");
+            }
             let chunked = parts.headers.get("content-encoding").is_some_and(|value| value == "aws-chunked");
             let object = if chunked { unchunk(&bytes) } else { bytes };
             state.objects.lock().expect("not poisoned").insert(path, object);
-            state.calls.send_modify(|calls| calls.push(Call { line, body: Value::Null }));
+            let header = |name| parts.headers.get(name).map(|value| value.to_str().expect("text"));
+            let body = json!({ "type": header("content-type"), "length": header("content-length") });
+            state.calls.send_modify(|calls| calls.push(Call { line, body }));
             return Response::new(Body::empty());
+        }
+        (&Method::POST, "/uploads") => {
+            let body: Value = serde_json::from_slice(&bytes).expect("JSON");
+            let bucket = state.bucket.lock().expect("not poisoned").clone();
+            let reply = Reply::ok(&uploads(&bucket, &body));
+            state.calls.send_modify(|calls| calls.push(Call { line, body }));
+            return Response::new(reply.body.into());
         }
         (&Method::POST, "/transcribe") => &state.submit,
         (&Method::GET, "/transcript/search") => &state.search,
@@ -170,6 +202,26 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
         response = response.header("retry-after", seconds);
     }
     response.body(reply.body.into()).expect("a good response")
+}
+
+/// The answer to `POST /uploads`.
+fn uploads(bucket: &str, body: &Value) -> Value {
+    let files = body["files"].as_array().expect("files").iter();
+    let uploads = files.map(|file| {
+        let key = format!(
+            "uploads/{}/{}",
+            body["userId"].as_str().expect("a user"),
+            file["name"].as_str().expect("a name")
+        );
+        json!({
+            "audioChunkPath": format!("s3://audio/{key}"),
+            "url": format!("{bucket}/{key}?X-Amz-Signature=abc"),
+            "method": "PUT",
+            "headers": { "content-length": file["bytes"].to_string(), "content-type": file["contentType"] },
+            "expiresTime": "2026-11-22T23:10:22.000Z",
+        })
+    });
+    json!({ "uploads": uploads.collect::<Vec<_>>() })
 }
 
 /// The content of a body in S3's `aws-chunked` encoding: `SIZE[;..]\r\nBYTES\r\n .. 0\r\n trailers`.

@@ -124,7 +124,7 @@ impl Clients {
 
     /// What the API takes and the worker reads.
     pub fn sources(&self) -> AudioSources {
-        AudioSources { buckets: vec![self.resources.bucket.clone()], root: None }
+        AudioSources { buckets: vec![self.resources.bucket.clone()], ..AudioSources::default() }
     }
 
     /// Puts bytes into the bucket; the path to post.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use longhand_api::AppState;
 use longhand_shared::JobId;
+use longhand_shared::outbound::Outbound;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use longhand_sim_asr::{Behaviour, SimAsr};
@@ -69,7 +70,7 @@ impl Service {
         store: Arc<dyn JobStore>,
         queue: Arc<dyn ChunkQueue>,
     ) -> Self {
-        let state = AppState { store, queue, sources: Arc::new(aws.sources()) };
+        let state = AppState { store, queue, sources: Arc::new(aws.sources()), s3: aws.s3() };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = tokio::net::TcpListener::bind(any).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -99,7 +100,7 @@ impl Service {
             self.aws.store(),
             self.aws.queue(),
             self.aws.dead_letters(),
-            AudioStore::new(self.aws.s3(), self.aws.sources()),
+            AudioStore::new(self.aws.s3(), Outbound::new().expect("a client"), self.aws.sources()),
             self.asr_settings(),
             limits,
             Duration::from_secs(1),

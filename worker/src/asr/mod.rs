@@ -32,7 +32,8 @@ const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// message back to the queue for that long.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
-/// How long the audio may take to open. Its bytes come during the call, and within its time.
+/// How long the audio may take to open. Its bytes come during the call, and within its time; those from
+/// the web come before, and within this time.
 const AUDIO_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A key that never shows in a log.
@@ -212,8 +213,9 @@ impl Asr {
             let mut leave =
                 entered.unwrap_or(Err(Open { pause: Duration::ZERO })).map_err(Failure::Circuit)?;
             let opened = tokio::time::timeout(AUDIO_TIMEOUT, audio.open(path)).await;
-            let opened = opened
-                .unwrap_or_else(|_| Err(AudioError::Unavailable(format!("{path} did not open in time"))));
+            let opened = opened.unwrap_or_else(|_| {
+                Err(AudioError::Unavailable(format!("{} did not open in time", path.shown())))
+            });
             let opened = opened.map_err(|error| match error {
                 AudioError::Bad(error) => Failure::Permanent(error),
                 AudioError::Unavailable(message) => Failure::Audio(message),
@@ -328,7 +330,7 @@ fn transport(error: &reqwest::Error) -> Meaning {
 }
 
 /// An error with all that is behind it, but without the address it went to.
-fn causes(error: &reqwest::Error) -> String {
+pub(crate) fn causes(error: &reqwest::Error) -> String {
     let outermost: &dyn std::error::Error = error;
     let chain = std::iter::successors(outermost.source(), |cause| cause.source());
     let causes: Vec<String> = chain.map(ToString::to_string).collect();

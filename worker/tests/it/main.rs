@@ -16,3 +16,4 @@ mod process_faults;
 mod runner;
 mod support;
 mod sweeper;
+mod web_audio;

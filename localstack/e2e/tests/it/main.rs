@@ -5,6 +5,7 @@ mod calls;
 mod crashes;
 mod deploys;
 mod eyes;
+mod inputs;
 mod load;
 mod main_job;
 mod operator;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::job::{Chunk, Metadata, NewJob, TranscribeOptions};
+use longhand_shared::outbound::Outbound;
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::store::{self, JobStore};
@@ -35,8 +36,8 @@ pub(crate) fn wav(bytes: usize) -> Vec<u8> {
 pub(crate) fn audio_store(root: &Path) -> AudioStore {
     let s3 =
         aws_sdk_s3::Config::builder().behavior_version(aws_sdk_s3::config::BehaviorVersion::latest()).build();
-    let sources = AudioSources { buckets: vec![], root: Some(root.to_owned()) };
-    AudioStore::new(aws_sdk_s3::Client::from_conf(s3), sources)
+    let sources = AudioSources { root: Some(root.to_owned()), ..AudioSources::default() };
+    AudioStore::new(aws_sdk_s3::Client::from_conf(s3), Outbound::new().expect("a client"), sources)
 }
 
 /// The usual settings of the model's client.

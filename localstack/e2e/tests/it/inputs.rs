@@ -1,0 +1,122 @@
+//! Audio that clients bring themselves: by signed uploads, and by web addresses. The real binaries, so that their
+//! settings are in it.
+
+use axum::Router;
+use axum::routing::get;
+use longhand_e2e::processes::{Process, binary, free_port, ready};
+use longhand_e2e::service::{Service, wav};
+use longhand_sim_asr::text_for;
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::crashes::worker_variables;
+
+/// The service as programs, reading from these hosts too. Its URL, and what must live as long.
+async fn programs(service: &Service, hosts: &str) -> (String, [Process; 2]) {
+    let (mut variables, worker_address) = worker_variables(service);
+    variables.push(("LONGHAND_AUDIO_HOSTS", hosts.to_owned()));
+    let worker = Process::start("longhand-worker", &variables);
+    let resources = &service.aws.resources;
+    let listen = format!("127.0.0.1:{}", free_port());
+    let variables = [
+        ("LONGHAND_LISTEN", listen.clone()),
+        ("LONGHAND_TABLE", resources.table.clone()),
+        ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
+        ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
+        ("LONGHAND_AUDIO_HOSTS", hosts.to_owned()),
+    ];
+    let api = Process::start("longhand-api", &variables);
+    let url = format!("http://{listen}");
+    ready(&format!("{url}/healthz")).await;
+    ready(&format!("http://{worker_address}/healthz")).await;
+    (url, [api, worker])
+}
+
+async fn post(url: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+    let answer = Client::new().post(format!("{url}{path}")).json(body).send().await.expect("an answer");
+    (answer.status(), answer.json().await.expect("JSON"))
+}
+
+/// `PUT` as the answer to `POST /uploads` says.
+async fn put(upload: &Value, bytes: Vec<u8>) -> Response {
+    let mut request = Client::new().put(upload["url"].as_str().expect("an address"));
+    for (name, value) in upload["headers"].as_object().expect("headers") {
+        request = request.header(name, value.as_str().expect("a text"));
+    }
+    request.body(bytes).send().await.expect("an answer")
+}
+
+#[tokio::test]
+async fn uploads_become_a_transcript() {
+    let service = Service::start().await;
+    let (url, _processes) = programs(&service, "").await;
+    let file = |name: &str, bytes: u32| json!({"name": name, "contentType": "audio/wav", "bytes": bytes});
+    let body = json!({"userId": "ana@example.com", "files": [file("one.wav", 1000), file("two.wav", 2000)]});
+    let (status, signed) = post(&url, "/uploads", &body).await;
+    assert_eq!(status, StatusCode::OK, "{signed}");
+    let uploads = signed["uploads"].as_array().expect("uploads");
+    for (upload, bytes) in uploads.iter().zip([1000, 2000]) {
+        let answer = put(upload, wav(bytes)).await;
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+    let paths: Vec<&Value> = uploads.iter().map(|upload| &upload["audioChunkPath"]).collect();
+    let body = json!({"userId": "ana@example.com", "audioChunkPaths": paths});
+    let (status, accepted) = post(&url, "/transcribe", &body).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{accepted}");
+    let result = service.ended(accepted["jobId"].as_str().expect("a job id")).await;
+    let expected = format!("{} {}", text_for("one.wav"), text_for("two.wav"));
+    assert_eq!(result["transcription"], json!(expected), "{result}");
+
+    // What was signed is what was announced. That another size or type is refused is S3's own doing: emulators
+    // do not all look at signatures.
+    let kept = service.aws.s3().head_object().bucket(&service.aws.resources.bucket);
+    let key = paths[1].as_str().and_then(|path| path.splitn(4, '/').nth(3)).expect("a key");
+    let kept = kept.key(key).send().await.expect("it is there");
+    assert_eq!((kept.content_length(), kept.content_type()), (Some(2000), Some("audio/wav")));
+}
+
+#[tokio::test]
+async fn the_command_needs_no_account_at_aws() {
+    let service = Service::start().await;
+    let (url, _processes) = programs(&service, "").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("día 1.wav");
+    std::fs::write(&file, wav(5000)).expect("written");
+    let ran = Command::new(binary("longhand"))
+        .env_clear()
+        .args(["transcribe", "--user", "ana", "--wait", "--timeout", "60s", "--url", &url])
+        .arg(&file)
+        .output();
+    let ran = ran.await.expect("it ran");
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), text_for("00-d_a_1.wav"));
+}
+
+#[tokio::test]
+async fn audio_comes_from_hosts_that_are_named() {
+    let service = Service::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let host = format!("http://{}", listener.local_addr().expect("an address"));
+    let files = Router::new().route("/rec/good.wav", get(async || wav(3000)));
+    let serving = tokio::spawn(async { axum::serve(listener, files).await });
+    // `localhost` is allowed and means this machine: refused when it is connected to.
+    let (url, _processes) = programs(&service, &format!("localhost, {host}")).await;
+
+    let paths =
+        [format!("{host}/rec/good.wav?sig=x"), format!("{host}/none.wav"), "https://localhost/a".into()];
+    let (status, accepted) =
+        post(&url, "/transcribe", &json!({"userId": "ana", "audioChunkPaths": paths})).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{accepted}");
+    let result = service.ended(accepted["jobId"].as_str().expect("a job id")).await;
+    let codes: Vec<&Value> =
+        result["chunks"].as_array().expect("chunks").iter().map(|chunk| &chunk["error"]["code"]).collect();
+    assert_eq!(codes, [&Value::Null, &json!("AUDIO_NOT_FOUND"), &json!("AUDIO_FORBIDDEN")], "{result}");
+    assert!(result["transcription"].as_str().is_some_and(|text| text.starts_with(&text_for("good.wav"))));
+
+    let paths = ["https://evil.example/a.wav", "https://169.254.169.254/latest", "http://localhost/a.wav"];
+    let (status, refused) =
+        post(&url, "/transcribe", &json!({"userId": "ana", "audioChunkPaths": paths})).await;
+    assert_eq!((status, refused["errors"].as_array().map(Vec::len)), (StatusCode::BAD_REQUEST, Some(3)));
+    serving.abort();
+}

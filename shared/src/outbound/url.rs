@@ -1,0 +1,373 @@
+//! Web addresses that clients name, and which of them may be called.
+
+use std::fmt;
+use std::str::FromStr;
+
+use reqwest::Url;
+
+/// The longest address, in bytes. One that is signed, with a session's token in it, is about 1,800.
+pub const MAX_URL_BYTES: usize = 2048;
+
+/// The hosts that may be called, commas between:
+///
+/// | entry | allows |
+/// |---|---|
+/// | `files.example.com` | `https://files.example.com/..` |
+/// | `files.example.com:8443` | the same at this port, which must be over 1024 |
+/// | `*.example.com` | every host under it, but not itself |
+/// | `*` | every host that has a public address |
+/// | `http://127.0.0.1:9000` | for development: this one host and port, without TLS and wherever it is |
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedHosts(Vec<Rule>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rule {
+    host: Host,
+    port: u16,
+    /// Without TLS, at any address.
+    plain: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Any,
+    Is(String),
+    /// With its leading dot.
+    Under(String),
+}
+
+impl AllowedHosts {
+    /// Every host that has a public address.
+    pub fn any() -> Self {
+        Self(vec![Rule { host: Host::Any, port: 443, plain: false }])
+    }
+
+    /// Whether no host may be called.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromStr for AllowedHosts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let rules = entries.map(|entry| rule(entry).map_err(|what| format!("{entry:?} {what}")));
+        rules.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn rule(entry: &str) -> Result<Rule, &'static str> {
+    const EXPECTED: &str = "is no host: expected host, host:port, *.host, * or http://host:port";
+    if entry == "*" {
+        return Ok(Rule { host: Host::Any, port: 443, plain: false });
+    }
+    let (plain, rest) = match entry.strip_prefix("http://") {
+        Some(rest) => (true, rest),
+        None => (false, entry),
+    };
+    let (under, rest) = match rest.strip_prefix("*.") {
+        Some(rest) if !plain => (true, rest),
+        _ => (false, rest),
+    };
+    if rest.contains(['/', '?', '#', '@', '\\', '*', '%']) || rest.contains(char::is_whitespace) {
+        return Err(EXPECTED);
+    }
+    let scheme = if plain { "http" } else { "https" };
+    let url = Url::parse(&format!("{scheme}://{rest}/")).map_err(|_| EXPECTED)?;
+    let host = host(&url).ok_or(EXPECTED)?.to_owned();
+    let port = url.port_or_known_default().ok_or(EXPECTED)?;
+    if plain {
+        let named = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        return if named { Ok(Rule { host: Host::Is(host), port, plain }) } else { Err("must name a port") };
+    }
+    if url.domain().is_none() {
+        return Err("is an IP address: name a host");
+    }
+    if port != 443 && port <= 1024 {
+        return Err("has a port that is neither 443 nor over 1024");
+    }
+    let host = if under { Host::Under(format!(".{host}")) } else { Host::Is(host) };
+    Ok(Rule { host, port, plain })
+}
+
+/// Why a text is no [`PublicUrl`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUrl {
+    /// It is over [`MAX_URL_BYTES`].
+    #[error("must have at most {MAX_URL_BYTES} bytes, has {0}")]
+    TooLong(usize),
+    /// It has characters that a URL cannot have, or that are read in more than one way.
+    #[error("must not hold spaces, backslashes or control characters: escape them")]
+    Character,
+    /// It cannot be read as a URL.
+    #[error("is not a web address: {0}")]
+    Malformed(String),
+    /// It is not `https://`.
+    #[error("must begin with https://")]
+    NotHttps,
+    /// It has a user's name or password.
+    #[error("must not hold a user name or a password")]
+    UserInfo,
+    /// It has a fragment, which would not be sent.
+    #[error("must not have a fragment (#)")]
+    Fragment,
+    /// Its host is an IP address, in whatever form.
+    #[error("names an IP address in place of a host")]
+    Address,
+    /// Its host and port are not among those allowed.
+    #[error("names the host \"{0}\", which is not one that this service calls")]
+    Host(String),
+}
+
+/// An address that may be called, by [`Outbound`](super::Outbound) alone: the host is allowed, and
+/// what it means is looked at when it is connected to. Shown without its query, which may hold a signature.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicUrl {
+    url: Url,
+    plain: bool,
+}
+
+impl PublicUrl {
+    /// Reads an address that one of `allowed` covers.
+    pub fn parse(text: &str, allowed: &AllowedHosts) -> Result<Self, InvalidUrl> {
+        let url = well_formed(text)?;
+        let (host, port) = host(&url).zip(url.port_or_known_default()).ok_or(InvalidUrl::NotHttps)?;
+        let plain = url.scheme() == "http";
+        let covered = |rule: &Rule| {
+            rule.plain == plain
+                && rule.port == port
+                && match &rule.host {
+                    Host::Any => true,
+                    Host::Is(name) => name == host,
+                    Host::Under(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
+                }
+        };
+        // An IP address is never looked up, so it must be refused here.
+        if !plain && url.domain().is_none() {
+            return Err(InvalidUrl::Address);
+        }
+        if !allowed.0.iter().any(covered) {
+            return Err(match url.port() {
+                _ if plain => InvalidUrl::NotHttps,
+                Some(port) => InvalidUrl::Host(format!("{host}:{port}")),
+                None => InvalidUrl::Host(host.to_owned()),
+            });
+        }
+        Ok(Self { url, plain })
+    }
+
+    pub(super) fn as_url(&self) -> &Url {
+        &self.url
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain
+    }
+}
+
+impl fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(shown(self.url.as_str()))
+    }
+}
+
+impl fmt::Debug for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicUrl({self})")
+    }
+}
+
+/// A web address without its query.
+pub(crate) fn shown(text: &str) -> &str {
+    text.split_once('?').map_or(text, |(before, _)| before)
+}
+
+/// Reads what has the form of a web address, whoever's it is. Its host is as it will be looked up: lower case,
+/// IDNs in ASCII, IP addresses of any form as such, no dot at the end.
+pub(crate) fn well_formed(text: &str) -> Result<Url, InvalidUrl> {
+    if text.len() > MAX_URL_BYTES {
+        return Err(InvalidUrl::TooLong(text.len()));
+    }
+    // The reader below would drop or reinterpret these; whoever looked at the text before us may not have.
+    if text.chars().any(|c| c == '\\' || c.is_whitespace() || c.is_control()) {
+        return Err(InvalidUrl::Character);
+    }
+    let mut url = Url::parse(text).map_err(|error| InvalidUrl::Malformed(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(InvalidUrl::NotHttps);
+    }
+    let authority = text.split(['/', '?', '#']).nth(2).unwrap_or_default();
+    if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
+        return Err(InvalidUrl::UserInfo);
+    }
+    if authority.is_empty() {
+        return Err(InvalidUrl::Malformed("no host after two slashes".to_owned()));
+    }
+    if url.fragment().is_some() {
+        return Err(InvalidUrl::Fragment);
+    }
+    if url.host_str().is_some_and(|host| host.ends_with('.')) {
+        let host = host(&url).unwrap_or_default().to_owned();
+        url.set_host(Some(&host)).map_err(|error| InvalidUrl::Malformed(error.to_string()))?;
+    }
+    Ok(url)
+}
+
+/// The host without the dot that may end it.
+fn host(url: &Url) -> Option<&str> {
+    let host = url.host_str()?;
+    Some(host.strip_suffix('.').unwrap_or(host)).filter(|host| !host.is_empty() && !host.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: &str =
+        "good.example, *.cdn.example, other.example:8443, münchen.example, http://127.0.0.1:9000";
+
+    fn parse(text: &str) -> Result<String, InvalidUrl> {
+        let allowed = ALLOWED.parse().expect("hosts");
+        PublicUrl::parse(text, &allowed).map(|url| url.as_url().to_string())
+    }
+
+    #[test]
+    fn allowed_hosts_pass() {
+        for (text, read) in [
+            ("https://good.example/a.wav", "https://good.example/a.wav"),
+            ("HTTPS://GOOD.Example:443/A.wav?sig=x%2By", "https://good.example/A.wav?sig=x%2By"),
+            ("https://good.example./a", "https://good.example/a"),
+            ("https://good.example", "https://good.example/"),
+            ("https://a.cdn.example/x", "https://a.cdn.example/x"),
+            ("https://a.b.cdn.example/x", "https://a.b.cdn.example/x"),
+            ("https://other.example:8443/x", "https://other.example:8443/x"),
+            ("https://münchen.example/x", "https://xn--mnchen-3ya.example/x"),
+            ("https://XN--mnchen-3ya.example/x", "https://xn--mnchen-3ya.example/x"),
+            // Wide letters are the same host, and are sent as such.
+            ("https://ｇｏｏｄ.example/x", "https://good.example/x"),
+            ("http://127.0.0.1:9000/x", "http://127.0.0.1:9000/x"),
+        ] {
+            assert_eq!(parse(text).as_deref(), Ok(read), "{text}");
+        }
+        assert!(PublicUrl::parse("https://anything.example/x", &AllowedHosts::any()).is_ok());
+    }
+
+    #[test]
+    fn addresses_in_every_form_are_refused() {
+        for host in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "2130706433",
+            "0177.0.0.1",
+            "0x7f.1",
+            "0x7f000001",
+            "127.1",
+            "0",
+            "017700000001",
+            "127.0.0.1.",
+            "①②⑦.0.0.1",
+            "127。0。0。1",
+            "127%2e0.0.1",
+            "%31%32%37.0.0.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[0:0:0:0:0:ffff:a9fe:a9fe]",
+            "[64:ff9b::7f00:1]",
+            "8.8.8.8",
+            "[2606:4700::1111]",
+        ] {
+            for text in [format!("https://{host}/a.wav"), format!("https://{host}:443/")] {
+                let any = PublicUrl::parse(&text, &AllowedHosts::any());
+                assert_eq!(any, Err(InvalidUrl::Address), "{text}");
+                assert_eq!(parse(&text), Err(InvalidUrl::Address), "{text}");
+            }
+        }
+        // Not even where another one is named, in another form or at another port.
+        assert_eq!(parse("http://127.0.0.1:9001/"), Err(InvalidUrl::NotHttps));
+        assert_eq!(parse("http://2130706433/"), Err(InvalidUrl::NotHttps));
+    }
+
+    #[test]
+    fn what_is_refused_says_why() {
+        let host = |host: &str| InvalidUrl::Host(host.to_owned());
+        for (text, why) in [
+            ("http://good.example/a", InvalidUrl::NotHttps),
+            ("ftp://good.example/a", InvalidUrl::NotHttps),
+            ("file:///etc/passwd", InvalidUrl::NotHttps),
+            ("https://evil.example/", host("evil.example")),
+            ("https://cdn.example/", host("cdn.example")),
+            ("https://evilcdn.example/", host("evilcdn.example")),
+            ("https://.cdn.example/", host(".cdn.example")),
+            ("https://good.example.evil.example/", host("good.example.evil.example")),
+            ("https://good.example%2eevil.example/", host("good.example.evil.example")),
+            ("https://evil.example/?https://good.example/", host("evil.example")),
+            ("https://good.example:8443/", host("good.example:8443")),
+            ("https://good.example:80/", host("good.example:80")),
+            ("https://other.example/", host("other.example")),
+            ("https://localhost/", host("localhost")),
+            // Cyrillic о.
+            ("https://g\u{43e}od.example/", host("xn--god-sed.example")),
+            ("https://good.example@127.0.0.1/", InvalidUrl::UserInfo),
+            ("https://good.example:x@evil.example/", InvalidUrl::UserInfo),
+            (
+                "https://good.example%40evil.example/",
+                InvalidUrl::Malformed("invalid domain character".into()),
+            ),
+            ("https://@good.example/", InvalidUrl::UserInfo),
+            ("https://user:secret@good.example/", InvalidUrl::UserInfo),
+            ("https://good.example\\@evil.example/", InvalidUrl::Character),
+            ("https:\\\\good.example/", InvalidUrl::Character),
+            ("https://evil.example\t.good.example/", InvalidUrl::Character),
+            ("https://good.example/a\r\nhost: evil", InvalidUrl::Character),
+            (" https://good.example/", InvalidUrl::Character),
+            ("https://good.example/a b", InvalidUrl::Character),
+            ("https://good.example/#x", InvalidUrl::Fragment),
+            ("https://evil.example#@good.example/", InvalidUrl::Fragment),
+            ("https:///good.example/", InvalidUrl::Malformed("no host after two slashes".into())),
+            ("https:good.example", InvalidUrl::Malformed("no host after two slashes".into())),
+            ("https://", InvalidUrl::Malformed("empty host".into())),
+            ("https://good.example:99999/", InvalidUrl::Malformed("invalid port number".into())),
+            ("https://good\0.example/", InvalidUrl::Character),
+            ("https://good%00.example/", InvalidUrl::Malformed("invalid domain character".into())),
+            (&format!("https://good.example/{}", "x".repeat(2048)), InvalidUrl::TooLong(2069)),
+        ] {
+            assert_eq!(parse(text), Err(why), "{text}");
+        }
+        assert!(parse("https://good.example../").is_err());
+        let none = PublicUrl::parse("https://good.example/", &AllowedHosts::default());
+        assert_eq!(none, Err(host("good.example")));
+    }
+
+    #[test]
+    fn entries_that_are_no_hosts() {
+        for (entry, why) in [
+            ("10.0.0.1", "is an IP address"),
+            ("[::1]:8443", "is an IP address"),
+            ("2130706433", "is an IP address"),
+            ("good.example:80", "neither 443 nor over 1024"),
+            ("good.example/audio", "is no host"),
+            ("https://good.example", "is no host"),
+            ("user@good.example", "is no host"),
+            ("*.*.example", "is no host"),
+            ("http://*.example:9000", "is no host"),
+            ("http://localhost", "must name a port"),
+        ] {
+            let error = format!("fine.example, {entry}").parse::<AllowedHosts>().expect_err(entry);
+            assert!(error.starts_with(&format!("{entry:?} ")) && error.contains(why), "{error}");
+        }
+        assert!(" , ".parse::<AllowedHosts>().expect("no hosts").is_empty());
+    }
+
+    #[test]
+    fn a_signature_does_not_show() {
+        let allowed = "good.example".parse().expect("a host");
+        let url = PublicUrl::parse("https://good.example/a.wav?sig=secret", &allowed).expect("allowed");
+        assert_eq!(
+            format!("{url} {url:?}"),
+            "https://good.example/a.wav PublicUrl(https://good.example/a.wav)"
+        );
+    }
+}
