@@ -13,6 +13,7 @@ use longhand_shared::job::{
     TranscribeOptions,
 };
 use longhand_shared::lifecycle::Retry;
+use longhand_shared::outbound::{AllowedHosts, PublicUrl};
 use longhand_shared::path::{AudioSources, InvalidPath};
 use longhand_shared::store::{self, Created, Search};
 use longhand_shared::transcript::TranscriptResult;
@@ -42,7 +43,7 @@ pub(crate) async fn create(State(app): State<AppState>, request: Request) -> Res
     let traceparent = trace::current().or_else(|| edge::traceparent(request.headers()).map(str::to_owned));
     let key = idempotency_key(request.headers())?;
     let fields = Fields::of_body(body::json(request).await?)?;
-    let mut job = new_job(fields, &app.sources, Timestamp::now()).await?;
+    let mut job = new_job(fields, &app.sources, &app.callback_hosts, Timestamp::now()).await?;
     job.idempotency = key.map(|key| Idempotency { key, digest: digest(&job) });
     Span::current().record("job_id", field::display(job.id));
     match lifecycle::submit(&*app.store, &*app.queue, &job, traceparent.as_deref()).await? {
@@ -73,7 +74,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiErr
 
 /// The same for two requests that ask for the same, however they write it.
 fn digest(job: &NewJob) -> String {
-    let asked = (&job.user, job.paths(), &job.options, &job.metadata);
+    let asked = (&job.user, job.paths(), &job.options, &job.metadata, &job.callback_url);
     let json = serde_json::to_vec(&asked).expect("only strings and lists, and string keys");
     Sha256::digest(json).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
@@ -165,16 +166,35 @@ pub(crate) struct SearchResults {
     next_cursor: Option<String>,
 }
 
-async fn new_job(mut fields: Fields, sources: &AudioSources, now: Timestamp) -> Result<NewJob, ApiError> {
+async fn new_job(
+    mut fields: Fields,
+    sources: &AudioSources,
+    callback_hosts: &AllowedHosts,
+    now: Timestamp,
+) -> Result<NewJob, ApiError> {
     let user = fields.required_text::<UserId>("userId");
     let paths = audio_paths(&mut fields, sources).await?;
     let language = fields.optional_text("language");
     let prompt = fields.optional_text("prompt");
     let metadata = metadata(&mut fields);
+    let callback_url = callback_url(&mut fields, callback_hosts);
     let (user, paths) = fields.finish(user.zip(paths))?;
     let count = paths.len();
-    NewJob::new(user, paths, TranscribeOptions { language, prompt }, metadata, now)
-        .map_err(|_| ApiError::Internal { cause: format!("{count} paths were let through") })
+    let mut job = NewJob::new(user, paths, TranscribeOptions { language, prompt }, metadata, now)
+        .map_err(|_| ApiError::Internal { cause: format!("{count} paths were let through") })?;
+    job.callback_url = callback_url;
+    Ok(job)
+}
+
+/// Who is to be told of the job's end. What the name means is looked at again whenever it is called.
+fn callback_url(fields: &mut Fields, hosts: &AllowedHosts) -> Option<String> {
+    const FIELD: &str = "callbackUrl";
+    let url = fields.optional_text::<String>(FIELD)?;
+    if hosts.is_empty() {
+        fields.fault(FIELD, "is not taken: this service tells nobody (LONGHAND_CALLBACK_HOSTS)");
+        return None;
+    }
+    fields.check(FIELD, PublicUrl::parse(&url, hosts)).map(|_| url)
 }
 
 async fn audio_paths(

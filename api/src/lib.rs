@@ -18,6 +18,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
+use longhand_shared::outbound::AllowedHosts;
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
@@ -35,6 +36,8 @@ pub struct AppState {
     pub queue: Arc<dyn ChunkQueue>,
     /// Where audio may be read from.
     pub sources: Arc<AudioSources>,
+    /// Who may be told of a job's end; nobody when it is empty.
+    pub callback_hosts: Arc<AllowedHosts>,
     /// Signs uploads into the first of the sources' buckets.
     pub s3: aws_sdk_s3::Client,
 }

@@ -29,6 +29,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         store: Arc::new(DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention)),
         queue: Arc::new(SqsQueue::new(aws::sqs(&config), settings.queue_url)),
         sources: Arc::new(settings.sources),
+        callback_hosts: Arc::new(settings.callback_hosts),
         s3: aws::s3(&config),
     });
     if server::is_lambda() {

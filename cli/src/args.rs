@@ -96,6 +96,27 @@ pub(crate) enum Command {
     /// Looks after one job.
     #[command(subcommand)]
     Job(JobCommand),
+    /// Looks after webhooks.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WebhookCommand {
+    /// Prints what a user verifies webhooks with. Run it with the worker's LONGHAND_WEBHOOK_SECRET.
+    #[command(after_help = AFTER_HELP)]
+    Secret(WebhookSecret),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WebhookSecret {
+    /// Whose.
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: UserId,
+
+    /// The secret before this one, of LONGHAND_WEBHOOK_SECRET_PREVIOUS.
+    #[arg(long)]
+    pub(crate) previous: bool,
 }
 
 #[derive(Debug, Subcommand)]

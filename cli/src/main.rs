@@ -98,5 +98,6 @@ async fn run(context: Context, command: Command) -> Result<(), Failure> {
         Command::Doctor => Box::pin(operator::doctor::run(&context)).await,
         Command::Dlq(command) => operator::dlq::run(&context, command).await,
         Command::Job(command) => operator::job::run(&context, command).await,
+        Command::Webhook(command) => operator::webhook::run(&context, &command),
     }
 }

@@ -3,6 +3,7 @@
 mod again;
 mod bad_body;
 mod bad_query;
+mod callbacks;
 mod fuzz;
 mod jobs;
 mod outages;

@@ -59,7 +59,13 @@ impl Api {
             hosts: "good.example".parse().expect("a host"),
             root: Some(root),
         };
-        let state = AppState { store: used_store, queue: used_queue, sources: Arc::new(sources), s3: s3() };
+        let state = AppState {
+            store: used_store,
+            queue: used_queue,
+            sources: Arc::new(sources),
+            callback_hosts: Arc::new(CALLBACK_HOSTS.parse().expect("hosts")),
+            s3: s3(),
+        };
         let router = router(state);
         Self { router, store, queue, _home: home }
     }
@@ -104,6 +110,9 @@ pub(crate) fn s3() -> aws_sdk_s3::Client {
         .credentials_provider(credentials);
     aws_sdk_s3::Client::from_conf(config.build())
 }
+
+/// Who may be told of a job's end.
+pub(crate) const CALLBACK_HOSTS: &str = "receiver.example, http://127.0.0.1:9099";
 
 /// A body that is good in every field.
 pub(crate) fn good_body() -> Value {

@@ -135,6 +135,7 @@ async fn problem(buckets: &[&str], s3: aws_sdk_s3::Client) -> (u16, Value) {
         store: Arc::new(MemoryStore::new()),
         queue: Arc::new(MemoryQueue::new()),
         sources: Arc::new(AudioSources { buckets, ..AudioSources::default() }),
+        callback_hosts: Arc::default(),
         s3,
     };
     let request = Request::post("/uploads").body(Body::from(body(&[wav("a.wav")]).to_string()));

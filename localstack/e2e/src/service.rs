@@ -11,10 +11,10 @@ use longhand_shared::outbound::Outbound;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use longhand_sim_asr::{Behaviour, SimAsr};
-use longhand_worker::Worker;
 use longhand_worker::asr::AsrSettings;
 use longhand_worker::audio::AudioStore;
 use longhand_worker::runner::Limits;
+use longhand_worker::{WebhookSources, Worker};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::calls::Calls;
 use crate::eventually;
+use crate::receiver::{Receiver, secrets};
 use crate::resources::{Clients, Resources};
 
 /// Limits with which tests are quick.
@@ -41,6 +42,8 @@ pub struct Service {
     pub calls: Calls,
     /// The model.
     pub asr: SimAsr,
+    /// Whom jobs may name to be told of their end.
+    pub receiver: Receiver,
     /// Where the API listens.
     pub url: String,
     /// A client for it.
@@ -70,7 +73,9 @@ impl Service {
         store: Arc<dyn JobStore>,
         queue: Arc<dyn ChunkQueue>,
     ) -> Self {
-        let state = AppState { store, queue, sources: Arc::new(aws.sources()), s3: aws.s3() };
+        let receiver = Receiver::start().await;
+        let callback_hosts = Arc::new(receiver.hosts());
+        let state = AppState { store, queue, sources: Arc::new(aws.sources()), callback_hosts, s3: aws.s3() };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = tokio::net::TcpListener::bind(any).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -78,7 +83,7 @@ impl Service {
             axum::serve(listener, longhand_api::router(state)).await.expect("it serves");
         });
         let asr = SimAsr::start(Behaviour::default()).await.expect("the model starts");
-        Self { aws, calls, asr, url, http: Client::new(), api }
+        Self { aws, calls, asr, receiver, url, http: Client::new(), api }
     }
 
     /// How the model is called in tests.
@@ -96,10 +101,27 @@ impl Service {
 
     /// Begins to work, with these limits.
     pub fn work(&self, limits: Limits) -> Working {
+        self.begin(limits, None)
+    }
+
+    /// The same, and tells the receiver of the ends of jobs.
+    pub fn work_and_tell(&self, limits: Limits) -> Working {
+        let webhooks = WebhookSources {
+            queue: self.aws.webhooks(),
+            dead_letters: self.aws.webhook_dead_letters(),
+            outbound: Outbound::new().expect("a client"),
+            hosts: self.receiver.hosts(),
+            secrets: secrets(),
+        };
+        self.begin(limits, Some(webhooks))
+    }
+
+    fn begin(&self, limits: Limits, webhooks: Option<WebhookSources>) -> Working {
         let worker = Worker::new(
             self.aws.store(),
             self.aws.queue(),
             self.aws.dead_letters(),
+            webhooks,
             AudioStore::new(self.aws.s3(), Outbound::new().expect("a client"), self.aws.sources()),
             self.asr_settings(),
             limits,

@@ -11,3 +11,4 @@ mod main_job;
 mod operator;
 mod queue_contract;
 mod store_contract;
+mod webhooks;
