@@ -103,8 +103,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WebhookCommand {
-    /// Prints what a user verifies webhooks with. Run it with the worker's LONGHAND_WEBHOOK_SECRET.
-    #[command(after_help = AFTER_HELP)]
+    #[command(
+        about = "Prints what a user verifies webhooks with. Run it with the worker's LONGHAND_WEBHOOK_SECRET",
+        after_help = AFTER_HELP
+    )]
     Secret(WebhookSecret),
 }
 
@@ -114,8 +116,7 @@ pub(crate) struct WebhookSecret {
     #[arg(long, value_name = "USER")]
     pub(crate) user: UserId,
 
-    /// The secret before this one, of LONGHAND_WEBHOOK_SECRET_PREVIOUS.
-    #[arg(long)]
+    #[arg(long, help = "The secret before this one, of LONGHAND_WEBHOOK_SECRET_PREVIOUS")]
     pub(crate) previous: bool,
 }
 

@@ -256,6 +256,9 @@ async fn dying_before_the_note_tells_twice_under_one_id_and_another_end_has_anot
     assert_ne!(all[2], first[0]);
 }
 
+/// An answer, what becomes of the message and of the telling, and the pause in seconds.
+type Case = (fn() -> Response, Outcome, CallbackState, Option<u64>);
+
 #[tokio::test]
 async fn what_each_answer_means() {
     let redirect = || (StatusCode::FOUND, [("location", "http://127.0.0.1:1/")]).into_response();
@@ -264,7 +267,6 @@ async fn what_each_answer_means() {
     let error = || (StatusCode::INTERNAL_SERVER_ERROR, [("retry-after", "7200")]).into_response();
     let gone = || StatusCode::GONE.into_response();
     let retry = |seconds| Outcome::Requeue { delay: secs(seconds) };
-    type Case = (fn() -> Response, Outcome, CallbackState, Option<u64>);
     let cases: [Case; 5] = [
         (redirect, retry(5), CallbackState::Pending, Some(5)),
         (busy, retry(120), CallbackState::Pending, Some(120)),
