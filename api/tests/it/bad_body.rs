@@ -82,7 +82,8 @@ async fn wrong_types() {
 
 #[tokio::test]
 async fn unknown_fields() {
-    let known = "is not known here: expected userId, audioChunkPaths, language, prompt, metadata, callbackUrl";
+    let known =
+        "is not known here: expected userId, audioChunkPaths, language, prompt, metadata, callbackUrl";
     assert_faults([
         (body_with("callbackURL", json!("https://example.com")), "#/callbackURL", known),
         (body_with("user_id", json!("ana")), "#/user_id", known),

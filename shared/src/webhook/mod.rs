@@ -161,9 +161,10 @@ impl Callback {
     /// When the sweeper should look at it; `None` when there is nothing left to do.
     pub fn next_check(&self) -> Option<Timestamp> {
         let next = self.next_try_time.filter(|_| self.state == CallbackState::Pending)?;
-        let pause = self.attempts.last().map_or(Duration::ZERO, |last| next.since(last.time));
-        // The queue's delay is counted from a moment after the try began.
-        Some(if pause <= MAX_DELAY + GRACE { next.plus(GRACE) } else { next })
+        let last = self.attempts.last()?;
+        let pause = next.since(last.time.plus(Duration::from_millis(last.milliseconds)));
+        // A second for what lies between the end of the try and its note.
+        Some(if pause <= MAX_DELAY + Duration::from_secs(1) { next.plus(GRACE) } else { next })
     }
 }
 
