@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -23,6 +26,9 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(25);
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Nothing that is answered is a page, unless its handler says so with a policy of its own.
+const NO_CONTENT: &str = "default-src 'none'; frame-ancestors 'none'";
 
 tokio::task_local! {
     static REQUEST_ID: String;
@@ -47,9 +53,16 @@ pub(crate) async fn edge(request: Request, next: Next) -> Response {
         http.response.status_code = field::Empty,
     );
     trace::adopt(&span, traceparent(request.headers()));
+    let https = only(request.headers(), "x-forwarded-proto") == Some("https");
     let mut response = REQUEST_ID.scope(id.clone(), answer(request, next)).instrument(span).await;
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(const { HeaderValue::from_static(NO_CONTENT) });
+    if https {
+        headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
     headers.insert(X_REQUEST_ID, HeaderValue::try_from(id).expect("only visible ASCII, see request_id"));
     response
 }

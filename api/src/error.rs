@@ -8,9 +8,10 @@
 
 use std::any::Any;
 use std::fmt::Write;
+use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use longhand_shared::id::{InvalidJobId, JobId};
@@ -18,12 +19,14 @@ use longhand_shared::store::StoreError;
 use serde::Serialize;
 use tracing::error;
 
+use crate::auth::Refusal;
 use crate::body::{BODY_TIMEOUT, MAX_BODY_BYTES};
 use crate::edge::{self, REQUEST_TIMEOUT};
 use crate::input::Fault;
+use crate::limits::RECOUNT;
 
-/// How long a client should wait before it tries a 503 again, in seconds.
-const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("2");
+/// How long a client should wait before it tries a 503 again.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Every way in which a request can fail. Its text is what the client is told; its source, and a
 /// field called `cause`, are for the log alone.
@@ -65,6 +68,26 @@ pub(crate) enum ApiError {
     /// The idempotency key was used for another request.
     #[error("the Idempotency-Key was used for a request that asked for something else")]
     KeyReused,
+    /// Nobody knows who is calling.
+    #[error("{0}")]
+    Unauthorized(Refusal),
+    /// The request names somebody else as its user.
+    #[error("{} {}", .0.pointer, .0.detail)]
+    Forbidden(Fault),
+    /// The user submits too fast.
+    #[error("the user submits more than {per_minute} jobs a minute: try again in {} s", retry_after.as_secs())]
+    RateLimited {
+        /// How many there may be.
+        per_minute: u32,
+        /// When there is room for one more, in whole seconds.
+        retry_after: Duration,
+    },
+    /// The user has as many open jobs as there may be.
+    #[error("the user has {most} jobs or more in progress: submit again when some have ended")]
+    TooManyOpenJobs {
+        /// How many there may be.
+        most: usize,
+    },
     /// There is no bucket to upload into.
     #[error("this service takes no uploads, since it has no bucket (LONGHAND_AUDIO_BUCKETS)")]
     NoUploads,
@@ -118,6 +141,11 @@ impl ApiError {
             Self::InProgress(_) => (StatusCode::CONFLICT, "JOB_IN_PROGRESS"),
             Self::NothingFailed(_) => (StatusCode::CONFLICT, "NOTHING_FAILED"),
             Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED"),
+            Self::Unauthorized(Refusal::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "AUTH_UNAVAILABLE"),
+            Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "FORBIDDEN"),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
+            Self::TooManyOpenJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_OPEN_JOBS"),
             Self::NoUploads => (StatusCode::NOT_FOUND, "NO_UPLOADS"),
             Self::CannotSign { .. } => (StatusCode::SERVICE_UNAVAILABLE, "UPLOADS_UNAVAILABLE"),
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "ROUTE_NOT_FOUND"),
@@ -128,6 +156,23 @@ impl ApiError {
             Self::Store(StoreError::Corrupt(_)) | Self::Internal { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL")
             }
+        }
+    }
+
+    /// When it is worth trying again, where that can be said.
+    fn retry_after(&self, status: StatusCode) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } => Some(*retry_after),
+            Self::TooManyOpenJobs { .. } => Some(RECOUNT),
+            _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY),
+        }
+    }
+
+    /// What `WWW-Authenticate` says, where who is calling is what is wrong.
+    fn challenge(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Unauthorized(refusal) if *refusal != Refusal::Unavailable => Some(refusal.challenge()),
+            _ => None,
         }
     }
 
@@ -144,6 +189,7 @@ impl ApiError {
     fn faults(self) -> Vec<Fault> {
         match self {
             Self::Invalid(faults) => faults,
+            Self::Forbidden(fault) => vec![fault],
             Self::NoBody => vec![Fault::new("#", "is missing")],
             Self::NotJson(error) => vec![Fault::new("#", error)],
             Self::InvalidJobId(error) => vec![Fault::new("/{jobId}", error)],
@@ -189,6 +235,7 @@ impl IntoResponse for ApiError {
         if let Some(cause) = self.cause() {
             error!(code, cause, "request failed");
         }
+        let (retry_after, challenge) = (self.retry_after(status), self.challenge());
         let problem = Problem {
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or_default(),
@@ -201,8 +248,11 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, RETRY_SECONDS);
+        if let Some(retry_after) = retry_after {
+            headers.insert(RETRY_AFTER, retry_after.as_secs().into());
+        }
+        if let Some(challenge) = challenge {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         response
     }

@@ -166,7 +166,8 @@ impl Fields {
         }
     }
 
-    fn pointer(&self, name: &str) -> String {
+    /// Where a field is.
+    pub(crate) fn pointer(&self, name: &str) -> String {
         format!("{}{}", self.prefix, escaped(name))
     }
 }

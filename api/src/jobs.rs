@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 use tracing::{Span, field};
 
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::input::{Fault, Fields, kind, text};
 use crate::{AppState, body, cursor, edge};
@@ -39,12 +40,17 @@ const MAX_LIMIT: usize = 100;
 
 /// `POST /transcribe`: makes a job of 1 to 24 chunks. Once it is answered with `202` the job will
 /// end, whatever happens here: the table has it.
-pub(crate) async fn create(State(app): State<AppState>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn create(
+    State(app): State<AppState>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, ApiError> {
     let traceparent = trace::current().or_else(|| edge::traceparent(request.headers()).map(str::to_owned));
     let key = idempotency_key(request.headers())?;
     let fields = Fields::of_body(body::json(request).await?)?;
-    let mut job = new_job(fields, &app.sources, &app.callback_hosts, Timestamp::now()).await?;
+    let mut job = new_job(fields, &caller, &app.sources, &app.callback_hosts, Timestamp::now()).await?;
     job.idempotency = key.map(|key| Idempotency { key, digest: digest(&job) });
+    app.limits.submit(&*app.store, &job.user).await?;
     Span::current().record("job_id", field::display(job.id));
     match lifecycle::submit(&*app.store, &*app.queue, &job, traceparent.as_deref()).await? {
         Created::New => Ok(accepted(Accepted::new(&job.job().head), false)),
@@ -82,19 +88,23 @@ fn digest(job: &NewJob) -> String {
 /// `GET /transcript/{jobId}`: the job as it stands, with what is known of its text.
 pub(crate) async fn read(
     State(app): State<AppState>,
+    caller: Caller,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<TranscriptResult>, ApiError> {
     let id = job_id(id)?;
-    store::read(&*app.store, id).await?.map(Json).ok_or(ApiError::NoSuchJob(id))
+    let job = caller.job(&*app.store, id).await?;
+    store::read_job(&*app.store, &job).await?.map(Json).ok_or(ApiError::NoSuchJob(id))
 }
 
 /// `POST /transcript/{jobId}/retry`: the failed chunks of a job that has ended, only those, are tried
 /// anew; the job is in progress again.
 pub(crate) async fn retry(
     State(app): State<AppState>,
+    caller: Caller,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<impl IntoResponse, ApiError> {
     let id = job_id(id)?;
+    caller.job(&*app.store, id).await?;
     match lifecycle::retry(&*app.store, &*app.queue, id, Timestamp::now()).await? {
         Retry::Retried(_) => {}
         Retry::InProgress => return Err(ApiError::InProgress(id)),
@@ -109,9 +119,11 @@ pub(crate) async fn retry(
 /// begun; what the model is at, nobody hears of.
 pub(crate) async fn erase(
     State(app): State<AppState>,
+    caller: Caller,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, ApiError> {
     let id = job_id(id)?;
+    caller.job(&*app.store, id).await?;
     if app.store.erase(id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::NoSuchJob(id)) }
 }
 
@@ -126,8 +138,12 @@ fn job_id(id: Result<Path<String>, PathRejection>) -> Result<JobId, ApiError> {
 
 /// `GET /transcript/search`: a user's jobs, newest first. The listing is an index that follows the table
 /// by a moment; what was submitted within the last minute is read from the table itself on the first page.
-pub(crate) async fn search(State(app): State<AppState>, uri: Uri) -> Result<Json<SearchResults>, ApiError> {
-    let search = new_search(&uri, Timestamp::now())?;
+pub(crate) async fn search(
+    State(app): State<AppState>,
+    caller: Caller,
+    uri: Uri,
+) -> Result<Json<SearchResults>, ApiError> {
+    let search = new_search(&uri, &caller, Timestamp::now())?;
     let (results, next) = store::read_page(&*app.store, &search).await?;
     let next_cursor = next.map(|position| cursor::encode(&search, position));
     Ok(Json(SearchResults { results, next_cursor }))
@@ -168,17 +184,25 @@ pub(crate) struct SearchResults {
 
 async fn new_job(
     mut fields: Fields,
+    caller: &Caller,
     sources: &AudioSources,
     callback_hosts: &AllowedHosts,
     now: Timestamp,
 ) -> Result<NewJob, ApiError> {
-    let user = fields.required_text::<UserId>("userId");
+    let user = caller.user(&mut fields)?;
     let paths = audio_paths(&mut fields, sources).await?;
     let language = fields.optional_text("language");
     let prompt = fields.optional_text("prompt");
     let metadata = metadata(&mut fields);
     let callback_url = callback_url(&mut fields, callback_hosts);
     let (user, paths) = fields.finish(user.zip(paths))?;
+    let others = paths.iter().enumerate().filter(|(_, path)| !caller.may_hear(path));
+    let others: Vec<_> = others
+        .map(|(index, _)| Fault::new(&format!("#/audioChunkPaths/{index}"), "is in another user's uploads"))
+        .collect();
+    if !others.is_empty() {
+        return Err(ApiError::Invalid(others));
+    }
     let count = paths.len();
     let mut job = NewJob::new(user, paths, TranscribeOptions { language, prompt }, metadata, now)
         .map_err(|_| ApiError::Internal { cause: format!("{count} paths were let through") })?;
@@ -284,9 +308,9 @@ fn metadata(fields: &mut Fields) -> Metadata {
     metadata
 }
 
-fn new_search(uri: &Uri, now: Timestamp) -> Result<Search, ApiError> {
+fn new_search(uri: &Uri, caller: &Caller, now: Timestamp) -> Result<Search, ApiError> {
     let mut fields = Fields::of_query(uri);
-    let user = fields.required_text::<UserId>("userId");
+    let user = caller.user(&mut fields)?;
     let status = fields.optional_text::<String>("jobStatus");
     let status = status.and_then(|status| fields.check("jobStatus", status.parse::<JobStatus>()));
     let mut time = |name: &'static str| {

@@ -1,13 +1,16 @@
 //! Longhand's HTTP API. [`router`] is all of it: a server listens with it, a Lambda function runs
 //! it, and tests call it. Start at `jobs.rs`: it is the story of every call that a client makes.
 
+pub mod auth;
 mod body;
+mod cors;
 mod cursor;
 mod edge;
 mod error;
 mod health;
 mod input;
 mod jobs;
+pub mod limits;
 pub mod server;
 pub mod settings;
 mod uploads;
@@ -16,7 +19,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use longhand_shared::outbound::AllowedHosts;
 use longhand_shared::path::AudioSources;
@@ -24,8 +27,11 @@ use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use crate::auth::Auth;
+pub use crate::cors::Origins;
 use crate::error::ApiError;
 use crate::health::Readiness;
+pub use crate::limits::Limits;
 
 /// What the handlers work with. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -38,6 +44,12 @@ pub struct AppState {
     pub sources: Arc<AudioSources>,
     /// Who may be told of a job's end; nobody when it is empty.
     pub callback_hosts: Arc<AllowedHosts>,
+    /// How callers are told apart.
+    pub auth: Arc<Auth>,
+    /// What each user may have and do at most.
+    pub limits: Arc<Limits>,
+    /// Whose pages may call from a browser.
+    pub origins: Origins,
     /// Signs uploads into the first of the sources' buckets.
     pub s3: aws_sdk_s3::Client,
 }
@@ -45,12 +57,16 @@ pub struct AppState {
 /// All routes, with everything around them. Every answer, whatever goes wrong, is made here.
 pub fn router(state: AppState) -> Router {
     let readiness = Arc::new(Readiness::new(state.store.clone(), state.queue.clone()));
-    Router::new()
+    let (auth, cors) = (state.auth.clone(), state.origins.layer());
+    let router = Router::new()
         .route("/transcribe", post(jobs::create))
         .route("/transcript/search", get(jobs::search))
         .route("/transcript/{jobId}", get(jobs::read).delete(jobs::erase))
         .route("/transcript/{jobId}/retry", post(jobs::retry))
         .route("/uploads", post(uploads::create))
+        .route_layer(from_fn(limits::report))
+        // Who is calling is asked for all that is above this line, and for nothing that is below it.
+        .route_layer(from_fn_with_state(auth, auth::authenticate))
         .with_state(state)
         .route("/healthz", get(health::alive))
         .route("/metrics", get(health::metrics))
@@ -58,6 +74,11 @@ pub fn router(state: AppState) -> Router {
         .fallback(async || ApiError::NoSuchRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(body::MAX_BODY_BYTES))
-        .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(from_fn(edge::edge))
+        .layer(CatchPanicLayer::custom(error::panicked));
+    // Inside the edge, so that a preflight is logged; outside the rest, so that it asks nobody who they are.
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(from_fn(edge::edge))
 }

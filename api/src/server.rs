@@ -4,14 +4,31 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
-use tokio::time::sleep;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
+
+/// The most bytes of a request's line and headers. The longest credential takes a quarter of it.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// The most headers of a request.
+const MAX_HEADERS: usize = 100;
+
+/// How long the headers of a request may take, from the connection's beginning or the answer before: it is also
+/// how long an idle connection is kept. Longer than a load balancer keeps one (60 s on AWS), which would
+/// otherwise send a request into a connection that is just being closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long nothing is accepted after the system had no room for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers requests until `stop` is cancelled; then accepts no more, and gives those that are in
-/// hand `drain` to end. Made to stand behind a load balancer: a client that dawdles over its
-/// headers is the balancer's to cut off.
+/// hand `drain` to end. HTTP/1.1 alone, as load balancers speak it to what is behind them.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -19,17 +36,66 @@ pub async fn serve(
     drain: Duration,
 ) -> io::Result<()> {
     info!(address = %listener.local_addr()?, "listening");
-    let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let deadline = async {
-        stop.cancelled().await;
-        sleep(drain).await;
-    };
-    tokio::select! {
-        ended = server => ended?,
-        () = deadline => warn!(?drain, "some requests did not end in time"),
+    let mut connections = JoinSet::new();
+    loop {
+        let socket = tokio::select! {
+            () = stop.cancelled() => break,
+            socket = accept(&listener) => socket,
+            Some(_) = connections.join_next() => continue,
+        };
+        connections.spawn(answer(socket, router.clone(), stop.clone()));
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(drain, ended).await.is_err() {
+        warn!(?drain, "some requests did not end in time");
     }
     info!("stopped");
     Ok(())
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => return socket,
+            // About that one connection, which its client has given up.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::ConnectionRefused
+                ) => {}
+            // Too many open files: some must close first.
+            Err(error) => {
+                error!(%error, "cannot accept connections");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers the requests of one connection.
+async fn answer(socket: TcpStream, router: Router, stop: CancellationToken) {
+    // Small answers, and events, go out at once.
+    let _ = socket.set_nodelay(true);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection broke off");
+    }
 }
 
 /// Answers API Gateway's events (REST and HTTP APIs) for as long as Lambda gives them.

@@ -8,8 +8,12 @@ use longhand_shared::path::AudioSources;
 use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources};
 use longhand_shared::webhook::CallbackSettings;
 
+use crate::auth::settings::{self as auth, AuthSettings};
+use crate::cors::Origins;
+use crate::limits::Limits;
+
 /// What the API needs to know. Read once, at start.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Settings {
     /// Where to listen.
     pub listen: SocketAddr,
@@ -25,6 +29,12 @@ pub struct Settings {
     pub retention: Duration,
     /// How long requests in hand may take to end once the process was told to stop.
     pub drain: Duration,
+    /// How callers are told apart.
+    pub auth: AuthSettings,
+    /// What each user may have and do at most.
+    pub limits: Limits,
+    /// Whose pages may call from a browser.
+    pub origins: Origins,
     /// How to log.
     pub log: LogSettings,
 }
@@ -33,18 +43,18 @@ impl Settings {
     /// Reads them, or says all that is wrong with them. `lookup` is the environment.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
         let mut reader = Reader::new(lookup);
-        let settings = Self::take(&mut reader);
+        let settings = Self::take(&mut reader, lookup("AWS_LAMBDA_RUNTIME_API").is_some());
         reader.finish(settings)
     }
 
     /// The list of all settings with their defaults.
     pub fn help() -> String {
         let mut reader = Reader::new(&|_| None);
-        Self::take(&mut reader);
+        Self::take(&mut reader, false);
         reader.help()
     }
 
-    fn take(reader: &mut Reader<'_>) -> Option<Self> {
+    fn take(reader: &mut Reader<'_>, lambda: bool) -> Option<Self> {
         let listen = reader.or(
             "LONGHAND_LISTEN",
             SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
@@ -61,6 +71,14 @@ impl Settings {
             1..=3600,
             "seconds that requests in hand have to end at a stop; less than the platform waits before it kills",
         );
+        let auth = auth::read(reader, (!lambda).then_some(listen));
+        let limits = Limits::read(reader);
+        let origins = reader
+            .optional(
+                "LONGHAND_CORS_ORIGINS",
+                "origins whose pages may call from a browser, commas between; * for all",
+            )
+            .unwrap_or_default();
         let log = LogSettings::read(reader);
         let HttpUrl(queue_url) = queue_url?;
         Some(Self {
@@ -71,6 +89,9 @@ impl Settings {
             callback_hosts: callbacks.hosts,
             retention: Duration::from_hours(days * 24),
             drain: Duration::from_secs(drain),
+            auth: auth?,
+            limits,
+            origins,
             log,
         })
     }
@@ -111,6 +132,7 @@ mod tests {
             ("LONGHAND_TABLE", ""),
             ("LONGHAND_QUEUE_URL", "chunks"),
             ("LONGHAND_AUDIO_BUCKETS", "Not_A_Bucket"),
+            ("LONGHAND_AUDIO_HOSTS", "good.example, 10.0.0.1"),
             ("LONGHAND_AUDIO_ROOT", "/no/such/folder"),
             ("LONGHAND_RETENTION_DAYS", "0"),
             ("LONGHAND_DRAIN_SECONDS", "soon"),
@@ -121,6 +143,7 @@ mod tests {
             "LONGHAND_TABLE is not set",
             "LONGHAND_QUEUE_URL is \"chunks\": must be a URL",
             "LONGHAND_AUDIO_BUCKETS names \"Not_A_Bucket\", which cannot be a bucket",
+            "LONGHAND_AUDIO_HOSTS is \"good.example, 10.0.0.1\": \"10.0.0.1\" is an IP address: name a host",
             "LONGHAND_AUDIO_ROOT is /no/such/folder, which is not a folder",
             "LONGHAND_RETENTION_DAYS is 0: must be 1 to 3650",
             "LONGHAND_DRAIN_SECONDS is \"soon\": invalid digit",
@@ -130,12 +153,77 @@ mod tests {
     }
 
     #[test]
+    fn without_auth_only_this_machine_is_let_in() {
+        let auth = |changes: &[(&str, &str)]| read(changes).map(|settings| format!("{:?}", settings.auth));
+        let anybody = ("LONGHAND_LISTEN", "0.0.0.0:8080");
+        let none = ("LONGHAND_AUTH", "none");
+        let twice = ("LONGHAND_AUTH_NONE", "i-know");
+        for good in [&[][..], &[none], &[("LONGHAND_LISTEN", "[::1]:80")], &[anybody, none, twice]] {
+            assert_eq!(auth(good), Ok("None".to_owned()), "{good:?}");
+        }
+        let lambda = ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001");
+        assert_eq!(auth(&[lambda, none, twice]), Ok("None".to_owned()));
+        for (bad, fault) in [
+            (&[anybody][..], "LONGHAND_AUTH is not set, and others than this machine may reach the api"),
+            (&[anybody, twice], "LONGHAND_AUTH is not set"),
+            (&[("LONGHAND_LISTEN", "[::]:80")], "LONGHAND_AUTH is not set"),
+            (&[lambda], "LONGHAND_AUTH is not set"),
+            (&[anybody, none], "set LONGHAND_AUTH_NONE=i-know too"),
+            (&[anybody, none, ("LONGHAND_AUTH_NONE", "yes")], "set LONGHAND_AUTH_NONE=i-know too"),
+            (&[lambda, none], "set LONGHAND_AUTH_NONE=i-know too"),
+            (&[("LONGHAND_AUTH", "None")], "LONGHAND_AUTH is \"None\": must be jwt, apikey or none"),
+            (&[("LONGHAND_AUTH", "apikey")], "LONGHAND_API_KEYS_FILE is not set"),
+        ] {
+            let faults = auth(bad).expect_err("a fault");
+            assert!(faults.contains(fault), "{fault}: {faults}");
+            assert_eq!(faults.matches("\n  ").count(), 1, "{faults}");
+        }
+    }
+
+    #[test]
+    fn tokens_need_a_key_an_issuer_and_an_audience() {
+        const SECRET: &str = "a secret of more than thirty-two bytes";
+        let with = |name: &'static str, value: &'static str| {
+            let changes = [
+                (name, value),
+                ("LONGHAND_AUTH", "jwt"),
+                ("LONGHAND_JWT_SECRET", SECRET),
+                ("LONGHAND_JWT_ISSUER", "https://issuer.example"),
+                ("LONGHAND_JWT_AUDIENCE", "longhand"),
+                ("LONGHAND_LISTEN", "0.0.0.0:80"),
+            ];
+            read(&changes).map(|settings| format!("{:?}", settings.auth))
+        };
+        let good = with("", "").expect("good settings");
+        assert!(good.contains("Secret(***)") && !good.contains("thirty"), "{good}");
+        for (name, value, fault) in [
+            ("LONGHAND_JWT_SECRET", "thirty-one bytes are not enough", "LONGHAND_JWT_SECRET has 31 bytes"),
+            ("LONGHAND_JWT_SECRET", "", "LONGHAND_JWT_JWKS_URL and LONGHAND_JWT_SECRET are both not set"),
+            ("LONGHAND_JWT_JWKS_URL", "https://issuer.example/keys", "are both set"),
+            ("LONGHAND_JWT_JWKS_URL", "http://issuer.example/keys", "must begin with https://"),
+            ("LONGHAND_JWT_JWKS_URL", "http://127.0.0.1.example/keys", "must begin with https://"),
+            ("LONGHAND_JWT_JWKS_URL", "file:///keys", "must begin with https://"),
+            ("LONGHAND_JWT_ISSUER", "", "LONGHAND_JWT_ISSUER is not set"),
+            ("LONGHAND_JWT_AUDIENCE", "", "LONGHAND_JWT_AUDIENCE is not set"),
+            ("LONGHAND_JWT_LEEWAY_SECONDS", "301", "must be 0 to 300"),
+        ] {
+            let faults = with(name, value).expect_err("a fault");
+            assert!(faults.contains(fault), "{fault}: {faults}");
+            assert!(!faults.contains("thirty"), "{faults}");
+        }
+    }
+
+    #[test]
     fn some_audio_must_be_readable() {
         let faults = read(&[("LONGHAND_AUDIO_BUCKETS", " , ")]).expect_err("no audio");
         assert!(
-            faults.contains("LONGHAND_AUDIO_BUCKETS and LONGHAND_AUDIO_ROOT are both not set"),
+            faults.contains(
+                "LONGHAND_AUDIO_BUCKETS is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT"
+            ),
             "{faults}"
         );
+        let hosts = read(&[("LONGHAND_AUDIO_BUCKETS", ""), ("LONGHAND_AUDIO_HOSTS", "*.good.example")]);
+        assert!(!hosts.expect("good settings").sources.hosts.is_empty());
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().to_str().expect("UTF-8");
         let settings = read(&[("LONGHAND_AUDIO_BUCKETS", ""), ("LONGHAND_AUDIO_ROOT", root)]);

@@ -14,6 +14,7 @@ use longhand_shared::{Timestamp, UserId};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::input::{Fields, kind};
 use crate::{AppState, body};
@@ -32,9 +33,13 @@ struct File {
 }
 
 /// Signs one address for each file. Nothing is made yet: what is never uploaded leaves nothing behind.
-pub(crate) async fn create(State(app): State<AppState>, request: Request) -> Result<Json<Uploads>, ApiError> {
+pub(crate) async fn create(
+    State(app): State<AppState>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<Uploads>, ApiError> {
     let fields = Fields::of_body(body::json(request).await?)?;
-    let (user, files) = new_uploads(fields)?;
+    let (user, files) = new_uploads(fields, &caller)?;
     let bucket = app.sources.buckets.first().ok_or(ApiError::NoUploads)?;
     let mut uploads = Vec::with_capacity(files.len());
     for file in files {
@@ -65,8 +70,8 @@ async fn sign(s3: &aws_sdk_s3::Client, bucket: &str, user: &UserId, file: File) 
     })
 }
 
-fn new_uploads(mut fields: Fields) -> Result<(UserId, Vec<File>), ApiError> {
-    let user = fields.required_text::<UserId>("userId");
+fn new_uploads(mut fields: Fields, caller: &Caller) -> Result<(UserId, Vec<File>), ApiError> {
+    let user = caller.user(&mut fields)?;
     let files = files(&mut fields);
     fields.finish(user.zip(files))
 }

@@ -1,11 +1,14 @@
 //! The command line, parsed into types that cannot be wrong.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use longhand_shared::api_key::MAX_ID_BYTES;
 use longhand_shared::job::{JobStatus, Language, Prompt};
+use longhand_shared::secret::Secret;
 use longhand_shared::{JobId, UserId};
 use reqwest::Url;
 
@@ -34,8 +37,8 @@ S3, where --bucket or an operator's command needs it, is set up by the AWS SDK's
 
 const DOCTOR_HELP: &str = "\
 Run it with the environment of the services: LONGHAND_TABLE, LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL,
-LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_ROOT), ASR_BASE_URL; ASR_API_KEY and LONGHAND_VISIBILITY_SECONDS where
-the workers have them; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables. It changes nothing.
+LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_HOSTS, LONGHAND_AUDIO_ROOT), ASR_BASE_URL; ASR_API_KEY and
+LONGHAND_VISIBILITY_SECONDS where the workers have them; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables. It changes nothing.
 
 Each line is ok, warning or FAULT. Exit code 0 without a FAULT, 1 with one.";
 
@@ -54,6 +57,15 @@ pub(crate) struct Cli {
         help_heading = GLOBAL
     )]
     pub(crate) url: Url,
+
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = GLOBAL,
+        help = "A file that holds the token, or API key, to call with; LONGHAND_TOKEN without it"
+    )]
+    token_file: Option<PathBuf>,
 
     /// How the result is printed: for a person, or as the service's own answer for a program.
     #[arg(long, global = true, value_enum, default_value = "text", help_heading = GLOBAL)]
@@ -96,6 +108,9 @@ pub(crate) enum Command {
     /// Looks after one job.
     #[command(subcommand)]
     Job(JobCommand),
+    /// Makes API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Looks after webhooks.
     #[command(subcommand)]
     Webhook(WebhookCommand),
@@ -118,6 +133,30 @@ pub(crate) struct WebhookSecret {
 
     #[arg(long, help = "The secret before this one, of LONGHAND_WEBHOOK_SECRET_PREVIOUS")]
     pub(crate) previous: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    #[command(
+        about = "Prints a new API key, once, and its line for the file that the api reads (LONGHAND_API_KEYS_FILE)",
+        after_help = AFTER_HELP
+    )]
+    New(KeyNew),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyNew {
+    /// Whom the key speaks for.
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: UserId,
+
+    /// What the key is called in the file; made up when not given.
+    #[arg(long, value_name = "NAME", value_parser = key_id)]
+    pub(crate) id: Option<String>,
+
+    /// The key may act for all other users too.
+    #[arg(long)]
+    pub(crate) operator: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -323,15 +362,40 @@ impl Cli {
         self.json || self.format == Format::Json
     }
 
+    /// What to call with: from the file, else from the environment. Never from the command line, which
+    /// everybody on the machine can read.
+    pub(crate) fn token(&self) -> Result<Option<Secret>, Failure> {
+        let usage = |message: String| Failure::new(Exit::Refused, "USAGE", message);
+        let (place, token) = match &self.token_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| usage(format!("--token-file {}: {error}", path.display())))?;
+                (path.display().to_string(), text)
+            }
+            None => match std::env::var("LONGHAND_TOKEN") {
+                Ok(token) if !token.trim().is_empty() => ("LONGHAND_TOKEN".to_owned(), token),
+                _ => return Ok(None),
+            },
+        };
+        let token = token.trim();
+        if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(usage(format!("{place} holds no token: expected one word of visible ASCII")));
+        }
+        Ok(Some(Secret::from(token.to_owned())))
+    }
+
     /// The beginning of a command that speaks to the same service, for hints.
     pub(crate) fn command_prefix(&self) -> String {
         let url = self.url.as_str().trim_end_matches('/');
         let usual = std::env::var("LONGHAND_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned());
-        if url == usual.trim_end_matches('/') {
-            "longhand".to_owned()
-        } else {
-            format!("longhand --url {url}")
+        let mut command = "longhand".to_owned();
+        if url != usual.trim_end_matches('/') {
+            command = format!("{command} --url {url}");
         }
+        if let Some(path) = &self.token_file {
+            command = format!("{command} --token-file {}", path.display());
+        }
+        command
     }
 }
 
@@ -358,6 +422,14 @@ pub(crate) fn url(text: &str) -> Result<Url, String> {
         Ok(url)
     } else {
         Err("must begin with http:// or https://".to_owned())
+    }
+}
+
+fn key_id(text: &str) -> Result<String, String> {
+    if (1..=MAX_ID_BYTES).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must have 1 to {MAX_ID_BYTES} bytes"))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use longhand_shared::job::{JobStatus, TranscribeOptions};
+use longhand_shared::secret::Secret;
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::upload::{Upload, Uploads};
 use longhand_shared::{JobId, UserId};
@@ -22,6 +23,7 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) struct Api {
     http: reqwest::Client,
     base: Url,
+    token: Option<Secret>,
 }
 
 /// What the service answered, as it came and as it is understood here.
@@ -101,14 +103,14 @@ struct ProblemFault {
 }
 
 impl Api {
-    pub(crate) fn new(base: Url) -> Result<Self, Failure> {
+    pub(crate) fn new(base: Url, token: Option<Secret>) -> Result<Self, Failure> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .build()
             .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", chain(&error)))?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, token })
     }
 
     /// Whether anybody is there, whatever is answered.
@@ -174,7 +176,11 @@ impl Api {
         join(&self.base, path)
     }
 
-    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<Answer<T>, Failure> {
+    /// The token goes with these calls alone, not with [`Api::page`], which asks others too.
+    async fn call<T: DeserializeOwned>(&self, mut request: RequestBuilder) -> Result<Answer<T>, Failure> {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.reveal());
+        }
         let answer = request.send().await.map_err(|error| self.unreachable(error))?;
         let status = answer.status();
         let retry_after = retry_after(answer.headers());
@@ -213,6 +219,9 @@ impl Api {
         let mut message = format!("the service at {} {verb} ({status})", self.base);
         if let Some(said) = problem.detail.or(problem.title) {
             message = format!("{message}: {said}");
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            message = format!("{message} (set LONGHAND_TOKEN, or give --token-file)");
         }
         let code = problem.code.unwrap_or_else(|| format!("HTTP_{}", status.as_u16()));
         let faults = problem.errors.into_iter().map(|fault| Fault {

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod error;
 mod get;
+mod key;
 mod load;
 mod operator;
 mod output;
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
 
 async fn run_or_interrupt(cli: Cli) -> Result<(), Failure> {
     let context = Context {
-        api: Api::new(cli.url.clone())?,
+        api: Api::new(cli.url.clone(), cli.token()?)?,
         json: cli.json(),
         job: Arc::default(),
         command: cli.command_prefix(),
@@ -97,6 +98,7 @@ async fn run(context: Context, command: Command) -> Result<(), Failure> {
         Command::Load(args) => Box::pin(load::run(&context, args)).await,
         Command::Doctor => Box::pin(operator::doctor::run(&context)).await,
         Command::Dlq(command) => operator::dlq::run(&context, command).await,
+        Command::Key(command) => key::run(&context, command),
         Command::Job(command) => operator::job::run(&context, command).await,
         Command::Webhook(command) => operator::webhook::run(&context, &command),
     }

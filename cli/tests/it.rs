@@ -2,12 +2,12 @@
 
 mod fake;
 mod load;
+mod uploads;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use axum::body::Bytes;
 use fake::{Fake, JOB, Reply, end, longhand, result};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -80,41 +80,6 @@ async fn files_become_a_transcript() {
     ];
     let body = json!({ "userId": "ana", "audioChunkPaths": paths, "language": "en", "prompt": "Kennedy" });
     assert_eq!(submitted.body, body);
-}
-
-#[tokio::test]
-async fn with_a_bucket_files_go_there_without_the_service() {
-    let fake = Fake::start(vec![]).await;
-    let (_folder, paths) = files(&["a.wav", "b"]);
-    let ran =
-        fake.run(&["transcribe", &paths[0], &paths[1], "--user", "ana", "--bucket", "mine,other"]).await;
-    assert_eq!((ran.code, fake.count("POST /uploads")), (Some(0), 0), "{ran:?}");
-    let objects: Vec<_> = fake.objects().into_iter().collect();
-    assert!(objects[0].0.starts_with("/mine/uploads/") && objects[0].0.ends_with("/00-a.wav"), "{objects:?}");
-    assert!(objects[1].0.ends_with("/01-b"), "{objects:?}");
-    let calls = fake.calls();
-    let submitted = calls.iter().find(|call| call.line == "POST /transcribe").expect("submitted");
-    let paths = [format!("s3:/{}", objects[0].0), format!("s3:/{}", objects[1].0)];
-    assert_eq!(submitted.body["audioChunkPaths"], json!(paths));
-}
-
-#[tokio::test]
-async fn a_file_is_sent_again_where_that_may_help() {
-    let (_folder, paths) = files(&["a.wav"]);
-    let line = ["transcribe", &paths[0], "--user", "ana", "--json"];
-    let fake = Fake::start(vec![]).await.on_put(&[503, 429]);
-    let ran = fake.run(&line).await;
-    assert_eq!((ran.code, fake.count("PUT"), fake.count("POST /transcribe")), (Some(0), 3, 1), "{ran:?}");
-
-    for (statuses, tries) in [(&[403][..], 1), (&[500, 500, 500], 3)] {
-        let fake = Fake::start(vec![]).await.on_put(statuses);
-        let ran = fake.run(&line).await;
-        assert_eq!((ran.code, fake.count("PUT"), fake.count("POST /transcribe")), (Some(4), tries, 0));
-        let error = ran.error();
-        let message = error["message"].as_str().expect("a message");
-        assert!(message.contains(&statuses[0].to_string()) && message.contains("SlowDown"), "{message}");
-        assert!(!message.contains("X-Amz"), "{message}");
-    }
 }
 
 #[tokio::test]
@@ -284,53 +249,6 @@ async fn passing_failures_are_waited_out() {
 }
 
 #[tokio::test]
-async fn files_are_looked_at_before_anything_is_sent() {
-    let fake = Fake::start(vec![]).await;
-    let (folder, paths) = files(&["good.wav"]);
-    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
-    std::fs::write(at("empty.wav"), "").expect("written");
-    std::fs::write(at("full.wav"), vec![0; 5 * 1024 * 1024]).expect("written");
-    std::fs::write(at("large.wav"), vec![0; 5 * 1024 * 1024 + 1]).expect("written");
-    let bad = [at("missing.wav"), at("empty.wav"), at("large.wav"), at("."), "s3://no-key".to_owned()];
-    let mut line = vec!["transcribe", "--user", "ana", "--json", &paths[0]];
-    line.extend(bad.iter().map(String::as_str));
-    let ran = fake.run(&line).await;
-    assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
-    let error = ran.error();
-    assert_eq!(error["code"], "BAD_FILES");
-    let faults = error["faults"].as_array().expect("faults");
-    assert_eq!(
-        faults.iter().map(|fault| fault["file"].as_str()).collect::<Vec<_>>(),
-        bad.each_ref().map(|f| Some(f.as_str()))
-    );
-    assert_eq!(fake.calls().len(), 0, "something was sent");
-
-    // Exactly 5 MB is allowed.
-    let ran = fake.run(&["transcribe", &at("full.wav"), "--user", "ana"]).await;
-    assert_eq!(ran.code, Some(0), "{ran:?}");
-    let objects = fake.objects();
-    assert_eq!(objects.values().map(Bytes::len).collect::<Vec<_>>(), [5 * 1024 * 1024]);
-}
-
-#[tokio::test]
-async fn a_job_has_24_files_at_most() {
-    let fake = Fake::start(vec![]).await;
-    let names: Vec<_> = (0..25).map(|n| format!("{n}.wav")).collect();
-    let (_folder, paths) = files(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut line = vec!["transcribe", "--user", "ana"];
-    line.extend(paths.iter().map(String::as_str));
-    let ran = fake.run(&line).await;
-    assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("must have 1 to 24 entries, has 25"), "{}", ran.stderr);
-    assert_eq!(fake.calls().len(), 0, "something was sent");
-
-    line.pop();
-    let ran = fake.run(&line).await;
-    let counts = (fake.count("PUT"), fake.count("POST /uploads"), fake.count("POST /transcribe"));
-    assert_eq!((ran.code, counts), (Some(0), (24, 1, 1)), "{ran:?}");
-}
-
-#[tokio::test]
 async fn wrong_usage_is_exit_2_in_either_form() {
     let fake = Fake::start(vec![]).await;
     for line in [
@@ -436,4 +354,68 @@ async fn ctrl_c_tells_that_the_job_goes_on() {
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(130), ""));
     assert!(ran.stderr.contains(&format!("job {JOB} goes on")), "{}", ran.stderr);
     assert!(ran.stderr.contains(&format!("longhand get {JOB} --wait")), "{}", ran.stderr);
+}
+
+#[tokio::test]
+async fn a_token_is_sent_to_the_service_alone_and_never_printed() {
+    const TOKEN: &str = "lh_some-token";
+    let fake = Fake::start(vec![Reply::problem(401, "UNAUTHORIZED", &json!([]))]).await;
+    let (folder, paths) = files(&["a.wav"]);
+    let file = folder.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).expect("written");
+    let file = file.to_str().expect("UTF-8");
+
+    let by_environment = |args: &[&str]| {
+        let mut command = fake.command(args);
+        command.env("LONGHAND_TOKEN", TOKEN);
+        command
+    };
+    let args = ["transcribe", &paths[0], "--user", "ana", "--wait"];
+    let ran = end(by_environment(&args).spawn().expect("it starts")).await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("set LONGHAND_TOKEN, or give --token-file"), "{ran:?}");
+    assert!(!format!("{ran:?}").contains(TOKEN));
+    let bearer = Some(format!("Bearer {TOKEN}"));
+    let calls = fake.calls();
+    assert!(calls.len() >= 3, "{calls:?}");
+    for call in calls {
+        let to_service = !call.line.starts_with("PUT");
+        assert_eq!(call.authorization == bearer, to_service, "{}", call.line);
+    }
+
+    // The file goes before the environment.
+    let mut command = fake.command(&["get", JOB, "--token-file", file]);
+    command.env("LONGHAND_TOKEN", "another");
+    end(command.spawn().expect("it starts")).await;
+    assert_eq!(fake.calls().last().map(|call| call.authorization.clone()), Some(bearer));
+
+    for bad in ["two words", "caf\u{e9}"] {
+        std::fs::write(file, bad).expect("written");
+        let ran = fake.run(&["get", JOB, "--token-file", file]).await;
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains("holds no token") && !ran.stderr.contains(bad), "{ran:?}");
+    }
+    let ran = fake.run(&["get", JOB, "--token-file", "/no/such/file"]).await;
+    assert!(ran.code == Some(2) && ran.stderr.contains("No such file"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_new_key_and_its_line() {
+    use longhand_shared::api_key::{KeyDigest, KeyEntry};
+
+    let run = async |args: &[&str]| end(longhand(args).spawn().expect("it starts")).await;
+    let ran = run(&["key", "new", "--user", "ana"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let (key, line) = ran.stdout.trim_end().split_once('\n').expect("two lines");
+    let entry: KeyEntry = serde_json::from_str(line).expect("an entry");
+    assert_eq!((entry.user.as_str(), entry.operator, entry.id.len()), ("ana", false, 36));
+    assert_eq!(entry.sha256, KeyDigest::of(key));
+    assert!(!line.contains(key) && !ran.stderr.contains(key));
+
+    let ran = run(&["key", "new", "--user", "ops", "--id", "ci", "--operator", "--json"]).await;
+    let document: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let entry: KeyEntry = serde_json::from_value(document["entry"].clone()).expect("an entry");
+    assert_eq!((entry.id.as_str(), entry.operator), ("ci", true));
+    assert_eq!(entry.sha256, KeyDigest::of(document["key"].as_str().expect("text")));
+    assert_eq!(run(&["key", "new", "--user", "a b"]).await.code, Some(2));
 }

@@ -4,6 +4,7 @@
 //! else here serves it. [`job`] has the states, [`store`] and [`queue`] the two traits with their
 //! real and in-memory implementations, [`stitch`] turns chunks into a transcript.
 
+pub mod api_key;
 pub mod attempt;
 pub mod aws;
 pub mod clock;
@@ -17,6 +18,7 @@ mod options;
 pub mod outbound;
 pub mod path;
 pub mod queue;
+pub mod secret;
 pub mod settings;
 pub mod shutdown;
 pub mod stitch;

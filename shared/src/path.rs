@@ -44,6 +44,10 @@ pub enum InvalidPath {
     /// `s3://` without a bucket or a key.
     #[error("is not an S3 address: expected s3://bucket/key")]
     S3,
+    /// A key with `.` or `..` between its slashes. S3 takes it as it is, but whoever stands between may tidy
+    /// it away, into another bucket.
+    #[error("has . or .. in its key")]
+    Dots,
     /// A scheme that is not read here.
     #[error(
         "has the scheme \"{0}\", which is not supported: use s3://bucket/key, https:// or a path under the audio root"
@@ -115,6 +119,9 @@ impl FromStr for AudioPath {
         }
         if let Some(rest) = text.strip_prefix("s3://") {
             return match rest.split_once('/') {
+                Some((_, key)) if key.split('/').any(|part| matches!(part, "." | "..")) => {
+                    Err(InvalidPath::Dots)
+                }
                 Some((bucket, key)) if is_bucket_name(bucket) && !key.is_empty() => {
                     Ok(Self::S3 { bucket: bucket.to_owned(), key: key.to_owned() })
                 }
@@ -251,7 +258,7 @@ mod tests {
             // Dots in disguise are letters like others on disk and in S3.
             "%2e%2e/a.wav",
             "．．/a.wav",
-            "s3://audio/../a.wav",
+            "s3://audio/a..b/...wav",
         ] {
             assert_eq!(parse(text).map(|path| path.to_string()), Ok(text.to_owned()));
         }
@@ -274,6 +281,9 @@ mod tests {
         assert_eq!(parse("file:///etc/passwd"), Err(InvalidPath::Scheme("file".into())));
         assert_eq!(parse("S3://bucket/key"), Err(InvalidPath::Scheme("S3".into())));
         assert_eq!(parse("s3://bucket"), Err(InvalidPath::S3));
+        assert_eq!(parse("s3://mine/../other/a.wav"), Err(InvalidPath::Dots));
+        assert_eq!(parse("s3://mine/a/.."), Err(InvalidPath::Dots));
+        assert_eq!(parse("s3://../a"), Err(InvalidPath::S3));
         assert_eq!(parse("s3:///key"), Err(InvalidPath::S3));
         assert_eq!(parse("s3://UPPER/key"), Err(InvalidPath::S3));
         assert_eq!(parse("a\0b"), Err(InvalidPath::ControlCharacter));

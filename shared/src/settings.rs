@@ -112,6 +112,11 @@ impl<'a> Reader<'a> {
         self.faults.push(format!("{name} {what}"));
     }
 
+    /// Whether something is wrong with a setting that has been read.
+    pub fn is_faulted(&self, name: &str) -> bool {
+        self.faults.iter().any(|fault| fault.split(' ').next() == Some(name))
+    }
+
     /// What was made of the settings, or all that is wrong with them. `None` without a fault is
     /// not possible: whatever made it `None` recorded one.
     pub fn finish<T>(self, settings: Option<T>) -> Result<T, Faults> {
@@ -189,7 +194,10 @@ pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
         reader.fault(ROOT, format_args!("is {}, which is not a folder", root.display()));
     }
     if buckets.is_empty() && root.is_none() && hosts.is_empty() {
-        reader.fault(BUCKETS, format_args!("and {ROOT} are both not set: there is no audio to read"));
+        reader.fault(
+            BUCKETS,
+            format_args!("is not set, nor are {HOSTS} and {ROOT}: there is no audio to read"),
+        );
     }
     AudioSources { buckets, hosts, root }
 }

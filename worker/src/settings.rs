@@ -245,7 +245,7 @@ mod tests {
             "LONGHAND_DRAIN_SECONDS is 300",
             "ASR_BASE_URL is \"model:80\": must be a URL",
             "LONGHAND_MAX_CHUNK_SECONDS must be at least 460",
-            "LONGHAND_AUDIO_BUCKETS and LONGHAND_AUDIO_ROOT are both not set",
+            "LONGHAND_AUDIO_BUCKETS is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT",
         ] {
             assert!(faults.contains(fault), "{fault} in {faults}");
         }

@@ -41,6 +41,73 @@ async fn not_json() {
 }
 
 #[tokio::test]
+async fn bombs() {
+    let bad = async |body: String| {
+        let problem = Api::new().post(body).await.problem(400, "INVALID_JSON");
+        problem["detail"].as_str().expect("text").to_owned()
+    };
+    let wrapped =
+        |value: &str| format!("{{\"userId\":\"ana\",\"audioChunkPaths\":[\"a.wav\"],\"metadata\":{value}}}");
+    // Deep: an answer, not a stack that overflows.
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let deep = format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
+        assert!(bad(wrapped(&deep)).await.contains("recursion limit exceeded"));
+    }
+    // Wide: many keys that nobody knows, and an answer that is no larger than what was sent.
+    let wide: Vec<String> = (0..6_000).map(|i| format!("\"k{i}\":0")).collect();
+    let answer = Api::new().post(format!("{{{}}}", wide.join(","))).await;
+    let faults = answer.faults();
+    assert_eq!(faults.len(), 101);
+    assert!(answer.body.len() < 64 * 1024, "{}", answer.body.len());
+    let answer = Api::new().post(wrapped(&format!("{{{}}}", wide.join(",")))).await;
+    assert_eq!(answer.faults().len(), 101);
+    let many = vec!["7"; 30_000].join(",");
+    let answer = Api::new().post(format!("{{\"userId\":\"ana\",\"audioChunkPaths\":[{many}]}}")).await;
+    assert_eq!(answer.faults().len(), 1 + 24);
+    // The same key over and over, plainly and spelled with escapes.
+    assert!(bad(format!("{{{}}}", vec!["\"a\":1"; 8_000].join(","))).await.contains("twice"));
+    assert!(
+        bad(r#"{"userId":"ana","user\u0049d":"bob"}"#.to_owned()).await.contains("\"userId\" is there twice")
+    );
+    // Numbers that no computer holds.
+    for number in ["1e400", "-1e400", &"9".repeat(60_000), &format!("1e{}", "9".repeat(1_000))] {
+        let body = format!("{{\"userId\":{number}}}");
+        let answer = Api::new().post(body).await;
+        if answer.any_problem()["code"] == "INVALID_REQUEST" {
+            assert_eq!(answer.faults()[0].1, "must be a string, is a number");
+        } else {
+            answer.problem(400, "INVALID_JSON");
+        }
+    }
+    Api::new().post(wrapped("{\"a\":1e-999999}")).await.assert_fault("#/metadata/a", "must be a string");
+    // Halves of characters.
+    for half in [r"\ud800", r"\udc00", r"\ud800\ud800", r"\ud800x", r"\ud8", r"\udc00\ud800"] {
+        bad(wrapped(&format!("{{\"a\":\"{half}\"}}"))).await;
+        bad(wrapped(&format!("{{\"{half}\":\"a\"}}"))).await;
+    }
+    Api::new().post(wrapped(r#"{"a":"\ud83d\ude00\u0000"}"#)).await.json(202);
+    for not in ["NaN", "Infinity", "0x10", "01", "1.", "+1", "'a'", "\"\t\"", "[1,]", "/**/1", "\u{feff}1"] {
+        bad(wrapped(not)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_packed_body_is_not_unpacked() {
+    // What would be 10 MB of blanks: it is refused for being packed, whatever length it claims.
+    for (coding, length) in
+        [("gzip", "100"), ("deflate", "99999999"), ("br", "0"), ("zstd", "1"), ("gzip, gzip", "100")]
+    {
+        let request = Request::post("/transcribe")
+            .header("content-type", "application/json")
+            .header("content-encoding", coding)
+            .header("content-length", length);
+        let answer = Api::new().send(request.body(vec![0x1f, 0x8b, 8, 0].into()).expect("a request")).await;
+        let problem = answer.problem(415, "UNSUPPORTED_MEDIA_TYPE");
+        assert!(problem["detail"].as_str().expect("text").contains(coding), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_twice() {
     for body in [
         r#"{"userId": "ana", "userId": "bob", "audioChunkPaths": ["a.wav"]}"#,
@@ -120,6 +187,7 @@ async fn paths() {
         ("link.wav", "leaves the audio root"),
         ("/etc/passwd", "is absolute: give a path relative to the audio root"),
         ("s3://audio", "is not an S3 address: expected s3://bucket/key"),
+        ("s3://audio/../other/a.wav", "has . or .. in its key"),
         ("s3://other/a.wav", "names the bucket \"other\", which is not one that this service reads"),
         (
             "ftp://host/a.wav",

@@ -4,16 +4,12 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::Request;
-use longhand_api::{AppState, router};
+use longhand_api::AppState;
 use longhand_shared::JobId;
-use longhand_shared::path::AudioSources;
-use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::store::JobStore;
-use longhand_shared::store::memory::MemoryStore;
-use serde_json::{Value, json};
-use tower::ServiceExt;
+use serde_json::json;
 
-use crate::support::{Api, body_with, good_body, s3};
+use crate::support::{Api, body_with, good_body};
 
 const URL: &str = "https://receiver.example/hooks/7?token=abc";
 
@@ -69,22 +65,9 @@ async fn addresses_that_are_not_told() {
 
 #[tokio::test]
 async fn without_a_list_nobody_is_told() {
-    let sources = AudioSources { buckets: vec!["audio".to_owned()], ..AudioSources::default() };
-    let router = router(AppState {
-        store: Arc::new(MemoryStore::new()),
-        queue: Arc::new(MemoryQueue::new()),
-        sources: Arc::new(sources),
-        callback_hosts: Arc::default(),
-        s3: s3(),
-    });
-    let body = json!({"userId": "ana", "audioChunkPaths": ["s3://audio/a.wav"], "callbackUrl": URL});
-    let request = Request::post("/transcribe").body(Body::from(body.to_string())).expect("a request");
-    let answer = router.oneshot(request).await.expect("an answer");
-    assert_eq!(answer.status(), 400);
-    let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("a body");
-    let problem: Value = serde_json::from_slice(&body).expect("JSON");
+    let api = Api::with(|state| AppState { callback_hosts: Arc::default(), ..state });
     let detail = "is not taken: this service tells nobody (LONGHAND_CALLBACK_HOSTS)";
-    assert_eq!(problem["errors"], json!([{"pointer": "#/callbackUrl", "detail": detail}]));
+    api.transcribe(&body_with("callbackUrl", json!(URL))).await.assert_fault("#/callbackUrl", detail);
 }
 
 #[tokio::test]

@@ -1,11 +1,15 @@
 //! The API from outside: the whole router over stores in memory, over sockets, and as a program.
 
 mod again;
+mod api_keys;
 mod bad_body;
 mod bad_query;
 mod callbacks;
+mod edge;
 mod fuzz;
+mod issuer;
 mod jobs;
+mod limits;
 mod outages;
 mod program;
 mod routes;
@@ -13,4 +17,6 @@ mod search;
 mod socket;
 mod support;
 mod ten_thousand;
+mod tokens;
+mod two_users;
 mod uploads;

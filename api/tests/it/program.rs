@@ -49,7 +49,7 @@ async fn without_settings_it_tells_all_that_is_missing() {
     for fault in [
         "LONGHAND_TABLE is not set",
         "LONGHAND_QUEUE_URL is not set",
-        "LONGHAND_AUDIO_BUCKETS and LONGHAND_AUDIO_ROOT are both not set",
+        "LONGHAND_AUDIO_BUCKETS is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT",
         "--help lists all settings",
     ] {
         assert!(stderr.contains(fault), "{stderr}");
@@ -84,6 +84,10 @@ async fn help_lists_all_settings() {
         ("LONGHAND_AUDIO_ROOT", "[none]"),
         ("LONGHAND_RETENTION_DAYS", "[30]"),
         ("LONGHAND_DRAIN_SECONDS", "[25]"),
+        ("LONGHAND_AUTH", "[none]"),
+        ("LONGHAND_RATE_PER_MINUTE", "[600]"),
+        ("LONGHAND_MAX_OPEN_JOBS", "[1000]"),
+        ("LONGHAND_CORS_ORIGINS", "[none]"),
         ("LONGHAND_LOG_FORMAT", "[pretty]"),
         ("RUST_LOG", "[info]"),
     ] {
@@ -96,6 +100,8 @@ async fn help_lists_all_settings() {
 async fn it_listens_and_ends_with_0_on_sigterm() {
     let mut child = configured().stderr(Stdio::piped()).spawn().expect("the program runs");
     let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let line = log.next_line().await.expect("a log").expect("a line");
+    assert!(line.contains("LONGHAND_AUTH is none"), "{line}");
     let line = log.next_line().await.expect("a log").expect("a line");
     let (_, address) = line.split_once("address=").expect(&line);
     let mut socket = TcpStream::connect(address).await.expect("a connection");
@@ -114,6 +120,20 @@ async fn it_listens_and_ends_with_0_on_sigterm() {
     }
     assert_eq!(child.wait().await.expect("an end").code(), Some(0), "{rest}");
     assert!(rest.contains("stopping") && rest.contains("stopped"), "{rest}");
+}
+
+#[tokio::test]
+async fn others_than_this_machine_are_not_let_in_by_mistake() {
+    let mut command = configured();
+    command.env("LONGHAND_LISTEN", "0.0.0.0:0");
+    let (code, _, stderr) = run(command).await;
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("\n  LONGHAND_AUTH is not set, and others"), "{stderr}");
+    let mut command = configured();
+    command.env("LONGHAND_AUTH", "apikey").env("LONGHAND_API_KEYS_FILE", "/no/such/file");
+    let (code, _, stderr) = run(command).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("LONGHAND_AUTH: /no/such/file: No such file"), "{stderr}");
 }
 
 #[tokio::test]
@@ -196,6 +216,8 @@ async fn the_same_router_runs_as_a_lambda_function() {
 
     let _child = configured()
         .env("AWS_LAMBDA_RUNTIME_API", address)
+        .env("LONGHAND_AUTH", "none")
+        .env("LONGHAND_AUTH_NONE", "i-know")
         .env("AWS_LAMBDA_FUNCTION_NAME", "longhand")
         .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
         .env("AWS_LAMBDA_FUNCTION_VERSION", "1")

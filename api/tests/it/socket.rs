@@ -80,6 +80,72 @@ async fn lying_and_absent_lengths() {
 }
 
 #[tokio::test]
+async fn headers_that_are_too_many_too_long_or_none() {
+    let api = Api::new();
+    let Server { address, .. } = start(api.router.clone(), Duration::from_secs(5)).await;
+    let get =
+        |headers: &str| format!("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+    let many = |count: usize| "x-a: 1\r\n".repeat(count);
+    let answer = exchange(address, &get(&many(90))).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(!answer.to_ascii_lowercase().contains("\r\nserver:"), "{answer}");
+    for request in [
+        get(&many(200)),
+        get(&format!("x-long: {}\r\n", "a".repeat(40_000))),
+        get(&format!("authorization: Bearer {}\r\n", "a".repeat(400_000))),
+        get(&format!("{}: 1\r\n", "a".repeat(40_000))),
+    ] {
+        let answer = exchange(address, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+    let answer = exchange(address, &format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(70_000))).await;
+    assert!(answer.starts_with("HTTP/1.1 414 ") || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    // Headers that would be two to whom reads them otherwise.
+    for bad in
+        ["x-a: 1\rset-cookie: x\r\n", "x a: 1\r\n", ": 1\r\n", "x-a : 1\r\n", " x-a: 1\r\n", "x-a: \0\r\n"]
+    {
+        let answer = exchange(address, &get(bad)).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{bad:?}: {answer}");
+    }
+    // HTTP/2 without asking, another protocol, and no protocol.
+    for preface in [
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "\u{16}\u{3}\u{1}\0\u{5}hello",
+        "GET /\r\n\r\n",
+        "\r\n\r\nnonsense\r\n\r\n",
+    ] {
+        let answer = exchange(address, preface).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{preface:?}: {answer}");
+    }
+    // An upgrade to it is not taken.
+    let upgrade = "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    let answer = exchange(address, &get(upgrade)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_dawdles_over_its_headers_is_let_go() {
+    let api = Api::new();
+    let Server { address, .. } = start(api.router.clone(), Duration::from_secs(5)).await;
+    for beginning in ["", "GET /healthz HTTP/1.1\r\nHost: x\r\nx-a: "] {
+        let began = tokio::time::Instant::now();
+        let answer = exchange(address, beginning).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert_eq!(began.elapsed().as_secs(), 75, "longer than a load balancer keeps a connection");
+    }
+}
+
+#[tokio::test]
+async fn one_connection_takes_many_requests() {
+    let api = Api::new();
+    let Server { address, .. } = start(api.router.clone(), Duration::from_secs(5)).await;
+    let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n";
+    let answers =
+        exchange(address, &format!("{request}\r\n{request}\r\n{request}Connection: close\r\n\r\n")).await;
+    assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 3, "{answers}");
+}
+
+#[tokio::test]
 async fn a_stop_waits_for_requests_in_hand_and_for_idle_connections_not_at_all() {
     let (entered, mut enter) = tokio::sync::mpsc::channel::<()>(1);
     let leave = CancellationToken::new();

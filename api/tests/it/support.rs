@@ -6,7 +6,7 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use longhand_api::{AppState, router};
+use longhand_api::{AppState, Auth, Origins, router};
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::queue::memory::MemoryQueue;
@@ -28,18 +28,25 @@ impl Api {
     pub(crate) fn new() -> Self {
         let store = Arc::new(MemoryStore::new());
         let queue = Arc::new(MemoryQueue::new());
-        Self::build(store.clone(), queue.clone(), store, queue)
+        Self::build(store.clone(), queue.clone(), store, queue, |state| state)
+    }
+
+    /// With something else set up.
+    pub(crate) fn with(change: impl FnOnce(AppState) -> AppState) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let queue = Arc::new(MemoryQueue::new());
+        Self::build(store.clone(), queue.clone(), store, queue, change)
     }
 
     pub(crate) fn with_store(store: impl JobStore + 'static) -> Self {
         let queue = Arc::new(MemoryQueue::new());
-        Self::build(Arc::new(store), queue.clone(), Arc::default(), queue)
+        Self::build(Arc::new(store), queue.clone(), Arc::default(), queue, |state| state)
     }
 
     pub(crate) fn with_queue(queue: impl ChunkQueue + 'static) -> Self {
         let store = Arc::new(MemoryStore::new());
         let unused = Arc::new(MemoryQueue::new());
-        Self::build(store.clone(), Arc::new(queue), store, unused)
+        Self::build(store.clone(), Arc::new(queue), store, unused, |state| state)
     }
 
     fn build(
@@ -47,6 +54,7 @@ impl Api {
         used_queue: Arc<dyn ChunkQueue>,
         store: Arc<MemoryStore>,
         queue: Arc<MemoryQueue>,
+        change: impl FnOnce(AppState) -> AppState,
     ) -> Self {
         let home = tempfile::tempdir().expect("a folder");
         let root = home.path().join("audio");
@@ -65,8 +73,11 @@ impl Api {
             sources: Arc::new(sources),
             callback_hosts: Arc::new(CALLBACK_HOSTS.parse().expect("hosts")),
             s3: s3(),
+            auth: Arc::new(Auth::none()),
+            limits: Arc::default(),
+            origins: Origins::default(),
         };
-        let router = router(state);
+        let router = router(change(state));
         Self { router, store, queue, _home: home }
     }
 
@@ -84,6 +95,12 @@ impl Api {
 
     pub(crate) async fn get(&self, uri: &str) -> Answer {
         self.call("GET", uri).await
+    }
+
+    /// A call by whom `authorization` says, with a body unless it is empty.
+    pub(crate) async fn call_as(&self, authorization: &str, method: &str, uri: &str, body: &str) -> Answer {
+        let request = Request::builder().method(method).uri(uri).header("authorization", authorization);
+        self.send(request.body(body.to_owned().into()).expect("a request")).await
     }
 
     /// `POST /transcribe` with a body as it is.

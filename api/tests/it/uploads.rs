@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_s3::config::BehaviorVersion;
 use axum::body::Body;
 use axum::http::Request;
-use longhand_api::{AppState, router};
+use longhand_api::{AppState, Auth, Origins, router};
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::store::memory::MemoryStore;
@@ -137,6 +137,9 @@ async fn problem(buckets: &[&str], s3: aws_sdk_s3::Client) -> (u16, Value) {
         sources: Arc::new(AudioSources { buckets, ..AudioSources::default() }),
         callback_hosts: Arc::default(),
         s3,
+        auth: Arc::new(Auth::none()),
+        limits: Arc::default(),
+        origins: Origins::default(),
     };
     let request = Request::post("/uploads").body(Body::from(body(&[wav("a.wav")]).to_string()));
     let answer = router(state).oneshot(request.expect("a request")).await.expect("an answer");

@@ -118,11 +118,12 @@ fn settings(lookup: &dyn Fn(&str) -> Option<String>) -> (Settings, Vec<Finding>)
         value("LONGHAND_AUDIO_BUCKETS").and_then(|list| list.parse().ok()).unwrap_or_default();
     settings.buckets = buckets;
     if settings.buckets.is_empty() {
-        findings.push(match value("LONGHAND_AUDIO_ROOT") {
-            Some(root) => Finding::ok("bucket", format!("none: audio is under {root}")),
-            None => Finding::fault(
+        findings.push(match (value("LONGHAND_AUDIO_ROOT"), value("LONGHAND_AUDIO_HOSTS")) {
+            (Some(root), _) => Finding::ok("bucket", format!("none: audio is under {root}")),
+            (None, Some(hosts)) => Finding::ok("bucket", format!("none: audio is at {hosts}")),
+            (None, None) => Finding::fault(
                 "LONGHAND_AUDIO_BUCKETS",
-                "is not set, and neither is LONGHAND_AUDIO_ROOT",
+                "is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT",
                 "Set one of them as for the services: without them there is no audio.",
             ),
         });
@@ -298,6 +299,8 @@ mod tests {
             ("LONGHAND_VISIBILITY_SECONDS", "45"),
         ]);
         assert_eq!((faults, settings.visibility), (Vec::new(), 45));
+        let (_, faults) = read(&[("LONGHAND_AUDIO_HOSTS", "good.example")]);
+        assert!(!faults.contains(&"LONGHAND_AUDIO_BUCKETS".to_owned()), "{faults:?}");
         let (settings, _) = read(&[("LONGHAND_AUDIO_BUCKETS", "one, two,")]);
         assert_eq!(settings.buckets, ["one", "two"]);
     }

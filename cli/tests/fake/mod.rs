@@ -78,6 +78,8 @@ struct Served {
 pub(crate) struct Call {
     pub(crate) line: String,
     pub(crate) body: Value,
+    /// What `Authorization` says.
+    pub(crate) authorization: Option<String>,
 }
 
 impl Fake {
@@ -163,6 +165,8 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
     let bytes = to_bytes(body, usize::MAX).await.expect("a whole body");
     let path = parts.uri.path().to_owned();
     let line = format!("{} {}", parts.method, parts.uri);
+    let authorization = parts.headers.get("authorization");
+    let authorization = authorization.map(|value| value.to_str().expect("ASCII").to_owned());
     let replies = match (&parts.method, path.as_str()) {
         (&Method::PUT, _) => {
             if let Some(status) = state.put.lock().expect("not poisoned").pop_front() {
@@ -175,14 +179,14 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
             state.objects.lock().expect("not poisoned").insert(path, object);
             let header = |name| parts.headers.get(name).map(|value| value.to_str().expect("text"));
             let body = json!({ "type": header("content-type"), "length": header("content-length") });
-            state.calls.send_modify(|calls| calls.push(Call { line, body }));
+            state.calls.send_modify(|calls| calls.push(Call { line, body, authorization }));
             return Response::new(Body::empty());
         }
         (&Method::POST, "/uploads") => {
             let body: Value = serde_json::from_slice(&bytes).expect("JSON");
             let bucket = state.bucket.lock().expect("not poisoned").clone();
             let reply = Reply::ok(&uploads(&bucket, &body));
-            state.calls.send_modify(|calls| calls.push(Call { line, body }));
+            state.calls.send_modify(|calls| calls.push(Call { line, body, authorization }));
             return Response::new(reply.body.into());
         }
         (&Method::POST, "/transcribe") => &state.submit,
@@ -195,7 +199,7 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
         if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() }
     };
     let body = serde_json::from_slice(&bytes).unwrap_or_default();
-    state.calls.send_modify(|calls| calls.push(Call { line, body }));
+    state.calls.send_modify(|calls| calls.push(Call { line, body, authorization }));
     let reply = reply.expect("a reply was prepared");
     let mut response = Response::builder().status(reply.status);
     if let Some(seconds) = reply.retry_after {

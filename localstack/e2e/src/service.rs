@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhand_api::AppState;
+use longhand_api::{AppState, Auth, Origins};
 use longhand_shared::JobId;
 use longhand_shared::outbound::Outbound;
 use longhand_shared::queue::ChunkQueue;
@@ -75,7 +75,16 @@ impl Service {
     ) -> Self {
         let receiver = Receiver::start().await;
         let callback_hosts = Arc::new(receiver.hosts());
-        let state = AppState { store, queue, sources: Arc::new(aws.sources()), callback_hosts, s3: aws.s3() };
+        let state = AppState {
+            store,
+            queue,
+            sources: Arc::new(aws.sources()),
+            callback_hosts,
+            s3: aws.s3(),
+            auth: Arc::new(Auth::none()),
+            limits: Arc::default(),
+            origins: Origins::default(),
+        };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = tokio::net::TcpListener::bind(any).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));

@@ -25,7 +25,9 @@ impl Intercept for CountCalls {
         cfg: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let Some(call) = cfg.load::<Metadata>() else { return Ok(()) };
-        let outcome = if matches!(context.output_or_error(), Some(Ok(_))) {
+        // One that was only signed, for somebody else to send, has neither.
+        let Some(end) = context.output_or_error() else { return Ok(()) };
+        let outcome = if end.is_ok() {
             "ok"
         } else {
             let answer = context.response();

@@ -312,10 +312,6 @@ mod tests {
             ("https://g\u{43e}od.example/", host("xn--god-sed.example")),
             ("https://good.example@127.0.0.1/", InvalidUrl::UserInfo),
             ("https://good.example:x@evil.example/", InvalidUrl::UserInfo),
-            (
-                "https://good.example%40evil.example/",
-                InvalidUrl::Malformed("invalid domain character".into()),
-            ),
             ("https://@good.example/", InvalidUrl::UserInfo),
             ("https://user:secret@good.example/", InvalidUrl::UserInfo),
             ("https://good.example\\@evil.example/", InvalidUrl::Character),
@@ -326,17 +322,22 @@ mod tests {
             ("https://good.example/a b", InvalidUrl::Character),
             ("https://good.example/#x", InvalidUrl::Fragment),
             ("https://evil.example#@good.example/", InvalidUrl::Fragment),
-            ("https:///good.example/", InvalidUrl::Malformed("no host after two slashes".into())),
-            ("https:good.example", InvalidUrl::Malformed("no host after two slashes".into())),
-            ("https://", InvalidUrl::Malformed("empty host".into())),
-            ("https://good.example:99999/", InvalidUrl::Malformed("invalid port number".into())),
             ("https://good\0.example/", InvalidUrl::Character),
-            ("https://good%00.example/", InvalidUrl::Malformed("invalid domain character".into())),
             (&format!("https://good.example/{}", "x".repeat(2048)), InvalidUrl::TooLong(2069)),
         ] {
             assert_eq!(parse(text), Err(why), "{text}");
         }
-        assert!(parse("https://good.example../").is_err());
+        for text in [
+            "https://good.example%40evil.example/",
+            "https:///good.example/",
+            "https:good.example",
+            "https://",
+            "https://good.example:99999/",
+            "https://good%00.example/",
+            "https://good.example../",
+        ] {
+            assert!(matches!(parse(text), Err(InvalidUrl::Malformed(_))), "{text}: {:?}", parse(text));
+        }
         let none = PublicUrl::parse("https://good.example/", &AllowedHosts::default());
         assert_eq!(none, Err(host("good.example")));
     }

@@ -252,9 +252,14 @@ pub trait JobStore: Send + Sync + Debug {
 
 /// Reads one job as a client sees it.
 pub async fn read(store: &dyn JobStore, id: JobId) -> Result<Option<TranscriptResult>, StoreError> {
-    let Some(job) = store.job(id).await? else {
-        return Ok(None);
-    };
+    match store.job(id).await? {
+        Some(job) => read_job(store, &job).await,
+        None => Ok(None),
+    }
+}
+
+/// The rest of [`read`], for who has looked at the job already.
+pub async fn read_job(store: &dyn JobStore, job: &Job) -> Result<Option<TranscriptResult>, StoreError> {
     let details = store.details(std::slice::from_ref(&job.head)).await?;
     let detail = details.into_iter().flatten().next();
     // What was kept with the end of the job knows nothing of what came after.

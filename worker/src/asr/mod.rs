@@ -6,13 +6,13 @@
 pub mod answer;
 pub mod guard;
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use longhand_shared::attempt::AttemptOutcome;
 use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
+use longhand_shared::secret::Secret;
 use longhand_shared::{AudioPath, trace};
 use rand::RngExt;
 use reqwest::header::HeaderValue;
@@ -35,24 +35,6 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// How long the audio may take to open. Its bytes come during the call, and within its time; those from
 /// the web come before, and within this time.
 const AUDIO_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A key that never shows in a log.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl std::str::FromStr for Secret {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 /// How the model is called.
 #[derive(Clone, Debug)]
@@ -262,8 +244,8 @@ impl Asr {
     ) -> Result<Meaning, Failure> {
         let form = self.form(audio, options, verbose)?;
         let mut request = self.http.post(&self.url).multipart(form);
-        if let Some(Secret(key)) = &self.settings.api_key {
-            request = request.bearer_auth(key);
+        if let Some(key) = &self.settings.api_key {
+            request = request.bearer_auth(key.reveal());
         }
         let own = trace::current();
         // What came in a message need not be fit for a header.

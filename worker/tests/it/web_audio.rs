@@ -18,6 +18,8 @@ use crate::support::wav;
 struct Host {
     port: u16,
     asked: Arc<AtomicUsize>,
+    /// Bytes of bodies without end.
+    sent: Arc<AtomicUsize>,
 }
 
 impl Host {
@@ -25,15 +27,16 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let asked = Arc::new(AtomicUsize::new(0));
-        let (answer, count) = (Arc::new(answer.into()), Arc::clone(&asked));
+        let sent = Arc::new(AtomicUsize::new(0));
+        let (answer, count, counted) = (Arc::new(answer.into()), Arc::clone(&asked), Arc::clone(&sent));
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
                 count.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, Arc::clone(&answer), endless));
+                tokio::spawn(serve(stream, Arc::clone(&answer), endless, Arc::clone(&counted)));
             }
         });
-        Self { port, asked }
+        Self { port, asked, sent }
     }
 
     /// What the worker makes of it: the audio's name and bytes.
@@ -43,7 +46,7 @@ impl Host {
     }
 }
 
-async fn serve(mut stream: TcpStream, answer: Arc<Vec<u8>>, endless: bool) {
+async fn serve(mut stream: TcpStream, answer: Arc<Vec<u8>>, endless: bool, sent: Arc<AtomicUsize>) {
     let mut request = [0; 4096];
     let _ = stream.read(&mut request).await;
     if stream.write_all(&answer).await.is_ok() {
@@ -54,6 +57,7 @@ async fn serve(mut stream: TcpStream, answer: Arc<Vec<u8>>, endless: bool) {
             if stream.write_all(&part).await.is_err() {
                 return;
             }
+            sent.fetch_add(part.len(), Ordering::SeqCst);
         }
     }
 }
@@ -137,7 +141,7 @@ async fn each_status_has_its_meaning() {
     }
     // Nobody there.
     let port = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("one").port();
-    unavailable(Host { port, asked: Arc::default() }.open().await);
+    unavailable(Host { port, asked: Arc::default(), sent: Arc::default() }.open().await);
 }
 
 #[tokio::test]
@@ -168,6 +172,8 @@ async fn no_length_is_believed() {
     assert_eq!(code(host.open().await).0, ErrorCode::AudioTooLarge);
     let host = Host::start(answer("200 OK", "transfer-encoding: chunked\r\n", b"4\r\nRIFF\r\n"), true).await;
     assert_eq!(code(host.open().await).0, ErrorCode::AudioTooLarge);
+    // What the sockets hold is on its way too.
+    assert!(host.sent.load(Ordering::SeqCst) < 25_000_000, "{:?}", host.sent);
     // Less than was said: it broke off, and may come whole another time.
     let host = Host::start(answer("200 OK", "content-length: 1000\r\n", &wav(100)), false).await;
     unavailable(host.open().await);

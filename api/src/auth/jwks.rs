@@ -1,0 +1,190 @@
+//! The issuer's public keys: fetched when they are first needed, kept, fetched again when they are old or a
+//! token names one that is not among them. An issuer that is down changes nothing for keys that are known.
+
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use reqwest::{Client, Url, redirect};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Refusal;
+use super::jwt::TokenKey;
+use super::settings::JwksUrl;
+
+/// How long the issuer may take to answer.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The most that it may answer, in bytes.
+const MAX_SET_BYTES: usize = 256 * 1024;
+
+/// From one fetch to the next, however many unknown keys are named.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// The same while there are no keys at all, and so nobody gets in.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How old keys may be before they are fetched again: how long a key that the issuer has withdrawn is
+/// accepted, while the issuer can be reached.
+const MAX_AGE: Duration = Duration::from_mins(10);
+
+/// The issuer's keys. Cloning shares them.
+#[derive(Clone, Debug)]
+pub(super) struct KeySet(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    url: Url,
+    keys: Mutex<Option<Keys>>,
+    /// When a fetch last began. Held during a fetch, so that there is one at a time.
+    tried: tokio::sync::Mutex<Option<Instant>>,
+}
+
+#[derive(Clone, Debug)]
+struct Keys {
+    by_id: Arc<Vec<(Option<String>, TokenKey)>>,
+    fetched: Instant,
+}
+
+impl KeySet {
+    pub(super) fn new(JwksUrl(url): JwksUrl) -> Result<Self, String> {
+        let client = Client::builder()
+            .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
+            .timeout(FETCH_TIMEOUT)
+            // Where the keys are is a setting; an answer does not get to change it.
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|error| format!("no client for the issuer's keys: {error}"))?;
+        let inner = Inner { client, url, keys: Mutex::default(), tried: tokio::sync::Mutex::default() };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The key of this id; without an id, the only key.
+    pub(super) async fn key(&self, id: Option<&str>) -> Result<TokenKey, Refusal> {
+        if let Some(keys) = self.keys()
+            && let Some(key) = keys.find(id)
+        {
+            if keys.fetched.elapsed() > MAX_AGE {
+                let set = self.clone();
+                tokio::spawn(async move { set.refresh().await });
+            }
+            return Ok(key);
+        }
+        self.refresh().await;
+        let keys = self.keys().ok_or(Refusal::Unavailable)?;
+        keys.find(id).ok_or(Refusal::Invalid("the token names no key of the issuer"))
+    }
+
+    fn keys(&self) -> Option<Keys> {
+        self.0.keys.lock().expect("nothing panics with it locked").clone()
+    }
+
+    /// Fetches the keys, unless that was just done. A failure leaves those that are there.
+    async fn refresh(&self) {
+        let mut tried = self.0.tried.lock().await;
+        let pause = if self.keys().is_some() { PAUSE } else { FIRST_PAUSE };
+        if tried.is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
+        let now = Instant::now();
+        *tried = Some(now);
+        match self.fetch().await {
+            Ok(keys) => {
+                info!(keys = keys.len(), url = %self.0.url, "read the issuer's keys");
+                let keys = Keys { by_id: Arc::new(keys), fetched: now };
+                *self.0.keys.lock().expect("nothing panics with it locked") = Some(keys);
+            }
+            Err(error) => warn!(error, url = %self.0.url, "cannot read the issuer's keys"),
+        }
+    }
+
+    async fn fetch(&self) -> Result<Vec<(Option<String>, TokenKey)>, String> {
+        let answer = self.0.client.get(self.0.url.clone()).send().await.map_err(|error| chain(&error))?;
+        if answer.status() != reqwest::StatusCode::OK {
+            return Err(format!("the answer is {}", answer.status()));
+        }
+        let mut answer = answer;
+        let mut body = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(|error| chain(&error))? {
+            if body.len() + piece.len() > MAX_SET_BYTES {
+                return Err(format!("the answer has more than {MAX_SET_BYTES} bytes"));
+            }
+            body.extend_from_slice(&piece);
+        }
+        let keys = parse(&body)?;
+        if keys.is_empty() { Err("none of the keys can be used here".to_owned()) } else { Ok(keys) }
+    }
+}
+
+impl Keys {
+    fn find(&self, id: Option<&str>) -> Option<TokenKey> {
+        let found = match (id, &self.by_id[..]) {
+            (None, [only]) => Some(only),
+            (None, _) => None,
+            (Some(id), keys) => keys.iter().find(|(key, _)| key.as_deref() == Some(id)),
+        };
+        found.map(|(_, key)| key.clone())
+    }
+}
+
+/// RFC 7517 section 5. Keys of a kind that is not known, or not for signatures, are left out.
+fn parse(body: &[u8]) -> Result<Vec<(Option<String>, TokenKey)>, String> {
+    #[derive(Deserialize)]
+    struct Set {
+        keys: Vec<Value>,
+    }
+    let set: Set = serde_json::from_slice(body).map_err(|error| format!("not a key set: {error}"))?;
+    let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+    Ok(keys.filter_map(|jwk| Some((jwk.common.key_id.clone(), token_key(&jwk)?))).collect())
+}
+
+fn token_key(jwk: &Jwk) -> Option<TokenKey> {
+    let common = &jwk.common;
+    let signs = common.public_key_use.as_ref().is_none_or(|used| *used == PublicKeyUse::Signature)
+        && common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
+    let mut algorithms = algorithms(jwk);
+    if let Some(alone) = common.key_algorithm {
+        algorithms.retain(|algorithm| Algorithm::try_from(alone).is_ok_and(|alone| alone == *algorithm));
+    }
+    let key = DecodingKey::from_jwk(jwk).ok()?;
+    (signs && !algorithms.is_empty()).then_some(TokenKey { key, algorithms })
+}
+
+/// What a key of this type can be used with. Shared secrets (`oct`) have no place in a public set: whoever can
+/// read it could sign.
+fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
+    match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => vec![
+            Algorithm::RS256,
+            Algorithm::RS384,
+            Algorithm::RS512,
+            Algorithm::PS256,
+            Algorithm::PS384,
+            Algorithm::PS512,
+        ],
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => vec![Algorithm::ES256],
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => vec![Algorithm::ES384],
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+            vec![Algorithm::EdDSA]
+        }
+        _ => vec![],
+    }
+}
+
+/// An error with its causes, without the address, which may hold a password.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text =
+        if error.is_timeout() { "no answer in time".to_owned() } else { "the call failed".to_owned() };
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

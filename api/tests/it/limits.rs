@@ -1,0 +1,116 @@
+//! What each user may do at most.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longhand_api::{AppState, Limits};
+use longhand_shared::id::ChunkRef;
+use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
+use longhand_shared::{Attempt, ChunkIndex, JobId, Timestamp, lifecycle};
+use serde_json::{Value, json};
+use tokio::time::advance;
+
+use crate::support::{Answer, Api};
+
+fn api(per_minute: u32, max_open: usize) -> Api {
+    Api::with(|state| AppState { limits: Arc::new(Limits::new(per_minute, max_open)), ..state })
+}
+
+async fn submit(api: &Api, user: &str) -> Answer {
+    api.transcribe(&json!({"userId": user, "audioChunkPaths": ["s3://audio/a"]})).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_is_too_fast_is_told_when_to_come_again() {
+    let api = api(6, 0);
+    for left in (0..6).rev() {
+        let answer = submit(&api, "ana").await;
+        answer.json(202);
+        assert_eq!(answer.header("ratelimit-policy"), "\"submits\";q=6;w=60");
+        assert_eq!(answer.header("ratelimit"), format!("\"submits\";r={left};t={}", (6 - left) * 10));
+        assert_eq!(answer.header("retry-after"), "");
+    }
+    let answer = submit(&api, "ana").await;
+    let problem = answer.problem(429, "RATE_LIMITED");
+    assert_eq!(problem["detail"], "the user submits more than 6 jobs a minute: try again in 10 s");
+    assert_eq!(answer.header("retry-after"), "10");
+    assert_eq!(answer.header("ratelimit"), "\"submits\";r=0;t=60");
+    // Others are not held up, and neither are other calls.
+    submit(&api, "bob").await.json(202);
+    let read = api.get("/transcript/search?userId=ana&jobStatus=FAILED").await;
+    read.json(200);
+    assert_eq!(read.header("ratelimit"), "");
+
+    // Exactly as told, and no more than that: a refused one does not put it off.
+    advance(Duration::from_secs(9)).await;
+    assert_eq!(submit(&api, "ana").await.header("retry-after"), "1");
+    advance(Duration::from_secs(1)).await;
+    submit(&api, "ana").await.json(202);
+    submit(&api, "ana").await.problem(429, "RATE_LIMITED");
+    // It fills up to what it was, whatever time passes.
+    advance(Duration::from_hours(5)).await;
+    assert_eq!(submit(&api, "ana").await.header("ratelimit"), "\"submits\";r=5;t=10");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_before_does_not_count() {
+    let api = api(1, 0);
+    let bad = api.transcribe(&json!({"userId": "ana"})).await;
+    bad.problem(400, "INVALID_REQUEST");
+    assert_eq!(bad.header("ratelimit"), "");
+    submit(&api, "ana").await.json(202);
+}
+
+#[tokio::test]
+async fn without_limits_nothing_is_said_of_them() {
+    let answer = submit(&api(0, 0), "ana").await;
+    answer.json(202);
+    assert_eq!((answer.header("ratelimit"), answer.header("ratelimit-policy")), ("", ""));
+}
+
+async fn fail(api: &Api, accepted: &Value) {
+    let job: JobId = accepted["jobId"].as_str().expect("text").parse().expect("an id");
+    let chunk = ChunkRef { job, index: ChunkIndex::try_from(0).expect("the first") };
+    let verdict = Verdict::Failed(ChunkError::new(ErrorCode::AudioEmpty, "nothing"));
+    let settled =
+        lifecycle::settle(&*api.store, chunk, &Attempt::number(0), &verdict, Timestamp::now()).await;
+    settled.expect("a store in memory");
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_jobs_are_bounded() {
+    let api = api(0, 3);
+    let first = submit(&api, "ana").await.json(202);
+    submit(&api, "ana").await.json(202);
+    submit(&api, "ana").await.json(202);
+    let answer = submit(&api, "ana").await;
+    let problem = answer.problem(429, "TOO_MANY_OPEN_JOBS");
+    assert_eq!(
+        problem["detail"],
+        "the user has 3 jobs or more in progress: submit again when some have ended"
+    );
+    assert_eq!(answer.header("retry-after"), "10");
+    submit(&api, "bob").await.json(202);
+    // One has ended: seen a second later.
+    fail(&api, &first).await;
+    advance(Duration::from_secs(1)).await;
+    submit(&api, "ana").await.json(202);
+    submit(&api, "ana").await.problem(429, "TOO_MANY_OPEN_JOBS");
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_jobs_that_came_by_other_servers_count_too() {
+    let shared = api(0, 0);
+    for _ in 0..120 {
+        submit(&shared, "ana").await.json(202);
+    }
+    let limited = |most: usize| {
+        let store = shared.store.clone();
+        Api::with(|state| AppState { store, limits: Arc::new(Limits::new(0, most)), ..state })
+    };
+    // More than one page of them.
+    submit(&limited(120), "ana").await.problem(429, "TOO_MANY_OPEN_JOBS");
+    let api = limited(121);
+    submit(&api, "ana").await.json(202);
+    submit(&api, "ana").await.problem(429, "TOO_MANY_OPEN_JOBS");
+}

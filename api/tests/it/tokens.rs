@@ -1,0 +1,342 @@
+//! Tokens: which are accepted, and that all others are 401 and say why.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
+use serde_json::{Value, json};
+use tokio::time::{advance, pause, resume};
+
+use crate::issuer::{Issuer, Key, Publishes, api_by_secret, claims, claims_with, token_by_secret};
+use crate::support::Api;
+
+const JOB: &str = "/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
+
+/// That whoever sends this is known: the job that they ask for is not there.
+#[track_caller]
+fn let_in(answer: &crate::support::Answer) {
+    answer.problem(404, "JOB_NOT_FOUND");
+    assert!(!answer.headers.contains_key("www-authenticate"));
+}
+
+/// That the token is refused for this reason.
+#[track_caller]
+fn kept_out(answer: &crate::support::Answer, reason: &str) {
+    let problem = answer.problem(401, "UNAUTHORIZED");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(detail.contains(reason), "{reason:?} is not in {detail:?}");
+    let challenge =
+        format!("Bearer realm=\"longhand\", error=\"invalid_token\", error_description=\"{detail}\"");
+    assert_eq!(answer.header("www-authenticate"), challenge);
+}
+
+fn part(json: &Value) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(json.to_string())
+}
+
+#[tokio::test]
+async fn without_a_token_nobody_is_let_in_and_no_error_is_told() {
+    let api = api_by_secret();
+    for (method, path) in [
+        ("GET", JOB),
+        ("HEAD", JOB),
+        ("POST", "/transcribe"),
+        ("GET", "/transcript/search?userId=ana&jobStatus=FAILED"),
+        ("GET", "/transcript/nonsense"),
+    ] {
+        let answer = api.call(method, path).await;
+        assert_eq!(answer.status, 401, "{method} {path}");
+        assert_eq!(answer.header("www-authenticate"), "Bearer realm=\"longhand\"");
+    }
+    api.get(JOB).await.problem(401, "UNAUTHORIZED");
+    // What orchestrators ask is open, and so is what is nowhere.
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(api.get(path).await.status, 200, "{path}");
+    }
+    api.get("/nothing").await.problem(404, "ROUTE_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn claims_are_checked() {
+    let api = api_by_secret();
+    let now = get_current_timestamp();
+    let send = async |claims: Value| api.call_as(&token_by_secret(&claims), "GET", JOB, "").await;
+    let_in(&send(claims("ana")).await);
+    let_in(&send(claims_with("aud", json!(["other", "longhand"]))).await);
+    let_in(&send(claims_with("nbf", json!(now))).await);
+    // Within the leeway of 30 s.
+    let_in(&send(claims_with("exp", json!(now - 15))).await);
+    let_in(&send(claims_with("nbf", json!(now + 15))).await);
+    let_in(&send(claims_with("exp", json!(1e18))).await);
+
+    let expected = "the token must have exp, iss, aud and sub";
+    let unreadable = "the token cannot be read";
+    for (name, value, reason) in [
+        ("exp", json!(now - 60), "the token has expired"),
+        ("exp", json!(0), "the token has expired"),
+        ("exp", Value::Null, expected),
+        ("exp", json!("2999-01-01"), expected),
+        ("nbf", json!(now + 60), "the token is not valid yet"),
+        ("nbf", json!("soon"), unreadable),
+        ("iss", json!("https://issuer.example"), "the token is from another issuer"),
+        ("iss", Value::Null, expected),
+        ("aud", json!("other"), "the token is for another audience"),
+        ("aud", json!(["other"]), "the token is for another audience"),
+        ("aud", json!([]), "the token is for another audience"),
+        ("aud", Value::Null, expected),
+        ("sub", Value::Null, unreadable),
+        ("sub", json!(""), unreadable),
+        ("sub", json!("ana lopez"), unreadable),
+        ("sub", json!("a".repeat(129)), unreadable),
+        ("sub", json!(7), unreadable),
+        ("scope", json!({}), unreadable),
+    ] {
+        kept_out(&send(claims_with(name, value)).await, reason);
+    }
+}
+
+#[tokio::test]
+async fn signatures_are_checked() {
+    let api = api_by_secret();
+    let send = async |token: &str| api.call_as(token, "GET", JOB, "").await;
+    let good = token_by_secret(&claims("ana"));
+    let_in(&send(&good).await);
+
+    let body = part(&claims("ana"));
+    let signature = good.rsplit('.').next().expect("a signature");
+    let none = part(&json!({"alg": "none", "typ": "JWT"}));
+    let header = part(&json!({"alg": "HS256"}));
+    let no_token = "it is not a signed token";
+    let wrong = "the token's signature is wrong";
+    for (token, reason) in [
+        (format!("{none}.{body}."), no_token),
+        (format!("{none}.{body}.{signature}"), no_token),
+        (format!("{}.{body}.", part(&json!({"alg": "NONE"}))), no_token),
+        (format!("{}.{body}.", part(&json!({"typ": "JWT"}))), no_token),
+        (format!("{header}.{body}."), wrong),
+        (format!("{header}.{body}.{signature}"), wrong),
+        (format!("{}x", good.strip_prefix("Bearer ").expect("a token")), ""),
+        (String::new(), no_token),
+        ("a.b".to_owned(), no_token),
+        ("....".to_owned(), no_token),
+        ("%.%.%".to_owned(), no_token),
+        (
+            format!("{}.{body}.{signature}", part(&json!({"alg": "HS256", "crit": ["b64"], "b64": false}))),
+            "crit",
+        ),
+    ] {
+        kept_out(&send(&format!("Bearer {token}")).await, reason);
+    }
+
+    // The right secret, another algorithm; and another secret.
+    let claims = claims("ana");
+    let key = EncodingKey::from_secret(crate::issuer::SECRET.as_bytes());
+    let token = encode(&Header::new(Algorithm::HS512), &claims, &key).expect("a token");
+    kept_out(&send(&format!("Bearer {token}")).await, "the token's algorithm is not that of its key");
+    let key = EncodingKey::from_secret(b"another secret of more than thirty-two bytes");
+    let token = encode(&Header::new(Algorithm::HS256), &claims, &key).expect("a token");
+    kept_out(&send(&format!("Bearer {token}")).await, wrong);
+
+    // Long before anything is decoded; and what is no bearer token at all.
+    kept_out(&send(&format!("Bearer {}", "a".repeat(9000))).await, "the credential is over 8 KB");
+    kept_out(&send("Basic YW5hOmFuYQ==").await, "the scheme of Authorization is not Bearer");
+    let request = Request::get(JOB).header("authorization", &good).header("authorization", &good);
+    kept_out(&api.send(request.body(Body::empty()).expect("a request")).await, "more than one credential");
+}
+
+#[tokio::test]
+async fn public_keys_of_every_kind() {
+    let keys = [Key::rsa("r"), Key::ec("e"), Key::ed("d")];
+    let mut published: Vec<Value> = keys.iter().map(|key| key.public.clone()).collect();
+    published.push(json!({"kty": "new", "kid": "n"}));
+    published
+        .push(json!({"kty": "oct", "kid": "o", "k": BASE64_URL_SAFE_NO_PAD.encode(crate::issuer::SECRET)}));
+    published.push(json!(7));
+    let issuer = Issuer::start(Publishes::Keys(published)).await;
+    let api = issuer.api();
+    for key in &keys {
+        let_in(&api.call_as(&key.token("ana"), "GET", JOB, "").await);
+    }
+    // A key is known by its id, and there are several.
+    let token = encode(&Header::new(Algorithm::RS256), &claims("ana"), &keys[0].private).expect("a token");
+    kept_out(
+        &api.call_as(&format!("Bearer {token}"), "GET", JOB, "").await,
+        "the token names no key of the issuer",
+    );
+    // A key of another kind under a known id, and another key of the same kind.
+    let other = Key { id: "e", ..Key::ed("d") };
+    let wrong = "the token's algorithm is not that of its key";
+    kept_out(&api.call_as(&other.token("ana"), "GET", JOB, "").await, wrong);
+    kept_out(
+        &api.call_as(&Key::rsa("r").token("ana"), "GET", JOB, "").await,
+        "the token's signature is wrong",
+    );
+    // `alg` of the key is RS256: no other of RSA's.
+    let other = Key { algorithm: Algorithm::PS256, ..Key::rsa("r") };
+    kept_out(&api.call_as(&other.token("ana"), "GET", JOB, "").await, wrong);
+    // What everybody can read is no secret: neither the public key nor a secret that was published.
+    let modulus = keys[0].public["n"].as_str().expect("text");
+    let raw = BASE64_URL_SAFE_NO_PAD.decode(modulus).expect("base64");
+    for (id, secret) in [("r", &raw[..]), ("r", modulus.as_bytes()), ("o", crate::issuer::SECRET.as_bytes())]
+    {
+        let header = Header { kid: Some(id.to_owned()), ..Header::new(Algorithm::HS256) };
+        let token = encode(&header, &claims("ana"), &EncodingKey::from_secret(secret)).expect("a token");
+        let answer = api.call_as(&format!("Bearer {token}"), "GET", JOB, "").await;
+        kept_out(&answer, if id == "o" { "names no key" } else { wrong });
+    }
+    // A key that comes with the token is the sender's.
+    let mine = Key::ec("mine");
+    let mut header = Header { kid: Some("mine".to_owned()), ..Header::new(Algorithm::ES256) };
+    header.jwk = Some(serde_json::from_value(mine.public.clone()).expect("a key"));
+    header.jku = Some("https://evil.example/keys".to_owned());
+    let token = encode(&header, &claims("ana"), &mine.private).expect("a token");
+    kept_out(&api.call_as(&format!("Bearer {token}"), "GET", JOB, "").await, "names no key");
+}
+
+#[tokio::test]
+async fn a_key_without_alg_is_used_as_its_type_allows_and_one_for_encryption_not_at_all() {
+    let mut key = Key::rsa("r");
+    key.public["alg"] = Value::Null;
+    let mut sealed = Key::ec("s");
+    sealed.public["use"] = json!("enc");
+    let issuer = Issuer::start(Publishes::Keys(vec![key.public.clone(), sealed.public.clone()])).await;
+    let api = issuer.api();
+    for algorithm in [Algorithm::RS256, Algorithm::RS512, Algorithm::PS256] {
+        key.algorithm = algorithm;
+        let_in(&api.call_as(&key.token("ana"), "GET", JOB, "").await);
+    }
+    kept_out(&api.call_as(&sealed.token("ana"), "GET", JOB, "").await, "names no key");
+    // The only one that is left needs no name.
+    let token = encode(&Header::new(Algorithm::RS256), &claims("ana"), &key.private).expect("a token");
+    let_in(&api.call_as(&format!("Bearer {token}"), "GET", JOB, "").await);
+}
+
+/// Lets so much time pass for what counts it, without waking what waits for the network.
+async fn later(by: Duration) {
+    pause();
+    advance(by).await;
+    resume();
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_looked_for_at_most_every_30_seconds() {
+    let (old, new) = (Key::ec("old"), Key::ec("new"));
+    let issuer = Issuer::start(Publishes::Keys(vec![old.public.clone()])).await;
+    let api = issuer.api();
+    let_in(&api.call_as(&old.token("ana"), "GET", JOB, "").await);
+    assert_eq!(issuer.asked(), 1);
+
+    issuer.now(Publishes::Keys(vec![new.public.clone()]));
+    for _ in 0..5 {
+        kept_out(&api.call_as(&new.token("ana"), "GET", JOB, "").await, "names no key");
+    }
+    assert_eq!(issuer.asked(), 1);
+    later(Duration::from_secs(30)).await;
+    let_in(&api.call_as(&new.token("ana"), "GET", JOB, "").await);
+    assert_eq!(issuer.asked(), 2);
+    // The old one was withdrawn.
+    kept_out(&api.call_as(&old.token("ana"), "GET", JOB, "").await, "names no key");
+    assert_eq!(issuer.asked(), 2);
+}
+
+#[tokio::test]
+async fn known_keys_outlive_the_issuer() {
+    let key = Key::ec("k");
+    let issuer = Issuer::start(Publishes::Keys(vec![key.public.clone()])).await;
+    let api = issuer.api();
+    let_in(&api.call_as(&key.token("ana"), "GET", JOB, "").await);
+    let elsewhere = Issuer::start(Publishes::Keys(vec![Key::ec("x").public])).await;
+    for (asked, broken) in [
+        Publishes::Text(StatusCode::INTERNAL_SERVER_ERROR, String::new()),
+        Publishes::Text(StatusCode::OK, "<html>".to_owned()),
+        Publishes::Text(StatusCode::OK, "{\"keys\":[]}".to_owned()),
+        Publishes::Text(StatusCode::OK, "[".repeat(100_000)),
+        Publishes::Text(StatusCode::OK, format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(300_000))),
+        Publishes::Redirect(elsewhere.url()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        issuer.now(broken);
+        later(Duration::from_secs(30)).await;
+        kept_out(&api.call_as(&Key::ec("x").token("ana"), "GET", JOB, "").await, "names no key");
+        assert_eq!(issuer.asked(), asked + 2);
+        let_in(&api.call_as(&key.token("ana"), "GET", JOB, "").await);
+    }
+    assert_eq!(elsewhere.asked(), 0, "no redirect is followed");
+}
+
+#[tokio::test]
+async fn old_keys_are_fetched_again_while_they_are_used() {
+    let key = Key::ec("k");
+    let issuer = Issuer::start(Publishes::Keys(vec![key.public.clone()])).await;
+    let api = issuer.api();
+    let_in(&api.call_as(&key.token("ana"), "GET", JOB, "").await);
+    issuer.now(Publishes::Keys(vec![Key::ec("other").public]));
+    later(Duration::from_secs(601)).await;
+    // Nobody waits for it; soon after, what was withdrawn is refused.
+    let_in(&api.call_as(&key.token("ana"), "GET", JOB, "").await);
+    let refused = async {
+        while api.call_as(&key.token("ana"), "GET", JOB, "").await.status != 401 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), refused).await.expect("the keys are fetched again");
+    assert_eq!(issuer.asked(), 2);
+}
+
+#[tokio::test]
+async fn until_the_issuer_has_answered_once_nobody_can_be_let_in() {
+    let key = Key::ec("k");
+    let issuer = Issuer::start(Publishes::Text(StatusCode::BAD_GATEWAY, String::new())).await;
+    let api = issuer.api();
+    for _ in 0..3 {
+        let answer = api.call_as(&key.token("ana"), "GET", JOB, "").await;
+        answer.problem(503, "AUTH_UNAVAILABLE");
+        assert_eq!(answer.header("retry-after"), "2");
+    }
+    assert_eq!(issuer.asked(), 1, "once a second");
+    // Who sends nothing, or no token, is told so all the same.
+    api.get(JOB).await.problem(401, "UNAUTHORIZED");
+    kept_out(&api.call_as("Bearer x", "GET", JOB, "").await, "it is not a signed token");
+    issuer.now(Publishes::Keys(vec![key.public.clone()]));
+    later(Duration::from_secs(1)).await;
+    let_in(&api.call_as(&key.token("ana"), "GET", JOB, "").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_hangs_is_given_five_seconds() {
+    let issuer = Issuer::start(Publishes::Nothing).await;
+    let began = tokio::time::Instant::now();
+    let answer = issuer.api().call_as(&Key::ec("k").token("ana"), "GET", JOB, "").await;
+    answer.problem(503, "AUTH_UNAVAILABLE");
+    assert_eq!(began.elapsed().as_secs(), 5);
+}
+
+#[tokio::test]
+async fn the_scope_makes_an_operator() {
+    let api = api_by_secret();
+    let body = json!({"userId": "bob", "audioChunkPaths": ["a.wav"]}).to_string();
+    let submit = async |api: &Api, name: &str, value: Value| {
+        api.call_as(&token_by_secret(&claims_with(name, value)), "POST", "/transcribe", &body).await
+    };
+    for (name, value) in [
+        ("scope", json!("openid longhand:operator")),
+        ("scp", json!(["longhand:operator"])),
+        ("scp", json!("longhand:operator openid")),
+    ] {
+        assert_eq!(submit(&api, name, value).await.json(202)["userId"], "bob");
+    }
+    for (name, value) in [
+        ("scope", json!("longhand:operators")),
+        ("scope", json!("xlonghand:operator")),
+        ("scope", json!("")),
+        ("scp", json!(["openid longhand:operator"])),
+        ("roles", json!(["longhand:operator"])),
+    ] {
+        submit(&api, name, value).await.problem(403, "FORBIDDEN");
+    }
+}

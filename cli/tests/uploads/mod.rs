@@ -1,0 +1,89 @@
+//! Local files on their way into the bucket.
+
+use axum::body::Bytes;
+use serde_json::json;
+
+use crate::fake::Fake;
+use crate::files;
+
+#[tokio::test]
+async fn with_a_bucket_files_go_there_without_the_service() {
+    let fake = Fake::start(vec![]).await;
+    let (_folder, paths) = files(&["a.wav", "b"]);
+    let ran =
+        fake.run(&["transcribe", &paths[0], &paths[1], "--user", "ana", "--bucket", "mine,other"]).await;
+    assert_eq!((ran.code, fake.count("POST /uploads")), (Some(0), 0), "{ran:?}");
+    let objects: Vec<_> = fake.objects().into_iter().collect();
+    assert!(objects[0].0.starts_with("/mine/uploads/") && objects[0].0.ends_with("/00-a.wav"), "{objects:?}");
+    assert!(objects[1].0.ends_with("/01-b"), "{objects:?}");
+    let calls = fake.calls();
+    let submitted = calls.iter().find(|call| call.line == "POST /transcribe").expect("submitted");
+    let paths = [format!("s3:/{}", objects[0].0), format!("s3:/{}", objects[1].0)];
+    assert_eq!(submitted.body["audioChunkPaths"], json!(paths));
+}
+
+#[tokio::test]
+async fn a_file_is_sent_again_where_that_may_help() {
+    let (_folder, paths) = files(&["a.wav"]);
+    let line = ["transcribe", &paths[0], "--user", "ana", "--json"];
+    let fake = Fake::start(vec![]).await.on_put(&[503, 429]);
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, fake.count("PUT"), fake.count("POST /transcribe")), (Some(0), 3, 1), "{ran:?}");
+
+    for (statuses, tries) in [(&[403][..], 1), (&[500, 500, 500], 3)] {
+        let fake = Fake::start(vec![]).await.on_put(statuses);
+        let ran = fake.run(&line).await;
+        assert_eq!((ran.code, fake.count("PUT"), fake.count("POST /transcribe")), (Some(4), tries, 0));
+        let error = ran.error();
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains(&statuses[0].to_string()) && message.contains("SlowDown"), "{message}");
+        assert!(!message.contains("X-Amz"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn files_are_looked_at_before_anything_is_sent() {
+    let fake = Fake::start(vec![]).await;
+    let (folder, paths) = files(&["good.wav"]);
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    std::fs::write(at("empty.wav"), "").expect("written");
+    std::fs::write(at("full.wav"), vec![0; 5 * 1024 * 1024]).expect("written");
+    std::fs::write(at("large.wav"), vec![0; 5 * 1024 * 1024 + 1]).expect("written");
+    let bad = [at("missing.wav"), at("empty.wav"), at("large.wav"), at("."), "s3://no-key".to_owned()];
+    let mut line = vec!["transcribe", "--user", "ana", "--json", &paths[0]];
+    line.extend(bad.iter().map(String::as_str));
+    let ran = fake.run(&line).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
+    let error = ran.error();
+    assert_eq!(error["code"], "BAD_FILES");
+    let faults = error["faults"].as_array().expect("faults");
+    assert_eq!(
+        faults.iter().map(|fault| fault["file"].as_str()).collect::<Vec<_>>(),
+        bad.each_ref().map(|f| Some(f.as_str()))
+    );
+    assert_eq!(fake.calls().len(), 0, "something was sent");
+
+    // Exactly 5 MB is allowed.
+    let ran = fake.run(&["transcribe", &at("full.wav"), "--user", "ana"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let objects = fake.objects();
+    assert_eq!(objects.values().map(Bytes::len).collect::<Vec<_>>(), [5 * 1024 * 1024]);
+}
+
+#[tokio::test]
+async fn a_job_has_24_files_at_most() {
+    let fake = Fake::start(vec![]).await;
+    let names: Vec<_> = (0..25).map(|n| format!("{n}.wav")).collect();
+    let (_folder, paths) = files(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut line = vec!["transcribe", "--user", "ana"];
+    line.extend(paths.iter().map(String::as_str));
+    let ran = fake.run(&line).await;
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("must have 1 to 24 entries, has 25"), "{}", ran.stderr);
+    assert_eq!(fake.calls().len(), 0, "something was sent");
+
+    line.pop();
+    let ran = fake.run(&line).await;
+    let counts = (fake.count("PUT"), fake.count("POST /uploads"), fake.count("POST /transcribe"));
+    assert_eq!((ran.code, counts), (Some(0), (24, 1, 1)), "{ran:?}");
+}
