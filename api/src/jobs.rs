@@ -198,7 +198,7 @@ async fn new_job(
     let (user, paths) = fields.finish(user.zip(paths))?;
     let others = paths.iter().enumerate().filter(|(_, path)| !caller.may_hear(path));
     let others: Vec<_> = others
-        .map(|(index, _)| Fault::new(&format!("#/audioChunkPaths/{index}"), "is in another user's uploads"))
+        .map(|(index, _)| Fault::new(format!("#/audioChunkPaths/{index}"), "is in another user's uploads"))
         .collect();
     if !others.is_empty() {
         return Err(ApiError::Invalid(others));

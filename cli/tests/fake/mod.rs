@@ -170,7 +170,7 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
     let replies = match (&parts.method, path.as_str()) {
         (&Method::PUT, _) => {
             if let Some(status) = state.put.lock().expect("not poisoned").pop_front() {
-                state.calls.send_modify(|calls| calls.push(Call { line, body: Value::Null }));
+                state.calls.send_modify(|calls| calls.push(Call { line, body: Value::Null, authorization }));
                 let said = "<Error><Code>SlowDown</Code></Error>";
                 return Response::builder().status(status).body(said.into()).expect("a good response");
             }
