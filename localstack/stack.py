@@ -212,6 +212,10 @@ class Stack:
             shared["LONGHAND_QUEUE_URL"] = at(endpoint, outputs["QueueUrl"])
             shared["LONGHAND_DLQ_URL"] = at(endpoint, outputs["DeadLetterQueueUrl"])
             shared["LONGHAND_AUDIO_BUCKETS"] = outputs["BucketName"]
+            shared["LONGHAND_WEBHOOK_QUEUE_URL"] = at(endpoint, outputs["WebhookQueueUrl"])
+            shared["LONGHAND_WEBHOOK_DLQ_URL"] = at(endpoint, outputs["WebhookDeadLetterQueueUrl"])
+            shared["LONGHAND_WEBHOOK_SECRET"] = "for-this-laptop-alone-and-no-secret-at-all"
+            shared["LONGHAND_CALLBACK_HOSTS"] = "http://127.0.0.1:9099"
         audio = Path(os.environ.get("LONGHAND_AUDIO_ROOT") or self.local / "audio")
         audio.mkdir(parents=True, exist_ok=True)
         return {

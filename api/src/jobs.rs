@@ -13,6 +13,7 @@ use longhand_shared::job::{
     TranscribeOptions,
 };
 use longhand_shared::lifecycle::Retry;
+use longhand_shared::outbound::{AllowedHosts, PublicUrl};
 use longhand_shared::path::{AudioSources, InvalidPath};
 use longhand_shared::store::{self, Created, Search};
 use longhand_shared::transcript::TranscriptResult;
@@ -53,7 +54,7 @@ pub(crate) async fn create(
     let traceparent = trace::current().or_else(|| edge::traceparent(request.headers()).map(str::to_owned));
     let key = idempotency_key(request.headers())?;
     let fields = Fields::of_body(body::json(request).await?)?;
-    let mut job = new_job(fields, &caller, &app.sources, Timestamp::now()).await?;
+    let mut job = new_job(fields, &caller, &app.sources, &app.callback_hosts, Timestamp::now()).await?;
     job.idempotency = key.map(|key| Idempotency { key, digest: digest(&job) });
     app.limits.submit(&*app.store, &job.user).await?;
     Span::current().record("job_id", field::display(job.id));
@@ -96,7 +97,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiErr
 
 /// The same for two requests that ask for the same, however they write it.
 fn digest(job: &NewJob) -> String {
-    let asked = (&job.user, job.paths(), &job.options, &job.metadata);
+    let asked = (&job.user, job.paths(), &job.options, &job.metadata, &job.callback_url);
     let json = serde_json::to_vec(&asked).expect("only strings and lists, and string keys");
     Sha256::digest(json).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
@@ -221,6 +222,7 @@ async fn new_job(
     mut fields: Fields,
     caller: &Caller,
     sources: &AudioSources,
+    callback_hosts: &AllowedHosts,
     now: Timestamp,
 ) -> Result<NewJob, ApiError> {
     let user = caller.user(&mut fields)?;
@@ -228,6 +230,7 @@ async fn new_job(
     let language = fields.optional_text("language");
     let prompt = fields.optional_text("prompt");
     let metadata = metadata(&mut fields);
+    let callback_url = callback_url(&mut fields, callback_hosts);
     let (user, paths) = fields.finish(user.zip(paths))?;
     let others = paths.iter().enumerate().filter(|(_, path)| !caller.may_hear(path));
     let others: Vec<_> = others
@@ -237,8 +240,21 @@ async fn new_job(
         return Err(ApiError::Invalid(others));
     }
     let count = paths.len();
-    NewJob::new(user, paths, TranscribeOptions { language, prompt }, metadata, now)
-        .map_err(|_| ApiError::Internal { cause: format!("{count} paths were let through") })
+    let mut job = NewJob::new(user, paths, TranscribeOptions { language, prompt }, metadata, now)
+        .map_err(|_| ApiError::Internal { cause: format!("{count} paths were let through") })?;
+    job.callback_url = callback_url;
+    Ok(job)
+}
+
+/// Who is to be told of the job's end. What the name means is looked at again whenever it is called.
+fn callback_url(fields: &mut Fields, hosts: &AllowedHosts) -> Option<String> {
+    const FIELD: &str = "callbackUrl";
+    let url = fields.optional_text::<String>(FIELD)?;
+    if hosts.is_empty() {
+        fields.fault(FIELD, "is not taken: this service tells nobody (LONGHAND_CALLBACK_HOSTS)");
+        return None;
+    }
+    fields.check(FIELD, PublicUrl::parse(&url, hosts)).map(|_| url)
 }
 
 async fn audio_paths(

@@ -26,6 +26,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
+use longhand_shared::outbound::AllowedHosts;
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
@@ -47,6 +48,8 @@ pub struct AppState {
     pub queue: Arc<dyn ChunkQueue>,
     /// Where audio may be read from.
     pub sources: Arc<AudioSources>,
+    /// Who may be told of a job's end; nobody when it is empty.
+    pub callback_hosts: Arc<AllowedHosts>,
     /// How callers are told apart.
     pub auth: Arc<Auth>,
     /// What each user may have and do at most.

@@ -53,6 +53,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         store,
         queue: Arc::new(SqsQueue::new(aws::sqs(&config), settings.queue_url)),
         sources: Arc::new(settings.sources),
+        callback_hosts: Arc::new(settings.callback_hosts),
         auth: Arc::new(auth),
         limits: Arc::new(settings.limits),
         origins: settings.origins,

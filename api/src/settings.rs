@@ -4,8 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use longhand_shared::cache::remote::RedisUrl;
+use longhand_shared::outbound::AllowedHosts;
 use longhand_shared::path::AudioSources;
 use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources, redis_url};
+use longhand_shared::webhook::CallbackSettings;
 
 use crate::auth::settings::{self as auth, AuthSettings};
 use crate::cors::Origins;
@@ -22,6 +24,8 @@ pub struct Settings {
     pub queue_url: String,
     /// Where audio may be read from.
     pub sources: AudioSources,
+    /// Who may be told of a job's end.
+    pub callback_hosts: AllowedHosts,
     /// How long a job is kept after it was submitted.
     pub retention: Duration,
     /// How long requests in hand may take to end once the process was told to stop.
@@ -62,6 +66,7 @@ impl Settings {
         let table = reader.required("LONGHAND_TABLE", "DynamoDB table of jobs");
         let queue_url = reader.required("LONGHAND_QUEUE_URL", "URL of the SQS queue of chunks");
         let sources = audio_sources(reader);
+        let callbacks = CallbackSettings::read(reader);
         let days = reader.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, "days that a job is kept");
         let drain = reader.within(
             "LONGHAND_DRAIN_SECONDS",
@@ -85,6 +90,7 @@ impl Settings {
             table: table?,
             queue_url,
             sources,
+            callback_hosts: callbacks.hosts,
             retention: Duration::from_hours(days * 24),
             drain: Duration::from_secs(drain),
             auth: auth?,

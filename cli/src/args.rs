@@ -123,6 +123,28 @@ pub(crate) enum Command {
     /// Makes API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Looks after webhooks.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WebhookCommand {
+    #[command(
+        about = "Prints what a user verifies webhooks with. Run it with the worker's LONGHAND_WEBHOOK_SECRET",
+        after_help = AFTER_HELP
+    )]
+    Secret(WebhookSecret),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WebhookSecret {
+    /// Whose.
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: UserId,
+
+    #[arg(long, help = "The secret before this one, of LONGHAND_WEBHOOK_SECRET_PREVIOUS")]
+    pub(crate) previous: bool,
 }
 
 #[derive(Debug, Args)]

@@ -21,7 +21,7 @@ const FIRST_ANSWER: Duration = Duration::from_secs(10);
 /// What is heard of a job.
 pub(crate) enum News {
     /// How it stands. It may stand as it did before.
-    Stands(Answer<TranscriptResult>),
+    Stands(Box<Answer<TranscriptResult>>),
     /// Nothing for now: a line that says why. Told once for each run of failures.
     Trouble(String),
 }
@@ -55,7 +55,7 @@ impl<'a> Follow<'a> {
                 Ok(answer) => {
                     (self.trouble, self.hint) = (None, Duration::ZERO);
                     let _ = self.context.job.set(self.job);
-                    return Ok(News::Stands(answer));
+                    return Ok(News::Stands(Box::new(answer)));
                 }
                 Err(failure) => {
                     let Some(retry_after) = failure.passing else { return Err(failure) };

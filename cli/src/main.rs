@@ -110,5 +110,6 @@ async fn run(context: Context, command: Command) -> Result<(), Failure> {
         Command::Dlq(command) => operator::dlq::run(&context, command).await,
         Command::Key(command) => key::run(&context, command),
         Command::Job(command) => operator::job::run(&context, command).await,
+        Command::Webhook(command) => operator::webhook::run(&context, &command),
     }
 }

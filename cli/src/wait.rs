@@ -31,7 +31,7 @@ pub(crate) async fn wait(
                 let result = &answer.value;
                 progress.get_or_insert_with(|| Progress::new(own_names(result))).show(result);
                 if result.job_status != JobStatus::InProgress {
-                    return Ok(answer);
+                    return Ok(*answer);
                 }
             }
             News::Trouble(line) => {

@@ -63,6 +63,8 @@ class Lifecycle(unittest.TestCase):
         self.assertEqual(settings["LONGHAND_TABLE"], "longhand-jobs")
         self.assertEqual(settings["LONGHAND_QUEUE_URL"], f"{endpoint}/000000000000/longhand-chunks")
         self.assertEqual(settings["LONGHAND_DLQ_URL"], f"{endpoint}/000000000000/longhand-chunks-dlq")
+        self.assertEqual(settings["LONGHAND_WEBHOOK_QUEUE_URL"], f"{endpoint}/000000000000/longhand-webhooks")
+        self.assertEqual(settings["LONGHAND_WEBHOOK_DLQ_URL"], f"{endpoint}/000000000000/longhand-webhooks-dlq")
         self.assertEqual(settings["LONGHAND_URL"], f"http://127.0.0.1:{self.stack.ports['API_PORT']}")
         self.assertTrue(Path(settings["LONGHAND_AUDIO_ROOT"]).is_dir())
 

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId, MAX_CHUNKS, UserId};
 use crate::idempotency::Idempotency;
 use crate::path::AudioPath;
+use crate::webhook::Callback;
 
 pub use crate::options::{
     InvalidLanguage, InvalidPrompt, Language, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_PROMPT_CHARS,
@@ -332,6 +333,8 @@ pub struct NewJob {
     pub metadata: Metadata,
     /// The client's name for the request.
     pub idempotency: Option<Idempotency>,
+    /// The address that is told of its end.
+    pub callback_url: Option<String>,
     paths: Vec<AudioPath>,
 }
 
@@ -352,7 +355,16 @@ impl NewJob {
         if !(1..=MAX_CHUNKS).contains(&paths.len()) {
             return Err(InvalidChunkCount(paths.len()));
         }
-        Ok(Self { id: JobId::random(), user, submitted: now, options, metadata, idempotency: None, paths })
+        Ok(Self {
+            id: JobId::random(),
+            user,
+            submitted: now,
+            options,
+            metadata,
+            idempotency: None,
+            callback_url: None,
+            paths,
+        })
     }
 
     /// The paths of its audio, in order.
@@ -379,6 +391,7 @@ impl NewJob {
                 metadata: self.metadata.clone(),
                 chunk_count: unsettled.len(),
                 retried: None,
+                callback: self.callback_url.as_ref().map(Callback::new),
                 state: JobState::Open,
             },
             options: self.options.clone(),
@@ -416,6 +429,8 @@ pub struct JobHead {
     pub chunk_count: usize,
     /// When its failed chunks were last given another try.
     pub retried: Option<Timestamp>,
+    /// Who is told of its end, and how far that has come. A listing does not say.
+    pub callback: Option<Callback>,
     /// Whether it is over.
     pub state: JobState,
 }

@@ -30,6 +30,7 @@ pub mod telemetry;
 pub mod trace;
 pub mod transcript;
 pub mod upload;
+pub mod webhook;
 
 pub use attempt::{Attempt, Claimant};
 pub use clock::Timestamp;

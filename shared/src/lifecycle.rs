@@ -26,6 +26,7 @@ use crate::job::{
 use crate::queue::{ChunkMessage, ChunkQueue, Delivery, Depth, MAX_DELAY, QueueError};
 use crate::store::{Created, DueJob, Finish, JobStore, Settle, StoreError, Strike};
 use crate::transcript::TranscriptResult;
+use crate::webhook;
 
 /// How long a client waits for its job's messages to be sent. Its job is safe either way.
 const SEND_PATIENCE: Duration = Duration::from_secs(5);
@@ -275,6 +276,8 @@ pub struct Repair {
     pub failed: usize,
     /// Whether the job was ended.
     pub finished: bool,
+    /// Whether it had ended before, and its end is yet to be told ([`webhook::announce`]).
+    pub untold: bool,
 }
 
 impl Repair {
@@ -308,6 +311,10 @@ pub async fn repair(
             return Err(error);
         }
     };
+    if let Some((ended, _)) = webhook::untold(&job.head) {
+        let untold = store.postpone(due, webhook::next_reminder(ended, now)).await?;
+        return Ok(Repair { untold, ..Repair::default() });
+    }
     if job.head.state != JobState::Open {
         // The index lags behind the table; the job's item leaves it by itself.
         return Ok(Repair::default());
@@ -392,7 +399,7 @@ fn is_turn(job: &JobHead, due: &DueJob, now: Timestamp) -> bool {
 }
 
 fn report(job: JobId, repair: Repair) {
-    let Repair { sent, struck, failed, finished } = repair;
+    let Repair { sent, struck, failed, finished, untold: _ } = repair;
     let kinds = [("sent", sent), ("struck", struck), ("failed", failed), ("finished", usize::from(finished))];
     for (kind, count) in kinds {
         ::metrics::counter!("longhand_sweep_repairs_total", "kind" => kind).increment(count as u64);

@@ -89,6 +89,7 @@ fn describe() {
         "longhand_dead_letters_total",
         "Dead letters, by outcome: failed, stale, blameless, foreign"
     );
+    describe_counter!("longhand_webhooks_total", "Tries to tell of a job's end: delivered, gone, failed");
     describe_counter!(
         "longhand_aws_calls_total",
         "Attempts of AWS calls that went out, retries included, by service, operation and outcome: ok, refused, \

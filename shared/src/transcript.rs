@@ -11,6 +11,7 @@ use crate::job::{
 };
 use crate::path::AudioPath;
 use crate::stitch::stitch;
+use crate::webhook::Callback;
 
 /// A job and all that is known of its transcript.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -36,6 +37,9 @@ pub struct TranscriptResult {
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub metadata: Metadata,
+    /// Who is told of the job's end, and how far that has come. A listing does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<Callback>,
     /// The chunks, in order.
     pub chunks: Vec<ChunkResult>,
 }
@@ -83,6 +87,7 @@ impl TranscriptResult {
             transcription: stitch(chunks),
             partial: head.status() != JobStatus::Completed,
             metadata: head.metadata.clone(),
+            callback: None,
             chunks: chunks.iter().map(ChunkResult::new).collect(),
         }
     }

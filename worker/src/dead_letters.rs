@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longhand_shared::Timestamp;
 use longhand_shared::lifecycle::{self, Burial};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery};
 use longhand_shared::store::JobStore;
+use longhand_shared::{Timestamp, webhook};
 use metrics::counter;
 use tracing::{debug, info, warn};
 
@@ -28,6 +28,8 @@ const BACK_IN: Duration = Duration::from_secs(10);
 pub struct DeadLetters {
     /// Where jobs are kept.
     pub store: Arc<dyn JobStore>,
+    /// What carries the word of a job's end.
+    pub webhooks: Option<Arc<dyn ChunkQueue>>,
     /// Where chunks that are not to blame go back to.
     pub queue: Arc<dyn ChunkQueue>,
 }
@@ -66,6 +68,7 @@ impl Handler for DeadLetters {
         match buried {
             Ok(Burial::Failed) => {
                 warn!(%job_id, %chunk_index, "a dead letter failed its chunk");
+                webhook::announce(self.store.as_ref(), self.webhooks.as_deref(), job_id).await;
                 Outcome::Done
             }
             Ok(Burial::Stale) => {

@@ -13,8 +13,9 @@ pub mod runner;
 pub mod settings;
 pub mod slots;
 pub mod sweeper;
+pub mod webhooks;
 
 mod deleter;
 mod service;
 
-pub use service::Worker;
+pub use service::{WebhookSources, Worker};

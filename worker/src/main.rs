@@ -14,7 +14,7 @@ use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::{aws, metrics, settings, shutdown, telemetry};
 use longhand_worker::audio::AudioStore;
 use longhand_worker::settings::Settings;
-use longhand_worker::{Worker, health};
+use longhand_worker::{WebhookSources, Worker, health};
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
@@ -46,11 +46,20 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(url) = settings.redis {
         store = Arc::new(ObservedStore::new(store, Cache::shared(Redis::new(url)?)));
     }
+    let outbound = Outbound::new()?;
+    let webhooks = settings.webhooks.map(|webhooks| WebhookSources {
+        queue: Arc::new(SqsQueue::new(sqs.clone(), webhooks.queue_url)),
+        dead_letters: Arc::new(SqsQueue::new(sqs.clone(), webhooks.dlq_url)),
+        outbound: outbound.clone(),
+        hosts: webhooks.hosts,
+        secrets: webhooks.secrets,
+    });
     let worker = Worker::new(
         store,
         Arc::new(SqsQueue::new(sqs.clone(), settings.queue_url)),
         Arc::new(SqsQueue::new(sqs, settings.dlq_url)),
-        AudioStore::new(aws::s3(&config), Outbound::new()?, settings.sources),
+        webhooks,
+        AudioStore::new(aws::s3(&config), outbound, settings.sources),
         settings.asr,
         limits,
         settings.sweep,

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use longhand_shared::attempt::{Attempt, AttemptOutcome, Claimant};
 use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
 use longhand_shared::lifecycle::{self, MOST_REQUEUES, Settled};
-use longhand_shared::queue::{ChunkMessage, Delivery};
+use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery};
 use longhand_shared::store::{Claim, JobStore, StoreError};
-use longhand_shared::{ChunkRef, Timestamp, trace};
+use longhand_shared::{ChunkRef, Timestamp, trace, webhook};
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 use tracing::{Instrument, error, field, info, info_span, warn};
@@ -29,6 +29,8 @@ const SETTLE_TRIES: u32 = 5;
 pub struct Processor {
     /// Where jobs are kept.
     pub store: Arc<dyn JobStore>,
+    /// What carries the word of a job's end.
+    pub webhooks: Option<Arc<dyn ChunkQueue>>,
     /// Where audio is read from.
     pub audio: AudioStore,
     /// The model.
@@ -120,6 +122,9 @@ impl Processor {
         match settled {
             Ok(settled) => {
                 report(&verdict, settled, attempt.number, calls, took);
+                if matches!(settled, Settled::Done { finished: true, .. }) {
+                    webhook::announce(self.store.as_ref(), self.webhooks.as_deref(), chunk.job).await;
+                }
                 match settled {
                     Settled::Done { .. } | Settled::Gone => Outcome::Done,
                     // The chunk is not settled, and this may be the only message that it has.
@@ -135,6 +140,9 @@ impl Processor {
         match lifecycle::conclude(self.store.as_ref(), chunk, Timestamp::now()).await {
             Ok(finished) => {
                 info!(finished, "settled before");
+                if finished {
+                    webhook::announce(self.store.as_ref(), self.webhooks.as_deref(), chunk.job).await;
+                }
                 Outcome::Done
             }
             Err(error) => blameless(delivery, &error),

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use longhand_shared::cache::remote::RedisUrl;
+use longhand_shared::outbound::AllowedHosts;
 use longhand_shared::path::AudioSources;
 use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources, redis_url};
+use longhand_shared::webhook::CallbackSettings;
+use longhand_shared::webhook::signature::MasterSecrets;
 
 use crate::asr::{AsrSettings, LONGEST_PAUSE};
 use crate::runner::Limits;
@@ -35,8 +38,42 @@ pub struct Settings {
     pub asr: AsrSettings,
     /// Where results are cached and changes told.
     pub redis: Option<RedisUrl>,
+    /// Webhooks, where they are told.
+    pub webhooks: Option<WebhookSettings>,
     /// How to log.
     pub log: LogSettings,
+}
+
+/// What is needed to tell of a job's end.
+#[derive(Clone, Debug)]
+pub struct WebhookSettings {
+    /// The queue of webhooks.
+    pub queue_url: String,
+    /// Its dead-letter queue.
+    pub dlq_url: String,
+    /// Who may be told.
+    pub hosts: AllowedHosts,
+    /// What signs.
+    pub secrets: MasterSecrets,
+}
+
+impl WebhookSettings {
+    /// `None` without a queue.
+    fn read(r: &mut Reader<'_>) -> Option<Self> {
+        const DLQ: &str = "LONGHAND_WEBHOOK_DLQ_URL";
+        const SECRET: &str = "LONGHAND_WEBHOOK_SECRET";
+        let CallbackSettings { queue_url, hosts } = CallbackSettings::read(r);
+        let dlq_url: Option<HttpUrl> = r.optional(DLQ, "its dead-letter queue; required with it");
+        let secrets = MasterSecrets::read(r);
+        let queue_url = queue_url?;
+        if dlq_url.is_none() {
+            r.fault(DLQ, "is not set: LONGHAND_WEBHOOK_QUEUE_URL wants it");
+        }
+        if secrets.is_none() {
+            r.fault(SECRET, "is not set, or too short: LONGHAND_WEBHOOK_QUEUE_URL wants it");
+        }
+        Some(Self { queue_url, dlq_url: dlq_url?.0, hosts, secrets: secrets? })
+    }
 }
 
 /// The longest drain: Fargate kills after 120 s at most.
@@ -85,6 +122,7 @@ impl Settings {
         let max_retries: usize =
             r.within("ASR_MAX_RETRIES", 3, 0..=20, "calls for one chunk after the first");
         let redis = redis_url(&mut r);
+        let webhooks = WebhookSettings::read(&mut r);
         let log = LogSettings::read(&mut r);
 
         if name.len() > MAX_NAME_BYTES {
@@ -129,6 +167,7 @@ impl Settings {
                     first_pause: Duration::from_millis(500),
                 },
                 redis,
+                webhooks,
                 log,
             })
         })();
@@ -215,6 +254,30 @@ mod tests {
         ] {
             assert!(faults.contains(fault), "{fault} in {faults}");
         }
+    }
+
+    #[test]
+    fn webhooks_want_all_of_theirs_or_nothing() {
+        assert!(read(&[]).expect("good").webhooks.is_none());
+        let all = [
+            ("LONGHAND_WEBHOOK_QUEUE_URL", "http://w"),
+            ("LONGHAND_WEBHOOK_DLQ_URL", "http://wd"),
+            ("LONGHAND_WEBHOOK_SECRET", "0123456789abcdef-not-a-real-one-0"),
+            ("LONGHAND_CALLBACK_HOSTS", "receiver.example"),
+        ];
+        let settings = read(&all).expect("good");
+        assert_eq!(settings.webhooks.as_ref().map(|webhooks| webhooks.dlq_url.as_str()), Some("http://wd"));
+        assert!(!format!("{settings:?}").contains("not-a-real-one"));
+        for missing in ["LONGHAND_WEBHOOK_DLQ_URL", "LONGHAND_WEBHOOK_SECRET"] {
+            let rest: Vec<_> = all.into_iter().filter(|(name, _)| *name != missing).collect();
+            let faults = read(&rest).expect_err(missing).to_string();
+            assert!(faults.contains(&format!("{missing} is not set")), "{faults}");
+        }
+        let faults = read(&all[3..]).expect_err("no queue").to_string();
+        assert!(
+            faults.contains("LONGHAND_CALLBACK_HOSTS is set, but LONGHAND_WEBHOOK_QUEUE_URL"),
+            "{faults}"
+        );
     }
 
     #[test]

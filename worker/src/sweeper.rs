@@ -1,14 +1,14 @@
-//! The sweeper: looks at open jobs that have been open for a while, and repairs what a crash left
-//! half-done. Every worker runs one; they share the work by putting each job's next check off.
+//! The sweeper: looks at jobs that have been open for a while, or whose end is yet to be told, and repairs what
+//! a crash left half-done. Every worker runs one; they share the work by putting each job's next check off.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use longhand_shared::Timestamp;
-use longhand_shared::lifecycle;
-use longhand_shared::queue::ChunkQueue;
-use longhand_shared::store::{JobStore, StoreError};
+use longhand_shared::lifecycle::{self, Repair};
+use longhand_shared::queue::{ChunkQueue, Depth};
+use longhand_shared::store::{DueJob, JobStore, StoreError};
+use longhand_shared::{Timestamp, webhook};
 use metrics::gauge;
 use rand::RngExt;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ pub struct Sweeper {
     pub store: Arc<dyn JobStore>,
     /// Where messages go.
     pub queue: Arc<dyn ChunkQueue>,
+    /// What carries the word of a job's end.
+    pub webhooks: Option<Arc<dyn ChunkQueue>>,
     /// From one sweep to the next.
     pub every: Duration,
     /// How long a claimed chunk may be silent before its message is taken for lost.
@@ -60,9 +62,7 @@ impl Sweeper {
             gauge!("longhand_queue_messages", "state" => state).set(count as f64);
         }
         let due = self.store.due(now, BATCH).await?;
-        let looks = stream::iter(due).map(|due| async move {
-            lifecycle::repair(self.store.as_ref(), self.queue.as_ref(), &due, depth, self.silence, now).await
-        });
+        let looks = stream::iter(due).map(|due| self.look(due, depth, now));
         let mut repaired = 0;
         let mut looks = looks.buffer_unordered(AT_ONCE);
         while let Some(look) = looks.next().await {
@@ -72,5 +72,17 @@ impl Sweeper {
             }
         }
         Ok(repaired)
+    }
+
+    async fn look(&self, due: DueJob, depth: Depth, now: Timestamp) -> Result<Repair, StoreError> {
+        let (store, queue) = (self.store.as_ref(), self.queue.as_ref());
+        let repair = lifecycle::repair(store, queue, &due, depth, self.silence, now).await?;
+        if repair.untold && self.webhooks.is_none() {
+            warn!(job_id = %due.job, "somebody waits for a webhook, and LONGHAND_WEBHOOK_QUEUE_URL is not set");
+        }
+        if repair.finished || repair.untold {
+            webhook::announce(store, self.webhooks.as_deref(), due.job).await;
+        }
+        Ok(repair)
     }
 }

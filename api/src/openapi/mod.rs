@@ -26,6 +26,7 @@ use longhand_shared::job::{
 use longhand_shared::media::{self, MAX_AUDIO_BYTES};
 use longhand_shared::transcript::{ChunkResult, TranscriptResult};
 use longhand_shared::upload::{Upload, Uploads};
+use longhand_shared::webhook::{Callback, CallbackAttempt, CallbackState};
 use longhand_shared::{AudioPath, JobId, Timestamp, UserId};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -85,6 +86,7 @@ fn document() -> Value {
             {"name": "Service", "description": "For who runs it. Open to all."},
         ],
         "paths": paths::paths(),
+        "webhooks": {"jobEnded": {"post": paths::job_ended()}},
         "components": {
             "schemas": schemas(),
             "securitySchemes": {
@@ -110,6 +112,9 @@ fn schemas() -> Value {
     add::<AttemptOutcome>(&mut schemas);
     add::<AttemptRecord>(&mut schemas);
     add::<AudioPath>(&mut schemas);
+    add::<Callback>(&mut schemas);
+    add::<CallbackAttempt>(&mut schemas);
+    add::<CallbackState>(&mut schemas);
     add::<ChunkError>(&mut schemas);
     add::<ChunkIndex>(&mut schemas);
     add::<ChunkResult>(&mut schemas);
@@ -191,6 +196,11 @@ fn new_job() -> Value {
                 "propertyNames": {"minLength": 1, "maxLength": MAX_METADATA_BYTES},
                 "additionalProperties": {"type": "string", "maxLength": MAX_METADATA_BYTES},
                 "description": "Notes, given back as they came. Lengths are in bytes of UTF-8.",
+            },
+            "callbackUrl": {
+                "type": ["string", "null"],
+                "format": "uri",
+                "description": "Who is told of the job's end: a web address of a host that this service tells.",
             },
         },
     })

@@ -84,8 +84,8 @@ fn transcribe() -> Value {
 }
 
 fn search() -> Value {
-    let mut page = answer("A page, the newest first.", &schema("SearchResults"), &examples::page());
-    page["links"] = links("$response.body#/results/0/jobId");
+    // No links: a page may be empty, and a link from nothing leads nowhere.
+    let page = answer("A page, the newest first.", &schema("SearchResults"), &examples::page());
     let query = |name: &str, description: &str, schema: &Value| json!({"name": name, "in": "query", "description": description, "schema": schema});
     let codes = [&ALWAYS[..], &ASKS_WHO, &["INVALID_REQUEST", "FORBIDDEN", "STORE_UNAVAILABLE"]];
     json!({
@@ -208,11 +208,21 @@ fn events() -> Value {
         "retry: 2000\n\nid: I;.\nevent: job\ndata: {{\"jobId\":\"{}\",\"jobStatus\":\"IN_PROGRESS\",\"chunkCount\":2}}\n\n",
         examples::JOB
     );
+    // OpenAPI 3.1 has no word for a stream: the schema is that of each event, as is the custom.
+    let event = json!({
+        "type": "object",
+        "required": ["id", "event", "data"],
+        "properties": {
+            "id": {"type": "string"},
+            "event": {"enum": ["job", "chunk"]},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+    });
     let ok = json!({
         "description": "Server-sent events until the job has ended: `job` when it goes on (`jobId`, `jobStatus`, \
             `chunkCount`), `chunk` for each change of a chunk (`index`, `chunkStatus`, `attempts`, `error`), and at \
             last `job` with the whole result.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": example}},
+        "content": {"text/event-stream": {"schema": event, "example": example}},
     });
     let codes = [&ALWAYS[..], &ASKS_WHO, &NAMES, &["TOO_MANY_STREAMS", "STREAMS_NOT_SUPPORTED"]];
     let read = json!({"description": "The client has read the last event: it need not come again."});
@@ -279,6 +289,51 @@ fn metrics() -> Value {
         "content": {"text/plain": {"schema": {"type": "string"}}},
     });
     open("metrics", "Figures", json!({"200": figures}), &[])
+}
+
+/// What the receiver at a job's `callbackUrl` is called with.
+pub(super) fn job_ended() -> Value {
+    let id = |name: &str, description: &str| json!({"name": name, "in": "header", "required": true, "description": description, "schema": {"type": "string"}});
+    let message = json!({
+        "type": "object",
+        "required": ["type", "timestamp", "data"],
+        "properties": {
+            "type": {"enum": ["transcript.completed", "transcript.failed"]},
+            "timestamp": schema("Timestamp"),
+            "data": {
+                "type": "object",
+                "required": ["jobId", "userId", "jobStatus", "submittedTime", "completedTime", "transcriptPath"],
+                "properties": {
+                    "jobId": schema("JobId"),
+                    "userId": schema("UserId"),
+                    "jobStatus": schema("JobStatus"),
+                    "submittedTime": schema("Timestamp"),
+                    "completedTime": schema("Timestamp"),
+                    "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "transcriptPath": {"type": "string"},
+                },
+            },
+        },
+    });
+    json!({
+        "tags": ["Jobs"],
+        "operationId": "jobEnded",
+        "summary": "The end of a job is told",
+        "description": "By the Standard Webhooks scheme, to the job's `callbackUrl`. It may be told twice, never not at \
+            all within a day.",
+        "security": [],
+        "parameters": [
+            id("webhook-id", "The same at every try."),
+            id("webhook-timestamp", "Seconds since 1970, of this try."),
+            id("webhook-signature", "`v1,` and base64 of HMAC-SHA256 over `id.timestamp.body`."),
+        ],
+        "requestBody": {"required": true, "content": {"application/json": {"schema": message}}},
+        "responses": {
+            "2XX": {"description": "It is heard."},
+            "410": {"description": "Nobody is to be told again."},
+            "default": {"description": "It is told again later."},
+        },
+    })
 }
 
 /// A call that asks nobody who they are.

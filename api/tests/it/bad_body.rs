@@ -149,9 +149,10 @@ async fn wrong_types() {
 
 #[tokio::test]
 async fn unknown_fields() {
-    let known = "is not known here: expected userId, audioChunkPaths, language, prompt, metadata";
+    let known =
+        "is not known here: expected userId, audioChunkPaths, language, prompt, metadata, callbackUrl";
     assert_faults([
-        (body_with("callbackUrl", json!("https://example.com")), "#/callbackUrl", known),
+        (body_with("callbackURL", json!("https://example.com")), "#/callbackURL", known),
         (body_with("user_id", json!("ana")), "#/user_id", known),
         (body_with("a/b~ü", json!(null)), "#/a~1b~0%C3%BC", known),
     ])

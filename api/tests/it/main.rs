@@ -4,6 +4,7 @@ mod again;
 mod api_keys;
 mod bad_body;
 mod bad_query;
+mod callbacks;
 mod edge;
 mod events;
 mod forms;

@@ -13,6 +13,7 @@ use longhand_shared::store::{
     Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::webhook::Callback;
 use longhand_shared::{Attempt, ChunkIndex, Claimant, JobId, Timestamp};
 use serde_json::json;
 
@@ -77,6 +78,9 @@ impl JobStore for BadStore {
         self.fail().await
     }
     async fn finish(&self, _: &JobHead, _: &TranscriptResult) -> Result<Finish, StoreError> {
+        self.fail().await
+    }
+    async fn note_callback(&self, _: JobId, _: Timestamp, _: &Callback) -> Result<bool, StoreError> {
         self.fail().await
     }
     async fn reopen(

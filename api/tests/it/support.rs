@@ -78,6 +78,7 @@ impl Api {
             store: used_store,
             queue: used_queue,
             sources: Arc::new(sources),
+            callback_hosts: Arc::new(CALLBACK_HOSTS.parse().expect("hosts")),
             s3: s3(),
             auth: Arc::new(Auth::none()),
             limits: Arc::default(),
@@ -134,6 +135,9 @@ pub(crate) fn s3() -> aws_sdk_s3::Client {
         .credentials_provider(credentials);
     aws_sdk_s3::Client::from_conf(config.build())
 }
+
+/// Who may be told of a job's end.
+pub(crate) const CALLBACK_HOSTS: &str = "receiver.example, http://127.0.0.1:9099";
 
 /// A body that is good in every field.
 pub(crate) fn good_body() -> Value {

@@ -62,7 +62,7 @@ async fn anothers_job_is_answered_as_none_is_in_every_way_and_stays_as_it_is() {
         ("POST", ""),
         ("POST", "/retry"),
         ("GET", "/events"),
-        ("GET", "?wait=1"),
+        ("GET", "?segments=true"),
     ] {
         for spelled in [str::to_owned, str::to_uppercase] {
             let ask = async |id: JobId, token: &str| {

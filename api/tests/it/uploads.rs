@@ -140,6 +140,7 @@ async fn problem(buckets: &[&str], s3: aws_sdk_s3::Client) -> (u16, Value) {
         store,
         queue: Arc::new(MemoryQueue::new()),
         sources: Arc::new(AudioSources { buckets, ..AudioSources::default() }),
+        callback_hosts: Arc::default(),
         s3,
         auth: Arc::new(Auth::none()),
         limits: Arc::default(),

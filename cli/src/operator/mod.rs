@@ -10,3 +10,4 @@ pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod job;
 mod judge;
+pub(crate) mod webhook;

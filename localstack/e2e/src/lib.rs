@@ -3,6 +3,7 @@
 
 pub mod calls;
 pub mod processes;
+pub mod receiver;
 pub mod redis;
 pub mod resources;
 pub mod service;

@@ -17,7 +17,7 @@ const TEMPLATE: &str = include_str!("../../../infra/data.yaml");
 /// How long items live in tests.
 pub const RETENTION: Duration = Duration::from_hours(24);
 
-/// A table, two queues and a bucket, nobody else's.
+/// A table, four queues and a bucket, nobody else's.
 #[derive(Clone, Debug)]
 pub struct Resources {
     /// `LONGHAND_TABLE`.
@@ -26,6 +26,10 @@ pub struct Resources {
     pub queue_url: String,
     /// `LONGHAND_DLQ_URL`.
     pub dlq_url: String,
+    /// `LONGHAND_WEBHOOK_QUEUE_URL`.
+    pub webhook_queue_url: String,
+    /// `LONGHAND_WEBHOOK_DLQ_URL`.
+    pub webhook_dlq_url: String,
     /// One of `LONGHAND_AUDIO_BUCKETS`.
     pub bucket: String,
 }
@@ -69,6 +73,8 @@ impl Resources {
             table: output("TableName"),
             queue_url: output("QueueUrl"),
             dlq_url: output("DeadLetterQueueUrl"),
+            webhook_queue_url: output("WebhookQueueUrl"),
+            webhook_dlq_url: output("WebhookDeadLetterQueueUrl"),
             bucket: output("BucketName"),
         }
     }
@@ -115,6 +121,16 @@ impl Clients {
     /// The dead-letter queue.
     pub fn dead_letters(&self) -> Arc<SqsQueue> {
         Arc::new(SqsQueue::new(self.sqs.clone(), &self.resources.dlq_url))
+    }
+
+    /// The queue of webhooks.
+    pub fn webhooks(&self) -> Arc<SqsQueue> {
+        Arc::new(SqsQueue::new(self.sqs.clone(), &self.resources.webhook_queue_url))
+    }
+
+    /// The dead-letter queue of webhooks.
+    pub fn webhook_dead_letters(&self) -> Arc<SqsQueue> {
+        Arc::new(SqsQueue::new(self.sqs.clone(), &self.resources.webhook_dlq_url))
     }
 
     /// The bucket's client.

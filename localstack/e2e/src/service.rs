@@ -14,10 +14,10 @@ use longhand_shared::outbound::Outbound;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use longhand_sim_asr::{Behaviour, SimAsr};
-use longhand_worker::Worker;
 use longhand_worker::asr::AsrSettings;
 use longhand_worker::audio::AudioStore;
 use longhand_worker::runner::Limits;
+use longhand_worker::{WebhookSources, Worker};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::calls::Calls;
 use crate::eventually;
+use crate::receiver::{Receiver, secrets};
 use crate::resources::{Clients, Resources};
 
 /// Limits with which tests are quick.
@@ -44,6 +45,8 @@ pub struct Service {
     pub calls: Calls,
     /// The model.
     pub asr: SimAsr,
+    /// Whom jobs may name to be told of their end.
+    pub receiver: Receiver,
     /// Where the API listens.
     pub url: String,
     /// A client for it.
@@ -98,10 +101,13 @@ impl Service {
         let waiting = Waiting::new(store.clone(), cache.clone(), CancellationToken::new());
         let listening = waiting.clone();
         tokio::spawn(async move { listening.listen().await });
+        let receiver = Receiver::start().await;
+        let callback_hosts = Arc::new(receiver.hosts());
         let state = AppState {
             store,
             queue,
             sources: Arc::new(aws.sources()),
+            callback_hosts,
             s3: aws.s3(),
             auth: Arc::new(Auth::none()),
             limits: Arc::default(),
@@ -115,7 +121,7 @@ impl Service {
             axum::serve(listener, longhand_api::router(state)).await.expect("it serves");
         });
         let asr = SimAsr::start(Behaviour::default()).await.expect("the model starts");
-        Self { aws, calls, asr, url, http: Client::new(), waiting, cache, api }
+        Self { aws, calls, asr, receiver, url, http: Client::new(), waiting, cache, api }
     }
 
     /// How the model is called in tests.
@@ -133,6 +139,22 @@ impl Service {
 
     /// Begins to work, with these limits.
     pub fn work(&self, limits: Limits) -> Working {
+        self.begin(limits, None)
+    }
+
+    /// The same, and tells the receiver of the ends of jobs.
+    pub fn work_and_tell(&self, limits: Limits) -> Working {
+        let webhooks = WebhookSources {
+            queue: self.aws.webhooks(),
+            dead_letters: self.aws.webhook_dead_letters(),
+            outbound: Outbound::new().expect("a client"),
+            hosts: self.receiver.hosts(),
+            secrets: secrets(),
+        };
+        self.begin(limits, Some(webhooks))
+    }
+
+    fn begin(&self, limits: Limits, webhooks: Option<WebhookSources>) -> Working {
         let mut store: Arc<dyn JobStore> = self.aws.store();
         if self.cache.redis().is_some() {
             store = Arc::new(ObservedStore::new(store, self.cache.clone()));
@@ -141,6 +163,7 @@ impl Service {
             store,
             self.aws.queue(),
             self.aws.dead_letters(),
+            webhooks,
             AudioStore::new(self.aws.s3(), Outbound::new().expect("a client"), self.aws.sources()),
             self.asr_settings(),
             limits,

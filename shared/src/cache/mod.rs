@@ -20,6 +20,7 @@ use crate::id::JobId;
 use crate::job::JobStatus;
 use crate::store::{self, JobStore, StoreError};
 use crate::transcript::TranscriptResult;
+use crate::webhook::CallbackState;
 use remote::Redis;
 
 /// How long Redis keeps a result.
@@ -111,9 +112,11 @@ impl Cache {
         found
     }
 
-    /// Keeps the result of a job that completed; others are not kept.
+    /// Keeps the result of a job that completed and of which nobody is yet to be told; others may change.
     pub async fn put(&self, result: &Arc<TranscriptResult>) {
-        if result.job_status != JobStatus::Completed {
+        let telling =
+            result.callback.as_ref().is_some_and(|callback| callback.state == CallbackState::Pending);
+        if result.job_status != JobStatus::Completed || telling {
             return;
         }
         match &self.0 {

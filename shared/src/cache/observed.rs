@@ -14,6 +14,7 @@ use crate::store::{
     Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use crate::transcript::TranscriptResult;
+use crate::webhook::Callback;
 
 /// Another store, observed. What is done with the cache comes after the step itself, and never fails it.
 #[derive(Debug)]
@@ -76,8 +77,11 @@ impl JobStore for ObservedStore {
     async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
         let finish = self.inner.finish(head, result).await?;
         if finish == Finish::Finished {
-            // First the result, then the word: who hears it looks there.
-            self.cache.put(&Arc::new(result.clone())).await;
+            // First the result, then the word: who hears it looks there. How far the telling of the end has
+            // come is not in it, and changes yet.
+            if head.callback.is_none() {
+                self.cache.put(&Arc::new(result.clone())).await;
+            }
             self.cache.publish(head.id, Change::Job).await;
         }
         Ok(finish)
@@ -129,6 +133,15 @@ impl JobStore for ObservedStore {
             self.cache.publish(id, Change::Job).await;
         }
         Ok(erased)
+    }
+
+    async fn note_callback(
+        &self,
+        id: JobId,
+        ended: Timestamp,
+        callback: &Callback,
+    ) -> Result<bool, StoreError> {
+        self.inner.note_callback(id, ended, callback).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

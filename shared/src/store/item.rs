@@ -23,6 +23,7 @@ use crate::job::{
 };
 use crate::path::AudioPath;
 use crate::transcript::TranscriptResult;
+use crate::webhook::Callback;
 
 pub(super) type Item = std::collections::HashMap<String, AttributeValue>;
 
@@ -123,6 +124,9 @@ pub(super) struct HeadItem {
     retried_time: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     metadata: Metadata,
+    /// Not in the index: it is as large as the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    callback: Option<Callback>,
 }
 
 impl From<HeadItem> for JobHead {
@@ -138,6 +142,7 @@ impl From<HeadItem> for JobHead {
             metadata: item.metadata,
             chunk_count: item.chunk_count,
             retried: item.retried_time,
+            callback: item.callback,
             state,
         }
     }
@@ -187,6 +192,7 @@ pub(super) fn new_job(new: &NewJob, next_check: Timestamp, ttl: i64) -> Result<I
             chunk_count: head.chunk_count,
             retried_time: None,
             metadata: head.metadata.clone(),
+            callback: head.callback.clone(),
         },
         options: job.options.clone(),
         idempotency_key: new.idempotency.as_ref().map(|asked| asked.key.to_string()),
@@ -252,6 +258,11 @@ pub(super) fn new_chunk(job: JobId, chunk: &Chunk, ttl: i64) -> Result<Item, Sto
         error: None,
         ttl: Some(ttl),
     })
+}
+
+/// Who is told of a job's end, as it is kept.
+pub(super) fn callback(callback: &Callback) -> Result<AttributeValue, StoreError> {
+    serde_dynamo::to_attribute_value(callback).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
 /// A chunk's attempts, as they are kept.

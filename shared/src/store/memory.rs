@@ -19,7 +19,9 @@ use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, ChunkRef, JobId};
 use crate::idempotency::{Idempotency, KEPT};
 use crate::job::{Chunk, ChunkState, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
+use crate::lifecycle::FIRST_CHECK;
 use crate::transcript::TranscriptResult;
+use crate::webhook::{self, Callback};
 
 /// The store in memory.
 #[derive(Debug, Default)]
@@ -40,6 +42,11 @@ struct Entry {
 impl Entry {
     fn chunk(&mut self, chunk: ChunkRef) -> Option<&mut Chunk> {
         self.chunks.get_mut(usize::from(chunk.index.get()))
+    }
+
+    /// Whether it is on the sweeper's list.
+    fn is_listed(&self) -> bool {
+        self.job.head.state == JobState::Open || webhook::untold(&self.job.head).is_some()
     }
 }
 
@@ -196,6 +203,9 @@ impl JobStore for MemoryStore {
         let completely = result.job_status == JobStatus::Completed;
         entry.job.head.state = JobState::Ended { completely, at };
         entry.transcript = Some(result.clone());
+        if entry.job.head.callback.is_some() {
+            entry.next_check = at.plus(FIRST_CHECK);
+        }
         Ok(Finish::Finished)
     }
 
@@ -222,9 +232,33 @@ impl JobStore for MemoryStore {
         }
         entry.job.head.state = JobState::Open;
         entry.job.head.retried = Some(now);
+        entry.job.head.callback = head.callback.as_ref().map(Callback::anew);
         entry.job.unsettled = failed.iter().copied().collect();
         entry.next_check = next_check;
         entry.transcript = None;
+        Ok(true)
+    }
+
+    async fn note_callback(
+        &self,
+        id: JobId,
+        ended: Timestamp,
+        callback: &Callback,
+    ) -> Result<bool, StoreError> {
+        let mut jobs = self.step().await;
+        let Some(entry) = jobs.get_mut(&id) else {
+            return Ok(false);
+        };
+        let head = &mut entry.job.head;
+        let standing = head.callback.as_ref().map(|callback| callback.tries + 1);
+        let same_end = matches!(head.state, JobState::Ended { at, .. } if at == ended);
+        if !same_end || standing != Some(callback.tries) {
+            return Ok(false);
+        }
+        head.callback = Some(callback.clone());
+        if let Some(next_check) = callback.next_check() {
+            entry.next_check = next_check;
+        }
         Ok(true)
     }
 
@@ -266,7 +300,7 @@ impl JobStore for MemoryStore {
         let jobs = self.step().await;
         let mut due: Vec<DueJob> = jobs
             .iter()
-            .filter(|(_, entry)| entry.job.head.state == JobState::Open && entry.next_check <= now)
+            .filter(|(_, entry)| entry.is_listed() && entry.next_check <= now)
             .map(|(id, entry)| DueJob { job: *id, next_check: entry.next_check })
             .collect();
         due.sort_by_key(|due| due.next_check);
@@ -279,7 +313,7 @@ impl JobStore for MemoryStore {
         let Some(entry) = jobs.get_mut(&due.job) else {
             return Ok(false);
         };
-        let mine = entry.job.head.state == JobState::Open && entry.next_check == due.next_check;
+        let mine = entry.is_listed() && entry.next_check == due.next_check;
         if mine {
             entry.next_check = next_check;
         }

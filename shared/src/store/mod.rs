@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, ChunkRef, JobId, UserId};
 use crate::job::{Chunk, Job, JobHead, JobStatus, NewJob, Verdict};
 use crate::transcript::TranscriptResult;
+use crate::webhook::Callback;
 
 /// Why a step did not happen, or may not have.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -195,7 +196,8 @@ pub trait JobStore: Send + Sync + Debug {
     async fn strike(&self, chunk: ChunkRef) -> Result<Strike, StoreError>;
 
     /// Ends an open job with its result, both or neither. One that was reopened since `head` was read
-    /// is not ended: the result is of the time before.
+    /// is not ended: the result is of the time before. One whose end somebody is to be told of stays due for
+    /// the sweeper, [`FIRST_CHECK`](crate::lifecycle::FIRST_CHECK) after its end.
     async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError>;
 
     /// Opens a job that ended as failed, and its `failed` chunks, all or nothing; its result goes. `false`
@@ -206,6 +208,16 @@ pub trait JobStore: Send + Sync + Debug {
         failed: &[ChunkIndex],
         now: Timestamp,
         next_check: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Notes how far the telling of a job's end has come, by one more try. The job is due for the sweeper at
+    /// the callback's next check, or no more. `false` when that end is no longer the job's, or another try
+    /// was noted first.
+    async fn note_callback(
+        &self,
+        id: JobId,
+        ended: Timestamp,
+        callback: &Callback,
     ) -> Result<bool, StoreError>;
 
     /// A job, as of now.
@@ -221,11 +233,13 @@ pub trait JobStore: Send + Sync + Debug {
     /// minute before is as it stands on the first page.
     async fn search(&self, search: &Search) -> Result<SearchPage, StoreError>;
 
-    /// Open jobs whose next check is at or before `now`, the longest due first, `limit` at most.
+    /// Jobs that are open, or whose end is yet to be told, and whose next check is at or before `now`: the
+    /// longest due first, `limit` at most.
     /// It may lag behind the other calls by a moment.
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueJob>, StoreError>;
 
-    /// Puts an open job's next check off. `false` when it has ended, or another has done so first.
+    /// Puts such a job's next check off. `false` when there is nothing to do for it any more, or another has
+    /// done so first.
     async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError>;
 
     /// Erases a job with all that belongs to it, its idempotency key too. `false` when there is none. What
@@ -247,7 +261,10 @@ pub async fn read(store: &dyn JobStore, id: JobId) -> Result<Option<TranscriptRe
 /// The rest of [`read`], for who has looked at the job already.
 pub async fn read_job(store: &dyn JobStore, job: &Job) -> Result<Option<TranscriptResult>, StoreError> {
     let details = store.details(std::slice::from_ref(&job.head)).await?;
-    Ok(details.into_iter().flatten().next().map(|detail| result(&job.head, detail)))
+    let detail = details.into_iter().flatten().next();
+    // What was kept with the end of the job knows nothing of what came after.
+    Ok(detail
+        .map(|detail| TranscriptResult { callback: job.head.callback.clone(), ..result(&job.head, detail) }))
 }
 
 /// Reads a page of a listing as a client sees it.

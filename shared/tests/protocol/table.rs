@@ -14,6 +14,7 @@ use longhand_shared::store::{
     Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::webhook::Callback;
 use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp};
 
 use crate::sim::{Fault, Wire, now};
@@ -378,6 +379,15 @@ impl JobStore for Table {
             Finish::NotOpen => seen.count("finish: not open"),
         })
         .await
+    }
+
+    async fn note_callback(
+        &self,
+        id: JobId,
+        ended: Timestamp,
+        callback: &Callback,
+    ) -> Result<bool, StoreError> {
+        self.write(self.memory.note_callback(id, ended, callback), |_, _| {}).await
     }
 
     async fn reopen(

@@ -204,6 +204,7 @@ async fn ten_thousand_messages_that_nobody_should_send_harm_nobody() {
     let working = Watched::new(world.processor());
     let burying = Watched::new(DeadLetters {
         store: Arc::clone(&world.store) as _,
+        webhooks: None,
         queue: Arc::clone(&world.queue) as _,
     });
     let (queue, dead) = (Arc::clone(&world.queue), Arc::clone(&world.dead));

@@ -17,3 +17,4 @@ mod runner;
 mod support;
 mod sweeper;
 mod web_audio;
+mod webhooks;

@@ -32,6 +32,7 @@ fn work(world: &World) -> Whole {
         Arc::clone(&world.store) as _,
         Arc::clone(&world.queue) as _,
         Arc::clone(&world.dead) as _,
+        None,
         audio_store(world.root.path()),
         asr,
         limits(SLOTS),

@@ -123,8 +123,8 @@ async fn half_a_day_of_empty_polling_takes_no_memory() {
     let asr = asr_settings("http://127.0.0.1:1".to_owned());
     let audio = audio_store(std::path::Path::new("/"));
     let store = Arc::new(MemoryStore::new());
-    let worker =
-        Worker::new(store, queue, dead, audio, asr, limits(8), secs(15), "w".to_owned()).expect("a worker");
+    let worker = Worker::new(store, queue, dead, None, audio, asr, limits(8), secs(15), "w".to_owned())
+        .expect("a worker");
     let (pulse, stop) = (worker.pulse(), CancellationToken::new());
     let running = tokio::spawn(worker.run(stop.clone()));
     sleep(secs(3600)).await;

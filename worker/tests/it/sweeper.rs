@@ -18,6 +18,7 @@ fn sweeper(world: &World) -> Sweeper {
     Sweeper {
         store: Arc::clone(&world.store) as _,
         queue: Arc::clone(&world.queue) as _,
+        webhooks: None,
         every: secs(15),
         silence: SILENCE,
     }

@@ -13,3 +13,4 @@ mod operator;
 mod queue_contract;
 mod store_contract;
 mod waiting;
+mod webhooks;

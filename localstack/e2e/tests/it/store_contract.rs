@@ -49,9 +49,11 @@ macro_rules! contract {
     };
 }
 
+mod callbacks;
 mod claims;
 mod requests;
 
+use callbacks::{a_job_that_tells_nobody_leaves_the_list_with_its_end, a_told_end_is_noted_try_by_try};
 use claims::{
     a_chunk_is_settled_once, a_claim_keeps_other_messages_off_until_it_is_long_silent,
     a_claim_that_was_given_back_is_no_claim, a_failed_job_is_opened_again_once,
@@ -77,6 +79,8 @@ contract!(
     what_was_just_submitted_is_listed_at_once,
     a_listing_of_all_statuses_goes_newest_first,
     an_erased_job_leaves_nothing,
+    a_told_end_is_noted_try_by_try,
+    a_job_that_tells_nobody_leaves_the_list_with_its_end,
     a_listing_goes_newest_first_in_pages,
     a_listing_knows_statuses_and_users_apart,
     a_check_is_put_off_by_one,

@@ -17,8 +17,8 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditi
 use rand::RngExt;
 
 use super::item::{
-    CHUNK_PREFIX, ChunkItem, Item, JOB, JobItem, chunk_key, decode, encode, history, key, number, open_shard,
-    text,
+    self, CHUNK_PREFIX, ChunkItem, Item, JOB, JobItem, chunk_key, decode, encode, history, key, number,
+    open_shard, text,
 };
 use super::{
     Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
@@ -28,6 +28,7 @@ use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, ChunkRef, JobId};
 use crate::job::{Chunk, Job, JobHead, JobState, NewJob, Verdict};
 use crate::transcript::TranscriptResult;
+use crate::webhook::Callback;
 
 /// How often a step is tried that another transaction on the same item was in the way of, or that
 /// left some of a batch undone.
@@ -265,6 +266,31 @@ impl JobStore for DynamoStore {
         next_check: Timestamp,
     ) -> Result<bool, StoreError> {
         self.open_again(head, failed, now, next_check).await
+    }
+
+    async fn note_callback(
+        &self,
+        id: JobId,
+        ended: Timestamp,
+        callback: &Callback,
+    ) -> Result<bool, StoreError> {
+        let mut update = self
+            .update(key(id, JOB))
+            .condition_expression("completedTime = :ended AND #callback.tries = :before")
+            .expression_attribute_names("#callback", "callback")
+            .expression_attribute_values(":callback", item::callback(callback)?)
+            .expression_attribute_values(":ended", text(ended.to_string()))
+            .expression_attribute_values(":before", number(callback.tries.saturating_sub(1)));
+        update = match callback.next_check() {
+            Some(next) => update
+                .update_expression("SET #callback = :callback, nextCheckTime = :next")
+                .expression_attribute_values(":next", text(next.to_string())),
+            None => update.update_expression("SET #callback = :callback REMOVE openShard, nextCheckTime"),
+        };
+        match update.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => Self::refused(error).map(|_| false),
+        }
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {

@@ -1,5 +1,7 @@
 //! What is written all or nothing: a new job, its end, and its opening again.
 
+use std::collections::HashMap;
+
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{BuildError, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
@@ -12,12 +14,14 @@ use super::{DynamoStore, patience, unavailable};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId};
 use crate::job::{ChunkStatus, Job, JobHead, JobState, JobStatus, NewJob};
+use crate::lifecycle::FIRST_CHECK;
 use crate::store::item::{
     self, Item, JOB, TRANSCRIPT, TranscriptItem, chunk_key, decode, encode, key, number, open_shard,
     status_time, text,
 };
 use crate::store::{Created, Finish, SearchPosition, StoreError};
 use crate::transcript::TranscriptResult;
+use crate::webhook::Callback;
 
 impl DynamoStore {
     pub(super) async fn create_all(
@@ -102,15 +106,21 @@ impl DynamoStore {
             None => ("attribute_not_exists(retriedTime)", None),
             Some(at) => ("retriedTime = :retried", Some(text(at.to_string()))),
         };
+        // A job whose end somebody is to be told of stays on the sweeper's list until that is done.
+        let (list, next_check) = match head.callback {
+            None => (" REMOVE openShard, nextCheckTime", None),
+            Some(_) => (", nextCheckTime = :next", Some(text(completed.plus(FIRST_CHECK).to_string()))),
+        };
+        let values = [(":retried", retried), (":next", next_check)];
+        let values = values.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         let end = Update::builder()
             .table_name(&self.table)
             .set_key(Some(key(result.job_id, JOB)))
-            .update_expression(
-                "SET jobStatus = :status, jobStatusTime = :statusTime, completedTime = :completed \
-                 REMOVE openShard, nextCheckTime",
-            )
+            .update_expression(format!(
+                "SET jobStatus = :status, jobStatusTime = :statusTime, completedTime = :completed{list}"
+            ))
             .condition_expression(format!("attribute_exists(jobId) AND jobStatus = :open AND {same}"))
-            .set_expression_attribute_values(retried.map(|at| Item::from([(":retried".to_owned(), at)])))
+            .set_expression_attribute_values(Some(values.collect()))
             .expression_attribute_values(":status", text(result.job_status.as_str()))
             .expression_attribute_values(":statusTime", text(status_time(result.job_status, position)))
             .expression_attribute_values(":completed", text(completed.to_string()))
@@ -135,13 +145,24 @@ impl DynamoStore {
         };
         let position = SearchPosition { submitted: head.submitted, job: head.id };
         let unsettled = failed.iter().map(ToString::to_string).collect();
+        let anew = head.callback.as_ref().map(Callback::anew);
+        let (told, names, values) = match anew.as_ref().map(item::callback).transpose()? {
+            None => ("", None, None),
+            Some(callback) => (
+                ", #callback = :callback",
+                Some(HashMap::from([("#callback".to_owned(), "callback".to_owned())])),
+                Some(Item::from([(":callback".to_owned(), callback)])),
+            ),
+        };
         let job = Update::builder()
             .table_name(&self.table)
             .set_key(Some(key(head.id, JOB)))
-            .update_expression(
+            .update_expression(format!(
                 "SET jobStatus = :open, jobStatusTime = :statusTime, retriedTime = :now, unsettled = :failed, \
-                 openShard = :shard, nextCheckTime = :next REMOVE completedTime",
-            )
+                 openShard = :shard, nextCheckTime = :next{told} REMOVE completedTime"
+            ))
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
             .condition_expression("jobStatus = :ended AND completedTime = :seen")
             .expression_attribute_values(":open", text(JobStatus::InProgress.as_str()))
             .expression_attribute_values(":statusTime", text(status_time(JobStatus::InProgress, position)))

@@ -12,6 +12,7 @@ use longhand_shared::store::{
     Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
 };
 use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::webhook::Callback;
 use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp};
 use tokio::time::Instant;
 
@@ -24,6 +25,7 @@ pub(crate) enum Op {
     Settle,
     Strike,
     Finish,
+    NoteCallback,
     Job,
     Chunks,
     Due,
@@ -150,6 +152,15 @@ impl JobStore for FaultyStore {
 
     async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
         self.step(Op::Finish, self.inner.finish(head, result)).await
+    }
+
+    async fn note_callback(
+        &self,
+        id: JobId,
+        ended: Timestamp,
+        callback: &Callback,
+    ) -> Result<bool, StoreError> {
+        self.step(Op::NoteCallback, self.inner.note_callback(id, ended, callback)).await
     }
 
     async fn reopen(

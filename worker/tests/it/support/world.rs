@@ -113,6 +113,7 @@ impl World {
     pub(crate) fn processor_with(&self, asr: AsrSettings) -> Processor {
         Processor {
             store: Arc::clone(&self.store) as _,
+            webhooks: None,
             audio: audio_store(self.root.path()),
             asr: Asr::new(asr).expect("a client"),
             silence: SILENCE,
@@ -132,8 +133,8 @@ impl World {
 
     /// A consumer of dead letters.
     pub(crate) fn bury(&self) -> Running {
-        let handler =
-            DeadLetters { store: Arc::clone(&self.store) as _, queue: Arc::clone(&self.queue) as _ };
+        let (store, queue) = (Arc::clone(&self.store) as _, Arc::clone(&self.queue) as _);
+        let handler = DeadLetters { store, webhooks: None, queue };
         Running::start(&self.dead, None, Arc::new(handler), limits(4))
     }
 

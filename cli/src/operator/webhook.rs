@@ -1,0 +1,60 @@
+//! `longhand webhook secret`: what a user verifies webhooks with.
+
+use longhand_shared::settings::{Reader, environment};
+use longhand_shared::webhook::signature::MasterSecrets;
+use serde_json::json;
+
+use crate::Context;
+use crate::args::{WebhookCommand, WebhookSecret};
+use crate::error::{Exit, Failure};
+use crate::output;
+
+pub(crate) fn run(context: &Context, command: &WebhookCommand) -> Result<(), Failure> {
+    let WebhookCommand::Secret(args) = command;
+    let secret = secret(args, &environment)?;
+    let text =
+        if context.json { json!({ "userId": args.user, "secret": secret }).to_string() } else { secret };
+    output::print(&text).map(drop)
+}
+
+/// From the environment alone: what stands on a command line can be seen by others.
+fn secret(args: &WebhookSecret, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, Failure> {
+    let wrong = |message: String| Failure::new(Exit::Refused, "USAGE", message);
+    let mut reader = Reader::new(lookup);
+    let secrets = MasterSecrets::read(&mut reader);
+    let secrets = reader.finish(Some(secrets)).map_err(|faults| wrong(faults.to_string()))?;
+    let secrets = secrets.ok_or_else(|| wrong("LONGHAND_WEBHOOK_SECRET is not set".to_owned()))?;
+    let master = if args.previous {
+        secrets.previous.ok_or_else(|| wrong("LONGHAND_WEBHOOK_SECRET_PREVIOUS is not set".to_owned()))?
+    } else {
+        secrets.current
+    };
+    Ok(master.of(&args.user).reveal())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret_of(previous: bool, environment: &[(&str, &str)]) -> Result<String, String> {
+        let lookup = |name: &str| {
+            let found = environment.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let args = WebhookSecret { user: "ana".parse().expect("a user"), previous };
+        secret(&args, &lookup).map_err(|failure| format!("{failure:?}"))
+    }
+
+    #[test]
+    fn the_environment_says_which() {
+        let now = ("LONGHAND_WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef");
+        let before = ("LONGHAND_WEBHOOK_SECRET_PREVIOUS", "an-older-one-that-is-long-enough");
+        let current = secret_of(false, &[now, before]).expect("set");
+        assert_eq!(current, "whsec_gg270zGpCjqfFLIZD8W81LxfmduNE/wuQ/3Fvfg5tAU=");
+        assert_ne!(secret_of(true, &[now, before]).expect("set"), current);
+        assert!(secret_of(true, &[now]).expect_err("not set").contains("_PREVIOUS is not set"));
+        assert!(secret_of(false, &[]).expect_err("not set").contains("LONGHAND_WEBHOOK_SECRET is not set"));
+        let short = secret_of(false, &[("LONGHAND_WEBHOOK_SECRET", "tooshort")]).expect_err("short");
+        assert!(short.contains("at least 32 bytes") && !short.contains("tooshort"), "{short}");
+    }
+}

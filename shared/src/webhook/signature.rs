@@ -1,0 +1,165 @@
+//! The signature of the Standard Webhooks scheme (standardwebhooks.com), by a secret for each user.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::id::UserId;
+use crate::settings::Reader;
+
+/// The shortest master secret, in bytes: as many as the signature has.
+pub const MIN_MASTER_BYTES: usize = 32;
+
+/// What every user's secret is derived from. Never shown.
+#[derive(Clone)]
+pub struct MasterSecret(Vec<u8>);
+
+impl fmt::Debug for MasterSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterSecret")
+    }
+}
+
+/// A master secret that is too short, with its length in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must have at least {MIN_MASTER_BYTES} bytes, has {0}")]
+pub struct TooShort(usize);
+
+impl MasterSecret {
+    /// A text as it is; one that is base64 is not decoded.
+    pub fn new(text: &str) -> Result<Self, TooShort> {
+        let text = text.trim();
+        if text.len() < MIN_MASTER_BYTES {
+            return Err(TooShort(text.len()));
+        }
+        Ok(Self(text.as_bytes().to_vec()))
+    }
+
+    /// The secret of one user. It is derived, so there is none to keep, and one user's tells nothing of another's.
+    pub fn of(&self, user: &UserId) -> Secret {
+        Secret(hmac(&self.0, &[b"longhand webhook v1", user.as_str().as_bytes()]))
+    }
+}
+
+/// What signs one user's webhooks, and verifies them at the receiver.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Secret {
+    /// As receivers are given it: `whsec_` and base64.
+    pub fn reveal(&self) -> String {
+        format!("whsec_{}", STANDARD.encode(&self.0))
+    }
+
+    /// `v1,` and the signature of a message in base64. `timestamp` is in seconds since 1970.
+    pub fn sign(&self, id: &str, timestamp: i64, body: &str) -> String {
+        let content = format!("{id}.{timestamp}.{body}");
+        format!("v1,{}", STANDARD.encode(hmac(&self.0, &[content.as_bytes()])))
+    }
+}
+
+fn hmac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// The master secret, and the one before it while receivers change over.
+#[derive(Clone, Debug)]
+pub struct MasterSecrets {
+    /// `LONGHAND_WEBHOOK_SECRET`.
+    pub current: MasterSecret,
+    /// `LONGHAND_WEBHOOK_SECRET_PREVIOUS`.
+    pub previous: Option<MasterSecret>,
+}
+
+impl MasterSecrets {
+    /// Reads them. A secret that is wrong is not repeated.
+    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let mut master = |name: &'static str, about: &'static str| {
+            let text: String = reader.optional(name, about)?;
+            MasterSecret::new(&text).map_err(|error| reader.fault(name, error)).ok()
+        };
+        let current = master(
+            "LONGHAND_WEBHOOK_SECRET",
+            "what webhooks are signed with, at least 32 bytes, for all users",
+        );
+        let previous =
+            master("LONGHAND_WEBHOOK_SECRET_PREVIOUS", "the one before it, while receivers change over");
+        Some(Self { current: current?, previous })
+    }
+
+    /// `webhook-signature`: the signatures by all secrets, spaces between. A receiver looks for one that fits.
+    pub fn sign(&self, user: &UserId, id: &str, timestamp: i64, body: &str) -> String {
+        let all = [Some(&self.current), self.previous.as_ref()];
+        let signatures = all.into_iter().flatten().map(|master| master.of(user).sign(id, timestamp, body));
+        signatures.collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        name.parse().expect("a user")
+    }
+
+    fn master(text: &str) -> MasterSecret {
+        MasterSecret::new(text).expect("long enough")
+    }
+
+    /// The example that the scheme's own libraries are tested with.
+    #[test]
+    fn the_published_example() {
+        let secret = Secret(STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("base64"));
+        let signature = secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn each_user_has_a_secret_of_their_own_which_stays() {
+        let master = master("0123456789abcdef0123456789abcdef");
+        let ana = master.of(&user("ana")).reveal();
+        // openssl: printf 'longhand webhook v1ana' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef -binary | base64
+        assert_eq!(ana, "whsec_gg270zGpCjqfFLIZD8W81LxfmduNE/wuQ/3Fvfg5tAU=");
+        assert_ne!(ana, master.of(&user("bob")).reveal());
+        assert_eq!(MasterSecret::new("0123456789abcdef0123456789abcde ").expect_err("short"), TooShort(31));
+    }
+
+    #[test]
+    fn both_secrets_sign_while_they_change() {
+        let (old, new) = (master(&"o".repeat(32)), master(&"n".repeat(32)));
+        let secrets = MasterSecrets { current: new.clone(), previous: Some(old.clone()) };
+        let by = |master: &MasterSecret| master.of(&user("ana")).sign("id", 7, "{}");
+        assert_eq!(secrets.sign(&user("ana"), "id", 7, "{}"), format!("{} {}", by(&new), by(&old)));
+    }
+
+    #[test]
+    fn secrets_never_show() {
+        let lookup = |name: &str| match name {
+            "LONGHAND_WEBHOOK_SECRET" => Some("a-secret-that-is-long-enough-0123456789".to_owned()),
+            _ => Some("a-short-secret".to_owned()),
+        };
+        let mut reader = Reader::new(&lookup);
+        let secrets = MasterSecrets::read(&mut reader).expect("the first is good");
+        let shown = format!("{secrets:?} {:?}", secrets.current.of(&user("ana")));
+        let faults = reader.finish(None::<()>).expect_err("the second is short").to_string();
+        assert!(
+            faults.contains("LONGHAND_WEBHOOK_SECRET_PREVIOUS must have at least 32 bytes, has 14"),
+            "{faults}"
+        );
+        assert!(!shown.contains("long-enough") && !faults.contains("a-short"), "{shown} {faults}");
+    }
+}

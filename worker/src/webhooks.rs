@@ -1,0 +1,211 @@
+//! One webhook, from message to noted: is it still to be told, post, note what came of it. Read it top to
+//! bottom; the protocol around it is in [`longhand_shared::webhook`].
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use longhand_shared::Timestamp;
+use longhand_shared::job::{JobHead, JobState};
+use longhand_shared::outbound::{AllowedHosts, Outbound, PublicUrl, not_public};
+use longhand_shared::queue::Delivery;
+use longhand_shared::store::{JobStore, StoreError};
+use longhand_shared::webhook::signature::MasterSecrets;
+use longhand_shared::webhook::{self, Callback, CallbackAttempt, CallbackState, Event, Next, WebhookMessage};
+use metrics::counter;
+use reqwest::{Method, StatusCode, header};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::asr::answer::retry_after;
+use crate::lease::{Lease, Stop};
+use crate::runner::{Handler, Outcome, retry_backoff};
+
+/// How long a receiver may take to answer, from the connection to the end of the headers. Nobody reads the rest.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How far the clocks of two workers may be apart: a message that comes this much early is in time.
+const SKEW: Duration = Duration::from_secs(30);
+
+/// Tells of the ends of jobs.
+#[derive(Debug)]
+pub struct Webhooks {
+    /// Where jobs are kept.
+    pub store: Arc<dyn JobStore>,
+    /// What calls receivers.
+    pub outbound: Outbound,
+    /// Who may be told.
+    pub hosts: AllowedHosts,
+    /// What signs.
+    pub secrets: MasterSecrets,
+    /// The time: [`Timestamp::now`] but for tests.
+    pub clock: fn() -> Timestamp,
+}
+
+/// What came of a post.
+enum Told {
+    Delivered,
+    Gone,
+    /// To be tried again, if the receiver asked for it after this time.
+    Failed(Option<Duration>),
+}
+
+#[async_trait]
+impl Handler for Webhooks {
+    async fn handle(&self, delivery: &Delivery, lease: &Lease) -> Outcome {
+        let message = match WebhookMessage::parse(&delivery.body) {
+            Ok(message) => message,
+            Err(reason) => return Outcome::Reject { reason },
+        };
+        let job = match self.store.job(message.job_id).await {
+            Ok(Some(job)) => job,
+            Ok(None) => return Outcome::Done,
+            Err(error) => return not_now(delivery, &error),
+        };
+        let Some((ended, callback)) =
+            webhook::untold(&job.head).filter(|(ended, _)| *ended == message.completed_time)
+        else {
+            return told_before(&job.head, message.completed_time);
+        };
+        let now = (self.clock)();
+        if callback.next_try_time.is_some_and(|next| now.plus(SKEW) < next) {
+            // A copy of a message that waits for its time, or of one that the sweeper will send.
+            return Outcome::Superfluous;
+        }
+        let (told, attempt) = tokio::select! {
+            biased;
+            why = lease.stopped() => return match why {
+                Stop::Draining => Outcome::Requeue { delay: Duration::ZERO },
+                Stop::LeaseLost | Stop::Overdue => Outcome::Retry { delay: Duration::ZERO },
+            },
+            told = self.post(&job.head, ended, callback, now) => told,
+        };
+        report(&job.head, &told, &attempt, callback.tries + 1);
+        let now = (self.clock)();
+        let (after, outcome) = match told {
+            Told::Delivered => (callback.settled(CallbackState::Delivered, attempt), Outcome::Done),
+            Told::Gone => (callback.settled(CallbackState::Gone, attempt), Outcome::Done),
+            Told::Failed(asked) => {
+                let (after, next) = callback.tried(attempt, ended, asked, now);
+                let outcome = match next {
+                    Next::InQueue(delay) => Outcome::Requeue { delay },
+                    Next::OnList => Outcome::Done,
+                    Next::GivenUp => given_up(&after),
+                };
+                (after, outcome)
+            }
+        };
+        match self.store.note_callback(job.head.id, ended, &after).await {
+            Ok(true) => outcome,
+            // Another was quicker, or this very note was taken and its answer lost: look again.
+            Ok(false) => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
+            Err(error) => not_now(delivery, &error),
+        }
+    }
+}
+
+impl Webhooks {
+    /// One try.
+    async fn post(
+        &self,
+        job: &JobHead,
+        ended: Timestamp,
+        callback: &Callback,
+        now: Timestamp,
+    ) -> (Told, CallbackAttempt) {
+        let began = Instant::now();
+        let answer = self.call(job, ended, callback, now).await;
+        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let attempt = |status, error| CallbackAttempt { time: now, status, milliseconds, error };
+        match answer {
+            Ok((status, asked)) => {
+                let code = Some(status.as_u16());
+                let refused = Some(format!("HTTP {}", status.as_u16()));
+                match status {
+                    _ if status.is_success() => (Told::Delivered, attempt(code, None)),
+                    StatusCode::GONE => (Told::Gone, attempt(code, None)),
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                        (Told::Failed(asked), attempt(code, refused))
+                    }
+                    _ => (Told::Failed(None), attempt(code, refused)),
+                }
+            }
+            Err(error) => (Told::Failed(None), attempt(None, Some(error))),
+        }
+    }
+
+    /// The status of the receiver's answer and when it wants to be asked again, or why there is none.
+    async fn call(
+        &self,
+        job: &JobHead,
+        ended: Timestamp,
+        callback: &Callback,
+        now: Timestamp,
+    ) -> Result<(StatusCode, Option<Duration>), String> {
+        // The list may have changed since the job was taken.
+        let url = PublicUrl::parse(&callback.url, &self.hosts).map_err(|error| format!("the URL {error}"))?;
+        let event = Event::new(job, ended);
+        let (id, body, timestamp) = (event.id(), event.body(), now.unix());
+        let request = self
+            .outbound
+            .request(Method::POST, &url)
+            .timeout(TIMEOUT)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("webhook-id", &id)
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", self.secrets.sign(&job.user, &id, timestamp, &body))
+            .body(body);
+        match request.send().await {
+            Ok(answer) => Ok((answer.status(), retry_after(answer.headers(), SystemTime::now()))),
+            // Not the error's own text, which holds the address and more than a client should know.
+            Err(error) => Err(if not_public(&error).is_some() {
+                "the host has no public address".to_owned()
+            } else if error.is_timeout() {
+                format!("no answer within {} s", TIMEOUT.as_secs())
+            } else if error.is_connect() {
+                "no connection".to_owned()
+            } else {
+                "no HTTP answer".to_owned()
+            }),
+        }
+    }
+}
+
+/// A message about an end that nobody is to be told of any more.
+fn told_before(job: &JobHead, ended: Timestamp) -> Outcome {
+    let same_end = matches!(job.state, JobState::Ended { at, .. } if at == ended);
+    match &job.callback {
+        // Whoever gave up may have died before there was a dead letter. There may be two now.
+        Some(callback) if same_end && callback.state == CallbackState::Failed => given_up(callback),
+        _ => Outcome::Done,
+    }
+}
+
+fn given_up(callback: &Callback) -> Outcome {
+    let last = callback.attempts.last().and_then(|attempt| attempt.error.as_deref());
+    Outcome::Reject {
+        reason: format!("given up after {} tries: {}", callback.tries, last.unwrap_or("unknown")),
+    }
+}
+
+/// The table does not answer: no fault of the receiver's.
+fn not_now(delivery: &Delivery, error: &StoreError) -> Outcome {
+    warn!(%error, "put back");
+    match error {
+        StoreError::Unavailable(_) => {
+            Outcome::Requeue { delay: retry_backoff(delivery.envelope.requeues.saturating_add(1)) }
+        }
+        StoreError::Corrupt(_) => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
+    }
+}
+
+fn report(job: &JobHead, told: &Told, attempt: &CallbackAttempt, tries: u32) {
+    let outcome = match told {
+        Told::Delivered => "delivered",
+        Told::Gone => "gone",
+        Told::Failed(_) => "failed",
+    };
+    counter!("longhand_webhooks_total", "outcome" => outcome).increment(1);
+    let CallbackAttempt { status, milliseconds, error, .. } = attempt;
+    info!(job_id = %job.id, outcome, tries, ?status, milliseconds, error, "webhook");
+}
