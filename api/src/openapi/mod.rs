@@ -1,4 +1,4 @@
-//! `/openapi.json`: what the API takes and answers, as OpenAPI 3.1, and `/docs`, a page to try it on.
+//! `/openapi.json`: what the API takes and answers, as `OpenAPI` 3.1, and `/docs`, a page to try it on.
 //!
 //! The schemas of what is sent come from the types that are sent (`utoipa`). Paths and request bodies are said
 //! here, by the limits that the handlers go by: a request is read field by field (`input.rs`), so that every
@@ -8,6 +8,7 @@
 pub mod errors;
 mod examples;
 mod page;
+mod parts;
 mod paths;
 
 use std::sync::LazyLock;
