@@ -18,6 +18,7 @@ use longhand_shared::id::{InvalidJobId, JobId};
 use longhand_shared::store::StoreError;
 use serde::Serialize;
 use tracing::error;
+use utoipa::ToSchema;
 
 use crate::auth::Refusal;
 use crate::body::{BODY_TIMEOUT, MAX_BODY_BYTES};
@@ -238,9 +239,9 @@ fn summary(faults: &[Fault]) -> String {
 }
 
 /// RFC 9457 section 3.1. The type is `about:blank`: `code` says more than a URI that leads nowhere.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Problem {
+pub(crate) struct Problem {
     r#type: &'static str,
     title: &'static str,
     status: u16,

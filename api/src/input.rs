@@ -6,6 +6,7 @@ use axum::extract::Query;
 use axum::http::Uri;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
@@ -13,7 +14,7 @@ use crate::error::ApiError;
 const MAX_FAULTS: usize = 100;
 
 /// One thing that is wrong with a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Fault {
     /// Where; its forms are told in `error.rs`.
     pub(crate) pointer: String,

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{Span, field};
+use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::error::ApiError;
@@ -196,9 +197,9 @@ pub(crate) async fn search(
 }
 
 /// The answer to a job that was taken.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Accepted {
+pub(crate) struct Accepted {
     job_id: JobId,
     job_status: JobStatus,
     user_id: UserId,
@@ -220,11 +221,12 @@ impl Accepted {
 }
 
 /// A page of a listing.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SearchResults {
     results: Vec<TranscriptResult>,
     /// What gets the next page; null at the end.
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 

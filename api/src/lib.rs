@@ -14,6 +14,7 @@ mod health;
 mod input;
 mod jobs;
 pub mod limits;
+pub mod openapi;
 pub mod server;
 pub mod settings;
 mod uploads;
@@ -79,6 +80,7 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
         .route("/healthz", get(health::alive))
         .route("/metrics", get(health::metrics))
+        .merge(openapi::routes())
         .route("/readyz", get(health::ready).with_state(readiness))
         .fallback(async || ApiError::NoSuchRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)

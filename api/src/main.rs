@@ -1,13 +1,14 @@
 //! `longhand-api`: settings, telemetry, clients, serve.
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use longhand_api::auth::settings::AuthSettings;
 use longhand_api::settings::Settings;
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, router, server};
+use longhand_api::{AppState, Auth, openapi, router, server};
 use longhand_shared::cache::Cache;
 use longhand_shared::cache::observed::ObservedStore;
 use longhand_shared::cache::remote::Redis;
@@ -19,9 +20,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("--openapi") {
+        // A closed pipe is no reason to complain.
+        let _ = std::io::stdout().write_all(openapi::text().as_bytes());
+        return ExitCode::SUCCESS;
+    }
     settings::main(
         "longhand-api",
-        "takes transcription jobs over HTTP: listens, or runs as a Lambda function where AWS_LAMBDA_RUNTIME_API is set",
+        "takes transcription jobs over HTTP: listens, or runs as a Lambda function where AWS_LAMBDA_RUNTIME_API is set; \
+         --openapi prints its description and ends",
         &Settings::help(),
         Settings::read(&settings::environment),
         run,

@@ -144,7 +144,11 @@ fn file_name(name: &str) -> Result<String, String> {
 fn size(value: &Value) -> Result<i64, String> {
     match value {
         Value::Number(number) => {
-            let bytes = number.as_i64().filter(|bytes| (1..=MAX_AUDIO_BYTES.cast_signed()).contains(bytes));
+            // `5.0` is a whole number too: JSON knows one kind, and some languages write it so.
+            let whole =
+                number.as_f64().filter(|bytes| bytes.fract() == 0.0).map(|bytes| format!("{bytes:.0}"));
+            let bytes = whole.and_then(|bytes| bytes.parse().ok());
+            let bytes = bytes.filter(|bytes| (1..=MAX_AUDIO_BYTES.cast_signed()).contains(bytes));
             bytes.ok_or_else(|| format!("must be a whole number from 1 to {MAX_AUDIO_BYTES}, is {number}"))
         }
         other => Err(format!("must be a number, is {}", kind(other))),

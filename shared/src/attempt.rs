@@ -1,6 +1,7 @@
 //! What was tried for one chunk, claim by claim, and what came of each.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::job::{ErrorCode, Verdict};
@@ -20,7 +21,7 @@ pub struct Claimant<'a> {
 }
 
 /// What came of one attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AttemptOutcome {
     /// A worker is at it.
@@ -46,7 +47,7 @@ pub enum AttemptOutcome {
 }
 
 /// One attempt, as it is kept and as clients see it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptRecord {
     /// When the chunk was claimed.

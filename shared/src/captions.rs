@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::id::ChunkIndex;
 use crate::job::{Chunk, Transcription};
@@ -34,16 +35,18 @@ pub struct Timeline {
 }
 
 /// A stretch of speech, or the mark of a chunk that has no text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cue {
     /// The chunk that it is from.
     pub chunk: ChunkIndex,
     /// Milliseconds from the beginning of the job; in JSON, seconds.
     #[serde(serialize_with = "seconds")]
+    #[schema(value_type = f64)]
     pub start: u64,
     /// Likewise; after `start`.
     #[serde(serialize_with = "seconds")]
+    #[schema(value_type = f64)]
     pub end: u64,
     /// What is said, on one line; never empty.
     pub text: String,

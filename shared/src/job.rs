@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::attempt::{AttemptRecord, mark_lost};
 use crate::clock::Timestamp;
@@ -23,7 +24,7 @@ pub use crate::options::{
 pub const MAX_TRANSCRIPTION_BYTES: usize = 380_000;
 
 /// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum JobStatus {
     /// Some chunk is not settled yet.
@@ -68,7 +69,7 @@ impl FromStr for JobStatus {
 }
 
 /// Where a chunk stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ChunkStatus {
     /// No worker has it.
@@ -94,7 +95,7 @@ impl ChunkStatus {
 }
 
 /// Why a chunk failed. Stable: clients and alarms match on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorCode {
     /// There is no audio at the path.
@@ -144,7 +145,7 @@ impl ErrorCode {
 }
 
 /// Why a chunk failed, for a program and for a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChunkError {
     /// For a program.
     pub code: ErrorCode,

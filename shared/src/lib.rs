@@ -20,6 +20,7 @@ mod options;
 pub mod outbound;
 pub mod path;
 pub mod queue;
+mod schema;
 pub mod secret;
 pub mod settings;
 pub mod shutdown;

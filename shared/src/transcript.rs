@@ -1,6 +1,7 @@
 //! The answer that a client reads: `TranscriptResult`, as served and as kept.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::attempt::AttemptRecord;
 use crate::clock::Timestamp;
@@ -13,7 +14,7 @@ use crate::stitch::stitch;
 use crate::webhook::Callback;
 
 /// A job and all that is known of its transcript.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TranscriptResult {
     /// The job.
@@ -25,13 +26,16 @@ pub struct TranscriptResult {
     /// When it was asked for.
     pub submitted_time: Timestamp,
     /// When it ended; null while it is in progress.
+    #[schema(required)]
     pub completed_time: Option<Timestamp>,
     /// The text, in order of the chunks, gaps marked; null while no chunk has one.
+    #[schema(required)]
     pub transcription: Option<String>,
     /// Whether some of the text is missing: the job is in progress, or a chunk failed.
     pub partial: bool,
     /// The client's notes, as they came.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub metadata: Metadata,
     /// Who is told of the job's end, and how far that has come. A listing does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,7 +45,7 @@ pub struct TranscriptResult {
 }
 
 /// One chunk of a [`TranscriptResult`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChunkResult {
     /// Its place, from 0.

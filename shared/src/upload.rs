@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{Timestamp, UserId};
 
@@ -14,14 +15,14 @@ pub const PREFIX: &str = "uploads/";
 const MAX_NAME_CHARS: usize = 100;
 
 /// The answer: one entry for each file, in their order.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Uploads {
     /// The entries.
     pub uploads: Vec<Upload>,
 }
 
 /// How one file is uploaded, and what to post for it afterwards.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Upload {
     /// What goes into `audioChunkPaths`: `s3://bucket/key`.

@@ -12,6 +12,7 @@ mod fuzz;
 mod issuer;
 mod jobs;
 mod limits;
+mod openapi;
 mod outages;
 mod program;
 mod routes;

@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tracing::{debug, warn};
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::id::{JobId, UserId};
@@ -55,7 +56,7 @@ const PAUSES: [Duration; 9] = [
 ];
 
 /// Where the telling stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CallbackState {
     /// The job has not ended, or nobody has taken the word yet.
@@ -69,7 +70,7 @@ pub enum CallbackState {
 }
 
 /// One try to tell.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CallbackAttempt {
     /// When it began.
     pub time: Timestamp,
@@ -84,7 +85,7 @@ pub struct CallbackAttempt {
 }
 
 /// Whom to tell of a job's end, and how far that has come. As the table has it and as clients see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Callback {
     /// The address, as the client gave it.

@@ -1,0 +1,104 @@
+"""schemathesis holds the api to the description that it serves: a stack of its own, with the simulated model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import unittest
+import urllib.request
+from pathlib import Path
+
+from support import LOCALSTACK, PYTHON, ROOT, LocalStack, eventually, free_port
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+USER = "ana"
+
+
+class OpenApi(unittest.TestCase):
+    def test_the_api_is_as_it_is_described(self):
+        limits = {"LONGHAND_RATE_PER_MINUTE": "0", "LONGHAND_MAX_OPEN_JOBS": "0"}
+        self.stack = stack = LocalStack(self, ASR="sim", SIM_LATENCY_MS="20", LONGHAND_POLL_SECONDS="1", **limits)
+        done = stack.run("up")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.start_api()
+        paths = [self.upload("lv_0880.wav"), self.upload("lv_0870.wav")]
+
+        described = stack.directory / "openapi.json"
+        described.write_text(json.dumps(narrowed(self.call("/openapi.json"), paths)))
+        command = [PYTHON.with_name("schemathesis"), "--config-file", CONFIG, "run", described]
+        command += ["--url", self.url, "--header", f"Authorization: Bearer {self.key}", "--checks", "all"]
+        done = subprocess.run(
+            command, cwd=stack.directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600
+        )
+        print(done.stdout)
+        self.assertEqual(done.returncode, 0)
+        # Links that lead nowhere are passed over without a word otherwise.
+        links = re.search(r"API Links: +(\d+) covered / (\d+) selected", done.stdout)
+        self.assertIsNotNone(links)
+        self.assertGreaterEqual(int(links[1]), 12)
+
+    def start_api(self) -> None:
+        """One that asks who calls, and reads from the bucket alone: any text is a path under an audio root."""
+        environment = {**self.stack.environment, **self.settings()}
+        target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+        new_key = [target / "debug" / "longhand", "key", "new", "--user", USER, "--id", "test"]
+        made = subprocess.run(new_key, env=environment, capture_output=True, text=True, check=True).stdout.split("\n")
+        self.key = next(line for line in made if line.startswith("lh_"))
+        keys = self.stack.directory / "keys"
+        keys.write_text(next(line for line in made if line.startswith("{")) + "\n")
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        environment |= {"LONGHAND_LISTEN": f"127.0.0.1:{port}"}
+        environment |= {"LONGHAND_AUTH": "apikey", "LONGHAND_API_KEYS_FILE": str(keys)}
+        del environment["LONGHAND_AUDIO_ROOT"]
+        log = (self.stack.directory / "api.log").open("w")
+        api = subprocess.Popen([target / "debug" / "longhand-api"], env=environment, stdout=log, stderr=log)
+        self.addCleanup(log.close)
+        self.addCleanup(api.wait)
+        self.addCleanup(api.terminate)
+        eventually("the api answers", lambda: api.poll() is None and self.answers())
+
+    def settings(self) -> dict[str, str]:
+        lines = (self.stack.local / "env").read_text().splitlines()
+        return dict(shlex.split(line)[1].split("=", 1) for line in lines)
+
+    def answers(self) -> bool:
+        try:
+            return bool(self.call("/readyz"))
+        except OSError:
+            return False
+
+    def call(self, path: str, body: dict | None = None) -> dict:
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers)) as answer:
+            return json.load(answer)
+
+    def upload(self, name: str) -> str:
+        audio = (LOCALSTACK / "samples" / name).read_bytes()
+        file = {"name": name, "contentType": "audio/wav", "bytes": len(audio)}
+        upload = self.call("/uploads", {"files": [file]})["uploads"][0]
+        urllib.request.urlopen(
+            urllib.request.Request(upload["url"], audio, upload["headers"], method=upload["method"])
+        ).close()
+        return upload["audioChunkPath"]
+
+
+def narrowed(description: dict, paths: list[str]) -> dict:
+    """With what is so in this stack and no schema can know: which audio there is, who is calling, who is told."""
+    schemas = description["components"]["schemas"]
+    schemas["AudioPath"] = {"enum": [*paths, paths[0] + ".missing"]}
+    schemas["UserId"] = {"enum": [USER]}
+    # Nobody listens there: it is tried again, and the calls do not see it.
+    schemas["NewJob"]["properties"]["callbackUrl"] = {"enum": ["http://127.0.0.1:9099/hook", None]}
+    # No text is a cursor but one that a search with the same parameters has answered.
+    search = description["paths"]["/transcript/search"]["get"]
+    search["parameters"] = [parameter for parameter in search["parameters"] if parameter["name"] != "cursor"]
+    return description
+
+
+if __name__ == "__main__":
+    unittest.main()
