@@ -102,6 +102,12 @@ pub(crate) enum ApiError {
         /// What happened.
         cause: String,
     },
+    /// The uploaded audio could not be deleted.
+    #[error("the audio cannot be deleted just now, so nothing was erased: try again")]
+    CannotDelete {
+        /// What happened.
+        cause: String,
+    },
     /// There is no such route.
     #[error("there is nothing at this path")]
     NoSuchRoute,
@@ -159,7 +165,9 @@ impl ApiError {
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
             Self::TooManyOpenJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_OPEN_JOBS"),
             Self::NoUploads => (StatusCode::NOT_FOUND, "NO_UPLOADS"),
-            Self::CannotSign { .. } => (StatusCode::SERVICE_UNAVAILABLE, "UPLOADS_UNAVAILABLE"),
+            Self::CannotSign { .. } | Self::CannotDelete { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "UPLOADS_UNAVAILABLE")
+            }
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "ROUTE_NOT_FOUND"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED"),
             Self::Store(StoreError::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE"),
@@ -194,7 +202,9 @@ impl ApiError {
     fn cause(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(error.to_string()),
-            Self::Internal { cause } | Self::CannotSign { cause } => Some(cause.clone()),
+            Self::Internal { cause } | Self::CannotSign { cause } | Self::CannotDelete { cause } => {
+                Some(cause.clone())
+            }
             Self::Timeout => Some(self.to_string()),
             _ => None,
         }

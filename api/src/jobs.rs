@@ -31,7 +31,7 @@ use crate::error::ApiError;
 use crate::forms::Form;
 use crate::input::{Fault, Fields, kind, text};
 use crate::waiting::{Detail, Waited, prefer};
-use crate::{AppState, body, cursor, edge};
+use crate::{AppState, body, cursor, edge, uploads};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
@@ -151,14 +151,26 @@ pub(crate) async fn retry(
 }
 
 /// `DELETE /transcript/{jobId}`: the job with all that belongs to it is erased. What waits of it is not
-/// begun; what the model is at, nobody hears of.
+/// begun; what the model is at, nobody hears of. With `audio=true` what its user uploaded for it goes
+/// first, so that a client whose call failed can call again.
 pub(crate) async fn erase(
     State(app): State<AppState>,
     caller: Caller,
     id: Result<Path<String>, PathRejection>,
+    uri: Uri,
 ) -> Result<StatusCode, ApiError> {
     let id = job_id(id)?;
-    caller.job(&*app.store, id).await?;
+    let mut fields = Fields::of_query(&uri);
+    let audio = fields.optional_text::<String>("audio");
+    let audio = audio.map_or(Some(false), |text| {
+        fields.check("audio", text.parse::<bool>().map_err(|_| "must be true or false"))
+    });
+    let audio = fields.finish(audio)?;
+    let job = caller.job(&*app.store, id).await?;
+    if audio {
+        let paths = app.store.chunks(id).await?.into_iter().map(|chunk| chunk.path);
+        uploads::delete(&app.s3, &app.sources, &job.head.user, paths).await?;
+    }
     if app.store.erase(id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::NoSuchJob(id)) }
 }
 

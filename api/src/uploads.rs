@@ -6,11 +6,13 @@ use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::presigning::PresigningConfig;
 use axum::Json;
 use axum::extract::{Request, State};
+use futures::future::try_join_all;
 use longhand_shared::id::MAX_CHUNKS;
 use longhand_shared::job::InvalidChunkCount;
 use longhand_shared::media::{MAX_AUDIO_BYTES, known_type};
+use longhand_shared::path::AudioSources;
 use longhand_shared::upload::{Upload, Uploads, folder, safe_name};
-use longhand_shared::{Timestamp, UserId};
+use longhand_shared::{AudioPath, Timestamp, UserId};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -47,6 +49,27 @@ pub(crate) async fn create(
         uploads.push(sign(&app.s3, bucket, &user, file).await?);
     }
     Ok(Json(Uploads { uploads }))
+}
+
+/// Deletes what the user has uploaded, of these paths. Others' audio, and what came here in another way, is
+/// not ours to delete.
+pub(crate) async fn delete(
+    s3: &aws_sdk_s3::Client,
+    sources: &AudioSources,
+    user: &UserId,
+    paths: impl Iterator<Item = AudioPath>,
+) -> Result<(), ApiError> {
+    let (ours, folder) = (sources.buckets.first(), format!("{}/", folder(user)));
+    let deletes = paths.filter_map(|path| match path {
+        AudioPath::S3 { bucket, key } if Some(&bucket) == ours && key.starts_with(&folder) => {
+            // What is not there is as good as deleted, to S3 too.
+            Some(s3.delete_object().bucket(bucket).key(key).send())
+        }
+        _ => None,
+    });
+    let failed = |error| ApiError::CannotDelete { cause: DisplayErrorContext(&error).to_string() };
+    try_join_all(deletes).await.map_err(failed)?;
+    Ok(())
 }
 
 /// Signed headers are part of the address: S3 takes the file with this size and this type, or not at all.

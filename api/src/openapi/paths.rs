@@ -177,8 +177,16 @@ fn erase() -> Value {
         "summary": "Erase a job",
         "description": "With all that belongs to it. What waits of it is not begun; a call of the model that is under \
             way ends unheard.",
-        "parameters": [job_id()],
-        "responses": responses(json!({"204": {"description": "It is gone."}}), &[&ALWAYS, &ASKS_WHO, &NAMES]),
+        "parameters": [job_id(), {
+            "name": "audio",
+            "in": "query",
+            "description": "`true`: what its user uploaded for it by `POST /uploads` is deleted too, and first.",
+            "schema": {"type": "boolean", "default": false},
+        }],
+        "responses": responses(
+            json!({"204": {"description": "It is gone."}}),
+            &[&ALWAYS, &ASKS_WHO, &NAMES, &["INVALID_REQUEST", "UPLOADS_UNAVAILABLE"]]
+        ),
     })
 }
 

@@ -37,7 +37,8 @@ async fn a_worker_tells_how_it_goes() {
     let expected = [
         "longhand_chunk_seconds_count{outcome=\"completed\"} 1",
         "longhand_chunk_seconds_count{outcome=\"ASR_REJECTED\"} 1",
-        "longhand_asr_calls_total{outcome=\"answered\"} 2",
+        "longhand_asr_calls_total{outcome=\"answered\"} 1",
+        "longhand_asr_calls_total{outcome=\"refused\"} 1",
         "longhand_messages_total{outcome=\"done\"} 2",
         "longhand_job_turnaround_seconds_count{status=\"FAILED\"} 1",
         "longhand_asr_circuit_open 0",

@@ -78,6 +78,24 @@ async fn uploads_become_a_transcript() {
     let mut html = uploads[0].clone();
     html["headers"]["content-type"] = json!("text/html");
     assert_eq!(put(&html, wav(1000)).await.status(), StatusCode::FORBIDDEN);
+
+    // Erased, with what was uploaded for it, but not with what came here in another way.
+    let other = service.aws.put("kept.wav", wav(100)).await;
+    let body = json!({"userId": "ana@example.com", "audioChunkPaths": [paths[0], other]});
+    let (_, both) = post(&url, "/transcribe", &body).await;
+    let job = both["jobId"].as_str().expect("a job id");
+    service.ended(job).await;
+    let erase = async |query: &str| {
+        let erased = Client::new().delete(format!("{url}/transcript/{job}{query}")).send().await;
+        erased.expect("an answer").status()
+    };
+    assert_eq!(erase("?audio=yes").await, StatusCode::BAD_REQUEST);
+    assert_eq!(erase("?audio=true").await, StatusCode::NO_CONTENT);
+    let list = service.aws.s3().list_objects_v2().bucket(&service.aws.resources.bucket).send().await;
+    let keys: Vec<String> =
+        list.expect("a list").contents().iter().filter_map(|object| object.key.clone()).collect();
+    let left = |name: &str| keys.iter().any(|key| key.ends_with(name));
+    assert!(!left("one.wav") && left("two.wav") && left("kept.wav"), "{keys:?}");
 }
 
 #[tokio::test]
