@@ -46,10 +46,7 @@ impl Form {
     /// What a request asks for, by `Accept` and `segments`.
     pub(crate) fn asked(headers: &HeaderMap, uri: &Uri) -> Result<Self, ApiError> {
         let mut fields = Fields::of_query(uri);
-        let segments = fields.optional_text::<String>("segments");
-        let segments = segments.map_or(Some(false), |text| {
-            fields.check("segments", text.parse::<bool>().map_err(|_| "must be true or false"))
-        });
+        let segments = fields.flag("segments");
         let segments = fields.finish(segments)?;
         match accept::choose(headers, &MEDIA_TYPES).map(|place| MEDIA_TYPES[place]) {
             Some("text/plain") => Ok(Self::Text),

@@ -98,6 +98,14 @@ impl Fields {
         value
     }
 
+    /// A parameter that is `true` or `false`, and `false` when it is not there.
+    pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        let Some(text) = self.optional_text::<String>(name) else {
+            return Some(false);
+        };
+        self.check(name, text.parse::<bool>().map_err(|_| "must be true or false"))
+    }
+
     /// [`Fields::optional`], as text that makes a `T`.
     pub(crate) fn optional_text<T>(&mut self, name: &'static str) -> Option<T>
     where

@@ -161,10 +161,7 @@ pub(crate) async fn erase(
 ) -> Result<StatusCode, ApiError> {
     let id = job_id(id)?;
     let mut fields = Fields::of_query(&uri);
-    let audio = fields.optional_text::<String>("audio");
-    let audio = audio.map_or(Some(false), |text| {
-        fields.check("audio", text.parse::<bool>().map_err(|_| "must be true or false"))
-    });
+    let audio = fields.flag("audio");
     let audio = fields.finish(audio)?;
     let job = caller.job(&*app.store, id).await?;
     if audio {

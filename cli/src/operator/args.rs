@@ -28,15 +28,8 @@ pub(crate) struct JobRetry {
     )]
     pub(crate) table: String,
 
-    /// The queue of chunks.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "LONGHAND_QUEUE_URL",
-        hide_env_values = true,
-        value_parser = clap::builder::NonEmptyStringValueParser::new()
-    )]
-    pub(crate) queue_url: String,
+    #[command(flatten)]
+    pub(crate) queue: QueueUrl,
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +43,19 @@ pub(crate) enum Dlq {
     /// Sends messages back to the queue of chunks, their receive counts starting over; says what it did.
     #[command(after_help = AFTER_HELP)]
     Redrive(DlqRedrive),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueueUrl {
+    /// The queue of chunks.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGHAND_QUEUE_URL",
+        hide_env_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub(crate) queue_url: String,
 }
 
 #[derive(Debug, Args)]
@@ -99,15 +105,8 @@ pub(crate) struct DlqRedrive {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// The queue of chunks.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "LONGHAND_QUEUE_URL",
-        hide_env_values = true,
-        value_parser = clap::builder::NonEmptyStringValueParser::new()
-    )]
-    pub(crate) queue_url: String,
+    #[command(flatten)]
+    pub(crate) queue: QueueUrl,
 
     #[command(flatten)]
     pub(crate) dlq: DlqUrl,

@@ -221,11 +221,11 @@ impl Done {
 
 async fn redrive(context: &Context, aws: &Aws, args: &DlqRedrive) -> Result<(), Failure> {
     let (url, dlq) = (&args.dlq.dlq_url, aws.queue(&args.dlq.dlq_url));
-    if *url == args.queue_url {
+    if *url == args.queue.queue_url {
         let message = "the queue of chunks and the dead-letter queue are the same: check the two URLs";
         return Err(Failure::new(Exit::Refused, "SAME_QUEUE", message));
     }
-    let queue = aws.queue(&args.queue_url);
+    let queue = aws.queue(&args.queue.queue_url);
     let hidden = hidden(&dlq).await?;
     let mut all = Vec::new();
     let mut origins = HashSet::new();

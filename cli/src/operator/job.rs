@@ -22,7 +22,7 @@ async fn retry(context: &Context, args: &JobRetry) -> Result<(), Failure> {
     let aws = Aws::load().await;
     // Only new items are given a time to live, and none is made here.
     let store = DynamoStore::new(aws::dynamodb(aws.config()), &args.table, Duration::ZERO);
-    let queue = aws.queue(&args.queue_url);
+    let queue = aws.queue(&args.queue.queue_url);
     let failure = |exit, code: &str, message: String| Err(Failure::new(exit, code, message).of_job(args.job));
     match lifecycle::retry(&store, &queue, args.job, Timestamp::now()).await {
         Ok(Retry::Retried(chunks)) if context.json => {
