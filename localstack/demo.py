@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from provision import HERE, ROOT, Binaries
+from services import Failure
 from wer import wer
 
 SAMPLES = HERE / "samples"
@@ -35,31 +36,28 @@ def environment() -> dict[str, str]:
     return {**inherited, **settings}
 
 
-def main() -> int:
+def spoken(program: str, user: str, environment: dict[str, str]) -> tuple[dict, float, float]:
+    """All recordings as one job of `user`: the job, its word error rate, and the seconds that it took."""
     references = json.loads((SAMPLES / "references.json").read_text())
     # From the top of the repository, so that the progress shows short names.
     files = [str((SAMPLES / reference["file"]).relative_to(ROOT)) for reference in references]
-    command = [
-        Binaries().path("longhand"),
-        "transcribe",
-        *files,
-        "--user",
-        "demo",
-        "--language",
-        "en",
-        "--wait",
-        "--json",
-    ]
-    print(f"\nTranscribing {len(files)} recordings as one job\n", flush=True)
+    command = [program, "transcribe", *files, "--user", user, "--language", "en", "--wait", "--json"]
     begun = time.monotonic()
     # The progress of each chunk goes to the terminal by way of standard error.
-    done = subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     took = time.monotonic() - begun
     if done.returncode != 0:
-        print(done.stdout)
-        sys.exit(f"longhand transcribe failed with exit code {done.returncode}. The services' logs: make logs")
+        raise Failure(f"longhand transcribe failed with exit code {done.returncode}.\n{done.stdout}")
     job = json.loads(done.stdout)
-    rate = wer(" ".join(reference["text"] for reference in references), job["transcription"])
+    return job, wer(" ".join(reference["text"] for reference in references), job["transcription"]), took
+
+
+def main() -> int:
+    print("\nTranscribing 6 recordings as one job\n", flush=True)
+    try:
+        job, rate, took = spoken(Binaries().path("longhand"), "demo", environment())
+    except Failure as failure:
+        sys.exit(f"{failure}The services' logs: make logs")
 
     print(f"\n{job['transcription']}\n")
     print(f"Job              {job['jobId']} ({job['jobStatus']})")

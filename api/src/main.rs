@@ -28,9 +28,10 @@ fn main() -> ExitCode {
     settings::main(
         "longhand-api",
         "takes transcription jobs over HTTP: listens, or runs as a Lambda function where AWS_LAMBDA_RUNTIME_API is set; \
-         --openapi prints its description and ends",
+         --openapi prints its description and ends, --health asks one that runs whether it lives",
         &Settings::help(),
         Settings::read(&settings::environment),
+        |settings| settings.listen,
         run,
     )
 }

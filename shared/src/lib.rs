@@ -10,6 +10,7 @@ pub mod aws;
 pub mod cache;
 pub mod captions;
 pub mod clock;
+pub mod health;
 pub mod id;
 pub mod idempotency;
 pub mod job;

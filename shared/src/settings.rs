@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use std::str::FromStr;
 use tracing_subscriber::EnvFilter;
 
 use crate::cache::remote::RedisUrl;
+use crate::health;
 use crate::outbound::AllowedHosts;
 use crate::path::{AudioPath, AudioSources};
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
@@ -271,12 +273,14 @@ impl Display for Format {
 }
 
 /// What `main` does in every server: prints the settings for `--help`, tells all that is wrong with
-/// them (status 2), runs (status 1 with the reason if that fails).
+/// them (status 2), runs (status 1 with the reason if that fails). With `--health` it asks the server that runs with the
+/// same settings, at the address that `listen` takes from them, whether it lives.
 pub fn main<T>(
     name: &str,
     about: &str,
     help: &str,
     settings: Result<T, Faults>,
+    listen: impl FnOnce(&T) -> SocketAddr,
     run: impl FnOnce(T) -> Result<(), Box<dyn std::error::Error>>,
 ) -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -292,17 +296,24 @@ pub fn main<T>(
             say(&format!("{name} {}", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
         }
-        (Some(other), _) => {
+        (Some("--health"), Ok(settings)) => match health::probe(listen(&settings)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&format!("{name}: {error}"));
+                ExitCode::FAILURE
+            }
+        },
+        (Some(other), _) if other != "--health" => {
             complain(&format!(
                 "{name}: {other:?} is not known here; settings come from the environment (--help)"
             ));
             ExitCode::from(2)
         }
-        (None, Err(faults)) => {
+        (_, Err(faults)) => {
             complain(&format!("{name}: {faults}"));
             ExitCode::from(2)
         }
-        (None, Ok(settings)) => match run(settings) {
+        (_, Ok(settings)) => match run(settings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&format!("{name}: {error}"));

@@ -22,9 +22,10 @@ fn main() -> ExitCode {
     let settings = Settings::read(&settings::environment, &mut help);
     settings::main(
         "longhand-worker",
-        "takes chunks from the queue and has them transcribed",
+        "takes chunks from the queue and has them transcribed; --health asks one that runs whether it lives",
         &help,
         settings,
+        |settings| settings.health_listen,
         run,
     )
 }

@@ -1,0 +1,228 @@
+"""Deploys an environment: stacks in order, images between them, real speech through it at the end. Safe to repeat."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import boto3
+import build
+import environment as environments
+from botocore.exceptions import BotoCoreError, ClientError
+from emulator import reduced
+from environment import Environment
+from stacks import NO_POLICY, STACK_POLICY, ChangeSet, Failure, Stacks
+
+sys.path.insert(0, str(environments.INFRA))
+from smoke import smoke  # noqa: E402 - found by the path above
+
+
+def say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="infra/deploy.sh",
+        description="Deploys Longhand into an AWS account, as infra/env/ENV.env says. Safe to repeat.",
+    )
+    parser.add_argument("env", metavar="ENV", help="the environment: infra/env/ENV.env")
+    parser.add_argument("--plan", action="store_true", help="show what would change, and change nothing")
+    parser.add_argument("--tag", help="deploy images that were pushed before, under this tag: a rollback; builds nothing")
+    parser.add_argument("--no-smoke", action="store_true", help="leave out the test with real speech at the end")
+    parser.add_argument(
+        "--replace",
+        action="append",
+        default=[],
+        metavar="RESOURCE",
+        help="let this table, queue or bucket be replaced or removed; what it holds is lost to the service. Once for each",
+    )
+    parser.add_argument(
+        "--emulator",
+        action="store_true",
+        help="AWS_ENDPOINT_URL is a local emulator: leave out what it cannot do, and say what that is",
+    )
+    return parser.parse_args()
+
+
+def session_for(region: str | None, emulator: bool) -> tuple[boto3.Session | None, dict, list[str]]:
+    """A session, who we are in it, and what is wrong with it."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    if emulator and not endpoint:
+        return None, {}, ["--emulator is for the endpoint that AWS_ENDPOINT_URL names, and that is not set"]
+    if endpoint and not emulator:
+        return None, {}, [f"AWS_ENDPOINT_URL is {endpoint}: unset it to deploy into AWS; for an emulator say --emulator"]
+    if not region:
+        return None, {}, []
+    try:
+        session = boto3.Session(region_name=region)
+        return session, session.client("sts").get_caller_identity(), []
+    except (BotoCoreError, ClientError) as error:
+        return None, {}, [f"the AWS credentials do not work: {error}"]
+
+
+class Deployment:
+    def __init__(self, options: argparse.Namespace, environment: Environment, session: boto3.Session):
+        self.options = options
+        self.environment = environment
+        self.stacks = Stacks(session, pause=0.2 if options.emulator else 5)
+        self.session = session
+        self.outputs: dict[str, str] = {}
+        self.changed: list[str] = []
+        self.tag = options.tag or build.tag()
+        architecture = environment.templates["service"].parameters["CpuArchitecture"]["Default"]
+        self.images = build.Images(session, environment.values.get("CPU_ARCHITECTURE", architecture))
+
+    def run(self) -> None:
+        for part in self.environment.parts:
+            if part == "service":
+                self.prepare_images()
+            if part == "gateway" and self.environment.gateway == "lambda":
+                self.prepare_function()
+            self.deploy(part)
+
+    def prepare_images(self) -> None:
+        for program, output, parameter in (
+            ("api", "ApiRepositoryUri", "ApiImage"),
+            ("worker", "WorkerRepositoryUri", "WorkerImage"),
+        ):
+            repository = self.outputs.get(output)
+            if repository is None:
+                continue  # only in a plan: there is no repository yet
+            self.outputs[parameter] = f"{repository}:{self.tag}"
+            if self.options.plan:
+                continue
+            if self.options.emulator:
+                say(f"  LEFT OUT, by --emulator: building and pushing image {program}:{self.tag} (no Docker engine)")
+            elif self.options.tag:
+                if not self.images.there(repository, self.tag):
+                    raise Failure(f"there is no image {repository}:{self.tag}")
+            else:
+                self.images.push(program, repository, self.tag)
+
+    def prepare_function(self) -> None:
+        bucket = self.outputs.get("CodeBucket")
+        if bucket is None:
+            return
+        if self.options.plan or self.options.emulator:
+            self.outputs["CodeKey"] = self.images.key(self.tag)
+            if self.options.emulator and not self.options.plan:
+                say(f"  LEFT OUT, by --emulator: building function {self.outputs['CodeKey']} (no Docker engine)")
+            return
+        self.outputs["CodeKey"] = self.images.function(bucket, self.tag)
+
+    def deploy(self, part: str) -> None:
+        name = self.environment.stack(part)
+        template = self.environment.templates[part]
+        parameters = self.environment.parameters(part, self.outputs)
+        missing = [key for key, asked in template.parameters.items() if "Default" not in asked and key not in parameters]
+        if missing and self.options.plan:
+            say(f"{part}: new, {len(template.resources)} resources at most; told in full once there is {', '.join(missing)}")
+            self.changed.append(part)
+            return
+        body = template.body
+        if self.options.emulator:
+            body, gone = reduced(body)
+            for one in gone:
+                say(f"  LEFT OUT, by --emulator: {part}: {one}")
+        tags = {"Application": "longhand", "Environment": self.environment.env}
+        change_set = self.stacks.change_set(name, body, parameters, tags)
+        if change_set is None:
+            say(f"{part}: no change")
+        else:
+            self.changed.append(part)
+            self.show(part, change_set)
+            if self.options.plan:
+                self.stacks.discard(change_set)
+            else:
+                self.execute(part, change_set)
+        outputs = self.stacks.outputs(name)
+        for key in self.environment.overridden(outputs):
+            say(f"  {key} is {self.environment.values[key]}, by the parameter file, in place of what {name} made")
+        self.outputs |= outputs
+
+    def show(self, part: str, change_set: ChangeSet) -> None:
+        say(f"{part}: {'new, ' if change_set.new else ''}{len(change_set.changes)} resources")
+        for change in sorted(change_set.changes, key=lambda change: (not change.loses, change.action, change.kind)):
+            say(change.line())
+        lost = [change for change in change_set.changes if change.loses]
+        if lost:
+            say(f"  !!! {len(lost)} of them would be LOST to the service: an empty one, or none, would take its place.")
+
+    def execute(self, part: str, change_set: ChangeSet) -> None:
+        lost = [change.resource for change in change_set.changes if change.loses]
+        unsaid = [resource for resource in lost if resource not in self.options.replace]
+        if unsaid:
+            self.stacks.discard(change_set)
+            flags = " ".join(f"--replace {resource}" for resource in unsaid)
+            raise Failure(
+                f"{part} was not touched: {', '.join(unsaid)} would be replaced or removed. If that is what you want, and the "
+                f"data is safe elsewhere: {flags}"
+            )
+        if lost:
+            self.stacks.protect(change_set.stack, NO_POLICY)
+        try:
+            self.stacks.execute(change_set)
+        finally:
+            if part == "data" and self.stacks.describe(change_set.stack):
+                self.stacks.protect(change_set.stack, STACK_POLICY)
+        say(f"  {change_set.stack} is done")
+
+    def url(self) -> str | None:
+        return self.outputs.get("ApiUrl") or self.outputs.get("LoadBalancerUrl")
+
+
+def main() -> int:
+    options = arguments()
+    environment, faults = environments.load(options.env)
+    region = environment.values.get("AWS_REGION") if environment else None
+    session, identity, more = session_for(region, options.emulator)
+    faults += more
+    if environment:
+        if identity and environment.values.get("AWS_ACCOUNT") not in (None, identity["Account"]):
+            faults.append(
+                f"AWS_ACCOUNT is {environment.values['AWS_ACCOUNT']}, and the credentials are for {identity['Account']}"
+            )
+        if not (options.plan or options.tag or options.emulator):
+            faults += build.faults()
+        smokes = not (options.plan or options.no_smoke or options.emulator)
+        if smokes and environment.values.get("AUTH", "jwt") == "jwt" and not os.environ.get("LONGHAND_TOKEN"):
+            faults.append("AUTH is jwt: the test at the end needs LONGHAND_TOKEN, a token of your issuer; or --no-smoke")
+        if identity:
+            stacks = Stacks(session)
+            faults += filter(None, (stacks.fault(environment.stack(part)) for part in environment.parts))
+    if faults:
+        raise Failure("nothing was done:\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+    say(f"{environment.name} in {region}, account {identity['Account']}, as {identity['Arn']}")
+    for warning in environment.warnings():
+        say(f"  warning: {warning}")
+    deployment = Deployment(options, environment, session)
+    deployment.run()
+    if options.plan:
+        say("\nA plan: nothing was changed." if deployment.changed else "\nNothing would change.")
+        return 0
+    say("\nNothing changed." if not deployment.changed else f"\nChanged: {', '.join(deployment.changed)}.")
+    say(f"  API        {deployment.url()}")
+    say(f"  Dashboard  https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#dashboards:name={environment.name}")
+    say(f"  Programs   of commit {deployment.tag}")
+    if options.emulator:
+        say("  LEFT OUT, by --emulator: the test with real speech; nothing runs Fargate's tasks here. `make up`, then infra/smoke.py")
+    elif options.no_smoke:
+        say("  LEFT OUT, by --no-smoke: the test with real speech")
+    else:
+        say("Real speech")
+        smoke(deployment.url())
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failure as failure:
+        sys.exit(f"deploy: {failure}")
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(f"deploy: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ndeploy: broken off. What CloudFormation had begun goes on by itself; run this again to see it through.")
