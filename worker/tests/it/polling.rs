@@ -150,6 +150,8 @@ fn resident() -> u64 {
 #[tokio::test(start_paused = true)]
 async fn once_a_minute_the_log_has_a_line_that_alarms_can_count() {
     let log = Arc::new(tempfile::tempfile().expect("a file"));
+    // With one alone, events that another test's thread is first to come by would be off for all threads.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let lines = tracing_subscriber::fmt().json().flatten_event(true).with_writer(Arc::clone(&log)).finish();
     let _logging = tracing::subscriber::set_default(lines);
     let queue = FaultyQueue::holding(&[]).await;
