@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Deploys Longhand into an AWS account, as infra/env/ENV.env says: infra/deploy.sh ENV [--plan]. Safe to repeat.
-# The work is done by infra/deployment/deploy.py; this finds it a Python with boto3. `--help` lists the options.
+# Deploys Longhand into an AWS account, as infra/env/ENV.env says. Safe to repeat. --help lists the options.
+#   infra/deploy.sh ENV [--plan]
 set -euo pipefail
-. "$(dirname "$0")/deployment/python.sh"
-exec "$python" "$here/deployment/deploy.py" "$@"
+exec "$(dirname "$0")/deployment/run.sh" deploy.py "$@"

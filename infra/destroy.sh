@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Removes what infra/deploy.sh made; the table and the bucket stay, unless --data is given: infra/destroy.sh ENV [--data]
+# Removes what infra/deploy.sh made. Asks; the table and the bucket stay, unless --data is given. --help lists the options.
+#   infra/destroy.sh ENV [--data]
 set -euo pipefail
-. "$(dirname "$0")/deployment/python.sh"
-exec "$python" "$here/deployment/destroy.py" "$@"
+exec "$(dirname "$0")/deployment/run.sh" destroy.py "$@"

@@ -92,18 +92,24 @@ class Images:
             self.logged_in = True
 
     def key(self, tag: str) -> str:
+        """The function's, in its bucket."""
         return f"api-{tag}-{self.architecture.lower()}.zip"
 
-    def function(self, bucket: str, tag: str) -> str:
-        """The api as a Lambda function, in `bucket`; its key there."""
-        key = self.key(tag)
+    def function_there(self, bucket: str, tag: str) -> bool:
         try:
-            self.s3.head_object(Bucket=bucket, Key=key)
-            print(f"  function {key} is there already", flush=True)
-            return key
+            self.s3.head_object(Bucket=bucket, Key=self.key(tag))
         except ClientError as error:
-            if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
-                raise
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                return False
+            raise
+        return True
+
+    def upload_function(self, bucket: str, tag: str) -> None:
+        """The api as a Lambda function, into `bucket`."""
+        key = self.key(tag)
+        if self.function_there(bucket, tag):
+            print(f"  function {key} is there already", flush=True)
+            return
         print(f"  building and uploading function {key}", flush=True)
         with tempfile.TemporaryDirectory() as directory:
             output = f"type=local,dest={directory}"
@@ -116,7 +122,6 @@ class Images:
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 whole.writestr(entry, (Path(directory) / "bootstrap").read_bytes())
             self.s3.upload_file(str(archive), bucket, key)
-        return key
 
     def buildx(self, *arguments: str) -> None:
         # Without attestations: one manifest for a tag, which is what a lifecycle policy counts.

@@ -105,12 +105,16 @@ class Deployment:
         bucket = self.outputs.get("CodeBucket")
         if bucket is None:
             return
-        if self.options.plan or self.options.emulator:
-            self.outputs["CodeKey"] = self.images.key(self.tag)
-            if self.options.emulator and not self.options.plan:
-                say(f"  LEFT OUT, by --emulator: building function {self.outputs['CodeKey']} (no Docker engine)")
+        self.outputs["CodeKey"] = key = self.images.key(self.tag)
+        if self.options.plan:
             return
-        self.outputs["CodeKey"] = self.images.function(bucket, self.tag)
+        if self.options.emulator:
+            say(f"  LEFT OUT, by --emulator: building and uploading function {key} (no Docker engine)")
+        elif self.options.tag:
+            if not self.images.function_there(bucket, self.tag):
+                raise Failure(f"there is no function s3://{bucket}/{key}")
+        else:
+            self.images.upload_function(bucket, self.tag)
 
     def deploy(self, part: str) -> None:
         name = self.environment.stack(part)

@@ -33,7 +33,11 @@ def reduced(body: str) -> tuple[str, list[str]]:
         if not more:
             break
         gone |= more
-    said = [f"{resources[name]['Type']} {name}" for name in resources if name in gone]
+    said = [
+        f"{resource['Type']} {name}" + (f" (where {resource['Condition']})" if "Condition" in resource else "")
+        for name, resource in resources.items()
+        if name in gone
+    ]
     document["Resources"] = {name: resource for name, resource in resources.items() if name not in gone}
     outputs = document.get("Outputs", {})
     document["Outputs"] = {name: output for name, output in outputs.items() if not refers(output, gone)}
