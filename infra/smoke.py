@@ -42,8 +42,8 @@ def ready(url: str) -> None:
         raise Failure(f"{url}/readyz answers {error.code}: {error.read().decode(errors='replace')[:500]}") from None
     except OSError as error:
         raise Failure(
-            f"{url}/readyz cannot be reached: {error}. An internal load balancer is reached from inside its VPC only: run "
-            f"infra/smoke.py {url} there."
+            f"{url}/readyz cannot be reached: {error}. An internal load balancer is reached from inside its VPC only: "
+            f"run infra/smoke.py {url} there."
         ) from None
 
 

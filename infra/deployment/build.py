@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from botocore.exceptions import ClientError
+
 from stacks import Failure
 
 ROOT = Path(__file__).resolve().parents[2]

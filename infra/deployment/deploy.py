@@ -1,4 +1,4 @@
-"""Deploys an environment: stacks in order, images between them, real speech through it at the end. Safe to repeat."""
+"""Deploys an environment: stacks in order, images between them, real speech at the end. Safe to repeat."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import sys
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
 import build
 import environment as environments
-from botocore.exceptions import BotoCoreError, ClientError
-from emulator import reduced
 from environment import Environment
 from stacks import NO_POLICY, STACK_POLICY, ChangeSet, Failure, Stacks
 
-sys.path.insert(0, str(environments.INFRA))
+sys.path += [str(environments.INFRA), str(environments.INFRA.parent / "localstack")]
 from smoke import smoke  # noqa: E402 - found by the path above
 
 
@@ -29,14 +29,14 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("env", metavar="ENV", help="the environment: infra/env/ENV.env")
     parser.add_argument("--plan", action="store_true", help="show what would change, and change nothing")
-    parser.add_argument("--tag", help="deploy images that were pushed before, under this tag: a rollback; builds nothing")
+    parser.add_argument("--tag", help="deploy what was pushed before under this tag, and build nothing: a rollback")
     parser.add_argument("--no-smoke", action="store_true", help="leave out the test with real speech at the end")
     parser.add_argument(
         "--replace",
         action="append",
         default=[],
         metavar="RESOURCE",
-        help="let this table, queue or bucket be replaced or removed; what it holds is lost to the service. Once for each",
+        help="let this table, queue or bucket be replaced or removed, and what it holds be lost; once for each",
     )
     parser.add_argument(
         "--emulator",
@@ -52,7 +52,7 @@ def session_for(region: str | None, emulator: bool) -> tuple[boto3.Session | Non
     if emulator and not endpoint:
         return None, {}, ["--emulator is for the endpoint that AWS_ENDPOINT_URL names, and that is not set"]
     if endpoint and not emulator:
-        return None, {}, [f"AWS_ENDPOINT_URL is {endpoint}: unset it to deploy into AWS; for an emulator say --emulator"]
+        return None, {}, [f"AWS_ENDPOINT_URL is {endpoint}: unset it for AWS itself; for an emulator say --emulator"]
     if not region:
         return None, {}, []
     try:
@@ -71,8 +71,7 @@ class Deployment:
         self.outputs: dict[str, str] = {}
         self.changed: list[str] = []
         self.tag = options.tag or build.tag()
-        architecture = environment.templates["service"].parameters["CpuArchitecture"]["Default"]
-        self.images = build.Images(session, environment.values.get("CPU_ARCHITECTURE", architecture))
+        self.images = build.Images(session, environment.architecture)
 
     def run(self) -> None:
         for part in self.environment.parts:
@@ -120,13 +119,16 @@ class Deployment:
         name = self.environment.stack(part)
         template = self.environment.templates[part]
         parameters = self.environment.parameters(part, self.outputs)
-        missing = [key for key, asked in template.parameters.items() if "Default" not in asked and key not in parameters]
+        missing = template.required() - parameters.keys()
         if missing and self.options.plan:
-            say(f"{part}: new, {len(template.resources)} resources at most; told in full once there is {', '.join(missing)}")
+            say(f"{part}: new, up to {len(template.resources)} resources. Which, can be told when there is")
+            say(f"    {', '.join(sorted(missing))}")
             self.changed.append(part)
             return
         body = template.body
         if self.options.emulator:
+            from unsupported import reduced  # needs what only the local stack's Python has
+
             body, gone = reduced(body)
             for one in gone:
                 say(f"  LEFT OUT, by --emulator: {part}: {one}")
@@ -161,15 +163,15 @@ class Deployment:
             self.stacks.discard(change_set)
             flags = " ".join(f"--replace {resource}" for resource in unsaid)
             raise Failure(
-                f"{part} was not touched: {', '.join(unsaid)} would be replaced or removed. If that is what you want, and the "
-                f"data is safe elsewhere: {flags}"
+                f"{part} was not touched: {', '.join(unsaid)} would be replaced or removed. If that is what you want, "
+                f"and the data is safe elsewhere: {flags}"
             )
-        if lost:
-            self.stacks.protect(change_set.stack, NO_POLICY)
         try:
+            if not change_set.new:
+                self.stacks.protect(change_set.stack, NO_POLICY if lost else STACK_POLICY)
             self.stacks.execute(change_set)
         finally:
-            if part == "data" and self.stacks.describe(change_set.stack):
+            if self.stacks.describe(change_set.stack):
                 self.stacks.protect(change_set.stack, STACK_POLICY)
         say(f"  {change_set.stack} is done")
 
@@ -184,15 +186,14 @@ def main() -> int:
     session, identity, more = session_for(region, options.emulator)
     faults += more
     if environment:
-        if identity and environment.values.get("AWS_ACCOUNT") not in (None, identity["Account"]):
-            faults.append(
-                f"AWS_ACCOUNT is {environment.values['AWS_ACCOUNT']}, and the credentials are for {identity['Account']}"
-            )
+        faults += environment.strangers(identity)
         if not (options.plan or options.tag or options.emulator):
             faults += build.faults()
         smokes = not (options.plan or options.no_smoke or options.emulator)
         if smokes and environment.values.get("AUTH", "jwt") == "jwt" and not os.environ.get("LONGHAND_TOKEN"):
-            faults.append("AUTH is jwt: the test at the end needs LONGHAND_TOKEN, a token of your issuer; or --no-smoke")
+            faults.append(
+                "AUTH is jwt: the test at the end needs LONGHAND_TOKEN, a token of your issuer; or --no-smoke"
+            )
         if identity:
             stacks = Stacks(session)
             faults += filter(None, (stacks.fault(environment.stack(part)) for part in environment.parts))
@@ -209,10 +210,11 @@ def main() -> int:
         return 0
     say("\nNothing changed." if not deployment.changed else f"\nChanged: {', '.join(deployment.changed)}.")
     say(f"  API        {deployment.url()}")
-    say(f"  Dashboard  https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#dashboards:name={environment.name}")
+    console = f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}"
+    say(f"  Dashboard  {console}#dashboards:name={environment.name}")
     say(f"  Programs   of commit {deployment.tag}")
     if options.emulator:
-        say("  LEFT OUT, by --emulator: the test with real speech; nothing runs Fargate's tasks here. `make up`, then infra/smoke.py")
+        say("  LEFT OUT, by --emulator: the test with real speech, since nothing here runs Fargate's tasks")
     elif options.no_smoke:
         say("  LEFT OUT, by --no-smoke: the test with real speech")
     else:
@@ -229,4 +231,4 @@ if __name__ == "__main__":
     except (BotoCoreError, ClientError) as error:
         sys.exit(f"deploy: {error}")
     except KeyboardInterrupt:
-        sys.exit("\ndeploy: broken off. What CloudFormation had begun goes on by itself; run this again to see it through.")
+        sys.exit("\ndeploy: broken off. What CloudFormation had begun goes on by itself; run this again.")

@@ -1,12 +1,13 @@
-"""Removes an environment's stacks, the last first. Table and bucket stay, and with them every transcript, unless told."""
+"""Removes an environment's stacks, the last first. The data stays, unless told otherwise."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-import environment as environments
 from botocore.exceptions import BotoCoreError, ClientError
+
+import environment as environments
 from deploy import say, session_for
 from stacks import Failure, Stacks
 
@@ -14,7 +15,7 @@ from stacks import Failure, Stacks
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="infra/destroy.sh",
-        description="Removes what infra/deploy.sh made. Keeps the data stack (table, queues, bucket) unless --data is given.",
+        description="Removes what infra/deploy.sh made. Table, queues, bucket and images stay, unless --data is given.",
     )
     parser.add_argument("env", metavar="ENV", help="the environment: infra/env/ENV.env")
     parser.add_argument("--data", action="store_true", help="the data too: jobs, transcripts, audio, images. For good")
@@ -81,10 +82,11 @@ def main() -> int:
     if environment is None:
         raise Failure("\n".join(faults))
     session, identity, faults = session_for(environment.values.get("AWS_REGION"), options.emulator)
-    if environment.values.get("AWS_ACCOUNT") not in (None, identity.get("Account")):
-        faults.append(f"AWS_ACCOUNT is {environment.values['AWS_ACCOUNT']}, and the credentials are for {identity.get('Account')}")
-    if faults or session is None:
-        raise Failure("nothing was removed:\n" + "\n".join(f"  - {fault}" for fault in faults or ["AWS_REGION is missing"]))
+    if not environment.values.get("AWS_REGION"):
+        faults.append("AWS_REGION is missing")
+    faults += environment.strangers(identity)
+    if faults:
+        raise Failure("nothing was removed:\n" + "\n".join(f"  - {fault}" for fault in faults))
     stacks = Stacks(session, pause=0.2 if options.emulator else 5)
 
     # What was deployed under another setting of the file, too.
@@ -92,11 +94,13 @@ def main() -> int:
     there = [part for part in reversed(environments.ORDER) if stacks.describe(environment.stack(part))]
     going = [part for part in there if part not in kept]
     table, bucket = f"{environment.name}-jobs", f"{environment.name}-audio-{identity['Account']}"
-    question = f"{environment.name} in {environment.region}, account {identity['Account']}: {', '.join(going) or 'no stack'} will be removed."
+    question = f"{environment.name} in {environment.region}, account {identity['Account']}: "
+    question += f"{', '.join(going) or 'no stack'} will be removed.\n"
     if options.data:
-        question += f"\nALL DATA GOES WITH IT, for good: table {table}, bucket {bucket}, queues, images."
+        question += f"ALL DATA GOES WITH IT, for good: table {table}, bucket {bucket}, queues, images."
     else:
-        question += f"\nTable {table}, the queues, bucket {bucket} and the images stay; infra/deploy.sh {options.env} takes them up again."
+        question += f"Table {table}, the queues, bucket {bucket} and the images stay;\n"
+        question += f"infra/deploy.sh {options.env} takes them up again."
     if not going and not options.data:
         say(f"{environment.name}: nothing to remove")
         return 0

@@ -1,7 +1,7 @@
 """An environment's parameter file, and what each stack gets of it.
 
-A key of the file is a template's parameter in capitals: API_TASKS is ApiTasks of every template that has one. What is not in
-the file comes from the outputs of the stacks before, and else from the template's default.
+A key of the file is a template's parameter in capitals: API_TASKS is ApiTasks of every template that has one. What is
+not in the file comes from the outputs of the stacks before, and else from the template's default.
 """
 
 from __future__ import annotations
@@ -95,14 +95,26 @@ class Environment:
         return [part for part in ORDER if part in self.templates and not left_out.get(part)]
 
     def parameters(self, part: str, outputs: dict[str, str]) -> dict[str, str]:
-        """What `part` is deployed with: the file before the outputs of other stacks; what is in neither has its default."""
-        given = {**outputs, "Name": self.name, **{camel(key): value for key, value in self.values.items()}}
+        """What `part` is deployed with: the file's before the outputs of other stacks; the rest has its default."""
+        given = {**outputs, **self.computed(), **{camel(key): value for key, value in self.values.items()}}
         found = {}
         for parameter in self.templates[part].parameters:
             value = given.get(parameter, given.get(ALSO_CALLED.get(parameter, "")))
             if value is not None:
                 found[parameter] = value
         return found
+
+    @property
+    def architecture(self) -> str:
+        """One for all: templates may have defaults of their own."""
+        default = self.templates["service"].parameters["CpuArchitecture"]["Default"]
+        return self.values.get("CPU_ARCHITECTURE", default)
+
+    def computed(self) -> dict[str, str]:
+        values = {"Name": self.name, "CpuArchitecture": self.architecture}
+        if self.values.get("CERTIFICATE_ARN"):
+            values["ListenerPort"] = "443"
+        return values
 
     def overridden(self, outputs: dict[str, str]) -> list[str]:
         """Keys of the file that take the place of a stack's output: a table restored from a backup, for one."""
@@ -131,7 +143,7 @@ class Environment:
         for part in parts:
             template = self.templates[part]
             if len(template.body.encode()) > LARGEST:
-                faults.append(f"infra/{part}.yaml has more than {LARGEST} bytes, which is more than CloudFormation takes")
+                faults.append(f"infra/{part}.yaml has more than the {LARGEST} bytes that CloudFormation takes")
             for parameter, asked in template.parameters.items():
                 key = capitals(ALSO_CALLED.get(parameter, parameter))
                 value = values.get(key)
@@ -140,11 +152,18 @@ class Environment:
                     if fault and (key, fault) not in told:
                         told.add((key, fault))
                         faults.append(f"{key} {fault}")
-                elif parameter not in coming and camel(key) not in coming and "Default" not in asked and key not in told:
+                elif parameter in template.required() and not {parameter, camel(key)} & coming and key not in told:
                     told.add(key)
                     faults.append(f"{key} is missing, which infra/{part}.yaml needs: {asked.get('Description', '')}")
             coming |= template.outputs | MADE.get(part, set())
         return faults + self.relations()
+
+    def strangers(self, identity: dict) -> list[str]:
+        """Credentials for another account than the file names."""
+        wanted, found = self.values.get("AWS_ACCOUNT"), identity.get("Account")
+        if wanted and found and wanted != found:
+            return [f"AWS_ACCOUNT is {wanted}, and the credentials are for {found}"]
+        return []
 
     def relations(self) -> list[str]:
         values = self.values
@@ -159,6 +178,10 @@ class Environment:
                     faults.append(f"AUTH is jwt, and {key} is missing")
         if values.get("CACHE") == "valkey" and values.get("REDIS_URL"):
             faults.append("REDIS_URL names a cache, and CACHE=valkey would make one: one of them is too many")
+        if self.gateway == "vpclink" and values.get("CERTIFICATE_ARN") and not values.get("LISTENER_SERVER_NAME"):
+            faults.append(
+                "CERTIFICATE_ARN is set: the gateway needs LISTENER_SERVER_NAME, the name in that certificate"
+            )
         if not values.get("VPC_ID") and values.get("INTERNET_EGRESS", "none") == "none":
             for key, why in PUBLIC.items():
                 if values.get(key):
@@ -172,14 +195,13 @@ class Environment:
             for key in ("ASR_BASE_URL", "JWT_JWKS_URL"):
                 if values.get(key, "").startswith("https://"):
                     warnings.append(
-                        f"INTERNET_EGRESS=none: {values[key]} ({key}) is reached only if it is inside the VPC, or peered with it"
+                        f"INTERNET_EGRESS=none: {key} is reached only inside the VPC, or where it is peered"
                     )
         if values.get("AUTH") == "none" and self.gateway != "none":
             warnings.append("AUTH=none behind a gateway on the internet: whoever finds its address may do everything")
-        if self.gateway == "none" and not values.get("CERTIFICATE_ARN"):
+        if self.gateway == "none" and values.get("LOAD_BALANCER_SCHEME", "internal") == "internal":
             warnings.append(
-                "no gateway and no certificate: the load balancer is internal and speaks plain HTTP; the smoke test has to be "
-                "run from inside the VPC"
+                "no gateway: the load balancer is internal, and only the VPC reaches it, as does the test at the end"
             )
         return warnings
 

@@ -1,4 +1,4 @@
-"""CloudFormation stacks: change sets that are shown before they are executed, and the guard of what must not be replaced."""
+"""CloudFormation stacks: change sets that are shown before they are executed, and what must not be replaced."""
 
 from __future__ import annotations
 
@@ -42,8 +42,12 @@ class Change:
     @property
     def loses(self) -> bool:
         """Whether it takes away, or puts an empty one in the place of, what must stay."""
-        gone = self.action == "Remove" or self.replacement in ("True", "Conditional")
-        return gone and self.kind in GUARDED
+        return self.kind in GUARDED and (self.action == "Remove" or self.replacement == "True")
+
+    @property
+    def may_lose(self) -> bool:
+        """CloudFormation finds out while it is at it; the stack's policy stops it then."""
+        return self.kind in GUARDED and self.replacement == "Conditional"
 
     def line(self) -> str:
         word = {"True": "REPLACE", "Conditional": "may replace"}.get(self.replacement, self.action.lower())
@@ -52,6 +56,8 @@ class Change:
         text = f"    {word:<12}{self.kind:<44}{self.resource}"
         if self.action == "Modify" and self.why:
             text += f"  ({', '.join(self.why)})"
+        if self.may_lose:
+            text += "   <== refused by the stack's policy, should it come to a replacement"
         return text + ("   <== WOULD BE LOST" if self.loses else "")
 
 
@@ -96,7 +102,10 @@ class Stacks:
                 f"aws cloudformation continue-update-rollback --stack-name {name}"
             )
         if status in ("ROLLBACK_FAILED", "DELETE_FAILED", "CREATE_FAILED"):
-            return f"stack {name} is {status}. Look at its events, then: aws cloudformation delete-stack --stack-name {name}"
+            return (
+                f"stack {name} is {status}. Look at its events, then: "
+                f"aws cloudformation delete-stack --stack-name {name}"
+            )
         return None
 
     def change_set(self, name: str, body: str, parameters: dict[str, str], tags: dict[str, str]) -> ChangeSet | None:
@@ -145,11 +154,9 @@ class Stacks:
     def execute(self, change_set: ChangeSet) -> None:
         name = change_set.stack
         begun = time.time()
-        # What this very change set made goes again when it fails, Retain or not: else a creation that fails leaves its table
-        # behind, whose name is then taken at the next try.
-        self.client.execute_change_set(
-            ChangeSetName=change_set.identifier, StackName=name, RetainExceptOnCreate=True
-        )
+        # What this very change set made goes again when it fails, Retain or not: else a creation that fails leaves its
+        # table behind, whose name is then taken at the next try.
+        self.client.execute_change_set(ChangeSetName=change_set.identifier, StackName=name, RetainExceptOnCreate=True)
         status = self.wait(name)
         if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             raise Failure(f"stack {name} was not deployed, it is {status}:\n{self.why(name, begun)}")

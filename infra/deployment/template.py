@@ -57,6 +57,9 @@ class Template:
             outputs=set(document.get("Outputs") or {}),
         )
 
+    def required(self) -> set[str]:
+        return {parameter for parameter, asked in self.parameters.items() if "Default" not in asked}
+
     def fault(self, parameter: str, value: str) -> str | None:
         """What CloudFormation would say of `value`, before anything was sent to it."""
         asked = self.parameters[parameter]

@@ -71,6 +71,22 @@ async fn a_bad_log_filter_and_a_bad_argument_are_told() {
 }
 
 #[tokio::test]
+async fn health_is_what_a_server_beside_it_answers() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
+    let mut command = configured();
+    command.env("LONGHAND_LISTEN", nobody.to_string()).arg("--health");
+    let (code, _, stderr) = run(command).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.starts_with(&format!("longhand-api: http://{nobody}/healthz: ")), "{stderr}");
+    // Settings that no server would start with are told, not passed over.
+    let mut command = program();
+    command.arg("--health");
+    let (code, _, stderr) = run(command).await;
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("LONGHAND_TABLE is not set"), "{stderr}");
+}
+
+#[tokio::test]
 async fn help_lists_all_settings() {
     let mut command = program();
     command.arg("--help");
@@ -105,6 +121,9 @@ async fn it_listens_and_ends_with_0_on_sigterm() {
     assert!(line.contains("LONGHAND_AUTH is none"), "{line}");
     let line = log.next_line().await.expect("a log").expect("a line");
     let (_, address) = line.split_once("address=").expect(&line);
+    let mut ask = configured();
+    ask.env("LONGHAND_LISTEN", address).arg("--health");
+    assert_eq!(run(ask).await, (Some(0), String::new(), String::new()));
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     socket.write_all(request).await.expect("sent");

@@ -1,5 +1,5 @@
 //! The worker, all in memory and mostly under tokio's paused clock: slots, leases, the model's client,
-//! one chunk's life, dead letters, the sweeper, each with whatever can go wrong around it.
+//! one chunk's life, dead letters, the sweeper, each with whatever can go wrong around it. The program itself, at last.
 
 mod asr;
 mod asr_faults;
@@ -13,6 +13,7 @@ mod outage;
 mod polling;
 mod process;
 mod process_faults;
+mod program;
 mod runner;
 mod support;
 mod sweeper;

@@ -1,0 +1,303 @@
+"""infra/deploy.sh and infra/destroy.sh against an emulator of their own: twice, planned, changed, refused, removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from emulator import CREDENTIALS, ministack, without_aws
+from provision import Tools, ensure_tools
+from services import Supervisor, free_port, say
+from support import LOCALSTACK, PYTHON, ROOT, TOOLS, LocalStack
+
+ENVIRONMENT = """
+AWS_REGION=us-east-1
+INTERNET_EGRESS=nat
+ASR_BASE_URL=http://asr.internal:8000
+SECRET_ARN=arn:aws:secretsmanager:us-east-1:000000000000:secret:longhand-test-AbCdEf
+AUTH=none
+CACHE=valkey
+API_TASKS=2
+ALARM_EMAIL=team@example.com
+"""
+# boto3 is the virtual environment's, and this may be run by another Python.
+ASK = """
+import boto3, json, sys
+service, call, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+answer = getattr(boto3.client(service, region_name="us-east-1"), call)(**arguments)
+print(json.dumps(answer, default=str))
+"""
+
+
+class Deploying(unittest.TestCase):
+    """Each test has an emulator, and a copy of what deploy.sh needs, so that it can plant faults in it."""
+
+    def setUp(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="longhand-test-"))
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        tools = Tools(TOOLS)
+        ensure_tools(tools, model=False)
+        self.supervisor = Supervisor(self.directory)
+        self.emulator = ministack(tools, free_port(), self.directory / "emulator", persist=False)
+        self.supervisor.start(self.emulator, without_aws())
+        self.addCleanup(self.stop_emulator)
+        self.supervisor.wait_ready([self.emulator])
+        self.aws = {"AWS_ENDPOINT_URL": self.emulator.address, **CREDENTIALS}
+
+        self.checkout = self.directory / "checkout"
+        ignore = shutil.ignore_patterns("__pycache__", "*.env")
+        shutil.copytree(ROOT / "infra", self.checkout / "infra", ignore=ignore)
+        (self.checkout / "localstack").mkdir()
+        for module in LOCALSTACK.glob("*.py"):
+            shutil.copy(module, self.checkout / "localstack")
+        shutil.copy(ROOT / "Cargo.toml", self.checkout)
+        self.write("infra/env/test.env", ENVIRONMENT)
+        git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
+        for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "test"]):
+            subprocess.run([*git, *command], cwd=self.checkout, check=True, capture_output=True)
+
+    def stop_emulator(self) -> None:
+        self.supervisor.stop(["emulator"])
+        for child in self.supervisor.children.values():
+            child.wait()
+
+    def small(self) -> None:
+        """Data and service alone: for what is not about the rest."""
+        (self.checkout / "infra" / "alarms.yaml").unlink()
+        network = "VPC_ID=vpc-1\nPRIVATE_SUBNET_IDS=subnet-1,subnet-2\nVPC_CIDR=10.0.0.0/16\n"
+        text = ENVIRONMENT.replace("INTERNET_EGRESS=nat\n", network).replace("CACHE=valkey\n", "")
+        self.write("infra/env/test.env", text.replace("ALARM_EMAIL=team@example.com\n", ""))
+
+    def write(self, path: str, text: str) -> None:
+        (self.checkout / path).parent.mkdir(exist_ok=True)
+        (self.checkout / path).write_text(text)
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        text = (self.checkout / path).read_text()
+        self.assertIn(old, text)
+        self.write(path, text.replace(old, new))
+
+    def script(self, name: str, *arguments: str, typed: str = "", **settings: str) -> tuple[int, str]:
+        environment = {**without_aws(), **self.aws, "LONGHAND_TOOLS_DIR": str(TOOLS), **settings}
+        done = subprocess.run(
+            [str(self.checkout / "infra" / name), *arguments],
+            input=typed,
+            env={key: value for key, value in environment.items() if value},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        return done.returncode, done.stdout
+
+    def deploy(self, *arguments: str, **settings: str) -> tuple[int, str]:
+        return self.script("deploy.sh", "test", "--emulator", *arguments, **settings)
+
+    def deployed(self, *arguments: str) -> str:
+        code, said = self.deploy(*arguments)
+        self.assertEqual(code, 0, said)
+        return said
+
+    def ask(self, service: str, call: str, **arguments) -> dict:
+        command = [str(PYTHON), "-c", ASK, service, call, json.dumps(arguments)]
+        done = subprocess.run(command, env={**without_aws(), **self.aws}, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def outputs(self, part: str) -> dict[str, str]:
+        stack = self.ask("cloudformation", "describe_stacks", StackName=f"longhand-test-{part}")["Stacks"][0]
+        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+    def stacks(self) -> dict[str, str]:
+        listed = self.ask("cloudformation", "describe_stacks")["Stacks"]
+        return {stack["StackName"].removeprefix("longhand-test-"): stack["StackStatus"] for stack in listed}
+
+    def put(self, job: str) -> None:
+        self.ask(
+            "dynamodb", "put_item", TableName="longhand-test-jobs", Item={"jobId": {"S": job}, "item": {"S": "job"}}
+        )
+
+    def jobs(self, table: str = "longhand-test-jobs") -> int:
+        return self.ask("dynamodb", "scan", TableName=table)["Count"]
+
+    def waiting(self) -> int:
+        attributes = self.ask(
+            "sqs",
+            "get_queue_attributes",
+            QueueUrl=self.outputs("data")["QueueUrl"],
+            AttributeNames=["ApproximateNumberOfMessages"],
+        )
+        return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
+
+    def test_a_second_deployment_changes_nothing_and_a_changed_setting_only_itself(self) -> None:
+        said = self.deployed()
+        self.assertIn("Changed: network, images, data, cache, service, alarms.", said)
+        # What the emulator cannot do is told by name, and so is what was not tried for it.
+        for name in ("ScalableTarget", "NatGateway", "image worker:", "the test with real speech"):
+            self.assertRegex(said, f"LEFT OUT, by --emulator: .*{name}")
+        self.assertEqual(set(self.stacks().values()), {"CREATE_COMPLETE"})
+        policy = self.ask("cloudformation", "get_stack_policy", StackName="longhand-test-data")["StackPolicyBody"]
+        self.assertIn("Update:Replace", policy)
+        self.put("one")
+        before = self.outputs("data")
+        self.ask("sqs", "send_message", QueueUrl=before["QueueUrl"], MessageBody="{}")
+
+        self.assertIn("\nNothing changed.", self.deployed())
+        self.assertEqual(set(self.stacks().values()), {"CREATE_COMPLETE"})
+
+        self.replace("infra/env/test.env", "API_TASKS=2", "AUDIO_RETENTION_DAYS=7\nVISIBILITY_TIMEOUT_SECONDS=40")
+        said = self.deployed("--plan")
+        self.assertRegex(said, r"modify +AWS::SQS::Queue +ChunksQueue")
+        self.assertNotIn("LOST", said)
+        self.assertIn("A plan: nothing was changed.", said)
+        self.assertEqual(self.stacks()["data"], "CREATE_COMPLETE")
+        self.assertEqual(
+            self.ask("cloudformation", "list_change_sets", StackName="longhand-test-data")["Summaries"], []
+        )
+
+        self.assertRegex(self.deployed(), "\nChanged: data")
+        self.assertEqual(self.stacks()["data"], "UPDATE_COMPLETE")
+        rules = self.ask("s3", "get_bucket_lifecycle_configuration", Bucket=before["BucketName"])["Rules"]
+        self.assertIn(7, [rule.get("Expiration", {}).get("Days") for rule in rules])
+        # Updated where they are: the same names, and what was in them.
+        self.assertEqual(self.outputs("data"), before)
+        self.assertEqual((self.jobs(), self.waiting()), (1, 1))
+
+    def test_a_plan_of_something_new_leaves_nothing_behind(self) -> None:
+        said = self.deployed("--plan")
+        self.assertRegex(said, r"add +AWS::DynamoDB::Table +JobsTable")
+        self.assertRegex(said, r"service: new, up to \d+ resources")
+        self.assertEqual(self.stacks(), {})
+
+    def test_a_replacement_of_what_holds_data_is_refused(self) -> None:
+        self.small()
+        self.deployed()
+        self.put("one")
+        url = self.outputs("data")["QueueUrl"]
+        self.replace("infra/data.yaml", "QueueName: !Sub ${Name}-chunks\n", "QueueName: !Sub ${Name}-pieces\n")
+        said = self.deployed("--plan")
+        self.assertRegex(said, r"REPLACE +AWS::SQS::Queue +ChunksQueue .*<== WOULD BE LOST")
+        code, said = self.deploy()
+        self.assertEqual(code, 1, said)
+        self.assertIn("data was not touched: ChunksQueue would be replaced or removed", said)
+        self.assertIn("--replace ChunksQueue", said)
+        self.assertEqual(self.outputs("data")["QueueUrl"], url)
+
+        # The flag is for what it names, and for nothing else.
+        self.replace("infra/data.yaml", "TableName: !Sub ${Name}-jobs", "TableName: !Sub ${Name}-work")
+        code, said = self.deploy("--replace", "ChunksQueue")
+        self.assertEqual(code, 1, said)
+        self.assertIn("data was not touched: JobsTable would be", said)
+        self.replace("infra/data.yaml", "TableName: !Sub ${Name}-work", "TableName: !Sub ${Name}-jobs")
+        self.deployed("--replace", "ChunksQueue")
+        self.assertTrue(self.outputs("data")["QueueUrl"].endswith("-pieces"))
+        self.assertEqual(self.jobs(), 1)
+        policy = self.ask("cloudformation", "get_stack_policy", StackName="longhand-test-data")["StackPolicyBody"]
+        self.assertIn("Update:Replace", policy, "the guard is up again")
+
+    def test_a_table_of_another_name_takes_the_place_of_the_stacks_own(self) -> None:
+        self.small()
+        self.deployed()
+        arn = "arn:aws:dynamodb:us-east-1:000000000000:table/restored"
+        text = (self.checkout / "infra/env/test.env").read_text()
+        self.write("infra/env/test.env", f"{text}TABLE_NAME=restored\nTABLE_ARN={arn}\n")
+        said = self.deployed()
+        self.assertIn("TABLE_NAME is restored, by the parameter file, in place of what longhand-test-data made", said)
+        task = self.ask("ecs", "describe_task_definition", taskDefinition="longhand-test-worker")["taskDefinition"]
+        settings = {one["name"]: one["value"] for one in task["containerDefinitions"][0]["environment"]}
+        self.assertEqual(settings["LONGHAND_TABLE"], "restored")
+
+    def test_destroying_asks_and_keeps_the_data(self) -> None:
+        self.small()
+        self.deployed()
+        self.put("one")
+        code, said = self.script("destroy.sh", "test", "--emulator", typed="yes\n")
+        self.assertEqual(code, 1, said)
+        self.assertIn("nothing was removed", said)
+        self.assertIn("service", self.stacks())
+
+        code, said = self.script("destroy.sh", "test", "--emulator", typed="longhand-test\n")
+        self.assertEqual(code, 0, said)
+        self.assertEqual(set(self.stacks()), {"data", "images"})
+        self.assertEqual(self.jobs(), 1)
+
+        # And the same data is taken up again.
+        self.assertIn("data: no change", self.deployed())
+        code, said = self.script("destroy.sh", "test", "--emulator", "--data", typed="longhand-test\n")
+        self.assertEqual(code, 0, said)
+        self.assertIn("ALL DATA GOES WITH IT", said)
+        self.assertEqual(self.stacks(), {})
+        self.assertEqual(self.ask("dynamodb", "list_tables")["TableNames"], [])
+        self.assertEqual(self.ask("s3", "list_buckets")["Buckets"], [])
+
+    def test_every_fault_is_told_before_anything_is_done(self) -> None:
+        self.write(
+            "infra/env/test.env",
+            "AWS_REGION=us-east-1\nAWS_ACCOUNT=123456789012\nAUTH=jwt\nAPI_TASK=3\nWORKER_SLOTS=many\nCACHE=memcached\n"
+            "VPC_ID=vpc-1\nCALLBACK HOSTS=x\n",
+        )
+        code, said = self.deploy()
+        self.assertEqual(code, 1)
+        for fault in (
+            "nothing was done",
+            "AWS_ACCOUNT is 123456789012, and the credentials are for 000000000000",
+            "AUTH is jwt, and JWT_ISSUER is missing",
+            "API_TASK is a parameter of no template",
+            "WORKER_SLOTS is 'many', which is no number",
+            "CACHE is 'memcached'; it can be none, valkey",
+            "VPC_ID names a network, and PRIVATE_SUBNET_IDS is missing",
+            "line 8 is not KEY=value",
+            "ASR_BASE_URL is missing",
+            "SECRET_ARN is missing",
+        ):
+            self.assertIn(fault, said)
+        self.assertEqual(self.stacks(), {})
+
+    def test_an_endpoint_is_an_emulator_only_when_that_is_said(self) -> None:
+        code, said = self.script("deploy.sh", "test", "--plan")
+        self.assertEqual(code, 1, said)
+        self.assertIn("unset it for AWS itself; for an emulator say --emulator", said)
+        code, said = self.deploy(AWS_ENDPOINT_URL="")
+        self.assertEqual(code, 1, said)
+        self.assertIn("--emulator is for the endpoint that AWS_ENDPOINT_URL names", said)
+
+    def test_real_speech_through_what_was_deployed(self) -> None:
+        """Fargate's part is played by this machine: api and worker with the stacks' outputs for settings."""
+        self.small()
+        self.deployed()
+        outputs = self.outputs("data")
+        stack = LocalStack(
+            self,
+            **self.aws,
+            EMULATOR="none",
+            LONGHAND_TABLE=outputs["TableName"],
+            LONGHAND_QUEUE_URL=outputs["QueueUrl"],
+            LONGHAND_DLQ_URL=outputs["DeadLetterQueueUrl"],
+            LONGHAND_AUDIO_BUCKETS=outputs["BucketName"],
+        )
+        if os.environ.get("LONGHAND_BIN_DIR"):
+            stack.environment["LONGHAND_BIN_DIR"] = os.environ["LONGHAND_BIN_DIR"]
+        up = stack.run("up")
+        self.assertEqual(up.returncode, 0, up.stdout)
+        url = f"http://127.0.0.1:{stack.ports['API_PORT']}"
+        command = [sys.executable, str(ROOT / "infra" / "smoke.py"), url]
+        done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=300)
+        say(done.stdout)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertRegex(done.stdout, r"six recordings: COMPLETED in .* word error rate \d")
+        # It leaves nothing of its job behind, and tells a service that is not there from one that is.
+        self.assertEqual(self.jobs(), 1, "the mark of a recent submit, for an hour")
+        stack.run("down")
+        done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=300)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("/readyz cannot be reached", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
