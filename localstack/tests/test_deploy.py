@@ -11,10 +11,13 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from support import LOCALSTACK, PYTHON, ROOT, TOOLS, LocalStack
+
+# By the path that support makes.
+# isort: split
 from emulator import CREDENTIALS, ministack, without_aws
 from provision import Tools, ensure_tools
 from services import Supervisor, free_port, say
-from support import LOCALSTACK, PYTHON, ROOT, TOOLS, LocalStack
 
 ENVIRONMENT = """
 AWS_REGION=us-east-1
