@@ -141,11 +141,13 @@ QUOTAS = {
     "partition_reads": Known(3_000, "read units/s per partition", "the same"),
     "gateway_rate": Known(10_000, "requests/s per account and region; can be raised", "AWS docs, apigateway limits"),
     "executions": Known(1_000, "executions at once per account; can be raised", "serverlessland.com operator guide"),
-    "new_account": Known(6, "vCPUs on Fargate for a new account; can be raised", REMEMBERED),
+    "new_account": Known(
+        6, "vCPUs on Fargate for a new account; can be raised", f"{REMEMBERED}; a user reports 5 (2021)"
+    ),
     "tasks": Known(
         5_000, "tasks per ECS service; can be raised", "awsdocs/amazon-ecs-developer-guide service-quotas.md"
     ),
-    "targets": Known(1_000, "targets per load balancer; can be raised", REMEMBERED),
+    "targets": Known(1_000, "targets per load balancer; can be raised", "AWS docs, ALB load-balancer-limits"),
     "s3_puts": Known(3_500, "PUT/s per partitioned prefix, at least", "AWS re:Post, http-5xx-errors-s3"),
     "endpoint_rate": Known(10e9, "bit/s per endpoint and zone, growing to 100e9", "AWS docs, PrivateLink quotas"),
     "nat_connections": Known(55_000, "connections of a NAT gateway to one address", REMEMBERED),

@@ -104,6 +104,14 @@ class Queueing(unittest.TestCase):
         self.assertGreater(runs[0].waiting, 0)
         self.assertLess(runs[3].percentile(1), K.slowest_call + 1)
 
+    def test_a_job_of_six_takes_as_long_as_make_load_measured(self):
+        # README.md, Load: turnaround of 100 jobs of six chunks, 5 to 10 s a call, no call failing.
+        random, calls, added = Random(1), capacity.model(0), capacity.scene(1, 0).extra
+        run = queueing.Run([max(calls.hold(random) for _ in range(6)) + added(random) for _ in range(20_000)])
+        for share, measured in [(0.5, 9.617), (0.9, 9.967), (0.99, 10.064)]:
+            with self.subTest(share):
+                self.assertAlmostEqual(run.percentile(share), measured, delta=0.15)
+
     def test_jobs_have_1_to_24_chunks_6_on_average(self):
         random = Random(1)
         sizes = [queueing.job_size(random) for _ in range(100_000)]
