@@ -129,6 +129,8 @@ PRICES = {
         10, "$ for alarms, dashboard, metrics of filters and one secret", "estimate: $0.10, $3, $0.30, $0.40 each"
     ),
     "model_hour": Known(0.01, "$ per hour of audio", "no price: a unit to multiply"),
+    "gpu_calls": Known(16, "calls at once per GPU", "no figure: depends on model and GPU; measure yours"),
+    "gpu_hour": Known(1.0, "$ per GPU-hour", "no price: a unit to multiply"),
 }
 
 QUOTAS = {

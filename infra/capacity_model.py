@@ -220,7 +220,16 @@ def extras(users: float) -> dict[str, float]:
         "audio to a model on the internet (NAT, and out)": HOURS * K.nat
         + month["audio"] * (K.nat + internet_price(month["audio"])),
         "the model, for each cent per hour of audio": month["chunks"] * K.audio_seconds / 3600 * K.model_hour,
+        f"or, per dollar of a GPU-hour, GPUs of {K.gpu_calls:.0f} calls at once for the busy hour, all month": gpus(
+            busy(users)
+        ),
+        "the same for the worst moment": gpus(most),
     }
+
+
+def gpus(at: Moment) -> float:
+    """Dollars of as many GPUs as take the calls of such a moment, all month."""
+    return math.ceil(at.in_flight * K.spare / K.gpu_calls) * K.gpu_hour * HOURS
 
 
 def internet_price(gigabytes: float) -> float:
