@@ -92,7 +92,7 @@ class Environment:
             "code": self.gateway != "lambda",
             "gateway": self.gateway == "none",
         }
-        return [part for part in ORDER if part in self.templates and not left_out.get(part)]
+        return [part for part in ORDER if not left_out.get(part)]
 
     def parameters(self, part: str, outputs: dict[str, str]) -> dict[str, str]:
         """What `part` is deployed with: the file's before the outputs of other stacks; the rest has its default."""
@@ -141,6 +141,9 @@ class Environment:
         coming = {"Name"}
         told = set()
         for part in parts:
+            if part not in self.templates:
+                faults.append(f"infra/{part}.yaml is missing")
+                continue
             template = self.templates[part]
             if len(template.body.encode()) > LARGEST:
                 faults.append(f"infra/{part}.yaml has more than the {LARGEST} bytes that CloudFormation takes")
