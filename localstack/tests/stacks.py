@@ -26,7 +26,7 @@ from botocore.config import Config  # noqa: E402
 
 from emulator import CREDENTIALS, ministack, without_aws  # noqa: E402
 from provision import Tools  # noqa: E402
-from services import Supervisor  # noqa: E402
+from services import Supervisor, answers  # noqa: E402, F401 - tests take `answers` from here
 from unsupported import Loader  # noqa: E402
 
 INFRA = ROOT / "infra"
