@@ -53,8 +53,9 @@ class Part:
 # In the order of their deployment.
 PARTS = [
     Part("network", {"InternetEgress": "none"}, {"InternetEgress": "nat"}),
-    # It has no parameter but its name.
+    # These have no parameter but their name.
     Part("images"),
+    Part("code"),
     Part(
         "data",
         {"UploadOrigins": ""},
@@ -102,11 +103,16 @@ class Cloud:
         service.settings |= settings
         clean_up = test.addClassCleanup if isinstance(test, type) else test.addCleanup
         clean_up(shutil.rmtree, self.directory, ignore_errors=True)
-        clean_up(self.supervisor.stop, ["emulator"])
+        clean_up(self.stop)
         self.supervisor.start(service, without_aws())
         self.supervisor.wait_ready([service])
         self.endpoint = service.address
         self.outputs: dict[str, str] = {}
+
+    def stop(self) -> None:
+        self.supervisor.stop(["emulator"])
+        for process in self.supervisor.children.values():
+            process.wait()
 
     def client(self, service: str, endpoint: str | None = None, **credentials: str):
         """The root user's, unless told otherwise."""
