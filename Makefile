@@ -1,7 +1,8 @@
 # Everything that a developer runs. `make` alone lists it.
 PYTHON ?= python3
 LOCAL ?= $(if $(LONGHAND_LOCAL_DIR),$(LONGHAND_LOCAL_DIR),.local)
-TOOLS := $(if $(LONGHAND_TOOLS_DIR),$(LONGHAND_TOOLS_DIR),$(LOCAL))/venv/bin
+TOOLS_DIR := $(if $(LONGHAND_TOOLS_DIR),$(LONGHAND_TOOLS_DIR),$(LOCAL))
+TOOLS := $(TOOLS_DIR)/venv/bin
 STACK := $(PYTHON) localstack/stack.py
 
 .DEFAULT_GOAL := help
@@ -33,6 +34,9 @@ check: ## formatting, lints as errors, documentation, templates
 	$(TOOLS)/ruff check localstack infra
 	$(TOOLS)/ruff format --check localstack infra
 	$(TOOLS)/cfn-lint infra/*.yaml
+	$(STACK) checkov
+	@# Nothing is fetched from or sent to checkov's platform: its own checks do.
+	$(TOOLS_DIR)/checkov-venv/bin/checkov --directory infra --framework cloudformation --skip-download --quiet --compact
 
 bench: ## one worker with 1,000 chunks of 5 MB in flight, 1,000 waiting clients: time, calls, peak memory, CPU
 	@$(STACK) redis

@@ -1,5 +1,5 @@
-"""Creates or updates a CloudFormation stack in an emulator and prints its outputs as JSON; says on stderr what of the template
-the emulator cannot make. Run with the virtual environment's Python.
+"""Creates or updates a CloudFormation stack in an emulator and prints its outputs as JSON; says on stderr what of the
+template the emulator cannot make. Run with the virtual environment's Python.
 
 usage: deploy.py STACK TEMPLATE [Parameter=value ...]
 """
@@ -10,6 +10,7 @@ import sys
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
+
 from unsupported import reduced
 
 

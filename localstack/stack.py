@@ -35,7 +35,7 @@ import subprocess
 from pathlib import Path
 
 from emulator import CREDENTIALS, at, check_docker, localstack, ministack, private_emulator, without_aws
-from provision import HERE, ROOT, SIM, Binaries, Tools, ensure, ensure_redis, ensure_tools, lock
+from provision import HERE, ROOT, SIM, Binaries, Tools, ensure, ensure_checkov, ensure_redis, ensure_tools, lock
 from services import Failure, Service, Supervisor, answers, check_port_free, say
 
 # What starts first stands first; stopping goes the other way round.
@@ -289,6 +289,7 @@ def main() -> int:
     down.add_argument("--purge", action="store_true", help="remove data, logs, virtual environment and model too")
     commands.add_parser("status", help="what runs, and where; exit code 1 unless everything is ready")
     commands.add_parser("setup", help="only install the virtual environment and fetch the model")
+    commands.add_parser("checkov", help="only install checkov, which `make check` looks at infra/ with")
     commands.add_parser("redis", help="only install redis-server, which some tests start")
     test = commands.add_parser("test", help="run a command with a private emulator")
     test.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
@@ -303,6 +304,8 @@ def main() -> int:
         return 0 if stack.status() else 1
     elif arguments.command == "setup":
         ensure_tools(stack.tools, model=True)
+    elif arguments.command == "checkov":
+        ensure_checkov(stack.tools)
     elif arguments.command == "redis":
         ensure_redis(stack.supervisor.log("redis"))
     elif arguments.command == "test":

@@ -1,7 +1,10 @@
-"""What the emulator cannot make of infra/'s templates: left out of them here, by name and with a reason, so that the rest of a
-stack can be rehearsed. The templates themselves know nothing of emulators. Run with the virtual environment's Python.
+"""What the emulator cannot make of infra/'s templates: left out of them here, by name and with a reason, so that the
+rest of a stack can be rehearsed. The templates themselves know nothing of emulators.
 
-usage: unsupported.py TEMPLATE    prints the template as JSON, as far as the emulator can make it, and on stderr what it lacks
+Run with the virtual environment's Python, it prints a template as JSON, as far as the emulator can make it, and says on
+stderr what it lacks.
+
+usage: unsupported.py TEMPLATE
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import json
 import re
 import sys
 
-from cfnlint.decode.cfn_yaml import loads
+import yaml
 
 # What ministack 1.5.33 answers with "Unrecognized resource types", and what that leaves untried.
 UNSUPPORTED = {
@@ -24,18 +27,37 @@ UNSUPPORTED = {
 }
 
 
+class Loader(yaml.SafeLoader):
+    """Reads a template, its short forms (!Ref) as the long ones (Ref:)."""
+
+
+def long_form(loader: Loader, name: str, node: yaml.Node) -> dict:
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)
+    if name == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
+
+
+Loader.add_multi_constructor("!", long_form)
+
+
 def reduced(text: str, lacking: dict[str, str] = UNSUPPORTED) -> tuple[str, list[str]]:
-    """The template less what is `lacking`, and a line for each resource that is left out: those of such a type, and those
-    that refer to one of them. Outputs that do go too. A template that needs nothing of the kind comes back as it was."""
-    template = loads(text)
+    """The template less what is `lacking`, and a line for each resource that is left out: those of such a type, and
+    those that refer to one of them. Outputs that do go too. A template that has none of them comes back as it was."""
+    if not any(kind in text for kind in lacking):
+        return text, []
+    template = yaml.load(text, Loader)
     resources = template["Resources"]
     said = {
         name: f"{resource['Type']} {name}: {lacking[resource['Type']]}"
         for name, resource in resources.items()
         if resource["Type"] in lacking
     }
-    if not said:
-        return text, []
     while more := {name: of for name in resources.keys() - said if (of := references(resources[name]) & said.keys())}:
         for name, missing in more.items():
             said[name] = f"{resources[name]['Type']} {name}: it needs {', '.join(sorted(missing))}"

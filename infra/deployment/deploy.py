@@ -190,10 +190,9 @@ def main() -> int:
         if not (options.plan or options.tag or options.emulator):
             faults += build.faults()
         smokes = not (options.plan or options.no_smoke or options.emulator)
-        if smokes and environment.values.get("AUTH", "jwt") == "jwt" and not os.environ.get("LONGHAND_TOKEN"):
-            faults.append(
-                "AUTH is jwt: the test at the end needs LONGHAND_TOKEN, a token of your issuer; or --no-smoke"
-            )
+        auth = environment.values.get("AUTH", "jwt")
+        if smokes and auth != "none" and not os.environ.get("LONGHAND_TOKEN"):
+            faults.append(f"AUTH is {auth}: the test at the end needs LONGHAND_TOKEN, as any client; or --no-smoke")
         if identity:
             stacks = Stacks(session)
             faults += filter(None, (stacks.fault(environment.stack(part)) for part in environment.parts))

@@ -94,11 +94,19 @@ class Environment:
         }
         return [part for part in ORDER if not left_out.get(part)]
 
+    def asked(self, part: str) -> dict[str, dict]:
+        """The parameters of `part` that matter."""
+        asked = self.templates[part].parameters
+        if part == "gateway" and self.gateway == "vpclink":
+            # It is the function's, and knows fewer values than the servers do.
+            return {name: about for name, about in asked.items() if name != "Auth"}
+        return asked
+
     def parameters(self, part: str, outputs: dict[str, str]) -> dict[str, str]:
         """What `part` is deployed with: the file's before the outputs of other stacks; the rest has its default."""
         given = {**outputs, **self.computed(), **{camel(key): value for key, value in self.values.items()}}
         found = {}
-        for parameter in self.templates[part].parameters:
+        for parameter in self.asked(part):
             value = given.get(parameter, given.get(ALSO_CALLED.get(parameter, "")))
             if value is not None:
                 found[parameter] = value
@@ -147,7 +155,7 @@ class Environment:
             template = self.templates[part]
             if len(template.body.encode()) > LARGEST:
                 faults.append(f"infra/{part}.yaml has more than the {LARGEST} bytes that CloudFormation takes")
-            for parameter, asked in template.parameters.items():
+            for parameter, asked in self.asked(part).items():
                 key = capitals(ALSO_CALLED.get(parameter, parameter))
                 value = values.get(key)
                 if value is not None:

@@ -1,4 +1,4 @@
-"""What deploys Longhand, as it stands in files: templates, parameter files, Dockerfiles, compose.yaml. Nothing is started."""
+"""What deploys Longhand, as it stands in files: parameter files, Dockerfiles, compose.yaml. Nothing is started."""
 
 from __future__ import annotations
 
