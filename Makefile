@@ -6,7 +6,7 @@ TOOLS := $(TOOLS_DIR)/venv/bin
 STACK := $(PYTHON) localstack/stack.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench load chaos capacity up down status logs clean
+.PHONY: help demo test check bench load chaos capacity deploy destroy up down status logs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,12 @@ chaos: ## load while processes are killed and calls fail and are lost, then an a
 
 capacity: ## the tables of CAPACITY.md: tasks, dollars, limits and waits, by the number of users
 	@$(PYTHON) infra/capacity.py
+
+deploy: ## into AWS, as infra/env/ENV.env says: ENV=staging, PLAN=1 only shows it; README, "On AWS"
+	@infra/deploy.sh $(or $(ENV),$(error which environment? make deploy ENV=staging)) $(if $(PLAN),--plan)
+
+destroy: ## remove that from AWS again; asks, and keeps the data: ENV=staging
+	@infra/destroy.sh $(or $(ENV),$(error which environment? make destroy ENV=staging))
 
 up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
 	@$(STACK) up

@@ -187,6 +187,7 @@ def main() -> int:
     faults += more
     if environment:
         faults += environment.strangers(identity)
+        faults += [] if options.emulator else environment.placeholders()
         if not (options.plan or options.tag or options.emulator):
             faults += build.faults()
         smokes = not (options.plan or options.no_smoke or options.emulator)

@@ -176,6 +176,14 @@ class Environment:
             return [f"AWS_ACCOUNT is {wanted}, and the credentials are for {found}"]
         return []
 
+    def placeholders(self) -> list[str]:
+        """What nobody has filled in yet."""
+        return [
+            f"{key} is still the example's: {value}"
+            for key, value in self.values.items()
+            if "example.com" in value or "123456789012" in value
+        ]
+
     def relations(self) -> list[str]:
         values = self.values
         faults = []
