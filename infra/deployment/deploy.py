@@ -77,8 +77,8 @@ class Deployment:
         for part in self.environment.parts:
             if part == "service":
                 self.prepare_images()
-            if part == "gateway" and self.environment.gateway == "lambda":
-                self.prepare_function()
+            if part == "gateway" and self.environment.gateway == "lambda" and not self.prepare_function():
+                continue
             self.deploy(part)
 
     def prepare_images(self) -> None:
@@ -100,20 +100,24 @@ class Deployment:
             else:
                 self.images.push(program, repository, self.tag)
 
-    def prepare_function(self) -> None:
+    def prepare_function(self) -> bool:
+        """Whether the gateway can be made."""
         bucket = self.outputs.get("CodeBucket")
         if bucket is None:
-            return
+            return True  # only in a plan: there is no bucket yet
         self.outputs["CodeKey"] = key = self.images.key(self.tag)
         if self.options.plan:
-            return
+            return True
         if self.options.emulator:
-            say(f"  LEFT OUT, by --emulator: building and uploading function {key} (no Docker engine)")
-        elif self.options.tag:
+            say(f"  LEFT OUT, by --emulator: function {key} (no Docker engine), and with it the gateway.")
+            say("      `make up GATEWAY=1` has both")
+            return False
+        if self.options.tag:
             if not self.images.function_there(bucket, self.tag):
                 raise Failure(f"there is no function s3://{bucket}/{key}")
         else:
             self.images.upload_function(bucket, self.tag)
+        return True
 
     def deploy(self, part: str) -> None:
         name = self.environment.stack(part)

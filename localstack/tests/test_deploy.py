@@ -129,14 +129,11 @@ class Deploying(unittest.TestCase):
     def jobs(self, table: str = "longhand-test-jobs") -> int:
         return self.ask("dynamodb", "scan", TableName=table)["Count"]
 
-    def waiting(self) -> int:
-        attributes = self.ask(
-            "sqs",
-            "get_queue_attributes",
-            QueueUrl=self.outputs("data")["QueueUrl"],
-            AttributeNames=["ApproximateNumberOfMessages"],
+    def queue(self, attribute: str) -> int:
+        url = self.outputs("data")["QueueUrl"]
+        return int(
+            self.ask("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["All"])["Attributes"][attribute]
         )
-        return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
 
     def test_a_second_deployment_changes_nothing_and_a_changed_setting_only_itself(self) -> None:
         said = self.deployed()
@@ -161,15 +158,15 @@ class Deploying(unittest.TestCase):
         self.assertIn("A plan: nothing was changed.", said)
         self.assertEqual(self.stacks()["data"], "CREATE_COMPLETE")
         left = self.ask("cloudformation", "list_change_sets", StackName="longhand-test-data")["Summaries"]
+        self.assertEqual(self.queue("VisibilityTimeout"), 30)
         self.assertNotIn("AVAILABLE", [change_set["ExecutionStatus"] for change_set in left])
 
         self.assertRegex(self.deployed(), "\nChanged: data")
         self.assertEqual(self.stacks()["data"], "UPDATE_COMPLETE")
-        rules = self.ask("s3", "get_bucket_lifecycle_configuration", Bucket=before["BucketName"])["Rules"]
-        self.assertIn(7, [rule.get("Expiration", {}).get("Days") for rule in rules])
+        self.assertEqual(self.queue("VisibilityTimeout"), 40)
         # Updated where they are: the same names, and what was in them.
         self.assertEqual(self.outputs("data"), before)
-        self.assertEqual((self.jobs(), self.waiting()), (1, 1))
+        self.assertEqual((self.jobs(), self.queue("ApproximateNumberOfMessages")), (1, 1))
 
     def test_a_plan_of_something_new_leaves_nothing_behind(self) -> None:
         said = self.deployed("--plan")
