@@ -55,6 +55,10 @@ def eventually(what: str, condition: Callable[[], object], within: float = 20) -
         time.sleep(0.05)
 
 
+# What of the developer's own environment would make it another stack.
+OURS = ("AWS_", "LONGHAND_", "ASR", "EMULATOR", "API_PORT", "WORKER_PORT", "GATEWAY", "MAKE")
+
+
 class LocalStack:
     def __init__(self, test: unittest.TestCase, **settings: str):
         self.directory = Path(tempfile.mkdtemp(prefix="longhand-test-"))
@@ -63,7 +67,9 @@ class LocalStack:
         clean = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "LONGHAND_", "ASR", "EMULATOR", "API_PORT", "WORKER_PORT", "MAKE"))
+            if not name.startswith(
+                OURS
+            )
         }
         self.environment = {
             **clean,
