@@ -11,11 +11,13 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
 
-from services import Failure, answers, say
+from provision import Tools, lock
+from services import Failure, answers, run_step, say
 
 # Of Amazon Linux 2023, which the runtime provided.al2023 is.
 GLIBC = (2, 34)
@@ -27,6 +29,7 @@ BUILD_ELSEWHERE = (
     "Build it against an older C library, in the image public.ecr.aws/lambda/provided:al2023 or with "
     "cargo-zigbuild (--target x86_64-unknown-linux-gnu.2.34): see API Gateway in README.md."
 )
+CRYPTOGRAPHY = "cryptography==50.0.2"
 # What the server is told by its own settings, the function is by parameters.
 PARAMETERS = {
     "RatePerMinute": "LONGHAND_RATE_PER_MINUTE",
@@ -37,6 +40,7 @@ PARAMETERS = {
     "JwtIssuer": "LONGHAND_JWT_ISSUER",
     "JwtAudience": "LONGHAND_JWT_AUDIENCE",
     "JwtJwksUrl": "LONGHAND_JWT_JWKS_URL",
+    "Authorizer": "GATEWAY_AUTHORIZER",  # false: the api alone looks at tokens
 }
 
 
@@ -54,6 +58,20 @@ def check(emulator: str) -> None:
         raise Failure("strip is missing, which GATEWAY=1 needs. On Debian and Ubuntu: apt-get install binutils")
     if os.environ.get("LONGHAND_AUTH") == "apikey":
         raise Failure("GATEWAY=1 has no file of API keys for its function: set LONGHAND_AUTH to jwt or none.")
+
+
+def tokens(tools: Tools) -> Path:
+    """What the emulator checks the signatures of tokens with. Without it, it says that every token is bad."""
+    return tools.directory / "tokens"
+
+
+def ensure(tools: Tools) -> None:
+    if not os.environ.get("LONGHAND_JWT_ISSUER"):
+        return
+    with lock(tools.directory / "tokens.lock"):
+        if not (tokens(tools) / "cryptography").exists():
+            install = ["install", "--no-compile", "--only-binary=:all:", "--target", str(tokens(tools)), CRYPTOGRAPHY]
+            run_step("pip", [*tools.pip(), *install], tools.logs / "tokens.log", tools.cancelled)
 
 
 def package(program: Path, folder: Path) -> Path:
@@ -149,3 +167,11 @@ class Record:
 
     def forget(self) -> None:
         self.file.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    # For tests: the zip of a program, made in a folder of its own.
+    try:
+        print(package(Path(sys.argv[1]), Path(sys.argv[2])))
+    except Failure as failure:
+        sys.exit(str(failure))

@@ -98,7 +98,10 @@ class Stack:
     def emulator_service(self) -> Service:
         if self.emulator == "localstack":
             return localstack(self.emulator_port)
-        return ministack(self.tools, self.emulator_port, self.local / "emulator", persist=True)
+        service = ministack(self.tools, self.emulator_port, self.local / "emulator", persist=True)
+        if self.gateway and os.environ.get("LONGHAND_JWT_ISSUER"):
+            service.settings["PYTHONPATH"] = str(gateway.tokens(self.tools))
+        return service
 
     def asr_service(self) -> Service:
         if self.asr == "sim":
@@ -148,6 +151,9 @@ class Stack:
             say("Looking for what has to be installed or built")
             ensure(self.tools, self.binaries, packages, model, self.supervisor.log("build"))
 
+            if self.gateway:
+                gateway.ensure(self.tools)
+
             say("Starting what does not run yet")
             emulator = [self.emulator_service()] if self.emulator != "none" else []
             asr = [self.asr_service()] if self.asr != "none" else []
@@ -191,6 +197,8 @@ class Stack:
     def check(self, packages: list[str]) -> None:
         """Everything that can be told before the first long step."""
         self.binaries.check(packages)
+        if self.gateway:
+            gateway.check(self.emulator)
         if self.emulator == "none":
             missing = [name for name in RESOURCES if not os.environ.get(name)]
             if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
@@ -201,8 +209,6 @@ class Stack:
             raise Failure("ASR=none uses the speech-to-text server that ASR_BASE_URL names, and that is not set.")
         if self.emulator == "localstack":
             check_docker()
-        if self.gateway:
-            gateway.check(self.emulator)
         services = [self.rust_service(name, {}) for name in self.rust_names()]
         if self.asr != "none":
             services.insert(0, self.asr_service())

@@ -64,13 +64,7 @@ class LocalStack:
         self.directory = Path(tempfile.mkdtemp(prefix="longhand-test-"))
         self.local = self.directory / "local"
         self.ports = {name: free_port() for name in ("EMULATOR_PORT", "ASR_PORT", "API_PORT", "WORKER_PORT")}
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(
-                OURS
-            )
-        }
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         self.environment = {
             **clean,
             **{name: str(number) for name, number in self.ports.items()},
