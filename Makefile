@@ -10,7 +10,8 @@ STACK := $(PYTHON) localstack/stack.py
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: up ## start everything, transcribe six recordings as one job and score the transcript
+demo: ## start everything, transcribe six recordings as one job and score the transcript
+	@$(STACK) up --keep-gateway
 	@$(PYTHON) localstack/demo.py
 
 test: ## all tests: Rust's with an emulator of their own, then the local stack's, a demo last
@@ -51,7 +52,7 @@ chaos: ## load while processes are killed and calls fail and are lost, then an a
 	cargo build --release -p longhand-api -p longhand-worker -p longhand-chaos
 	$(STACK) test -- target/release/chaos all --seed $(SEED) --jobs $(JOBS) --report target/chaos/report.json
 
-up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
+up: ## start emulator, speech-to-text, api and worker; run again: only what is missing (GATEWAY=1)
 	@$(STACK) up
 
 down: ## stop them all; data and logs stay

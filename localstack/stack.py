@@ -331,7 +331,8 @@ def passed_on() -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start everything; run again, what is missing")
+    up = commands.add_parser("up", help="start everything; run again, what is missing")
+    up.add_argument("--keep-gateway", action="store_true", help="without GATEWAY: by gateway or not, as it is now")
     down = commands.add_parser("down", help="stop everything")
     down.add_argument("--purge", action="store_true", help="remove data, logs, virtual environment and model too")
     commands.add_parser("status", help="what runs, and where; exit code 1 unless everything is ready")
@@ -343,6 +344,8 @@ def main() -> int:
 
     stack = Stack()
     if arguments.command == "up":
+        if arguments.keep_gateway and not os.environ.get("GATEWAY"):
+            stack.gateway = stack.gateway_record.url() is not None
         stack.up()
     elif arguments.command == "down":
         stack.down(arguments.purge)
