@@ -5,7 +5,7 @@ TOOLS := $(if $(LONGHAND_TOOLS_DIR),$(LONGHAND_TOOLS_DIR),$(LOCAL))/venv/bin
 STACK := $(PYTHON) localstack/stack.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench load chaos up down status logs clean
+.PHONY: help demo test check bench load chaos capacity up down status logs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,8 +31,8 @@ check: ## formatting, lints as errors, documentation, templates
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
 	@echo "== Python and CloudFormation"
 	$(STACK) setup
-	$(TOOLS)/ruff check localstack
-	$(TOOLS)/ruff format --check localstack
+	$(TOOLS)/ruff check localstack infra
+	$(TOOLS)/ruff format --check localstack infra
 	$(TOOLS)/cfn-lint infra/*.yaml
 
 bench: ## one worker with 1,000 chunks of 5 MB in flight, 1,000 waiting clients: time, calls, peak memory, CPU
@@ -51,6 +51,9 @@ chaos: JOBS ?= 100
 chaos: ## load while processes are killed and calls fail and are lost, then an audit (SEED=7 JOBS=30)
 	cargo build --release -p longhand-api -p longhand-worker -p longhand-chaos
 	$(STACK) test -- target/release/chaos all --seed $(SEED) --jobs $(JOBS) --report target/chaos/report.json
+
+capacity: ## the tables of CAPACITY.md: tasks, dollars, limits and waits, by the number of users
+	@$(PYTHON) infra/capacity.py
 
 up: ## start emulator, speech-to-text, api and worker; run again: only what is missing (GATEWAY=1)
 	@$(STACK) up

@@ -1,6 +1,7 @@
 //! What is done for every request, whatever it asks for: its id, its log line, its time limit, and
 //! the headers that every answer carries.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use axum::body::HttpBody;
@@ -43,6 +44,18 @@ const NO_CONTENT: &str = "default-src 'none'; frame-ancestors 'none'";
 
 tokio::task_local! {
     static REQUEST_ID: String;
+    /// How long the running request has waited because its client asked to.
+    static WAITED: Cell<Duration>;
+}
+
+/// Runs what a client asked to wait for. Its time is not the server's: it is left out of `own_ms`, by which slow
+/// servers are found.
+pub(crate) async fn waited<T>(waiting: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let waited = waiting.await;
+    // Not set where nobody answers a request, as in a test.
+    let _ = WAITED.try_with(|all| all.set(all.get() + began.elapsed()));
+    waited
 }
 
 /// The id of the request that the running task answers.
@@ -83,10 +96,15 @@ async fn answer(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = route(&request);
     let gateway = through_gateway(request.headers());
-    let response = match timeout(REQUEST_TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => ApiError::Timeout.into_response(),
-    };
+    let (response, waited) = WAITED
+        .scope(Cell::default(), async {
+            let response = match timeout(REQUEST_TIMEOUT, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => ApiError::Timeout.into_response(),
+            };
+            (response, WAITED.with(Cell::get))
+        })
+        .await;
     let bytes = response.body().size_hint().lower();
     let response = if gateway && bytes > MAX_GATEWAY_ANSWER as u64 {
         ApiError::AnswerTooLarge { bytes }.into_response()
@@ -95,7 +113,9 @@ async fn answer(request: Request, next: Next) -> Response {
     };
     let status = response.status().as_u16();
     Span::current().record("http.response.status_code", status);
-    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let took = started.elapsed();
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let own_ms = u64::try_from(took.saturating_sub(waited).as_millis()).unwrap_or(u64::MAX);
     // A client may make up methods; a label may not.
     let known =
         matches!(method, Method::GET | Method::POST | Method::DELETE | Method::HEAD | Method::OPTIONS);
@@ -105,12 +125,12 @@ async fn answer(request: Request, next: Next) -> Response {
         "method" => name, "route" => route.clone(), "status" => status.to_string()
     )
     .increment(1);
-    histogram!("longhand_http_request_seconds", "route" => route.clone()).record(started.elapsed());
+    histogram!("longhand_http_request_seconds", "route" => route.clone()).record(took);
     // Probes come every few seconds and would bury the rest.
     if matches!(route.as_str(), "/healthz" | "/readyz" | "/metrics") {
-        debug!(%method, route, status, ms, "request");
+        debug!(%method, route, status, ms, own_ms, "request");
     } else {
-        info!(%method, route, status, ms, "request");
+        info!(%method, route, status, ms, own_ms, "request");
     }
     response
 }
