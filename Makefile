@@ -11,7 +11,8 @@ STACK := $(PYTHON) localstack/stack.py
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: up ## start everything, transcribe six recordings as one job and score the transcript
+demo: ## start everything, transcribe six recordings as one job and score the transcript
+	@$(STACK) up --keep-gateway
 	@$(PYTHON) localstack/demo.py
 
 test: ## all tests: Rust's with an emulator of their own, then the local stack's, a demo last
@@ -58,7 +59,7 @@ chaos: ## load while processes are killed and calls fail and are lost, then an a
 capacity: ## the tables of CAPACITY.md: tasks, dollars, limits and waits, by the number of users
 	@$(PYTHON) infra/capacity.py
 
-up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
+up: ## start emulator, speech-to-text, api and worker; run again: only what is missing (GATEWAY=1)
 	@$(STACK) up
 
 down: ## stop them all; data and logs stay
