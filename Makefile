@@ -11,7 +11,8 @@ STACK := $(PYTHON) localstack/stack.py
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: up ## start everything, transcribe six recordings as one job and score the transcript
+demo: ## start everything, transcribe six recordings as one job and score the transcript
+	@$(STACK) up --keep-gateway
 	@$(PYTHON) localstack/demo.py
 
 test: ## all tests: Rust's with an emulator of their own, then the local stack's, a demo last
@@ -64,7 +65,7 @@ deploy: ## into AWS, as infra/env/ENV.env says: ENV=staging, PLAN=1 only shows i
 destroy: ## remove that from AWS again; asks, and keeps the data: ENV=staging
 	@infra/destroy.sh $(or $(ENV),$(error which environment? make destroy ENV=staging))
 
-up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
+up: ## start emulator, speech-to-text, api and worker; run again: only what is missing (GATEWAY=1)
 	@$(STACK) up
 
 down: ## stop them all; data and logs stay

@@ -23,6 +23,8 @@ def deploy(name: str, template: str, parameters: dict[str, str]) -> dict[str, st
     arguments = {
         "StackName": name,
         "TemplateBody": template,
+        # The roles of functions and tasks.
+        "Capabilities": ["CAPABILITY_IAM"],
         "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         # The service's template has roles.
         "Capabilities": ["CAPABILITY_IAM"],

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
@@ -27,7 +28,16 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(28);
 /// The longest `x-request-id` that is kept, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The mark of a request that comes through API Gateway. Whoever sets it, us included (`lambda.rs`), only makes that
+/// request get less: so it need not be guarded.
+pub(crate) const GATEWAY: HeaderName = HeaderName::from_static("longhand-gateway");
+
+/// The longest body of an answer through API Gateway. A Lambda function may answer with 6 MB, of which base64
+/// leaves three quarters; some of that is for the headers. What is behind a VPC link could give 10 MB, and gives the
+/// same: no answer is there or not by what is behind the gateway.
+pub(crate) const MAX_GATEWAY_ANSWER: usize = 4_700_000;
+
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Nothing that is answered is a page, unless its handler says so with a policy of its own.
 const NO_CONTENT: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -85,6 +95,7 @@ async fn answer(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = route(&request);
+    let gateway = through_gateway(request.headers());
     let (response, waited) = WAITED
         .scope(Cell::default(), async {
             let response = match timeout(REQUEST_TIMEOUT, next.run(request)).await {
@@ -94,6 +105,12 @@ async fn answer(request: Request, next: Next) -> Response {
             (response, WAITED.with(Cell::get))
         })
         .await;
+    let bytes = response.body().size_hint().lower();
+    let response = if gateway && bytes > MAX_GATEWAY_ANSWER as u64 {
+        ApiError::AnswerTooLarge { bytes }.into_response()
+    } else {
+        response
+    };
     let status = response.status().as_u16();
     Span::current().record("http.response.status_code", status);
     let took = started.elapsed();
@@ -121,6 +138,12 @@ async fn answer(request: Request, next: Next) -> Response {
 /// The pattern, not the path: what a client sends does not get to write log lines.
 fn route(request: &Request) -> String {
     request.extensions().get::<MatchedPath>().map_or_else(|| "-".to_owned(), |path| path.as_str().to_owned())
+}
+
+/// Whether the request comes through API Gateway, which streams nothing, has nobody wait longer than 30 s, and passes
+/// on no long answers.
+pub(crate) fn through_gateway(headers: &HeaderMap) -> bool {
+    headers.contains_key(GATEWAY)
 }
 
 /// The client's or the load balancer's id where it is fit for a log and a header, else a new one.

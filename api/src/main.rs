@@ -8,7 +8,7 @@ use std::sync::Arc;
 use longhand_api::auth::settings::AuthSettings;
 use longhand_api::settings::Settings;
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, openapi, router, server};
+use longhand_api::{AppState, Auth, lambda, openapi, router, server};
 use longhand_shared::cache::Cache;
 use longhand_shared::cache::observed::ObservedStore;
 use longhand_shared::cache::remote::Redis;
@@ -43,7 +43,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let open_to_all = matches!(settings.auth, AuthSettings::None);
     let auth = Auth::new(settings.auth).map_err(|error| format!("LONGHAND_AUTH: {error}"))?;
     // Lambda stops a function by itself.
-    let stop = if server::is_lambda() { CancellationToken::new() } else { shutdown::on_signal()? };
+    let stop = if lambda::is_lambda() { CancellationToken::new() } else { shutdown::on_signal()? };
     let config = aws::load().await;
     let cache =
         settings.redis.map_or_else(|| Ok(Cache::local()), |url| Redis::new(url).map(Cache::shared))?;
@@ -61,8 +61,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         s3: aws::s3(&config),
         waiting: waiting.clone(),
     });
-    if server::is_lambda() {
-        return Ok(server::serve_lambda(router).await?);
+    if lambda::is_lambda() {
+        return Ok(lambda::serve(router).await?);
     }
     if open_to_all {
         warn!("LONGHAND_AUTH is none: whoever can reach this address may do everything, in everybody's name");
