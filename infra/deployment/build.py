@@ -42,6 +42,10 @@ def faults() -> list[str]:
     if shutil.which("git") is None:
         return ["git is missing: images are named after the commit that they are made of"]
     try:
+        if run(["git", "rev-parse", "--is-shallow-repository"], stderr=subprocess.DEVNULL) == "true":
+            found.append(
+                "this clone is shallow, and does not tell which commit made the programs: git fetch --unshallow"
+            )
         changed = run(["git", "status", "--porcelain", "--", *SOURCES], stderr=subprocess.DEVNULL)
     except Failure:
         return ["this is no git repository: images are named after the commit that they are made of"]
@@ -69,12 +73,12 @@ class Images:
     def there(self, repository: str, tag: str) -> bool:
         name = repository.split("/", 1)[1]
         try:
-            self.ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])
+            found = self.ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])
         except ClientError as error:
             if error.response["Error"]["Code"] == "ImageNotFoundException":
                 return False
             raise
-        return True
+        return bool(found["imageDetails"])
 
     def push(self, program: str, repository: str, tag: str) -> None:
         if self.there(repository, tag):

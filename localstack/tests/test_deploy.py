@@ -37,6 +37,26 @@ answer = getattr(boto3.client(service, region_name="us-east-1"), call)(**argumen
 print(json.dumps(answer, default=str))
 """
 
+# Stands in for Docker: writes down what it was asked, and what it was given on standard input.
+DOCKER = f"""#!{sys.executable}
+import json, os, sys
+with open(os.environ["DOCKER_CALLS"], "a") as calls:
+    print(json.dumps([*sys.argv[1:], sys.stdin.read() if sys.argv[1] == "login" else ""]), file=calls)
+for word in sys.argv:
+    if word.startswith("type=local,dest="):
+        with open(word.removeprefix("type=local,dest=") + "/bootstrap", "w") as program:
+            program.write("the api")
+"""
+# What deploy.py does with images and the function.
+PUSH = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import boto3, build
+images = build.Images(boto3.Session(region_name="us-east-1"), "ARM64")
+images.push("api", sys.argv[2], "0123456789ab")
+images.upload_function("code", "0123456789ab")
+"""
+
 
 class Deploying(unittest.TestCase):
     """Each test has an emulator, and a copy of what deploy.sh needs, so that it can plant faults in it."""
@@ -267,6 +287,41 @@ class Deploying(unittest.TestCase):
         code, said = self.deploy(AWS_ENDPOINT_URL="")
         self.assertEqual(code, 1, said)
         self.assertIn("--emulator is for the endpoint that AWS_ENDPOINT_URL names", said)
+
+    def test_images_and_the_function_are_built_once_for_each_commit(self) -> None:
+        """By a stand-in for Docker: what it is asked for, and when it is not asked at all."""
+        self.ask("s3", "create_bucket", Bucket="code")
+        created = self.ask("ecr", "create_repository", repositoryName="longhand-test-api")["repository"]
+        uri, calls = created["repositoryUri"], self.directory / "calls"
+        docker = self.directory / "bin" / "docker"
+        docker.parent.mkdir()
+        docker.write_text(DOCKER)
+        docker.chmod(0o755)
+
+        def push() -> list[list[str]]:
+            calls.write_text("")
+            command = [str(PYTHON), "-c", PUSH, str(self.checkout / "infra" / "deployment"), uri]
+            path = f"{docker.parent}{os.pathsep}{os.environ['PATH']}"
+            environment = {**without_aws(), **self.aws, "PATH": path, "DOCKER_CALLS": str(calls)}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            return [json.loads(line) for line in calls.read_text().splitlines()]
+
+        login, image, function = push()
+        self.assertEqual(login[:2] + login[3:5], ["login", "--username", "--password-stdin", uri.split("/")[0]])
+        self.assertTrue(login[-1], "the password, by standard input")
+        self.assertEqual(image[:4], ["buildx", "build", "--platform", "linux/arm64"])
+        for word in ("api/Dockerfile", f"{uri}:0123456789ab", "--push"):
+            self.assertIn(word, image)
+        self.assertEqual(function[function.index("--target") + 1], "function")
+        listed = self.ask("s3", "list_objects_v2", Bucket="code")["Contents"]
+        self.assertEqual([one["Key"] for one in listed], ["api-0123456789ab-arm64.zip"])
+
+        manifest = json.dumps({"schemaVersion": 2, "layers": []})
+        self.ask(
+            "ecr", "put_image", repositoryName="longhand-test-api", imageManifest=manifest, imageTag="0123456789ab"
+        )
+        self.assertEqual(push(), [])
 
     def test_real_speech_through_what_was_deployed(self) -> None:
         """Fargate's part is played by this machine: api and worker with the stacks' outputs for settings."""
