@@ -3,8 +3,10 @@
 
 mod cache;
 mod calls;
+mod command;
 mod crashes;
 mod deploys;
+mod doctor;
 mod eyes;
 mod inputs;
 mod load;
