@@ -187,11 +187,12 @@ impl Api {
     }
 
     /// `GET /transcript/{jobId}/events`, from where it was last read. None where there is no such stream, or nothing
-    /// in it that was not read.
+    /// in it that was not read. It must begin within `patience`.
     pub(crate) async fn events(
         &self,
         job: JobId,
         last_event: Option<&str>,
+        patience: Duration,
     ) -> Result<Option<reqwest::Response>, Failure> {
         let request = self.http.get(self.at(&["transcript", &job.to_string(), "events"]));
         // Whoever listens says how long.
@@ -199,7 +200,7 @@ impl Api {
         if let Some(id) = last_event {
             request = request.header("last-event-id", id);
         }
-        let answer = timeout(CALL_TIMEOUT, self.authorized(request).send()).await.map_err(|_| {
+        let answer = timeout(patience, self.authorized(request).send()).await.map_err(|_| {
             let message = format!("the service at {} does not answer in time", self.base);
             Failure::new(Exit::Unavailable, "TIMEOUT", message).passing(None)
         })?;
@@ -207,8 +208,7 @@ impl Api {
         let status = answer.status();
         if !status.is_success() {
             let retry_after = retry_after(answer.headers());
-            let said =
-                timeout(CALL_TIMEOUT, answer.text()).await.ok().and_then(Result::ok).unwrap_or_default();
+            let said = timeout(patience, answer.text()).await.ok().and_then(Result::ok).unwrap_or_default();
             return Err(self.about(job, self.refusal(status, retry_after, &said)));
         }
         let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();

@@ -117,11 +117,15 @@ impl<'a> Follow<'a> {
         self.timeout.saturating_sub(self.began.elapsed())
     }
 
+    /// How long an answer may take. The last one gets a moment too.
+    fn patience(&self) -> Duration {
+        self.left().clamp(Duration::from_secs(1), CALL_TIMEOUT)
+    }
+
     /// Asks how the job stands.
     async fn look(&mut self) -> Result<Option<News>, Failure> {
         let wait = if self.known.is_some() { WAIT.min(self.left()) } else { Duration::ZERO };
-        // The last look gets a moment too.
-        let patience = self.left().clamp(Duration::from_secs(1), CALL_TIMEOUT);
+        let patience = self.patience();
         let asked = Instant::now();
         let answer = self.context.api.transcript(self.job, wait, wait + patience).await?;
         self.mute = false;
@@ -141,7 +145,7 @@ impl<'a> Follow<'a> {
 
     /// Opens the stream, from where it was last read; looks where that cannot be.
     async fn open(&mut self) -> Result<Option<News>, Failure> {
-        match self.context.api.events(self.job, self.last_event.as_deref()).await {
+        match self.context.api.events(self.job, self.last_event.as_deref(), self.patience()).await {
             Ok(Some(answer)) => {
                 (self.stream, self.lives) = (Some(Events::new(answer)), false);
                 Ok(None)
