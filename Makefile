@@ -15,15 +15,14 @@ demo: ## start everything, transcribe six recordings as one job and score the tr
 	@$(STACK) up --keep-gateway
 	@$(PYTHON) localstack/demo.py
 
-test: ## all tests: Rust's with an emulator of their own, then the local stack's, a demo last
-	@echo "== Building the programs that the tests start, as the local stack builds them"
-	cargo build -p longhand-api -p longhand-worker -p longhand
+test: ## all tests: Rust's with an emulator of their own, the local stack's beside them, a demo among those
+	@echo "== Building the tests, and the programs that they start as the local stack builds them"
+	cargo test --workspace --no-run
+	cargo build -p longhand-api -p longhand-worker -p longhand -p longhand-sim-asr
 	@$(STACK) redis
-	@echo "== Rust tests, with a private emulator"
-	$(STACK) test -- cargo test --workspace
-	@echo "== Local stack tests: a stack of their own on free ports, a demo last"
-	$(STACK) setup
-	$(PYTHON) -m unittest discover -v -s localstack/tests
+	@$(STACK) setup
+	@echo "== Tests, in groups side by side"
+	@$(PYTHON) localstack/run_tests.py
 
 check: ## formatting, lints as errors, documentation, templates
 	@echo "== Rust: formatting, lints, documentation"
