@@ -21,7 +21,7 @@ use crate::error::ApiError;
 const TABLE: &str = "table";
 
 /// What is said to be missing when the process was asked to stop: itself.
-const STOPPING: &str = "this server: it is stopping";
+const STOPPING: &str = "this server is stopping";
 
 /// How long a dependency may take to answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);

@@ -30,7 +30,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 const LINGER: Duration = Duration::from_secs(5);
 
 /// How long a connection is looked at for a request that has arrived before it is closed.
-const LAST_LOOK: Duration = Duration::from_millis(100);
+const LAST_LOOK: Duration = Duration::from_millis(300);
 
 /// How long nothing is accepted after the system had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ pub fn closing(stop: &CancellationToken, drain: Duration) -> (CancellationToken,
         sleep(linger).await;
         closes.cancel();
     });
-    (closing, drain - linger)
+    (closing, drain.saturating_sub(linger))
 }
 
 /// Answers requests until `stop` is cancelled; then accepts no more, and gives those that are in
@@ -124,6 +124,8 @@ async fn answer(socket: TcpStream, router: Router, stop: CancellationToken) {
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
+        // A request that has arrived comes before the end of the wait for it.
+        biased;
         ended = &mut connection => ended,
         () = async { stop.cancelled().await; sleep(LAST_LOOK).await; } => {
             connection.as_mut().graceful_shutdown();

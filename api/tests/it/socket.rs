@@ -210,7 +210,7 @@ async fn a_stop_is_announced_before_the_door_is_closed() {
     let new = exchange(server.address, HEALTH).await;
     assert!(new.starts_with("HTTP/1.1 200 OK\r\n") && new.contains("connection: close\r\n"), "{new}");
     let ready = exchange(server.address, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("it is stopping"), "{ready}");
+    assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("this server is stopping"), "{ready}");
     assert!(stopped.elapsed() < Duration::from_secs(5), "answered at once");
 
     // Connections that nobody uses are kept for longer than our nginx keeps them.
