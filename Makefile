@@ -17,6 +17,7 @@ test: ## all tests: Rust's with an emulator of their own, then the local stack's
 	@echo "== Building the programs that the tests start, as the local stack builds them"
 	cargo build -p longhand-api -p longhand-worker -p longhand
 	@$(STACK) redis
+	@$(STACK) nginx
 	@echo "== Rust tests, with a private emulator"
 	$(STACK) test -- cargo test --workspace
 	@echo "== Local stack tests: a stack of their own on free ports, a demo last"
@@ -49,7 +50,10 @@ chaos: SEED ?= 1,2,3,4,5
 chaos: JOBS ?= 100
 chaos: ## load while processes are killed and calls fail and are lost, then an audit (SEED=7 JOBS=30)
 	cargo build --release -p longhand-api -p longhand-worker -p longhand-chaos
+	@$(STACK) redis
+	@$(STACK) nginx
 	$(STACK) test -- target/release/chaos all --seed $(SEED) --jobs $(JOBS) --report target/chaos/report.json
+	$(STACK) test -- target/release/chaos run --balanced --apis 3 --seed $(SEED) --jobs $(JOBS) --report target/chaos/nginx.json
 
 up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
 	@$(STACK) up

@@ -10,6 +10,9 @@ Needs nothing but Python and cargo; the rest it installs under .local/. Settings
   EMULATOR_PORT      4566      API_PORT       8080
   ASR_PORT           8790      WORKER_PORT    8081 (the worker's health)
   SIM_LATENCY_MS     how long a call of the simulated model takes: 250, or 5000..10000 (by chance); none by default
+  SCALE              3: so many apis and workers, with nginx at API_PORT before the apis; none of it by default
+  SCALE_PORT         8100, where theirs begin: api-1 there, worker-1 (its health) on the next, api-2 on the one after
+  REDIS              with SCALE: own (default), one at REDIS_PORT (6390), or none. REDIS_URL names one that there is
   PROFILE            dev (default) or release: how the Rust programs are built
   LONGHAND_BIN_DIR   a directory with ready-made programs, in place of building them
   LONGHAND_LOCAL_DIR where everything is kept, .local by default; another one makes a second stack beside the first
@@ -36,10 +39,9 @@ from pathlib import Path
 
 from emulator import CREDENTIALS, at, check_docker, localstack, ministack, private_emulator, without_aws
 from provision import HERE, ROOT, SIM, Binaries, Tools, ensure, ensure_redis, ensure_tools, lock
+from scale import Scale, ensure_nginx, in_order, kind
 from services import Failure, Service, Supervisor, answers, check_port_free, say
 
-# What starts first stands first; stopping goes the other way round.
-ORDER = ["emulator", "asr", "api", "worker"]
 STACK_NAME = "longhand"
 # What EMULATOR=none takes from the environment instead of deploying it.
 RESOURCES = ["LONGHAND_TABLE", "LONGHAND_QUEUE_URL", "LONGHAND_DLQ_URL", "LONGHAND_AUDIO_BUCKETS"]
@@ -84,6 +86,11 @@ class Stack:
         self.asr_port = number("ASR_PORT", 8790)
         self.api_port = number("API_PORT", 8080)
         self.worker_port = number("WORKER_PORT", 8081)
+        self.scale = None
+        if os.environ.get("SCALE"):
+            ports = {name: number(name, default) for name, default in (("SCALE_PORT", 8100), ("REDIS_PORT", 6390))}
+            count = number("SCALE", 1, "how many apis and workers to run, 1 to 20", highest=20)
+            self.scale = Scale(count, self.local, {**ports, "API_PORT": self.api_port})
 
     def environment(self) -> dict[str, str]:
         """Ours; with an emulator less all of AWS, so that no profile of the user's sends us to a real account."""
@@ -132,6 +139,14 @@ class Stack:
             stop_within=stop,
         )
 
+    def behind(self, settings: dict[str, str]) -> list[Service]:
+        """The api and the worker; with SCALE all of them, and what is around them."""
+        one_each = [self.rust_service(name, settings) for name in ("api", "worker")]
+        if self.scale is None:
+            return one_each
+        several = [service for one in one_each for service in self.scale.spread(one)]
+        return [*self.scale.redis(), *several, self.scale.nginx()]
+
     # ---- commands -----------------------------------------------------------------------------------------------
 
     def up(self) -> dict[str, str]:
@@ -142,6 +157,8 @@ class Stack:
             model = self.asr == "whisper" and not os.environ.get("WHISPER_MODEL")
             self.check(packages)
             say("Looking for what has to be installed or built")
+            if self.scale is not None:
+                self.scale.ensure(self.supervisor.log("install"))
             ensure(self.tools, self.binaries, packages, model, self.supervisor.log("build"))
 
             say("Starting what does not run yet")
@@ -153,7 +170,8 @@ class Stack:
             self.supervisor.wait_ready(emulator)
             settings = self.settings()
             self.write_env(settings)
-            rust = [self.rust_service(name, settings) for name in ("api", "worker")]
+            rust = self.behind(settings)
+            self.supervisor.stop(self.surplus(rust))
             for service in rust:
                 self.start_unless_running(service)
             self.supervisor.wait_ready(asr + rust)
@@ -173,7 +191,8 @@ class Stack:
             raise Failure("ASR=none uses the speech-to-text server that ASR_BASE_URL names, and that is not set.")
         if self.emulator == "localstack":
             check_docker()
-        services = [self.rust_service("api", {}), self.rust_service("worker", {})]
+        services = self.behind({})
+        surplus = {self.supervisor.record(name)["address"] for name in self.surplus(services)}
         if self.asr != "none":
             services.insert(0, self.asr_service())
         if self.emulator != "none":
@@ -184,8 +203,17 @@ class Stack:
         for service in services:
             record = self.supervisor.record(service.name)
             here = self.supervisor.running(service.name) is not None and record["address"] == service.address
-            if not here:
+            # One of the stack as it was before gives its port back.
+            if not here and service.address not in surplus:
                 check_port_free(service)
+
+    def surplus(self, services: list[Service]) -> list[str]:
+        """What runs of apis, workers and what is around them, and is wanted no more."""
+        wanted = {service.name for service in services}
+        around = [name for name in self.supervisor.names() if kind(name) not in ("emulator", "asr")]
+        # nginx first: it should miss nobody.
+        around.sort(key=in_order, reverse=True)
+        return [name for name in around if name not in wanted and self.supervisor.running(name) is not None]
 
     def start_unless_running(self, service: Service) -> None:
         pid = self.supervisor.running(service.name)
@@ -216,6 +244,10 @@ class Stack:
             shared["LONGHAND_WEBHOOK_DLQ_URL"] = at(endpoint, outputs["WebhookDeadLetterQueueUrl"])
             shared["LONGHAND_WEBHOOK_SECRET"] = "for-this-laptop-alone-and-no-secret-at-all"
             shared["LONGHAND_CALLBACK_HOSTS"] = "http://127.0.0.1:9099"
+        pace = dict(PACE[self.asr])
+        if self.scale and self.asr == "whisper":
+            # There is one model, and one machine, however many workers there are.
+            pace["LONGHAND_CONCURRENCY"] = str(max(1, int(pace["LONGHAND_CONCURRENCY"]) // self.scale.count))
         audio = Path(os.environ.get("LONGHAND_AUDIO_ROOT") or self.local / "audio")
         audio.mkdir(parents=True, exist_ok=True)
         return {
@@ -223,10 +255,11 @@ class Stack:
             "LONGHAND_AUDIO_ROOT": str(audio),
             "LONGHAND_LISTEN": f"127.0.0.1:{self.api_port}",
             "LONGHAND_HEALTH_LISTEN": f"127.0.0.1:{self.worker_port}",
+            **(self.scale.listening() if self.scale else {}),
             "LONGHAND_URL": f"http://127.0.0.1:{self.api_port}",
             "ASR_BASE_URL": os.environ["ASR_BASE_URL"] if self.asr == "none" else f"http://127.0.0.1:{self.asr_port}",
             "ASR_MODEL": self.asr_model,
-            **{name: os.environ.get(name) or value for name, value in PACE[self.asr].items()},
+            **{name: os.environ.get(name) or value for name, value in pace.items()},
         }
 
     def deploy(self, aws: dict[str, str]) -> dict[str, str]:
@@ -248,8 +281,9 @@ class Stack:
         with lock(self.local / "stack.lock"):
             docker = (self.supervisor.record("emulator") or {}).get("program") == "docker"
             # First those that use the others: a worker that drains still needs its queue.
-            self.supervisor.stop(["api", "worker"])
-            self.supervisor.stop(["asr", "emulator"])
+            names = self.supervisor.names()
+            for kinds in (["nginx"], ["api", "worker"], ["asr", "redis", "emulator"]):
+                self.supervisor.stop([name for name in sorted(names, key=in_order) if kind(name) in kinds])
             if docker:
                 subprocess.run(["docker", "compose", "-f", str(HERE / "compose.yaml"), "down"], check=False)
             say("Longhand is down." + ("" if purge else f" Data and logs stay in {self.local}."))
@@ -259,7 +293,9 @@ class Stack:
 
     def status(self) -> bool:
         rows, all_ready = [], True
-        for name in ORDER:
+        names = set(self.supervisor.names())
+        missing = {"emulator", "asr", "api", "worker"} - {kind(name) for name in names}
+        for name in sorted(names | missing, key=in_order):
             record, pid = self.supervisor.record(name), self.supervisor.running(name)
             if record is None:
                 state = "not started"
@@ -276,7 +312,7 @@ class Stack:
 
 def passed_on() -> dict[str, str]:
     """The settings of the api and the worker that the user's environment holds."""
-    ours = {"LONGHAND_BIN_DIR", "LONGHAND_LOCAL_DIR", "LONGHAND_TOOLS_DIR", "ASR_PORT"}
+    ours = {"LONGHAND_BIN_DIR", "LONGHAND_LOCAL_DIR", "LONGHAND_TOOLS_DIR", "ASR_PORT", "REDIS_PORT"}
     prefixes = ("LONGHAND_", "ASR_", "REDIS_", "RUST_")
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes) and name not in ours}
 
@@ -290,6 +326,7 @@ def main() -> int:
     commands.add_parser("status", help="what runs, and where; exit code 1 unless everything is ready")
     commands.add_parser("setup", help="only install the virtual environment and fetch the model")
     commands.add_parser("redis", help="only install redis-server, which some tests start")
+    commands.add_parser("nginx", help="only install nginx, which SCALE and some tests start")
     test = commands.add_parser("test", help="run a command with a private emulator")
     test.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     arguments = parser.parse_args()
@@ -305,6 +342,8 @@ def main() -> int:
         ensure_tools(stack.tools, model=True)
     elif arguments.command == "redis":
         ensure_redis(stack.supervisor.log("redis"))
+    elif arguments.command == "nginx":
+        ensure_nginx(stack.supervisor.log("nginx"))
     elif arguments.command == "test":
         command = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
         return private_emulator(stack.tools, stack.local / "test", command)

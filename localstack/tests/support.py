@@ -63,7 +63,9 @@ class LocalStack:
         clean = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "LONGHAND_", "ASR", "EMULATOR", "API_PORT", "WORKER_PORT", "MAKE"))
+            if not name.startswith(
+                ("AWS_", "LONGHAND_", "ASR", "EMULATOR", "API_PORT", "WORKER_PORT", "MAKE", "SCALE", "REDIS")
+            )
         }
         self.environment = {
             **clean,
