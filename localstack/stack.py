@@ -14,6 +14,7 @@ Needs nothing but Python and cargo; the rest it installs under .local/. Settings
   SCALE_PORT         8100, where theirs begin: api-1 there, worker-1 (its health) on the next, api-2 on the one after
   REDIS              with SCALE: own (default), one at REDIS_PORT (6390), or none. REDIS_URL names one that there is
   PROFILE            dev (default) or release: how the Rust programs are built
+  GATEWAY            1: the api is a Lambda function behind API Gateway, both in the emulator, and no server
   LONGHAND_BIN_DIR   a directory with ready-made programs, in place of building them
   LONGHAND_LOCAL_DIR where everything is kept, .local by default; another one makes a second stack beside the first
   LONGHAND_TOOLS_DIR where the virtual environment and the model are kept, LONGHAND_LOCAL_DIR by default
@@ -37,8 +38,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import gateway
 from emulator import CREDENTIALS, at, check_docker, localstack, ministack, private_emulator, without_aws
-from provision import HERE, ROOT, SIM, Binaries, Tools, ensure, ensure_redis, ensure_tools, lock
+from provision import HERE, ROOT, SIM, Binaries, Tools, ensure, ensure_checkov, ensure_redis, ensure_tools, lock
 from scale import Scale, ensure_nginx, in_order, kind
 from services import Failure, Service, Supervisor, answers, check_port_free, say
 
@@ -86,8 +88,12 @@ class Stack:
         self.asr_port = number("ASR_PORT", 8790)
         self.api_port = number("API_PORT", 8080)
         self.worker_port = number("WORKER_PORT", 8081)
+        self.gateway = gateway.wanted(os.environ.get("GATEWAY", ""))
+        self.gateway_record = gateway.Record(self.local)
         self.scale = None
         if os.environ.get("SCALE"):
+            if self.gateway:
+                raise Failure("GATEWAY=1 and SCALE are two rehearsals: as a Lambda function the api is no process.")
             ports = {name: number(name, default) for name, default in (("SCALE_PORT", 8100), ("REDIS_PORT", 6390))}
             count = number("SCALE", 1, "how many apis and workers to run, 1 to 20", highest=20)
             self.scale = Scale(count, self.local, {**ports, "API_PORT": self.api_port})
@@ -101,7 +107,10 @@ class Stack:
     def emulator_service(self) -> Service:
         if self.emulator == "localstack":
             return localstack(self.emulator_port)
-        return ministack(self.tools, self.emulator_port, self.local / "emulator", persist=True)
+        service = ministack(self.tools, self.emulator_port, self.local / "emulator", persist=True)
+        if self.gateway and os.environ.get("LONGHAND_JWT_ISSUER"):
+            service.settings["PYTHONPATH"] = str(gateway.tokens(self.tools))
+        return service
 
     def asr_service(self) -> Service:
         if self.asr == "sim":
@@ -141,7 +150,7 @@ class Stack:
 
     def behind(self, settings: dict[str, str]) -> list[Service]:
         """The api and the worker; with SCALE all of them, and what is around them."""
-        one_each = [self.rust_service(name, settings) for name in ("api", "worker")]
+        one_each = [self.rust_service(name, settings) for name in self.rust_names()]
         if self.scale is None:
             return one_each
         several = [service for one in one_each for service in self.scale.spread(one)]
@@ -161,6 +170,9 @@ class Stack:
                 self.scale.ensure(self.supervisor.log("install"))
             ensure(self.tools, self.binaries, packages, model, self.supervisor.log("build"))
 
+            if self.gateway:
+                gateway.ensure(self.tools)
+
             say("Starting what does not run yet")
             emulator = [self.emulator_service()] if self.emulator != "none" else []
             asr = [self.asr_service()] if self.asr != "none" else []
@@ -169,18 +181,44 @@ class Stack:
                 self.start_unless_running(service)
             self.supervisor.wait_ready(emulator)
             settings = self.settings()
+            if self.gateway:
+                # Before the settings name it, so that there are never two.
+                self.supervisor.stop(self.surplus(self.behind(settings)))
+                settings["LONGHAND_URL"] = self.deploy_gateway(settings)
+                self.gateway_record.write(settings["LONGHAND_URL"])
+            else:
+                self.gateway_record.forget()
             self.write_env(settings)
             rust = self.behind(settings)
             self.supervisor.stop(self.surplus(rust))
             for service in rust:
                 self.start_unless_running(service)
             self.supervisor.wait_ready(asr + rust)
+            if self.gateway:
+                gateway.wait_ready(settings["LONGHAND_URL"])
             say(f"Longhand is up. Settings: {self.local / 'env'}  Logs: {self.supervisor.logs}/")
             return settings
+
+    def rust_names(self) -> list[str]:
+        return ["worker"] if self.gateway else ["api", "worker"]
+
+    def deploy_gateway(self, settings: dict[str, str]) -> str:
+        """The api as a function behind the gateway, in the emulator; its URL."""
+        zipped = gateway.package(Path(self.binaries.path("longhand-api")), self.local / "function")
+        aws = {name: settings[name] for name in ("AWS_ENDPOINT_URL", *CREDENTIALS)}
+        command = [str(self.tools.python), str(HERE / "upload.py"), str(zipped), gateway.BUCKET]
+        done = subprocess.run(command, env={**self.environment(), **aws}, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failure(f"the function's zip could not be uploaded: {done.stderr.strip()}")
+        parameters = gateway.parameters(settings, self.outputs, zipped.name)
+        outputs = self.deploy(aws, gateway.STACK_NAME, "gateway.yaml", parameters)
+        return gateway.url(settings["AWS_ENDPOINT_URL"], outputs["ApiId"])
 
     def check(self, packages: list[str]) -> None:
         """Everything that can be told before the first long step."""
         self.binaries.check(packages)
+        if self.gateway:
+            gateway.check(self.emulator)
         if self.emulator == "none":
             missing = [name for name in RESOURCES if not os.environ.get(name)]
             if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
@@ -235,7 +273,7 @@ class Stack:
         else:
             endpoint = f"http://127.0.0.1:{self.emulator_port}"
             shared = {"AWS_ENDPOINT_URL": endpoint, **CREDENTIALS}
-            outputs = self.deploy(shared)
+            outputs = self.outputs = self.deploy(shared)
             shared["LONGHAND_TABLE"] = outputs["TableName"]
             shared["LONGHAND_QUEUE_URL"] = at(endpoint, outputs["QueueUrl"])
             shared["LONGHAND_DLQ_URL"] = at(endpoint, outputs["DeadLetterQueueUrl"])
@@ -262,12 +300,15 @@ class Stack:
             **{name: os.environ.get(name) or value for name, value in pace.items()},
         }
 
-    def deploy(self, aws: dict[str, str]) -> dict[str, str]:
-        say("  deploying infra/data.yaml")
-        command = [str(self.tools.python), str(HERE / "deploy.py"), STACK_NAME, str(ROOT / "infra" / "data.yaml")]
+    def deploy(
+        self, aws: dict[str, str], name: str = STACK_NAME, template: str = "data.yaml", parameters: dict | None = None
+    ) -> dict[str, str]:
+        say(f"  deploying infra/{template}")
+        command = [str(self.tools.python), str(HERE / "deploy.py"), name, str(ROOT / "infra" / template)]
+        command += [f"{key}={value}" for key, value in (parameters or {}).items()]
         done = subprocess.run(command, env={**self.environment(), **aws}, capture_output=True, text=True)
         if done.returncode != 0:
-            raise Failure(f"infra/data.yaml could not be deployed: {done.stderr.strip()}")
+            raise Failure(f"infra/{template} could not be deployed: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
     def write_env(self, settings: dict[str, str]) -> None:
@@ -280,6 +321,7 @@ class Stack:
     def down(self, purge: bool) -> None:
         with lock(self.local / "stack.lock"):
             docker = (self.supervisor.record("emulator") or {}).get("program") == "docker"
+            self.gateway_record.forget()
             # First those that use the others: a worker that drains still needs its queue.
             names = self.supervisor.names()
             for kinds in (["nginx"], ["api", "worker"], ["asr", "redis", "emulator"]):
@@ -295,7 +337,13 @@ class Stack:
         rows, all_ready = [], True
         names = set(self.supervisor.names())
         missing = {"emulator", "asr", "api", "worker"} - {kind(name) for name in names}
+        url = self.gateway_record.url()
         for name in sorted(names | missing, key=in_order):
+            if name == "api" and url is not None:
+                state = "ready" if answers(f"{url}/readyz") else "is not ready"
+                all_ready &= state == "ready"
+                rows.append(("gateway", "-", url, state))
+                continue
             record, pid = self.supervisor.record(name), self.supervisor.running(name)
             if record is None:
                 state = "not started"
@@ -305,8 +353,9 @@ class Stack:
                 state = "ready" if answers(record["address"] + record["health"]) else "runs, but is not ready"
             all_ready &= state == "ready"
             rows.append((name, str(pid or "-"), record["address"] if record else "-", state))
+        width = max(len(row[2]) for row in rows) + 2
         for name, pid, address, state in [("NAME", "PID", "ADDRESS", "STATE"), *rows]:
-            say(f"{name:<10}{pid:>8}  {address:<24}{state}")
+            say(f"{name:<10}{pid:>8}  {address:<{width}}{state}")
         return all_ready
 
 
@@ -320,11 +369,13 @@ def passed_on() -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start everything; run again, what is missing")
+    up = commands.add_parser("up", help="start everything; run again, what is missing")
+    up.add_argument("--keep-gateway", action="store_true", help="without GATEWAY: by gateway or not, as it is now")
     down = commands.add_parser("down", help="stop everything")
     down.add_argument("--purge", action="store_true", help="remove data, logs, virtual environment and model too")
     commands.add_parser("status", help="what runs, and where; exit code 1 unless everything is ready")
     commands.add_parser("setup", help="only install the virtual environment and fetch the model")
+    commands.add_parser("checkov", help="only install checkov, which `make check` looks at infra/ with")
     commands.add_parser("redis", help="only install redis-server, which some tests start")
     commands.add_parser("nginx", help="only install nginx, which SCALE and some tests start")
     test = commands.add_parser("test", help="run a command with a private emulator")
@@ -333,6 +384,8 @@ def main() -> int:
 
     stack = Stack()
     if arguments.command == "up":
+        if arguments.keep_gateway and not os.environ.get("GATEWAY"):
+            stack.gateway = stack.gateway_record.url() is not None
         stack.up()
     elif arguments.command == "down":
         stack.down(arguments.purge)
@@ -340,6 +393,8 @@ def main() -> int:
         return 0 if stack.status() else 1
     elif arguments.command == "setup":
         ensure_tools(stack.tools, model=True)
+    elif arguments.command == "checkov":
+        ensure_checkov(stack.tools)
     elif arguments.command == "redis":
         ensure_redis(stack.supervisor.log("redis"))
     elif arguments.command == "nginx":

@@ -1,8 +1,10 @@
 //! What is done for every request, whatever it asks for: its id, its log line, its time limit, and
 //! the headers that every answer carries.
 
+use std::cell::Cell;
 use std::time::Duration;
 
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
@@ -27,13 +29,34 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(28);
 /// The longest `x-request-id` that is kept, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The mark of a request that comes through API Gateway. Whoever sets it, us included (`lambda.rs`), only makes that
+/// request get less: so it need not be guarded.
+pub(crate) const GATEWAY: HeaderName = HeaderName::from_static("longhand-gateway");
+
+/// The longest body of an answer through API Gateway. A Lambda function may answer with 6 MB, of which base64
+/// leaves three quarters; some of that is for the headers. What is behind a VPC link could give 10 MB, and gives the
+/// same: no answer is there or not by what is behind the gateway.
+pub(crate) const MAX_GATEWAY_ANSWER: usize = 4_700_000;
+
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Nothing that is answered is a page, unless its handler says so with a policy of its own.
 const NO_CONTENT: &str = "default-src 'none'; frame-ancestors 'none'";
 
 tokio::task_local! {
     static REQUEST_ID: String;
+    /// How long the running request has waited because its client asked to.
+    static WAITED: Cell<Duration>;
+}
+
+/// Runs what a client asked to wait for. Its time is not the server's: it is left out of `own_ms`, by which slow
+/// servers are found.
+pub(crate) async fn waited<T>(waiting: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let waited = waiting.await;
+    // Not set where nobody answers a request, as in a test.
+    let _ = WAITED.try_with(|all| all.set(all.get() + began.elapsed()));
+    waited
 }
 
 /// The id of the request that the running task answers.
@@ -77,13 +100,27 @@ async fn answer(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = route(&request);
-    let response = match timeout(REQUEST_TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => ApiError::Timeout.into_response(),
+    let gateway = through_gateway(request.headers());
+    let (response, waited) = WAITED
+        .scope(Cell::default(), async {
+            let response = match timeout(REQUEST_TIMEOUT, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => ApiError::Timeout.into_response(),
+            };
+            (response, WAITED.with(Cell::get))
+        })
+        .await;
+    let bytes = response.body().size_hint().lower();
+    let response = if gateway && bytes > MAX_GATEWAY_ANSWER as u64 {
+        ApiError::AnswerTooLarge { bytes }.into_response()
+    } else {
+        response
     };
     let status = response.status().as_u16();
     Span::current().record("http.response.status_code", status);
-    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let took = started.elapsed();
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let own_ms = u64::try_from(took.saturating_sub(waited).as_millis()).unwrap_or(u64::MAX);
     // A client may make up methods; a label may not.
     let known =
         matches!(method, Method::GET | Method::POST | Method::DELETE | Method::HEAD | Method::OPTIONS);
@@ -93,12 +130,12 @@ async fn answer(request: Request, next: Next) -> Response {
         "method" => name, "route" => route.clone(), "status" => status.to_string()
     )
     .increment(1);
-    histogram!("longhand_http_request_seconds", "route" => route.clone()).record(started.elapsed());
+    histogram!("longhand_http_request_seconds", "route" => route.clone()).record(took);
     // Probes come every few seconds and would bury the rest.
     if matches!(route.as_str(), "/healthz" | "/readyz" | "/metrics") {
-        debug!(%method, route, status, ms, "request");
+        debug!(%method, route, status, ms, own_ms, "request");
     } else {
-        info!(%method, route, status, ms, "request");
+        info!(%method, route, status, ms, own_ms, "request");
     }
     response
 }
@@ -106,6 +143,12 @@ async fn answer(request: Request, next: Next) -> Response {
 /// The pattern, not the path: what a client sends does not get to write log lines.
 fn route(request: &Request) -> String {
     request.extensions().get::<MatchedPath>().map_or_else(|| "-".to_owned(), |path| path.as_str().to_owned())
+}
+
+/// Whether the request comes through API Gateway, which streams nothing, has nobody wait longer than 30 s, and passes
+/// on no long answers.
+pub(crate) fn through_gateway(headers: &HeaderMap) -> bool {
+    headers.contains_key(GATEWAY)
 }
 
 /// The client's or the load balancer's id where it is fit for a log and a header, else a new one.

@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 
 use crate::auth::Refusal;
 use crate::body::{BODY_TIMEOUT, MAX_BODY_BYTES};
-use crate::edge::{self, REQUEST_TIMEOUT};
+use crate::edge::{self, MAX_GATEWAY_ANSWER, REQUEST_TIMEOUT};
 use crate::forms::MEDIA_TYPES;
 use crate::input::Fault;
 use crate::limits::RECOUNT;
@@ -126,9 +126,20 @@ pub(crate) enum ApiError {
     /// There are as many event streams as one process may have.
     #[error("this server has as many event streams as it may: try again, or read the job")]
     TooManyStreams,
-    /// Nothing can be streamed from a Lambda function.
-    #[error("there are no event streams here: read the job, with Prefer: wait=25")]
+    /// API Gateway passes on no streams.
+    #[error(
+        "there are no event streams through API Gateway: read the job again and again, with Prefer: wait=25"
+    )]
     NoStreams,
+    /// API Gateway passes on no answer as long as this one.
+    #[error(
+        "the answer has {bytes} bytes, and API Gateway passes on {MAX_GATEWAY_ANSWER}: ask for less, \
+         with a lower limit or without segments, or take the text alone (Accept: text/plain)"
+    )]
+    AnswerTooLarge {
+        /// How many it has.
+        bytes: u64,
+    },
     /// The handler took too long.
     #[error("the request was not done within {} seconds; it may be done later", REQUEST_TIMEOUT.as_secs())]
     Timeout,
@@ -174,6 +185,7 @@ impl ApiError {
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "NOT_READY"),
             Self::TooManyStreams => (StatusCode::SERVICE_UNAVAILABLE, "TOO_MANY_STREAMS"),
             Self::NoStreams => (StatusCode::NOT_IMPLEMENTED, "STREAMS_NOT_SUPPORTED"),
+            Self::AnswerTooLarge { .. } => (StatusCode::NOT_IMPLEMENTED, "ANSWER_TOO_LARGE"),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "TIMEOUT"),
             Self::Store(StoreError::Corrupt(_)) | Self::Internal { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL")

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use longhand_shared::cache::Cache;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::edge;
 use crate::error::ApiError;
 
 /// The dependency without which nothing works.
@@ -51,9 +53,14 @@ pub(crate) async fn ready(State(readiness): State<Arc<Readiness>>) -> Result<Jso
     Ok(Json(json!({"status": status, "missing": missing})))
 }
 
-/// `GET /metrics`: what has happened, in Prometheus' text form.
-pub(crate) async fn metrics() -> String {
-    longhand_shared::metrics::render()
+/// `GET /metrics`: what has happened, in Prometheus' text form. Not for those who come through API Gateway: that is
+/// the whole Internet, and the figures are those of the one server, or function, that happens to answer.
+pub(crate) async fn metrics(headers: HeaderMap) -> Result<String, ApiError> {
+    if edge::through_gateway(&headers) {
+        Err(ApiError::NoSuchRoute)
+    } else {
+        Ok(longhand_shared::metrics::render())
+    }
 }
 
 /// Asks the dependencies, and remembers for a second what they said.

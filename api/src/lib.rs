@@ -13,6 +13,7 @@ mod forms;
 mod health;
 mod input;
 mod jobs;
+pub mod lambda;
 pub mod limits;
 pub mod openapi;
 pub mod server;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use longhand_api::auth::settings::AuthSettings;
 use longhand_api::settings::Settings;
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, openapi, router, server};
+use longhand_api::{AppState, Auth, lambda, openapi, router, server};
 use longhand_shared::cache::Cache;
 use longhand_shared::cache::observed::ObservedStore;
 use longhand_shared::cache::remote::Redis;
@@ -42,7 +42,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let open_to_all = matches!(settings.auth, AuthSettings::None);
     let auth = Auth::new(settings.auth).map_err(|error| format!("LONGHAND_AUTH: {error}"))?;
     // Lambda stops a function by itself.
-    let stop = if server::is_lambda() { CancellationToken::new() } else { shutdown::on_signal()? };
+    let stop = if lambda::is_lambda() { CancellationToken::new() } else { shutdown::on_signal()? };
     // Waits go on until no more requests are taken: before that their clients might come back to this very server.
     let (closing, drain) = server::closing(&stop, settings.drain);
     let config = aws::load().await;
@@ -63,8 +63,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         waiting: waiting.clone(),
         stop,
     });
-    if server::is_lambda() {
-        return Ok(server::serve_lambda(router).await?);
+    if lambda::is_lambda() {
+        return Ok(lambda::serve(router).await?);
     }
     if open_to_all {
         warn!("LONGHAND_AUTH is none: whoever can reach this address may do everything, in everybody's name");

@@ -1,4 +1,4 @@
-//! The router as a server, and as a Lambda function.
+//! The router as a server.
 
 use std::io;
 use std::time::Duration;
@@ -135,14 +135,4 @@ async fn answer(socket: TcpStream, router: Router, stop: CancellationToken) {
     if let Err(error) = ended {
         debug!(%error, "a connection broke off");
     }
-}
-
-/// Answers API Gateway's events (REST and HTTP APIs) for as long as Lambda gives them.
-pub async fn serve_lambda(router: Router) -> io::Result<()> {
-    lambda_http::run(router).await.map_err(io::Error::other)
-}
-
-/// Whether this process is a Lambda function's.
-pub fn is_lambda() -> bool {
-    std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some()
 }

@@ -179,7 +179,18 @@ mod tests {
             (&[anybody, none, ("LONGHAND_AUTH_NONE", "yes")], "set LONGHAND_AUTH_NONE=i-know too"),
             (&[lambda, none], "set LONGHAND_AUTH_NONE=i-know too"),
             (&[("LONGHAND_AUTH", "None")], "LONGHAND_AUTH is \"None\": must be jwt, apikey or none"),
-            (&[("LONGHAND_AUTH", "apikey")], "LONGHAND_API_KEYS_FILE is not set"),
+            (
+                &[("LONGHAND_AUTH", "apikey")],
+                "LONGHAND_API_KEYS_FILE and LONGHAND_API_KEYS are both not set: LONGHAND_AUTH is apikey",
+            ),
+            (
+                &[
+                    ("LONGHAND_AUTH", "apikey"),
+                    ("LONGHAND_API_KEYS_FILE", "keys"),
+                    ("LONGHAND_API_KEYS", "[]"),
+                ],
+                "LONGHAND_API_KEYS and LONGHAND_API_KEYS_FILE are both set",
+            ),
         ] {
             let faults = auth(bad).expect_err("a fault");
             assert!(faults.contains(fault), "{fault}: {faults}");

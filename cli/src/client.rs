@@ -262,7 +262,8 @@ impl Api {
 
     fn refusal(&self, status: StatusCode, retry_after: RetryAfter, body: &str) -> Failure {
         let problem: Problem = serde_json::from_str(body).unwrap_or_default();
-        let passing = status.is_server_error()
+        // 501 stays: the service cannot do it here, as it cannot stream through a gateway.
+        let passing = (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
             || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
         let exit = if status.is_client_error() && !passing { Exit::Refused } else { Exit::Unavailable };
         let verb = if exit == Exit::Refused { "refused" } else { "failed" };

@@ -55,18 +55,16 @@ def eventually(what: str, condition: Callable[[], object], within: float = 20) -
         time.sleep(0.05)
 
 
+# What of the developer's own environment would make it another stack.
+OURS = ("AWS_", "LONGHAND_", "ASR", "EMULATOR", "API_PORT", "WORKER_PORT", "GATEWAY", "SCALE", "REDIS", "MAKE")
+
+
 class LocalStack:
     def __init__(self, test: unittest.TestCase, **settings: str):
         self.directory = Path(tempfile.mkdtemp(prefix="longhand-test-"))
         self.local = self.directory / "local"
         self.ports = {name: free_port() for name in ("EMULATOR_PORT", "ASR_PORT", "API_PORT", "WORKER_PORT")}
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(
-                ("AWS_", "LONGHAND_", "ASR", "EMULATOR", "API_PORT", "WORKER_PORT", "MAKE", "SCALE", "REDIS")
-            )
-        }
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         self.environment = {
             **clean,
             **{name: str(number) for name, number in self.ports.items()},

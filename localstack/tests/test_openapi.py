@@ -12,6 +12,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
+from issuer import Issuer
 from support import LOCALSTACK, PYTHON, ROOT, LocalStack, eventually, free_port
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -20,21 +21,53 @@ USER = "ana"
 
 class OpenApi(unittest.TestCase):
     def test_the_api_is_as_it_is_described(self):
-        limits = {"LONGHAND_RATE_PER_MINUTE": "0", "LONGHAND_MAX_OPEN_JOBS": "0"}
-        self.stack = stack = LocalStack(self, ASR="sim", SIM_LATENCY_MS="20", LONGHAND_POLL_SECONDS="1", **limits)
-        done = stack.run("up")
-        self.assertEqual(done.returncode, 0, done.stdout)
+        self.up()
         self.start_api()
-        paths = [self.upload("lv_0880.wav"), self.upload("lv_0870.wav")]
+        statuses, links = self.schemathesis()
+        self.assertLess(max(statuses), 500)
+        self.assertLess(statuses[401], statuses.total() / 10)
+        self.assertGreater(statuses[202], 20)
+        self.assertGreaterEqual(links, 10)
 
-        described = stack.directory / "openapi.json"
+    def test_so_it_is_through_api_gateway(self):
+        # Fewer calls: what is looked for is what becomes of requests on their way. The gateway leaves it to the api to
+        # ask who is calling; its own 401 is not the api's to describe.
+        issuer = Issuer(self)
+        self.up(GATEWAY="1", GATEWAY_AUTHORIZER="false", **issuer.settings())
+        self.url, self.key = self.settings()["LONGHAND_URL"], issuer.token(USER)
+        # A described 501 is a fault to schemathesis; tests/it/waiting.rs looks at it.
+        fewer = ["--phases", "examples,coverage,fuzzing", "--max-examples", "10"]
+        statuses, _ = self.schemathesis(*fewer, "--exclude-operation-id", "followTranscript")
+        self.assertLess(max(statuses), 500)
+        self.assertLess(statuses[401], statuses.total() / 10)
+        self.assertGreater(statuses[202], 5)
+
+    def up(self, **settings: str) -> None:
+        limits = {"LONGHAND_RATE_PER_MINUTE": "0", "LONGHAND_MAX_OPEN_JOBS": "0"}
+        self.stack = LocalStack(self, ASR="sim", SIM_LATENCY_MS="20", LONGHAND_POLL_SECONDS="1", **limits, **settings)
+        done = self.stack.run("up")
+        self.assertEqual(done.returncode, 0, done.stdout)
+
+    def schemathesis(self, *arguments: str) -> tuple[Counter, int]:
+        """Nothing is found. How often each status was answered, and how many links were followed."""
+        paths = [self.upload("lv_0880.wav"), self.upload("lv_0870.wav")]
+        described = self.stack.directory / "openapi.json"
         described.write_text(json.dumps(narrowed(self.call("/openapi.json"), paths)))
-        command = [PYTHON.with_name("schemathesis"), "--config-file", CONFIG, "run", described]
-        command += ["--url", self.url, "--header", f"Authorization: Bearer {self.key}", "--checks", "all"]
-        calls = stack.directory / "calls.har"
+        command = [
+            PYTHON.with_name("schemathesis"),
+            "--config-file",
+            CONFIG,
+            "run",
+            described,
+            "--checks",
+            "all",
+            *arguments,
+        ]
+        command += ["--url", self.url, "--header", f"Authorization: Bearer {self.key}"]
+        calls = self.stack.directory / "calls.har"
         command += ["--report-har-path", calls]
         done = subprocess.run(
-            command, cwd=stack.directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600
+            command, cwd=self.stack.directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600
         )
         print(done.stdout)
         self.assertEqual(done.returncode, 0)
@@ -42,13 +75,9 @@ class OpenApi(unittest.TestCase):
         entries = json.loads(calls.read_text())["log"]["entries"]
         statuses = Counter(entry["response"]["status"] for entry in entries)
         print("Answers by status:", dict(sorted(statuses.items())))
-        self.assertLess(max(statuses), 500)
-        self.assertLess(statuses[401], statuses.total() / 10)
-        self.assertGreater(statuses[202], 20)
         # Links that lead nowhere are passed over without a word otherwise.
         links = re.search(r"API Links: +(\d+) covered / (\d+) selected", done.stdout)
-        self.assertIsNotNone(links)
-        self.assertGreaterEqual(int(links[1]), 10)
+        return statuses, int(links[1]) if links else 0
 
     def start_api(self) -> None:
         """One that asks who calls, and reads from the bucket alone: any text is a path under an audio root."""

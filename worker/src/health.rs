@@ -1,4 +1,5 @@
-//! `GET /healthz`: whether the worker still takes messages. `GET /metrics`: how it goes.
+//! `GET /healthz`: whether the worker still takes messages. `GET /metrics`: how it goes. And the same in short, once a
+//! minute, in the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,14 @@ use axum::routing::get;
 use axum::{Json, Router};
 use metrics::gauge;
 use serde::Serialize;
+use tokio::time::{Instant, interval_at};
+use tracing::info;
 
 use crate::asr::guard::Guard;
 use crate::runner::Pulse;
+
+/// From one line about the worker's state to the next: alarms count them by the minute.
+const REPORT_EVERY: Duration = Duration::from_mins(1);
 
 /// What `/healthz` answers.
 #[derive(Debug, Serialize)]
@@ -69,4 +75,24 @@ async fn healthz(State(watched): State<Arc<Watched>>) -> (StatusCode, Json<Healt
         model: if watched.guard.is_closed() { "called" } else { "down" },
     };
     (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
+}
+
+/// Writes a line about the worker's state every minute, for alarms that see nothing but logs (`infra/alarms.yaml`
+/// reads it). Runs beside the worker.
+pub async fn report(pulse: Arc<Pulse>, guard: Arc<Guard>) {
+    let mut ticks = interval_at(Instant::now() + REPORT_EVERY, REPORT_EVERY);
+    let mut before = 0;
+    loop {
+        ticks.tick().await;
+        let polls = pulse.polls();
+        info!(
+            // A number: a metric filter cannot count `true`.
+            circuit_open = u8::from(!guard.is_closed()),
+            polls = polls - before,
+            in_hand = pulse.in_hand(),
+            slots = guard.limit(),
+            "worker state"
+        );
+        before = polls;
+    }
 }

@@ -75,9 +75,11 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let health =
         axum::serve(listener, health::router(worker.pulse(), worker.guard(), patience)).into_future();
     let health = tokio::spawn(health);
+    let report = tokio::spawn(health::report(worker.pulse(), worker.guard()));
     info!(slots = limits.slots, health = %settings.health_listen, "worker started");
     worker.run(stop).await;
     health.abort();
+    report.abort();
     info!("worker stopped");
     Ok(())
 }

@@ -98,6 +98,7 @@ pub struct Pulse {
     began: Instant,
     /// Milliseconds after `began`.
     last_poll: AtomicU64,
+    answered: AtomicU64,
     leases: Arc<Leases>,
 }
 
@@ -105,6 +106,11 @@ impl Pulse {
     /// How long ago the queue was last asked for messages, or last answered.
     pub fn last_poll_age(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.last_poll.load(Ordering::Relaxed)))
+    }
+
+    /// Receives that the queue has answered so far, with messages or without.
+    pub fn polls(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Messages in hand.
@@ -130,6 +136,7 @@ impl Runner {
         let pulse = Arc::new(Pulse {
             began: Instant::now(),
             last_poll: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             leases: Arc::clone(&leases),
         });
         let slots = Slots::new(limits.slots);
@@ -216,6 +223,7 @@ impl Runner {
             match received {
                 Ok(deliveries) => {
                     failures = 0;
+                    self.pulse.answered.fetch_add(1, Ordering::Relaxed);
                     let outcome = if deliveries.is_empty() { "empty" } else { "messages" };
                     counter!("longhand_receives_total", "outcome" => outcome).increment(1);
                     self.start(deliveries, free, &tasks, &deleter, &stop);

@@ -1,5 +1,5 @@
 //! Callers by API keys: a file of digests, read again when it changes, so that a key is given or taken
-//! without a restart.
+//! without a restart. Or, where a platform hands secrets over in the environment, the same text from there.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, info};
 
+use super::settings::ApiKeys;
 use super::{Caller, Refusal, is_key};
 
 /// From one look at the file to the next: how long a key that was taken out is still accepted.
@@ -20,6 +21,34 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// The largest file that is read, in bytes: some 50,000 keys.
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The keys that are known.
+#[derive(Debug)]
+pub(super) enum KnownKeys {
+    File(KeyFile),
+    Fixed(Keys),
+}
+
+impl KnownKeys {
+    pub(super) fn read(source: ApiKeys) -> Result<Self, String> {
+        match source {
+            ApiKeys::File(path) => KeyFile::open(path).map(Self::File),
+            ApiKeys::Text(text) => parse(text.reveal()).map(|keys| Self::Fixed(Arc::new(keys))),
+        }
+    }
+
+    /// Whom a key speaks for.
+    pub(super) async fn caller(&self, key: &str) -> Result<Caller, Refusal> {
+        if !is_key(key) {
+            return Err(Refusal::Invalid("it is not an API key: these begin with lh_"));
+        }
+        let keys = match self {
+            Self::File(file) => file.keys().await,
+            Self::Fixed(keys) => Arc::clone(keys),
+        };
+        keys.get(&KeyDigest::of(key)).cloned().ok_or(Refusal::Invalid("the API key is not known"))
+    }
+}
 
 /// The file of keys.
 #[derive(Debug)]
@@ -43,20 +72,10 @@ type Keys = Arc<HashMap<KeyDigest, Caller>>;
 type Stamp = (SystemTime, u64, u64);
 
 impl KeyFile {
-    pub(super) fn open(path: PathBuf) -> Result<Self, String> {
+    fn open(path: PathBuf) -> Result<Self, String> {
         let (keys, stamp) = read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let state = State { keys: Arc::new(keys), stamp, looked: Instant::now() };
         Ok(Self { path, state: Mutex::new(state) })
-    }
-
-    /// Whom a key speaks for.
-    pub(super) async fn caller(&self, key: &str) -> Result<Caller, Refusal> {
-        if !is_key(key) {
-            return Err(Refusal::Invalid("it is not an API key: these begin with lh_"));
-        }
-        let digest = KeyDigest::of(key);
-        let keys = self.keys().await;
-        keys.get(&digest).cloned().ok_or(Refusal::Invalid("the API key is not known"))
     }
 
     async fn keys(&self) -> Keys {

@@ -18,7 +18,7 @@ use longhand_shared::api_key;
 
 pub(crate) use self::caller::Caller;
 use self::jwt::Jwt;
-use self::keys::KeyFile;
+use self::keys::KnownKeys;
 use self::settings::AuthSettings;
 use crate::error::ApiError;
 
@@ -34,7 +34,7 @@ pub struct Auth(Kind);
 #[derive(Debug)]
 enum Kind {
     Nobody,
-    ApiKeys(KeyFile),
+    ApiKeys(KnownKeys),
     Jwt(Box<Jwt>),
 }
 
@@ -70,7 +70,7 @@ impl Auth {
     pub fn new(settings: AuthSettings) -> Result<Self, String> {
         Ok(Self(match settings {
             AuthSettings::None => Kind::Nobody,
-            AuthSettings::ApiKeys(path) => Kind::ApiKeys(KeyFile::open(path)?),
+            AuthSettings::ApiKeys(source) => Kind::ApiKeys(KnownKeys::read(source)?),
             AuthSettings::Jwt(settings) => Kind::Jwt(Box::new(Jwt::new(settings)?)),
         }))
     }

@@ -15,6 +15,7 @@ const MIN_SECRET_BYTES: usize = 32;
 
 const AUTH: &str = "LONGHAND_AUTH";
 const AUTH_NONE: &str = "LONGHAND_AUTH_NONE";
+const KEYS: &str = "LONGHAND_API_KEYS";
 const KEYS_FILE: &str = "LONGHAND_API_KEYS_FILE";
 const JWKS_URL: &str = "LONGHAND_JWT_JWKS_URL";
 const SECRET: &str = "LONGHAND_JWT_SECRET";
@@ -26,10 +27,19 @@ const AUDIENCE: &str = "LONGHAND_JWT_AUDIENCE";
 pub enum AuthSettings {
     /// Not at all.
     None,
-    /// By the keys of this file.
-    ApiKeys(PathBuf),
+    /// By keys.
+    ApiKeys(ApiKeys),
     /// By signed tokens.
     Jwt(JwtSettings),
+}
+
+/// Where API keys are known from.
+#[derive(Clone, Debug)]
+pub enum ApiKeys {
+    /// A file, which is read again when it changes.
+    File(PathBuf),
+    /// What such a file holds, for platforms that hand secrets over in the environment.
+    Text(Secret),
 }
 
 /// Which tokens are accepted.
@@ -110,6 +120,8 @@ pub(crate) fn read(reader: &mut Reader<'_>, listen: Option<SocketAddr>) -> Optio
         KEYS_FILE,
         "file of API keys, as `longhand key new` prints their lines; read again when it changes",
     );
+    let text =
+        reader.optional::<Secret>(KEYS, "what such a file holds, in place of it; a change needs a restart");
     let url = reader.optional::<String>(JWKS_URL, "where the issuer's public keys are (JSON Web Key Set)");
     let secret = reader.optional::<Secret>(
         SECRET,
@@ -144,10 +156,23 @@ pub(crate) fn read(reader: &mut Reader<'_>, listen: Option<SocketAddr>) -> Optio
             Some(AuthSettings::None)
         }
         Some(Mode::ApiKey) => {
-            if file.is_none() && !reader.is_faulted(KEYS_FILE) {
-                reader.fault(KEYS_FILE, "is not set: LONGHAND_AUTH is apikey");
-            }
-            file.map(AuthSettings::ApiKeys)
+            let keys = match (file, text) {
+                (Some(_), Some(_)) => {
+                    reader.fault(KEYS, format_args!("and {KEYS_FILE} are both set: keys are in one place"));
+                    None
+                }
+                (Some(file), None) => Some(ApiKeys::File(file)),
+                (None, Some(text)) => Some(ApiKeys::Text(text)),
+                (None, None) if reader.is_faulted(KEYS_FILE) => None,
+                (None, None) => {
+                    reader.fault(
+                        KEYS_FILE,
+                        format_args!("and {KEYS} are both not set: LONGHAND_AUTH is apikey"),
+                    );
+                    None
+                }
+            };
+            keys.map(AuthSettings::ApiKeys)
         }
         Some(Mode::Jwt) => {
             for (name, missing) in [(ISSUER, issuer.is_none()), (AUDIENCE, audience.is_none())] {

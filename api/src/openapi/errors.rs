@@ -74,8 +74,14 @@ pub const ERRORS: &[ErrorCode] = &[
     row(
         "STREAMS_NOT_SUPPORTED",
         501,
-        "a Lambda function streams no events",
-        "read the job, with `Prefer: wait=25`",
+        "API Gateway passes on no event streams",
+        "read the job again and again, with `Prefer: wait=25`",
+    ),
+    row(
+        "ANSWER_TOO_LARGE",
+        501,
+        "the answer has more than the 4,700,000 bytes that go through API Gateway; what was asked for is done",
+        "ask for less: a lower `limit`, no segments, or the text alone (`Accept: text/plain`)",
     ),
     row(
         "AUTH_UNAVAILABLE",

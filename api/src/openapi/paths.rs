@@ -25,6 +25,9 @@ const READS: [&str; 7] = [
 /// And every call that names a job.
 const NAMES: [&str; 3] = ["INVALID_JOB_ID", "JOB_NOT_FOUND", "STORE_UNAVAILABLE"];
 
+/// And every call that is answered with transcripts.
+const LONG: [&str; 1] = ["ANSWER_TOO_LARGE"];
+
 pub(super) fn paths() -> Value {
     json!({
         "/transcribe": {"post": transcribe()},
@@ -59,6 +62,7 @@ fn transcribe() -> Value {
         &ALWAYS[..],
         &ASKS_WHO,
         &READS,
+        &LONG,
         &["FORBIDDEN", "IDEMPOTENCY_KEY_REUSED", "RATE_LIMITED", "TOO_MANY_OPEN_JOBS", "STORE_UNAVAILABLE"],
     ];
     json!({
@@ -86,7 +90,7 @@ fn search() -> Value {
     // No links: a page may be empty, and a link from nothing leads nowhere.
     let page = answer("A page, the newest first.", &schema("SearchResults"), &examples::page());
     let query = |name: &str, description: &str, schema: &Value| json!({"name": name, "in": "query", "description": description, "schema": schema});
-    let codes = [&ALWAYS[..], &ASKS_WHO, &["INVALID_REQUEST", "FORBIDDEN", "STORE_UNAVAILABLE"]];
+    let codes = [&ALWAYS[..], &ASKS_WHO, &LONG, &["INVALID_REQUEST", "FORBIDDEN", "STORE_UNAVAILABLE"]];
     json!({
         "tags": ["Jobs"],
         "operationId": "search",
@@ -158,7 +162,7 @@ fn read() -> Value {
         "description": "The client has it.",
         "headers": {"ETag": header("Names this answer.", true)},
     });
-    let codes = [&ALWAYS[..], &ASKS_WHO, &NAMES, &["INVALID_REQUEST", "NOT_ACCEPTABLE"]];
+    let codes = [&ALWAYS[..], &ASKS_WHO, &NAMES, &LONG, &["INVALID_REQUEST", "NOT_ACCEPTABLE"]];
     json!({
         "tags": ["Jobs"],
         "operationId": "getTranscript",
@@ -198,6 +202,7 @@ fn retry() -> Value {
         &ALWAYS[..],
         &ASKS_WHO,
         &NAMES,
+        &LONG,
         &["JOB_IN_PROGRESS", "NOTHING_FAILED", "RATE_LIMITED", "TOO_MANY_OPEN_JOBS"],
     ];
     json!({
@@ -292,10 +297,10 @@ fn readyz() -> Value {
 
 fn metrics() -> Value {
     let figures = json!({
-        "description": "What has happened, in Prometheus' text form.",
+        "description": "What has happened, in Prometheus' text form. Not through API Gateway.",
         "content": {"text/plain": {"schema": {"type": "string"}}},
     });
-    open("metrics", "Figures", json!({"200": figures}), &[])
+    open("metrics", "Figures", json!({"200": figures}), &["ROUTE_NOT_FOUND"])
 }
 
 /// What the receiver at a job's `callbackUrl` is called with.

@@ -27,7 +27,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::waiting::{Detail, Watch};
-use crate::{AppState, jobs, server};
+use crate::{AppState, edge, jobs};
 
 /// From one sign of life to the next while nothing happens: load balancers cut silent connections after
 /// a minute.
@@ -53,7 +53,7 @@ pub(crate) async fn follow(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = jobs::job_id(id)?;
-    if server::is_lambda() {
+    if edge::through_gateway(&headers) {
         return Err(ApiError::NoStreams);
     }
     let mut watch = app.waiting.watch(id, Detail::Chunks, false);

@@ -27,6 +27,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::waited;
+
 /// From one look to the next when nobody tells: at first, ...
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -290,7 +292,7 @@ impl Watch {
                     Some(_) => {}
                 }
             }
-            if !matches!(timeout_at(until, self.changed()).await, Ok(true)) {
+            if !matches!(waited(timeout_at(until, self.changed())).await, Ok(true)) {
                 return Ok(Waited::Over);
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
-use longhand_api::auth::settings::AuthSettings;
+use longhand_api::auth::settings::{ApiKeys, AuthSettings};
 use longhand_api::{AppState, Auth};
 use longhand_shared::api_key::{KeyDigest, KeyEntry, new_key};
 use longhand_shared::secret::Secret;
@@ -35,7 +35,7 @@ impl Keys {
     }
 
     fn api(&self) -> Api {
-        let auth = Auth::new(AuthSettings::ApiKeys(self.path())).expect("a good file");
+        let auth = Auth::new(AuthSettings::ApiKeys(ApiKeys::File(self.path()))).expect("a good file");
         Api::with(|state| AppState { auth: Arc::new(auth), ..state })
     }
 }
@@ -137,8 +137,20 @@ async fn the_file_is_read_again_when_it_changes() {
 #[tokio::test]
 async fn a_bad_file_is_a_fault_at_start() {
     let keys = Keys::new();
-    let open = || Auth::new(AuthSettings::ApiKeys(keys.path())).expect_err("a fault");
+    let open = || Auth::new(AuthSettings::ApiKeys(ApiKeys::File(keys.path()))).expect_err("a fault");
     assert!(open().contains("No such file"), "{}", open());
     keys.write(&["lh_SECRET".to_owned()]);
     assert!(open().contains("line 1: cannot be read as") && !open().contains("SECRET"), "{}", open());
+}
+
+#[tokio::test]
+async fn keys_may_come_as_a_text() {
+    let (ana, bob) = (new_key(), new_key());
+    let text = |lines: &[String]| AuthSettings::ApiKeys(ApiKeys::Text(lines.join("\n").into()));
+    let auth = Auth::new(text(&[line("ana", &ana, false)])).expect("good keys");
+    let api = Api::with(|state| AppState { auth: Arc::new(auth), ..state });
+    get(&api, &[("x-api-key", ana.reveal())]).await.problem(404, "JOB_NOT_FOUND");
+    get(&api, &[("x-api-key", bob.reveal())]).await.problem(401, "UNAUTHORIZED");
+    let fault = Auth::new(text(&[line("ana", &ana, false), "{}".to_owned()])).expect_err("a fault");
+    assert!(fault.starts_with("line 2: cannot be read as"), "{fault}");
 }

@@ -252,4 +252,19 @@ async fn the_same_router_runs_as_a_lambda_function() {
 
     let refused = call(event("GET", "/transcript/search", "userId=ana&jobStatus=x%20y", None)).await;
     assert_eq!(refused["statusCode"], 400, "{refused}");
+
+    // The gateway decodes paths, and hands on queries as they came: none of that is the function's end.
+    for (path, query, status) in [
+        ("/transcript/a b?c#d", "", 400),
+        ("/transcript/é/retry", "", 405),
+        ("/transcript/search", "userId=<\"ana\">|&x=é", 400),
+        ("//healthz", "", 404),
+    ] {
+        let answer = call(event("GET", path, query, None)).await;
+        assert_eq!(answer["statusCode"], status, "{path} {query}: {answer}");
+        assert_eq!(answer["headers"]["content-type"], "application/problem+json", "{answer}");
+    }
+
+    // The figures of one function among many, for the whole Internet: they are not there.
+    assert_eq!(call(event("GET", "/metrics", "", None)).await["statusCode"], 404);
 }

@@ -1,5 +1,6 @@
 //! `Prefer: wait=n`, without Redis: clients that wait poll the table, together.
 
+use std::io::{Seek, read_to_string};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use axum::http::Request;
 use longhand_shared::JobId;
 use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
 use longhand_shared::{Timestamp, lifecycle};
+use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
@@ -225,4 +227,23 @@ async fn a_client_that_has_it_is_not_sent_it_again() {
     assert_eq!(ended.header("cache-control"), "private, max-age=10");
     // From the table and from the cache it is the same, to the byte.
     assert_eq!(with(ended.header("etag")).await.status, 304);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_client_waits_is_not_called_the_servers_own() {
+    let log = Arc::new(tempfile::tempfile().expect("a file"));
+    // With one alone, events that another test's thread is first to come by would be off for all threads.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let lines = tracing_subscriber::fmt().json().flatten_event(true).with_writer(Arc::clone(&log)).finish();
+    let _logging = tracing::subscriber::set_default(lines);
+    let api = Api::new();
+    let job = submitted(&api).await;
+    api.send(request(job, "wait=10")).await.json(200);
+    (&*log).rewind().expect("a file");
+    let text = read_to_string(log.as_ref()).expect("a file");
+    let requests: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let [post, get] = &requests[..] else { panic!("{text}") };
+    assert_eq!((&post["message"], &post["status"]), (&json!("request"), &json!(202)), "{text}");
+    assert_eq!((&get["route"], &get["ms"]), (&json!("/transcript/{jobId}"), &json!(10_000)), "{text}");
+    assert_eq!(get["own_ms"], 0, "{text}");
 }

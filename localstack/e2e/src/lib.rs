@@ -2,6 +2,7 @@
 //! their calls, and the service itself, in this process or as the real binaries.
 
 pub mod calls;
+pub mod gateway;
 pub mod processes;
 pub mod receiver;
 pub mod redis;

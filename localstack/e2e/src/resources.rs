@@ -1,5 +1,6 @@
 //! Real resources in the emulator, made from the very template that AWS gets.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +21,16 @@ pub const RETENTION: Duration = Duration::from_hours(24);
 /// A table, four queues and a bucket, nobody else's.
 #[derive(Clone, Debug)]
 pub struct Resources {
+    /// The prefix of all their names.
+    pub name: String,
     /// `LONGHAND_TABLE`.
     pub table: String,
+    /// Its ARN.
+    pub table_arn: String,
     /// `LONGHAND_QUEUE_URL`.
     pub queue_url: String,
+    /// Its ARN.
+    pub queue_arn: String,
     /// `LONGHAND_DLQ_URL`.
     pub dlq_url: String,
     /// `LONGHAND_WEBHOOK_QUEUE_URL`.
@@ -32,6 +39,8 @@ pub struct Resources {
     pub webhook_dlq_url: String,
     /// One of `LONGHAND_AUDIO_BUCKETS`.
     pub bucket: String,
+    /// Its ARN.
+    pub bucket_arn: String,
 }
 
 /// Where the emulator is.
@@ -49,33 +58,19 @@ impl Resources {
     /// Deploys `infra/data.yaml` under a new name.
     pub async fn deploy() -> Self {
         let name = format!("t{}", &uuid::Uuid::now_v7().simple().to_string()[4..]);
-        let made = cloudformation(&[
-            ("Action", "CreateStack"),
-            ("StackName", &name),
-            ("TemplateBody", TEMPLATE),
-            ("Parameters.member.1.ParameterKey", "Name"),
-            ("Parameters.member.1.ParameterValue", &name),
-        ])
-        .await;
-        assert!(made.contains("<StackId>"), "the stack was not made: {made}");
-        let stack = eventually("the stack", async || {
-            let stack = cloudformation(&[("Action", "DescribeStacks"), ("StackName", &name)]).await;
-            assert!(!stack.contains("FAILED") && !stack.contains("ROLLBACK"), "{stack}");
-            stack.contains("CREATE_COMPLETE").then_some(stack)
-        })
-        .await;
-        let output = |key: &str| {
-            let (_, after) = stack.split_once(&format!("<OutputKey>{key}</OutputKey>")).expect("an output");
-            let (_, value) = after.split_once("<OutputValue>").expect("its value");
-            value.split_once("</OutputValue>").expect("its end").0.to_owned()
-        };
+        let outputs = deploy(&name, TEMPLATE, &[("Name", &name)]).await;
+        let output = |key: &str| outputs[key].clone();
         Self {
             table: output("TableName"),
+            table_arn: output("TableArn"),
             queue_url: output("QueueUrl"),
+            queue_arn: output("QueueArn"),
             dlq_url: output("DeadLetterQueueUrl"),
             webhook_queue_url: output("WebhookQueueUrl"),
             webhook_dlq_url: output("WebhookDeadLetterQueueUrl"),
             bucket: output("BucketName"),
+            bucket_arn: output("BucketArn"),
+            name,
         }
     }
 
@@ -149,6 +144,37 @@ impl Clients {
         put.body(bytes.into().into()).send().await.expect("put into the bucket");
         format!("s3://{}/{key}", self.resources.bucket)
     }
+}
+
+/// Deploys a template as a new stack; its outputs.
+///
+/// # Panics
+/// When it cannot be deployed.
+pub async fn deploy(name: &str, template: &str, parameters: &[(&str, &str)]) -> HashMap<String, String> {
+    let mut call = vec![
+        ("Action".to_owned(), "CreateStack"),
+        ("StackName".to_owned(), name),
+        ("TemplateBody".to_owned(), template),
+    ];
+    for (number, (key, value)) in (1..).zip(parameters) {
+        call.push((format!("Parameters.member.{number}.ParameterKey"), key));
+        call.push((format!("Parameters.member.{number}.ParameterValue"), value));
+    }
+    let call: Vec<(&str, &str)> = call.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let made = cloudformation(&call).await;
+    assert!(made.contains("<StackId>"), "the stack was not made: {made}");
+    let stack = eventually("the stack", async || {
+        let stack = cloudformation(&[("Action", "DescribeStacks"), ("StackName", name)]).await;
+        assert!(!stack.contains("FAILED") && !stack.contains("ROLLBACK"), "{stack}");
+        stack.contains("CREATE_COMPLETE").then_some(stack)
+    })
+    .await;
+    let between = |text: &str, tag: &str| {
+        let (_, after) = text.split_once(&format!("<{tag}>")).expect("an output");
+        after.split_once(&format!("</{tag}>")).expect("its end").0.to_owned()
+    };
+    let outputs = stack.split("<OutputKey>").skip(1).map(|output| format!("<OutputKey>{output}"));
+    outputs.map(|output| (between(&output, "OutputKey"), between(&output, "OutputValue"))).collect()
 }
 
 /// A call of the query API. No SDK for this one service: it would be built for these lines alone.

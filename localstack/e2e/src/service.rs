@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::calls::Calls;
 use crate::eventually;
+use crate::gateway::{self, Door};
 use crate::receiver::{Receiver, secrets};
 use crate::resources::{Clients, Resources};
 
@@ -70,6 +71,15 @@ impl Service {
         let aws = Resources::deploy().await.clients(&calls).await;
         let (store, queue) = (aws.store(), aws.queue());
         Self::start_with(aws, calls, store, queue).await
+    }
+
+    /// The same, called by this way.
+    pub async fn through(door: Door) -> Self {
+        let mut service = Self::start().await;
+        if door == Door::Gateway {
+            service.url = gateway::start(&service.aws).await;
+        }
+        service
     }
 
     /// The same, with the API on this store and queue.

@@ -33,7 +33,8 @@ pub(super) const CHUNK_PREFIX: &str = "chunk#";
 pub(super) const BY_USER: &str = "userId-jobStatus";
 pub(super) const OPEN_JOBS: &str = "openJobs";
 
-/// Partitions of the index of open jobs, so that no one of them takes every new job's write.
+/// Partitions of the index of open jobs, so that no one of them takes every new job's write. There may be more of them
+/// one day, with jobs open and old workers running; fewer would leave jobs where no sweeper looks.
 pub(super) const OPEN_SHARDS: u8 = 4;
 
 /// The most JSON that a transcript's item may hold: 400 KB, less room for its keys. A longer text

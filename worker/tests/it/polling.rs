@@ -1,13 +1,16 @@
 //! Receiving that neither dies nor spins.
 
+use std::io::{Seek, read_to_string};
 use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::queue::QueueError;
 use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::store::memory::MemoryStore;
-use longhand_worker::Worker;
+use longhand_worker::asr::guard::Guard;
 use longhand_worker::runner::Outcome;
+use longhand_worker::{Worker, health};
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -142,4 +145,31 @@ fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux's account of this process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_a_minute_the_log_has_a_line_that_alarms_can_count() {
+    let log = Arc::new(tempfile::tempfile().expect("a file"));
+    // With one alone, events that another test's thread is first to come by would be off for all threads.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let lines = tracing_subscriber::fmt().json().flatten_event(true).with_writer(Arc::clone(&log)).finish();
+    let _logging = tracing::subscriber::set_default(lines);
+    let queue = FaultyQueue::holding(&[]).await;
+    let handler = script(|_, _| async { Outcome::Done });
+    let running = Running::start(&queue, None, handler, limits(3));
+    let reporting = tokio::spawn(health::report(Arc::clone(&running.pulse), Guard::new(3)));
+    sleep(secs(150)).await;
+    // Nobody answers any more: that is what no poll looks like.
+    queue.fail(Kind::Receive, unavailable());
+    sleep(secs(100)).await;
+    reporting.abort();
+    running.stop().await;
+
+    (&*log).rewind().expect("a file");
+    let text = read_to_string(log.as_ref()).expect("a file");
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let states: Vec<Value> = lines.filter(|line| line["message"] == "worker state").collect();
+    let polls: Vec<u64> = states.iter().map(|state| state["polls"].as_u64().expect("a number")).collect();
+    assert!(matches!(polls[..], [(1..), (1..), (1..), 0]), "{text}");
+    assert_eq!((&states[0]["circuit_open"], &states[0]["slots"]), (&json!(0), &json!(3)), "{text}");
 }

@@ -3,6 +3,7 @@
 
 use axum::Router;
 use axum::routing::get;
+use longhand_e2e::gateway::{Door, start as start_gateway};
 use longhand_e2e::processes::{Process, binary, free_port, ready};
 use longhand_e2e::service::{Service, wav};
 use longhand_sim_asr::text_for;
@@ -12,11 +13,29 @@ use tokio::process::Command;
 
 use crate::crashes::worker_variables;
 
-/// The service as programs, reading from these hosts too. Its URL, and what must live as long.
-async fn programs(service: &Service, hosts: &str) -> (String, [Process; 2]) {
-    let (mut variables, worker_address) = worker_variables(service);
-    variables.push(("LONGHAND_AUDIO_HOSTS", hosts.to_owned()));
-    let worker = Process::start("longhand-worker", &variables);
+through_each_door! {
+    uploads_become_a_transcript
+    the_command_needs_no_account_at_aws
+}
+
+/// The service as programs, the api by this way. Its URL, and what must live as long.
+async fn programs(service: &Service, door: Door) -> (String, Vec<Process>) {
+    let (variables, worker_address) = worker_variables(service);
+    let mut processes = vec![Process::start("longhand-worker", &variables)];
+    ready(&format!("http://{worker_address}/healthz")).await;
+    let url = match door {
+        Door::Gateway => start_gateway(&service.aws).await,
+        Door::Server => {
+            let (url, api) = server(service, "").await;
+            processes.push(api);
+            url
+        }
+    };
+    (url, processes)
+}
+
+/// The api as a server, which lets audio come from these hosts.
+async fn server(service: &Service, hosts: &str) -> (String, Process) {
     let resources = &service.aws.resources;
     let listen = format!("127.0.0.1:{}", free_port());
     let variables = [
@@ -29,8 +48,7 @@ async fn programs(service: &Service, hosts: &str) -> (String, [Process; 2]) {
     let api = Process::start("longhand-api", &variables);
     let url = format!("http://{listen}");
     ready(&format!("{url}/healthz")).await;
-    ready(&format!("http://{worker_address}/healthz")).await;
-    (url, [api, worker])
+    (url, api)
 }
 
 async fn post(url: &str, path: &str, body: &Value) -> (StatusCode, Value) {
@@ -49,10 +67,9 @@ async fn put(upload: &Value, bytes: Vec<u8>) -> Response {
     request.body(bytes).send().await.expect("an answer")
 }
 
-#[tokio::test]
-async fn uploads_become_a_transcript() {
+async fn uploads_become_a_transcript(door: Door) {
     let service = Service::start().await;
-    let (url, _processes) = programs(&service, "").await;
+    let (url, _processes) = programs(&service, door).await;
     let file = |name: &str, bytes: u32| json!({"name": name, "contentType": "audio/wav", "bytes": bytes});
     let body = json!({"userId": "ana@example.com", "files": [file("one.wav", 1000), file("two.wav", 2000)]});
     let (status, signed) = post(&url, "/uploads", &body).await;
@@ -98,10 +115,9 @@ async fn uploads_become_a_transcript() {
     assert!(!left("one.wav") && left("two.wav") && left("kept.wav"), "{keys:?}");
 }
 
-#[tokio::test]
-async fn the_command_needs_no_account_at_aws() {
+async fn the_command_needs_no_account_at_aws(door: Door) {
     let service = Service::start().await;
-    let (url, _processes) = programs(&service, "").await;
+    let (url, _processes) = programs(&service, door).await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("día 1.wav");
     std::fs::write(&file, wav(5000)).expect("written");
@@ -123,7 +139,12 @@ async fn audio_comes_from_hosts_that_are_named() {
     let files = Router::new().route("/rec/good.wav", get(async || wav(3000)));
     let serving = tokio::spawn(async { axum::serve(listener, files).await });
     // `localhost` is allowed and means this machine: refused when it is connected to.
-    let (url, _processes) = programs(&service, &format!("localhost, {host}")).await;
+    let hosts = format!("localhost, {host}");
+    let (mut variables, worker_address) = worker_variables(&service);
+    variables.push(("LONGHAND_AUDIO_HOSTS", hosts.clone()));
+    let _worker = Process::start("longhand-worker", &variables);
+    ready(&format!("http://{worker_address}/healthz")).await;
+    let (url, _api) = server(&service, &hosts).await;
 
     let paths =
         [format!("{host}/rec/good.wav?sig=x"), format!("{host}/none.wav"), "https://localhost/a".into()];

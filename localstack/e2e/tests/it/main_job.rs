@@ -1,22 +1,35 @@
-//! The main job over HTTP: submit, read while it goes on, read when it is done, search.
+//! The main job over HTTP, by both ways: submit, read while it goes on, read when it is done, search.
 
 use std::time::Duration;
 
 use longhand_e2e::eventually;
+use longhand_e2e::gateway::Door;
 use longhand_e2e::service::{LIMITS, Service, wav};
 use longhand_shared::queue::{ChunkQueue, Envelope, Outgoing};
 use longhand_sim_asr::{Answer, Behaviour, Latency, Odd, Script, text_for};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+through_each_door! {
+    six_chunks_become_one_transcript_in_order
+    chunk_statuses_move_while_the_job_goes_on
+    one_chunk_and_twenty_four_are_jobs_too
+    twenty_four_chunks_of_700_words_in_any_script
+    silence_is_an_empty_text_and_a_bad_chunk_leaves_the_rest
+    each_status_can_be_searched
+    a_model_that_fails_for_a_while_costs_retries_and_no_chunk
+    a_message_that_is_not_ours_harms_nothing
+    ten_users_jobs_go_side_by_side
+    audio_of_a_few_bytes_in_s3_is_read
+}
+
 fn statuses(result: &Value) -> Vec<&str> {
     let chunks = result["chunks"].as_array().expect("chunks");
     chunks.iter().map(|chunk| chunk["chunkStatus"].as_str().expect("a status")).collect()
 }
 
-#[tokio::test]
-async fn six_chunks_become_one_transcript_in_order() {
-    let service = Service::start().await;
+async fn six_chunks_become_one_transcript_in_order(door: Door) {
+    let service = Service::through(door).await;
     let names: Vec<String> = (0..6).map(|n| format!("part {n}.wav")).collect();
     // The later the chunk, the sooner it is done.
     for (n, name) in (0u64..).zip(&names) {
@@ -51,9 +64,8 @@ async fn six_chunks_become_one_transcript_in_order() {
     assert_eq!(depth, longhand_shared::queue::Depth::default(), "no message is left");
 }
 
-#[tokio::test]
-async fn chunk_statuses_move_while_the_job_goes_on() {
-    let service = Service::start().await;
+async fn chunk_statuses_move_while_the_job_goes_on(door: Door) {
+    let service = Service::through(door).await;
     service.asr.script("b.wav", [Answer::Hang]);
     let paths = service.audio(&["a.wav", "b.wav", "c.wav"]).await;
     let job = service.submit("ana", &paths).await;
@@ -73,9 +85,8 @@ async fn chunk_statuses_move_while_the_job_goes_on() {
     assert_eq!((&half_way["jobStatus"], &half_way["partial"]), (&json!("IN_PROGRESS"), &json!(true)));
 }
 
-#[tokio::test]
-async fn one_chunk_and_twenty_four_are_jobs_too() {
-    let service = Service::start().await;
+async fn one_chunk_and_twenty_four_are_jobs_too(door: Door) {
+    let service = Service::through(door).await;
     let _worker = service.work(LIMITS);
     let names: Vec<String> = (0..24).map(|n| format!("{n}.wav")).collect();
     let paths = service.audio(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -86,9 +97,8 @@ async fn one_chunk_and_twenty_four_are_jobs_too() {
     assert_eq!(service.ended(&all).await["transcription"], json!(expected.join(" ")));
 }
 
-#[tokio::test]
-async fn twenty_four_chunks_of_700_words_in_any_script() {
-    let service = Service::start().await;
+async fn twenty_four_chunks_of_700_words_in_any_script(door: Door) {
+    let service = Service::through(door).await;
     let _worker = service.work(LIMITS);
     let names: Vec<String> = (0..24).map(|n| format!("{n}.wav")).collect();
     let paths = service.audio(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -105,9 +115,8 @@ async fn twenty_four_chunks_of_700_words_in_any_script() {
     }
 }
 
-#[tokio::test]
-async fn silence_is_an_empty_text_and_a_bad_chunk_leaves_the_rest() {
-    let service = Service::start().await;
+async fn silence_is_an_empty_text_and_a_bad_chunk_leaves_the_rest(door: Door) {
+    let service = Service::through(door).await;
     let _worker = service.work(LIMITS);
     service.asr.script("silence.wav", [Answer::Empty, Answer::Empty]);
     service.asr.script("refused.wav", [Answer::status(400)]);
@@ -155,9 +164,8 @@ async fn silence_is_an_empty_text_and_a_bad_chunk_leaves_the_rest() {
     assert_eq!(service.asr.books().file("text.wav").calls, 0);
 }
 
-#[tokio::test]
-async fn each_status_can_be_searched() {
-    let service = Service::start().await;
+async fn each_status_can_be_searched(door: Door) {
+    let service = Service::through(door).await;
     let worker = service.work(LIMITS);
     service.asr.script("bad.wav", [Answer::status(400), Answer::status(400)]);
     let paths = service.audio(&["good.wav", "bad.wav", "slow.wav"]).await;
@@ -182,9 +190,8 @@ async fn each_status_can_be_searched() {
     }
 }
 
-#[tokio::test]
-async fn a_model_that_fails_for_a_while_costs_retries_and_no_chunk() {
-    let service = Service::start().await;
+async fn a_model_that_fails_for_a_while_costs_retries_and_no_chunk(door: Door) {
+    let service = Service::through(door).await;
     let _worker = service.work(LIMITS);
     service.asr.script("a.wav", [Answer::status(500), Answer::status(500)]);
     service.asr.script("b.wav", [Answer::Cut, Answer::CutMidBody]);
@@ -202,9 +209,8 @@ async fn a_model_that_fails_for_a_while_costs_retries_and_no_chunk() {
     assert!(books.file("c.wav").gaps()[0] >= Duration::from_secs(1));
 }
 
-#[tokio::test]
-async fn a_message_that_is_not_ours_harms_nothing() {
-    let service = Service::start().await;
+async fn a_message_that_is_not_ours_harms_nothing(door: Door) {
+    let service = Service::through(door).await;
     let _worker = service.work(LIMITS);
     let foreign = |body: &str| Outgoing {
         body: body.to_owned(),
@@ -230,9 +236,8 @@ async fn a_message_that_is_not_ours_harms_nothing() {
     .await;
 }
 
-#[tokio::test]
-async fn ten_users_jobs_go_side_by_side() {
-    let service = Service::start().await;
+async fn ten_users_jobs_go_side_by_side(door: Door) {
+    let service = Service::through(door).await;
     service.asr.set(Behaviour::taking(Latency::Uniform { from_ms: 10, to_ms: 100 }));
     let _workers = [service.work(LIMITS), service.work(LIMITS)];
     let paths = service.audio(&["a.wav", "b.wav", "c.wav"]).await;
@@ -248,9 +253,8 @@ async fn ten_users_jobs_go_side_by_side() {
 }
 
 /// Some readers of a stream ask again after its end; this one is read whole when it is looked at.
-#[tokio::test]
-async fn audio_of_a_few_bytes_in_s3_is_read() {
-    let service = Service::start().await;
+async fn audio_of_a_few_bytes_in_s3_is_read(door: Door) {
+    let service = Service::through(door).await;
     let _worker = service.work(LIMITS);
     let path = service.aws.put("tiny.wav", wav(32)).await;
     let job = service.submit("ana", &[path]).await;

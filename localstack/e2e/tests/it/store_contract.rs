@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use longhand_e2e::calls::Calls;
 use longhand_e2e::eventually;
-use longhand_e2e::resources::Resources;
+use longhand_e2e::resources::{Clients, Resources};
 use longhand_shared::cache::Cache;
 use longhand_shared::cache::observed::ObservedStore;
 use longhand_shared::job::{
@@ -36,9 +37,13 @@ fn observed() -> Store {
 }
 
 /// One table for the whole suite: cases use users and jobs of their own.
-async fn dynamo() -> Store {
+async fn clients() -> Clients {
     static RESOURCES: OnceCell<Resources> = OnceCell::const_new();
-    RESOURCES.get_or_init(Resources::deploy).await.clients(&Calls::default()).await.store()
+    RESOURCES.get_or_init(Resources::deploy).await.clients(&Calls::default()).await
+}
+
+async fn dynamo() -> Store {
+    clients().await.store()
 }
 
 macro_rules! contract {
@@ -288,6 +293,33 @@ async fn a_check_is_put_off_by_one(store: Store) {
     assert!(won == [true, false] || won == [false, true], "{won:?}");
     eventually("the index to follow", async || find(at(30)).await.is_none().then_some(())).await;
     assert!(find(at(91)).await.is_some());
+}
+
+/// As after a deployment of a version with more shards, whose new ones an older job's id would be in.
+#[tokio::test]
+async fn a_job_is_put_off_in_whichever_shard_it_was_found() {
+    let clients = clients().await;
+    let store: Store = clients.store();
+    let job = made(&store, 1).await;
+    for shard in ["0", "1"] {
+        let move_it = clients.dynamodb.update_item().table_name(&clients.resources.table);
+        let move_it = move_it.key("jobId", AttributeValue::S(job.id.to_string()));
+        let move_it = move_it.key("item", AttributeValue::S("job".to_owned()));
+        let move_it = move_it.update_expression("SET openShard = :shard");
+        move_it
+            .expression_attribute_values(":shard", AttributeValue::S(shard.to_owned()))
+            .send()
+            .await
+            .expect("moved");
+        let find = async || {
+            store.due(at(400), 1000).await.expect("a listing").into_iter().find(|due| due.job == job.id)
+        };
+        let due = eventually("the job to be due", find).await;
+        assert!(
+            store.postpone(&due, due.next_check.plus(Duration::from_secs(1))).await.expect("an answer"),
+            "{shard}"
+        );
+    }
 }
 
 async fn details_of_jobs_of_every_kind(store: Store) {

@@ -1,6 +1,7 @@
 //! One call that waits for a job, and streams that follow it.
 
 use longhand_e2e::eventually;
+use longhand_e2e::gateway::Door;
 use longhand_e2e::redis::RedisServer;
 use longhand_e2e::service::{LIMITS, Service};
 use longhand_shared::cache::observed::ObservedStore;
@@ -10,9 +11,13 @@ use longhand_sim_asr::{Behaviour, Latency, text_for};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-#[tokio::test]
-async fn six_chunks_of_five_seconds_are_one_call() {
-    let service = Service::start().await;
+through_each_door! {
+    six_chunks_of_five_seconds_are_one_call
+    what_a_wait_is_and_what_a_stream_is
+}
+
+async fn six_chunks_of_five_seconds_are_one_call(door: Door) {
+    let service = Service::through(door).await;
     service.asr.set(Behaviour::taking(Latency::Fixed(5000)));
     let names = ["0.wav", "1.wav", "2.wav", "3.wav", "4.wav", "5.wav"];
     let paths = service.audio(&names).await;
@@ -28,6 +33,38 @@ async fn six_chunks_of_five_seconds_are_one_call() {
         (&result["jobStatus"], &result["transcription"]),
         (&json!("COMPLETED"), &json!(expected.join(" ")))
     );
+}
+
+/// A server streams. Through API Gateway nothing does: that is said at once, and a wait does instead, many of them at
+/// the same time too.
+async fn what_a_wait_is_and_what_a_stream_is(door: Door) {
+    let service = Service::through(door).await;
+    let job = service.submit("ana", &service.audio(&["a.wav"]).await).await;
+    let get = |path: &str| service.http.get(format!("{}/transcript/{job}{path}", service.url));
+    if door == Door::Gateway {
+        let (status, refused) = service.get(&format!("/transcript/{job}/events")).await;
+        assert_eq!(
+            (status, &refused["code"]),
+            (StatusCode::NOT_IMPLEMENTED, &json!("STREAMS_NOT_SUPPORTED"))
+        );
+        assert!(refused["detail"].as_str().is_some_and(|detail| detail.contains("wait=25")), "{refused}");
+    } else {
+        let stream = get("/events").send().await.expect("an answer");
+        assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    }
+    let waits: Vec<_> = (0..12).map(|_| tokio::spawn(get("").header("prefer", "wait=60").send())).collect();
+    // Meanwhile others are answered.
+    assert_eq!(service.read(&job).await["jobStatus"], "IN_PROGRESS");
+    let _worker = service.work(LIMITS);
+    for wait in waits {
+        let answer = wait.await.expect("no panic").expect("an answer");
+        assert_eq!(
+            (answer.status(), &answer.headers()["preference-applied"]),
+            (StatusCode::OK, &"wait=25".parse().expect("a value"))
+        );
+        let result: Value = answer.json().await.expect("JSON");
+        assert_eq!(result["transcription"], text_for("a.wav"));
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,152 @@
+"""make up GATEWAY=1: the api as a Lambda function behind API Gateway, both in the emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import unittest
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from issuer import Issuer, Key
+from support import LOCALSTACK, PYTHON, ROOT, LocalStack
+
+SAMPLE = LOCALSTACK / "samples" / "lv_0880.wav"
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "debug"
+
+
+class Gateway(unittest.TestCase):
+    def up(self, **settings: str) -> str:
+        done = self.stack.run("up", **settings)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        return done.stdout
+
+    def settings(self) -> dict[str, str]:
+        lines = (self.stack.local / "env").read_text().splitlines()
+        return dict(shlex.split(line)[1].split("=", 1) for line in lines)
+
+    def call(self, path: str, token: str | None = None, body: dict | None = None) -> tuple[int, dict, dict]:
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.settings()["LONGHAND_URL"] + path, data, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.load(answer), dict(answer.headers)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error), dict(error.headers)
+
+    def longhand(self, *arguments: str) -> subprocess.CompletedProcess:
+        environment = {**self.stack.environment, **self.settings()}
+        return subprocess.run([TARGET / "longhand", *arguments], env=environment, capture_output=True, text=True)
+
+    def api_id(self) -> str:
+        script = "import boto3; print([api['ApiId'] for api in boto3.client('apigatewayv2').get_apis()['Items']])"
+        environment = {**self.stack.environment, **self.settings(), "AWS_DEFAULT_REGION": "us-east-1"}
+        return subprocess.run(
+            [PYTHON, "-c", script], env=environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    def test_up_with_the_gateway_again_and_without(self):
+        self.stack = LocalStack(self, ASR="sim", LONGHAND_POLL_SECONDS="1", GATEWAY="1")
+        said = self.up()
+        self.assertRegex(said, r"packaged longhand-api: \d+\.\d MB stripped, \d+\.\d MB zipped")
+        url, first, api = self.settings()["LONGHAND_URL"], self.stack.pids(), self.api_id()
+        self.assertIn("/_aws/execute-api/", url)
+        self.assertIsNone(first["api"], "there is a server besides the function")
+        status = self.stack.run("status")
+        self.assertEqual(status.returncode, 0, status.stdout)
+        self.assertRegex(status.stdout, r"gateway +- +http://\S+/\$default +ready")
+
+        # The command line, which waits and watches, by way of the function.
+        done = self.longhand("transcribe", str(SAMPLE), "--user", "ana", "--wait", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        job = json.loads(done.stdout)
+        self.assertEqual(job["jobStatus"], "COMPLETED")
+        done = self.longhand("watch", job["jobId"])
+        self.assertEqual((done.returncode, done.stdout.splitlines()[-1]), (0, f"job {job['jobId']} COMPLETED"))
+        self.assertEqual(self.call("/metrics")[0], 404)
+
+        # Nothing has changed: nothing is made anew. Another setting: the function is told, the API is the same one.
+        self.assertNotIn("packaged", self.up())
+        self.assertEqual((self.settings()["LONGHAND_URL"], self.stack.pids()), (url, first))
+        self.up(LONGHAND_RATE_PER_MINUTE="7")
+        self.assertEqual((self.settings()["LONGHAND_URL"], self.api_id()), (url, api))
+        body = {"userId": "ana", "audioChunkPaths": [job["chunks"][0]["audioChunkPath"]]}
+        status, accepted, headers = self.call("/transcribe", body=body)
+        self.assertEqual(status, 202, accepted)
+        self.assertIn("q=7", {name.lower(): value for name, value in headers.items()}["ratelimit-policy"])
+
+        self.up(GATEWAY="0")
+        self.assertEqual(self.settings()["LONGHAND_URL"], f"http://127.0.0.1:{self.stack.ports['API_PORT']}")
+        self.assertEqual(self.call(f"/transcript/{job['jobId']}")[1]["jobStatus"], "COMPLETED")
+        self.up()
+        self.assertEqual((self.settings()["LONGHAND_URL"], self.stack.pid("api")), (url, None))
+        self.assertEqual(self.stack.run("down").returncode, 0)
+        self.assertEqual(self.stack.processes(), [], "the function's processes are left")
+
+    def test_the_gateway_turns_away_who_has_no_good_token(self):
+        issuer = Issuer(self)
+        self.stack = LocalStack(self, ASR="sim", GATEWAY="1", **issuer.settings())
+        self.up()
+        search = "/transcript/search"
+        other = Key("one")
+        for token in (
+            None,
+            "nonsense",
+            issuer.token("ana", other),
+            issuer.token("ana", aud="another"),
+            issuer.token("ana", iss="http://127.0.0.1:1"),
+            issuer.token("ana", exp=1),
+        ):
+            status, answer, _ = self.call(search, token)
+            # The gateway's own words: the function was not asked.
+            self.assertEqual((status, answer), (401, {"message": "Unauthorized"}), token)
+        for path in ("/healthz", "/readyz", "/openapi.json"):
+            self.assertEqual(self.call(path)[0], 200, path)
+
+        # The api reads the same token, and knows by it who is calling.
+        ana, bob = issuer.token("ana"), issuer.token("bob")
+        path = f"s3://{self.settings()['LONGHAND_AUDIO_BUCKETS']}/a.wav"
+        status, job, _ = self.call("/transcribe", ana, {"audioChunkPaths": [path]})
+        self.assertEqual((status, job.get("userId")), (202, "ana"), job)
+        self.assertEqual(self.call(f"/transcript/{job['jobId']}", ana)[0], 200)
+        self.assertEqual(self.call(f"/transcript/{job['jobId']}", bob)[0], 404)
+        self.assertEqual(self.call(f"{search}?userId=ana", bob)[1]["code"], "FORBIDDEN")
+
+    def test_what_cannot_be_is_told_first(self):
+        self.stack = LocalStack(self, GATEWAY="1")
+        self.stack.with_stand_ins()
+        for settings, expected in (
+            ({"GATEWAY": "yes"}, "GATEWAY is 'yes'; it can be 1, or 0."),
+            ({"EMULATOR": "localstack"}, "GATEWAY=1 needs EMULATOR=ministack"),
+            ({"LONGHAND_AUTH": "apikey"}, "GATEWAY=1 has no file of API keys"),
+        ):
+            done = self.stack.run("up", **settings)
+            self.assertNotEqual(done.returncode, 0, done.stdout)
+            self.assertIn(expected, done.stdout)
+            self.assertNotIn("Traceback", done.stdout)
+        self.assertEqual(self.stack.processes(), [])
+
+
+class Package(unittest.TestCase):
+    def test_a_program_that_lambda_could_not_start_is_told_of(self):
+        with tempfile.TemporaryDirectory() as folder:
+            source, program = Path(folder) / "main.c", Path(folder) / "program"
+            # As if it asked for a newer one: no more than the name has to be in it.
+            source.write_text('const char *needs = "GLIBC_2.99"; int main(void) { return needs == 0; }')
+            subprocess.run(["cc", "-o", program, source], check=True)
+            command = [sys.executable, LOCALSTACK / "gateway.py", program, Path(folder) / "function"]
+            first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            self.assertIn("needs glibc 2.99, and Lambda has 2.34", first)
+            self.assertIn("cargo-zigbuild", first)
+            again = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            self.assertEqual(again.strip(), first.splitlines()[-1], "it was made again")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,415 @@
+"""The api, the worker and the operator's commands with the rights that infra/ gives them, and no others: the emulator
+enforces IAM, nothing that they do is denied, and no right is left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import unittest
+import urllib.error
+import urllib.request
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from receiver import Receiver
+from recorder import Recorder, Right
+from stacks import INFRA, NAME, PARTS, Cloud, answers, programs
+from support import eventually, free_port
+from unsupported import reduced
+
+RECORDING = Path(__file__).resolve().parents[1] / "samples" / "lv_0880.wav"
+USER = "ana"
+SERVICE = next(part for part in PARTS if part.name == "service")
+# Leases are renewed at a third of it, and a call of the model takes longer than that.
+VISIBILITY, MODEL_MS = "3", "1500"
+# The emulator's own policy, see Iam.batches.
+BATCHES = "batches"
+# This emulator speaks plain HTTP, which these refuse, as they should. It holds to them only where it enforces IAM.
+TLS_ONLY = {
+    "AWS::SQS::QueuePolicy": "it refuses plain HTTP, which is all that the emulator speaks",
+    "AWS::S3::BucketPolicy": "it refuses plain HTTP, which is all that the emulator speaks",
+}
+# Rights that no call uses, each with its reason. Whose, the action, the end of the resource.
+UNUSED = {
+    ("worker", "s3:ListBucket", "-audio-000000000000"): "with it S3 tells a missing object from a forbidden one",
+    ("function", "logs:CreateLogStream", "*"): "Lambda's own, for what the program prints",
+    ("function", "logs:PutLogEvents", "*"): "Lambda's own, for what the program prints",
+    **{
+        (
+            "operator",
+            action,
+            end,
+        ): "doctor's, where it looks at backups, at the bucket's settings and at the webhooks' queues"
+        for end, actions in {
+            "-jobs": ["dynamodb:DescribeContinuousBackups"],
+            "-audio-000000000000": [
+                "s3:GetBucketCORS",
+                "s3:GetBucketPolicy",
+                "s3:GetBucketPublicAccessBlock",
+                "s3:GetEncryptionConfiguration",
+                "s3:GetLifecycleConfiguration",
+            ],
+            "-webhooks": ["sqs:GetQueueAttributes"],
+            "-webhooks-dlq": ["sqs:GetQueueAttributes"],
+        }.items()
+        for action in actions
+    },
+}
+
+
+class Iam(unittest.TestCase):
+    def test_every_right_is_used_and_none_is_missing(self):
+        self.cloud = Cloud(self, AUTH="true")
+        self.cloud.prepare()
+        self.deploy()
+        self.recorder = Recorder(self.cloud.endpoint)
+        self.addCleanup(self.recorder.close)
+        self.keys = {
+            "api": self.role("ApiRoleArn"),
+            "worker": self.role("WorkerRoleArn"),
+            "operator": self.operator(),
+        }
+        self.check_settings()
+        # Slow enough for its lease to be renewed.
+        self.receiver = Receiver(float(MODEL_MS) / 1000)
+        self.addCleanup(self.receiver.close)
+        self.start_programs()
+
+        try:
+            self.jobs()
+            self.webhooks()
+            self.strange_messages()
+            self.without_workers()
+        finally:
+            # Whatever else went wrong went wrong because of it.
+            self.assertEqual(self.denied(), set())
+        for name, needed in self.called().items():
+            print(f"{name} called:", *sorted(f"{action} {resource}" for action, resource in needed), sep="\n  ")
+            self.compare(name, needed)
+
+    # ---- what it stands on ------------------------------------------------------------------------------------------
+
+    def deploy(self) -> None:
+        for part in PARTS:
+            if part.name == "data":
+                text, left_out = reduced(part.path.read_text(), TLS_ONLY)
+                print(*left_out, sep="\n")
+                template = self.cloud.directory / "data.json"
+                template.write_text(text)
+                self.cloud.deploy(part, template)
+            elif part.name in ("network", "service", "gateway") and part.path.exists():
+                self.cloud.deploy(part)
+
+    def role(self, output: str) -> dict[str, str]:
+        """Credentials of a role. On AWS they are Fargate's to hand out, and the role trusts nobody else."""
+        arn = self.cloud.outputs[output]
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Principal": {"AWS": "000000000000"}, "Action": "sts:AssumeRole"}],
+        }
+        role, iam = arn.rsplit("/", 1)[1], self.cloud.client("iam")
+        iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(trust))
+        batches = self.batches(self.role_policies(role))
+        iam.put_role_policy(RoleName=role, PolicyName=BATCHES, PolicyDocument=json.dumps(batches))
+        made = self.cloud.client("sts").assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": made["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": made["SessionToken"],
+        }
+
+    def operator(self) -> dict[str, str]:
+        iam = self.cloud.client("iam")
+        iam.create_user(UserName="operator")
+        iam.attach_user_policy(UserName="operator", PolicyArn=self.cloud.outputs["OperatorPolicyArn"])
+        batches = self.batches(self.managed_policy(self.cloud.outputs["OperatorPolicyArn"]))
+        iam.put_user_policy(UserName="operator", PolicyName=BATCHES, PolicyDocument=json.dumps(batches))
+        made = iam.create_access_key(UserName="operator")["AccessKey"]
+        return {"AWS_ACCESS_KEY_ID": made["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"]}
+
+    def batches(self, statements: list[dict]) -> dict:
+        """What the emulator wants besides. In IAM the right to a single call is the right to its batch."""
+        single = {"sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:SendMessage"}
+        found = [
+            {
+                "Effect": "Allow",
+                "Action": [f"{action}Batch" for action in listed(one["Action"]) if action in single],
+                "Resource": one["Resource"],
+            }
+            for one in statements
+        ]
+        return {"Version": "2012-10-17", "Statement": [one for one in found if one["Action"]]}
+
+    def role_policies(self, role: str) -> list[dict]:
+        iam = self.cloud.client("iam")
+        self.assertEqual(iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"], [])
+        names = set(iam.list_role_policies(RoleName=role)["PolicyNames"]) - {BATCHES}
+        documents = [iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names]
+        return [statement for document in documents for statement in document["Statement"]]
+
+    def managed_policy(self, arn: str) -> list[dict]:
+        iam = self.cloud.client("iam")
+        version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        return iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]["Statement"]
+
+    def settings(self, program: str) -> dict[str, str]:
+        """What the task definition gives the container, secrets as Fargate reads them."""
+        described = self.cloud.client("ecs").describe_task_definition(taskDefinition=f"{NAME}-{program}")
+        container = described["taskDefinition"]["containerDefinitions"][0]
+        settings = {one["name"]: one["value"] for one in container["environment"]}
+        # Which the emulator does not describe.
+        task = SERVICE.template["Resources"][f"{program.capitalize()}Task"]["Properties"]["ContainerDefinitions"][0]
+        secrets = task["Secrets"]
+        # The api's hang on how callers are told apart, and here everybody is let in.
+        for secret in secrets if isinstance(secrets, list) else []:
+            key = re.fullmatch(r"\${SecretArn}:(\w+)::", secret["ValueFrom"]["Fn::Sub"])[1]
+            arn = self.cloud.outputs["SecretArn"]
+            text = self.cloud.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
+            settings[secret["Name"]] = json.loads(text)[key]
+        return settings
+
+    def check_settings(self) -> None:
+        """A setting that the program does not know would be passed over without a word."""
+        for program in ("api", "worker"):
+            done = subprocess.run([programs() / f"longhand-{program}", "--help"], capture_output=True, text=True)
+            known = set(re.findall(r"^  ([A-Z_]+) ", done.stdout, re.MULTILINE))
+            self.assertEqual(set(self.settings(program)) - known - {"AWS_REGION"}, set(), program)
+
+    def start_programs(self) -> None:
+        self.api_url, model = f"http://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        worker = f"127.0.0.1:{free_port()}"
+        self.environments = {
+            "sim-asr": {},
+            "api": {**self.settings("api"), "LONGHAND_LISTEN": self.api_url.removeprefix("http://")},
+            "worker": {
+                **self.settings("worker"),
+                "LONGHAND_HEALTH_LISTEN": worker,
+                "ASR_BASE_URL": f"http://{model}",
+                "LONGHAND_POLL_SECONDS": "1",
+                "LONGHAND_SWEEP_SECONDS": "1",
+                "LONGHAND_VISIBILITY_SECONDS": VISIBILITY,
+                "LONGHAND_DRAIN_SECONDS": "10",
+            },
+        }
+        for name in ("api", "worker"):
+            self.environments[name]["LONGHAND_CALLBACK_HOSTS"] = self.receiver.address
+        self.environments["operator"] = {**self.environments["worker"], "LONGHAND_URL": self.api_url}
+        for name, environment in self.environments.items():
+            endpoint = {"AWS_ENDPOINT_URL": self.recorder.address, "AWS_REGION": "us-east-1"}
+            environment |= {"PATH": os.environ["PATH"], **endpoint, **self.keys.get(name, {})}
+        self.start("sim-asr", "--listen", model, "--latency-ms", MODEL_MS)
+        self.start("api")
+        self.worker_health = f"http://{worker}/healthz"
+        self.worker = self.start("worker")
+        eventually("the api is ready, its worker healthy", lambda: answers(f"{self.api_url}/readyz"))
+        eventually("the worker is healthy", lambda: answers(self.worker_health))
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen:
+        log = (self.cloud.directory / f"{name}.log").open("a")
+        command = [programs() / f"longhand-{name}", *arguments]
+        process = subprocess.Popen(command, env=self.environments[name], stdout=log, stderr=log)
+        self.addCleanup(log.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    # ---- journeys ---------------------------------------------------------------------------------------------------
+
+    def jobs(self) -> None:
+        path = self.upload()
+        self.assertEqual(self.submit([path], wait=20)["jobStatus"], "COMPLETED")
+        key = {"idempotency-key": "a"}
+        first, again = (self.submit([path], headers=key)["jobId"] for _ in range(2))
+        self.assertEqual(first, again)
+        self.assertEqual(self.call("POST", "/transcribe", self.body([path, path]), key)[0], 422)
+
+        self.assertIn("COMPLETED", self.call("GET", f"/transcript/{first}/events")[1][-1]["jobStatus"])
+        status, found = self.call("GET", f"/transcript/search?userId={USER}")
+        self.assertEqual((status, len(found["results"])), (200, 2))
+
+        # Not there yet: told as missing, not as forbidden.
+        missing = path.replace(".wav", "-2.wav")
+        failed = self.submit([missing], wait=20)
+        self.assertEqual(failed["chunks"][0]["error"]["code"], "AUDIO_NOT_FOUND")
+        self.put(missing)
+        self.assertEqual(self.call("POST", f"/transcript/{failed['jobId']}/retry")[0], 202)
+        self.ends(failed["jobId"], "COMPLETED")
+
+        erase = f"/transcript/{first}?audio=true"
+        self.assertEqual(self.call("DELETE", erase)[0], 204)
+        self.assertEqual(self.call("DELETE", erase)[0], 404)
+        self.assertEqual(self.call("POST", "/transcribe", self.body([path]))[0], 202)
+        self.audio = self.upload()
+
+    def webhooks(self) -> None:
+        for place, state in (("ok", "DELIVERED"), ("gone", "GONE"), ("refused", "PENDING")):
+            extra = {"callbackUrl": f"{self.receiver.address}/{place}"}
+            job = self.submit([self.audio], wait=20, **extra)["jobId"]
+            eventually(f"{place} is told", lambda job=job, state=state: self.callback(job) == (state, True))
+
+    def strange_messages(self) -> None:
+        sqs, outputs = self.cloud.client("sqs"), self.cloud.outputs
+        for queue, dead in (
+            ("QueueUrl", "DeadLetterQueueUrl"),
+            ("WebhookQueueUrl", "WebhookDeadLetterQueueUrl"),
+        ):
+            sqs.send_message(QueueUrl=outputs[queue], MessageBody="no message of ours")
+            eventually(f"it is in {dead}", lambda dead=dead: sum(self.depth(dead)) == 1)
+        eventually("the worker has parked it", lambda: self.depth("DeadLetterQueueUrl") == (0, 1))
+        # A dead letter about a chunk that is done.
+        done = self.submit([self.audio], wait=20)["jobId"]
+        sqs.send_message(QueueUrl=outputs["DeadLetterQueueUrl"], MessageBody=self.message(done))
+        eventually("it is dropped", lambda: self.depth("DeadLetterQueueUrl") == (0, 1))
+
+    def without_workers(self) -> None:
+        """The operator's commands, and what the sweeper finds after a message was lost."""
+        sqs, outputs = self.cloud.client("sqs"), self.cloud.outputs
+        failed = self.submit([self.audio.replace(".wav", "-3.wav")], wait=20)
+        self.assertEqual(failed["jobStatus"], "FAILED")
+        self.worker.send_signal(signal.SIGTERM)
+        self.assertEqual(self.worker.wait(30), 0)
+
+        self.assertEqual(self.depth("QueueUrl"), (0, 0))
+        lost = self.submit([self.audio])["jobId"]
+        sqs.purge_queue(QueueUrl=outputs["QueueUrl"])
+        self.cloud.client("dynamodb").update_item(
+            TableName=outputs["TableName"],
+            Key={"jobId": {"S": lost}, "item": {"S": "job"}},
+            UpdateExpression="SET nextCheckTime = :past",
+            ExpressionAttributeValues={":past": {"S": "2020-01-01T00:00:00.000Z"}},
+        )
+
+        report = json.loads(self.command("doctor", "--json", codes=(0, 1)))
+        self.assertNotIn("ccess", json.dumps(report), "a check was denied access")
+        sent = sqs.send_message(QueueUrl=outputs["DeadLetterQueueUrl"], MessageBody=self.message(lost))
+        self.assertIn(lost, self.command("dlq", "list"))
+        eventually("it can be looked at again", lambda: self.depth("DeadLetterQueueUrl")[0] == 1)
+        self.assertIn(lost, self.command("dlq", "show", sent["MessageId"]))
+        self.assertIn("redriven", self.command("dlq", "redrive", "--job", lost))
+        sqs.purge_queue(QueueUrl=outputs["QueueUrl"])
+        self.put(failed["chunks"][0]["audioChunkPath"])
+        self.command("job", "retry", failed["jobId"])
+
+        self.worker = self.start("worker")
+        for job in (lost, failed["jobId"]):
+            self.ends(job, "COMPLETED")
+
+    # ---- the comparison ---------------------------------------------------------------------------------------------
+
+    def names(self) -> dict[str, str]:
+        return {credentials["AWS_ACCESS_KEY_ID"]: name for name, credentials in self.keys.items()}
+
+    def denied(self) -> set[str]:
+        names, denied = self.names(), self.recorder.denied
+        return {f"{names[key]} was denied {one[0]} on {one[1]}" for key, rights, _ in denied for one in rights}
+
+    def called(self) -> dict[str, set[Right]]:
+        names = self.names()
+        self.assertEqual(set(self.recorder.called), set(names), "whose calls there are")
+        called = {names[key]: rights for key, rights in self.recorder.called.items()}
+        if (INFRA / "gateway.yaml").exists():
+            # The same program.
+            called["function"] = called["api"]
+        return called
+
+    def compare(self, name: str, needed: set[Right]) -> None:
+        allowed = self.allowed(name)
+        for action, resource in sorted(needed):
+            with self.subTest(missing=f"{name} calls {action} on {resource}"):
+                self.assertTrue(
+                    any(action == a and fnmatchcase(resource, r) for a, r in allowed), "no policy allows it"
+                )
+        for action, resource in sorted(allowed):
+            with self.subTest(spare=f"{name} may {action} on {resource}"):
+                self.assertNotIn("*", action, "an action is to be named")
+                used = any(action == a and fnmatchcase(r, resource) for a, r in needed)
+                said = any((whose, a) == (name, action) and resource.endswith(end) for whose, a, end in UNUSED)
+                self.assertTrue(used or said, "no journey calls it: take it away, or say in UNUSED why it is there")
+
+    def allowed(self, name: str) -> set[Right]:
+        """Each action with each resource that it is allowed on, as deployed."""
+        outputs = self.cloud.outputs
+        if name == "operator":
+            statements = self.managed_policy(outputs["OperatorPolicyArn"])
+        else:
+            output = {"api": "ApiRoleArn", "worker": "WorkerRoleArn", "function": "FunctionRoleArn"}[name]
+            statements = self.role_policies(outputs[output].rsplit("/", 1)[1])
+        found = set()
+        for statement in statements:
+            self.assertEqual(statement["Effect"], "Allow")
+            found |= {(a, r) for a in listed(statement["Action"]) for r in listed(statement["Resource"])}
+        return found
+
+    # ---- small things -----------------------------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, body: dict | None = None, headers: dict | None = None) -> tuple[int, object]:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"content-type": "application/json", **(headers or {})}
+        request = urllib.request.Request(self.api_url + path, data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=40) as response:
+                status, text = response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            status, text = error.code, error.read().decode()
+        if path.endswith("/events"):
+            return status, [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+        return status, json.loads(text) if text else None
+
+    def body(self, paths: list[str], **extra: str) -> dict:
+        return {"userId": USER, "audioChunkPaths": paths, **extra}
+
+    def submit(self, paths: list[str], wait: int = 0, headers: dict | None = None, **extra: str) -> dict:
+        headers = {**(headers or {}), **({"prefer": f"wait={wait}"} if wait else {})}
+        status, answer = self.call("POST", "/transcribe", self.body(paths, **extra), headers)
+        self.assertEqual(status, 200 if wait else 202, answer)
+        return answer
+
+    def upload(self) -> str:
+        """As a client without an account at AWS does."""
+        audio = RECORDING.read_bytes()
+        file = {"name": "a.wav", "contentType": "audio/wav", "bytes": len(audio)}
+        status, answer = self.call("POST", "/uploads", {"userId": USER, "files": [file]})
+        self.assertEqual(status, 200, answer)
+        upload = answer["uploads"][0]
+        request = urllib.request.Request(upload["url"], audio, upload["headers"], method=upload["method"])
+        with urllib.request.urlopen(request, timeout=20) as response:
+            self.assertEqual(response.status, 200)
+        return upload["audioChunkPath"]
+
+    def put(self, path: str) -> None:
+        bucket, _, key = path.removeprefix("s3://").partition("/")
+        self.cloud.client("s3").put_object(Bucket=bucket, Key=key, Body=RECORDING.read_bytes())
+
+    def message(self, job: str) -> str:
+        return json.dumps({"version": 1, "jobId": job, "chunkIndex": 0, "audioChunkPath": self.audio, "options": {}})
+
+    def ends(self, job: str, status: str) -> None:
+        eventually(f"{job} is {status}", lambda: self.call("GET", f"/transcript/{job}")[1]["jobStatus"] == status, 40)
+
+    def callback(self, job: str) -> tuple[str, bool]:
+        told = self.call("GET", f"/transcript/{job}")[1]["callback"]
+        return told["state"], told["tries"] > 0
+
+    def depth(self, queue: str) -> tuple[int, int]:
+        """How many messages wait, and how many are hidden."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        asked = {"QueueUrl": self.cloud.outputs[queue], "AttributeNames": names}
+        found = self.cloud.client("sqs").get_queue_attributes(**asked)["Attributes"]
+        return int(found[names[0]]), int(found[names[1]])
+
+    def command(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> str:
+        command = [programs() / "longhand", *arguments]
+        done = subprocess.run(command, env=self.environments["operator"], capture_output=True, text=True, timeout=60)
+        self.assertIn(done.returncode, codes, f"{arguments}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+
+def listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+if __name__ == "__main__":
+    unittest.main()

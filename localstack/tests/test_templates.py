@@ -1,0 +1,137 @@
+"""Every template of infra/ deployed into a fresh emulator, in order, and again with other parameters: in place."""
+
+from __future__ import annotations
+
+import json
+import unittest
+
+from stacks import Cloud, parts
+from unsupported import UNSUPPORTED, reduced
+
+# A change of these makes a new one, as it should: tasks keep the revision that they were started with.
+NEW_EACH_TIME = {"AWS::ECS::TaskDefinition"}
+
+
+class Templates(unittest.TestCase):
+    def test_all_deploy_and_are_updated_in_place(self):
+        cloud = Cloud(self)
+        cloud.prepare()
+        before = {}
+        for part in parts():
+            for line in cloud.deploy(part):
+                print(line)
+            before[part.name] = cloud.resources(part)
+        with self.subTest("a template has resources"):
+            self.assertTrue(all(before.values()))
+        marks = leave_marks(cloud)
+        standing = what_stands(cloud)
+
+        for part in parts():
+            cloud.deploy(part, **part.changed)
+            after = cloud.resources(part)
+            for name, (kind, identifier) in before[part.name].items():
+                with self.subTest(template=part.name, resource=name):
+                    self.assertIn(name, after, "it is gone")
+                    if kind not in NEW_EACH_TIME:
+                        self.assertEqual(after[name], (kind, identifier), "it was replaced")
+        self.assertEqual(what_stands(cloud), standing)
+        check_marks(self, cloud, marks)
+        self.check_changes(cloud)
+
+    def check_changes(self, cloud: Cloud) -> None:
+        """That the second deployment did something; else it would prove nothing."""
+        asked = {"QueueUrl": cloud.outputs["QueueUrl"], "AttributeNames": ["All"]}
+        queue = cloud.client("sqs").get_queue_attributes(**asked)["Attributes"]
+        self.assertEqual(queue["VisibilityTimeout"], "40")
+        self.assertEqual(int(json.loads(queue["RedrivePolicy"])["maxReceiveCount"]), 5)
+        cors = cloud.client("s3").get_bucket_cors(Bucket=cloud.outputs["BucketName"])["CORSRules"]
+        self.assertEqual([rule["AllowedOrigins"] for rule in cors], [["https://app.example.com"]])
+        table = cloud.client("dynamodb").describe_table(TableName=cloud.outputs["TableName"])["Table"]
+        self.assertTrue(table["DeletionProtectionEnabled"])
+        worker = cloud.client("ecs").describe_task_definition(taskDefinition=f"{cloud.outputs['ClusterName']}-worker")
+        environment = worker["taskDefinition"]["containerDefinitions"][0]["environment"]
+        self.assertIn({"name": "LONGHAND_CONCURRENCY", "value": "256"}, environment)
+
+    def test_what_is_left_out_is_what_the_emulator_lacks(self):
+        """A type that a newer emulator knows is deployed like all others."""
+        cloud = Cloud(self)
+        cloudformation = cloud.client("cloudformation")
+        for number, kind in enumerate(UNSUPPORTED):
+            template = json.dumps({"Resources": {"Thing": {"Type": kind, "Properties": {}}}})
+            with self.subTest(kind), self.assertRaisesRegex(Exception, "Unrecognized resource types"):
+                cloudformation.create_stack(StackName=f"lacks-{number}", TemplateBody=template)
+
+    def test_what_needs_something_that_is_left_out_goes_too(self):
+        template = """
+        Resources:
+          Missing: { Type: Not::There::Yet }
+          ByRef: { Type: A::B::C, Properties: { Of: [!Ref Missing] } }
+          ByGetAtt: { Type: A::B::C, Properties: { Of: !GetAtt Missing.Arn } }
+          BySub: { Type: A::B::C, Properties: { Of: !Sub "x/${ByRef.Name}" } }
+          After: { Type: A::B::C, DependsOn: Missing, Properties: { Of: !Sub "${MissingNot}" } }
+        Outputs:
+          Gone: { Value: !Ref BySub }
+          Stays: { Value: !Ref After }
+        """
+        text, said = reduced(template, {"Not::There::Yet": "why"})
+        left = json.loads(text)
+        self.assertEqual(list(left["Resources"]), ["After"])
+        self.assertNotIn("DependsOn", left["Resources"]["After"])
+        self.assertEqual(list(left["Outputs"]), ["Stays"])
+        self.assertIn("Not::There::Yet Missing: why", said)
+        self.assertIn("A::B::C BySub: it needs ByRef", said)
+        self.assertEqual(len(said), 4)
+        self.assertEqual(reduced(template, {}), (template, []))
+
+    def test_templates_take_each_others_outputs(self):
+        """What has no default comes from a template before, or is named in PARTS: nothing hangs in the air."""
+        known = {"Name", "SecretArn"}
+        for part in parts():
+            template = part.template
+            for name, asked in template["Parameters"].items():
+                if "Default" not in asked:
+                    with self.subTest(template=part.name, parameter=name):
+                        self.assertIn(name, known | set(part.parameters))
+            known |= set(template["Outputs"])
+
+
+def leave_marks(cloud: Cloud) -> dict:
+    """Something in each thing that must not be replaced by an empty one."""
+    outputs = cloud.outputs
+    cloud.client("dynamodb").put_item(
+        TableName=outputs["TableName"], Item={"jobId": {"S": "mark"}, "item": {"S": "job"}}
+    )
+    queues = ["QueueUrl", "DeadLetterQueueUrl", "WebhookQueueUrl", "WebhookDeadLetterQueueUrl"]
+    for queue in queues:
+        cloud.client("sqs").send_message(QueueUrl=outputs[queue], MessageBody="mark")
+    cloud.client("s3").put_object(Bucket=outputs["BucketName"], Key="mark", Body=b"mark")
+    return {"queues": queues}
+
+
+def check_marks(test: unittest.TestCase, cloud: Cloud, marks: dict) -> None:
+    outputs = cloud.outputs
+    key = {"jobId": {"S": "mark"}, "item": {"S": "job"}}
+    test.assertIn("Item", cloud.client("dynamodb").get_item(TableName=outputs["TableName"], Key=key))
+    for queue in marks["queues"]:
+        counted = cloud.client("sqs").get_queue_attributes(
+            QueueUrl=outputs[queue], AttributeNames=["ApproximateNumberOfMessages"]
+        )
+        test.assertEqual(counted["Attributes"]["ApproximateNumberOfMessages"], "1", queue)
+    test.assertEqual(cloud.client("s3").get_object(Bucket=outputs["BucketName"], Key="mark")["Body"].read(), b"mark")
+
+
+def what_stands(cloud: Cloud) -> dict:
+    """What tells a table and a queue from another one of the same name."""
+    outputs = cloud.outputs
+    table = cloud.client("dynamodb").describe_table(TableName=outputs["TableName"])["Table"]
+    stands = {name: str(table[name]) for name in ("TableId", "TableArn", "CreationDateTime")}
+    for queue in ("QueueUrl", "DeadLetterQueueUrl", "WebhookQueueUrl", "WebhookDeadLetterQueueUrl"):
+        found = cloud.client("sqs").get_queue_attributes(
+            QueueUrl=outputs[queue], AttributeNames=["QueueArn", "CreatedTimestamp"]
+        )
+        stands[queue] = (outputs[queue], *sorted(found["Attributes"].items()))
+    return stands
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,104 @@
+"""What the emulator cannot make of infra/'s templates: left out of them here, by name and with a reason, so that the
+rest of a stack can be rehearsed. The templates themselves know nothing of emulators.
+
+Run with the virtual environment's Python, it prints a template as JSON, as far as the emulator can make it, and says on
+stderr what it lacks.
+
+usage: unsupported.py TEMPLATE
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import yaml
+
+# What ministack 1.5.33 answers with "Unrecognized resource types", and what that leaves untried.
+UNSUPPORTED = {
+    "AWS::ApiGatewayV2::VpcLink": "no private networks: the gateway reaches the api as a function only",
+    "AWS::ApplicationAutoScaling::ScalableTarget": "no Application Auto Scaling: numbers of tasks stay as they are",
+    "AWS::ApplicationAutoScaling::ScalingPolicy": "no Application Auto Scaling: numbers of tasks stay as they are",
+    "AWS::EC2::EIP": "no private networks: all addresses are this machine's",
+    "AWS::EC2::NatGateway": "no private networks: all addresses are this machine's",
+    "AWS::EC2::SecurityGroupEgress": "no firewalls: every port of this machine is reached",
+    "AWS::EC2::SecurityGroupIngress": "no firewalls: every port of this machine is reached",
+}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads a template, its short forms (!Ref) as the long ones (Ref:)."""
+
+
+def long_form(loader: Loader, name: str, node: yaml.Node) -> dict:
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)
+    if name == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
+
+
+Loader.add_multi_constructor("!", long_form)
+
+
+def reduced(text: str, lacking: dict[str, str] = UNSUPPORTED) -> tuple[str, list[str]]:
+    """The template less what is `lacking`, and a line for each resource that is left out: those of such a type, and
+    those that refer to one of them. Outputs that do go too. A template that has none of them comes back as it was."""
+    if not any(kind in text for kind in lacking):
+        return text, []
+    template = yaml.load(text, Loader)
+    resources = template["Resources"]
+    said = {
+        name: f"{resource['Type']} {name}: {lacking[resource['Type']]}"
+        for name, resource in resources.items()
+        if resource["Type"] in lacking
+    }
+    while more := {name: of for name in resources.keys() - said if (of := references(resources[name]) & said.keys())}:
+        for name, missing in more.items():
+            said[name] = f"{resources[name]['Type']} {name}: it needs {', '.join(sorted(missing))}"
+    kept = {name: resource for name, resource in resources.items() if name not in said}
+    for resource in kept.values():
+        # An order among resources of which one is not made is none.
+        after = [name for name in listed(resource.pop("DependsOn", [])) if name not in said]
+        if after:
+            resource["DependsOn"] = after
+    outputs = template.get("Outputs", {})
+    outputs = {name: output for name, output in outputs.items() if not references(output) & said.keys()}
+    return json.dumps({**template, "Resources": kept, "Outputs": outputs}), list(said.values())
+
+
+def listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def references(value: object) -> set[str]:
+    """The names that `value` refers to, by Ref, GetAtt or Sub."""
+    if isinstance(value, list):
+        return set().union(*map(references, value))
+    if not isinstance(value, dict):
+        return set()
+    found = set()
+    for key, inner in value.items():
+        if key == "Ref":
+            found.add(inner)
+        elif key == "Fn::GetAtt":
+            found.add(inner[0] if isinstance(inner, list) else inner.split(".")[0])
+        elif key == "Fn::Sub":
+            found |= set(re.findall(r"\$\{([A-Za-z0-9]+)[.}]", inner if isinstance(inner, str) else inner[0]))
+            found |= references(inner)
+        elif key != "DependsOn":
+            found |= references(inner)
+    return found
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1]) as file:
+        template, left_out = reduced(file.read())
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    print(template)
