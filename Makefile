@@ -20,6 +20,7 @@ test: ## all tests: Rust's with an emulator of their own, the local stack's besi
 	cargo test --workspace --no-run
 	cargo build -p longhand-api -p longhand-worker -p longhand -p longhand-sim-asr
 	@$(STACK) redis
+	@$(STACK) nginx
 	@$(STACK) setup
 	@echo "== Tests, in groups side by side"
 	@$(PYTHON) localstack/run_tests.py
@@ -53,7 +54,10 @@ chaos: SEED ?= 1,2,3,4,5
 chaos: JOBS ?= 100
 chaos: ## load while processes are killed and calls fail and are lost, then an audit (SEED=7 JOBS=30)
 	cargo build --release -p longhand-api -p longhand-worker -p longhand-chaos
+	@$(STACK) redis
+	@$(STACK) nginx
 	$(STACK) test -- target/release/chaos all --seed $(SEED) --jobs $(JOBS) --report target/chaos/report.json
+	$(STACK) test -- target/release/chaos run --balanced --apis 3 --seed $(SEED) --jobs $(JOBS) --report target/chaos/nginx.json
 
 capacity: ## the tables of CAPACITY.md: tasks, dollars, limits and waits, by the number of users
 	@$(PYTHON) infra/capacity.py

@@ -7,6 +7,7 @@ failed. Other Python tests than those of WAITING are found by their names, test_
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -21,6 +22,8 @@ LOGS = Path(os.environ.get("LONGHAND_LOCAL_DIR") or HERE.parent / ".local").reso
 
 # Python tests that wait for minutes, and leave the processors to the others.
 WAITING = ["test_openapi", "test_outages"]
+# In the environment of all that a run starts, services in the background too.
+MARK = "LONGHAND_TEST_RUN"
 # What cargo and unittest say that counts.
 RESULTS = re.compile(r"^(     Running |   Doc-tests |test result: |Ran \d+ tests? |OK|FAILED)", re.MULTILINE)
 
@@ -31,7 +34,8 @@ class Group:
         self.log = LOGS / f"test-{name.replace(' ', '-')}.log"
         self.began = time.monotonic()
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+            environment = {**os.environ, MARK: str(os.getpid())}
+            self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment)
         say(f"{name}: {' '.join(command)}\n  log: {self.log}")
 
     def wait_for_first_test(self) -> None:
@@ -47,6 +51,18 @@ class Group:
         lines = text.splitlines()
         say("\n".join(lines if failed else filter(RESULTS.match, lines)))
         return f"{'FAILED' if failed else 'passed':<8}{self.name:<16}{seconds:5.0f} s  {self.log}"
+
+
+def left_behind() -> list[int]:
+    """What this run started and did not end, where the system tells (Linux)."""
+    mark, found = f"{MARK}={os.getpid()}".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:
+            continue  # it ended meanwhile, or belongs to another user
+    return found
 
 
 def say(text: str) -> None:
@@ -79,6 +95,10 @@ def main() -> int:
                 group.process.terminate()
         for group in groups:
             group.process.wait()
+        # Python's tests put nothing away when they are broken off.
+        for pid in left_behind():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     say("\n" + "\n".join(summary))
     return 0 if all(group.process.returncode == 0 for group in groups) else 1
 
