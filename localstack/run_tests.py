@@ -23,7 +23,8 @@ LOGS = Path(os.environ.get("LONGHAND_LOCAL_DIR") or HERE.parent / ".local").reso
 # Python tests that wait for minutes, and leave the processors to the others.
 WAITING = ["test_openapi", "test_outages"]
 # In the environment of all that a run starts, services in the background too.
-MARK = "LONGHAND_TEST_RUN"
+# Not LONGHAND_..: that would be a setting, and tests take those away.
+MARK = "TESTS_RUN_BY"
 # What cargo and unittest say that counts.
 RESULTS = re.compile(r"^(     Running |   Doc-tests |test result: |Ran \d+ tests? |OK|FAILED)", re.MULTILINE)
 
