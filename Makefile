@@ -15,15 +15,15 @@ demo: ## start everything, transcribe six recordings as one job and score the tr
 	@$(STACK) up --keep-gateway
 	@$(PYTHON) localstack/demo.py
 
-test: ## all tests: Rust's with an emulator of their own, then the local stack's, a demo last
-	@echo "== Building the programs that the tests start, as the local stack builds them"
-	cargo build -p longhand-api -p longhand-worker -p longhand
+test: ## all tests: Rust's with an emulator of their own, the local stack's beside them, a demo among those
+	@echo "== Building the tests, and the programs that they start as the local stack builds them"
+	cargo test --workspace --no-run
+	cargo build -p longhand-api -p longhand-worker -p longhand -p longhand-sim-asr
 	@$(STACK) redis
-	@echo "== Rust tests, with a private emulator"
-	$(STACK) test -- cargo test --workspace
-	@echo "== Local stack tests: a stack of their own on free ports, a demo last"
-	$(STACK) setup
-	$(PYTHON) -m unittest discover -v -s localstack/tests
+	@$(STACK) nginx
+	@$(STACK) setup
+	@echo "== Tests, in groups side by side"
+	@$(PYTHON) localstack/run_tests.py
 
 check: ## formatting, lints as errors, documentation, templates
 	@echo "== Rust: formatting, lints, documentation"
@@ -54,7 +54,10 @@ chaos: SEED ?= 1,2,3,4,5
 chaos: JOBS ?= 100
 chaos: ## load while processes are killed and calls fail and are lost, then an audit (SEED=7 JOBS=30)
 	cargo build --release -p longhand-api -p longhand-worker -p longhand-chaos
+	@$(STACK) redis
+	@$(STACK) nginx
 	$(STACK) test -- target/release/chaos all --seed $(SEED) --jobs $(JOBS) --report target/chaos/report.json
+	$(STACK) test -- target/release/chaos run --balanced --apis 3 --seed $(SEED) --jobs $(JOBS) --report target/chaos/nginx.json
 
 capacity: ## the tables of CAPACITY.md: tasks, dollars, limits and waits, by the number of users
 	@$(PYTHON) infra/capacity.py

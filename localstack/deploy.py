@@ -26,8 +26,6 @@ def deploy(name: str, template: str, parameters: dict[str, str]) -> dict[str, st
         # The roles of functions and tasks.
         "Capabilities": ["CAPABILITY_IAM"],
         "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-        # The service's template has roles.
-        "Capabilities": ["CAPABILITY_IAM"],
     }
     try:
         cloudformation.create_stack(**arguments)

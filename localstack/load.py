@@ -7,6 +7,8 @@ Arguments are those of `longhand load`. Settings, beside those of stack.py:
   LOAD_CONCURRENCY   the worker's LONGHAND_CONCURRENCY: 256 by default. It takes jobs/s x chunks x seconds a call
   PROFILE            release by default
 
+SCALE=3 loads three apis and three workers, each with that many slots, behind nginx.
+
 It is kept apart from the stack of `make up` by its directory (load/ in that one's) and by free ports.
 """
 
@@ -20,16 +22,18 @@ import sys
 from pathlib import Path
 
 from provision import ROOT, lock
+from scale import free_pairs
 from services import Failure, free_port, say
-from stack import Stack
+from stack import Stack, number
 
-PORTS = ("EMULATOR_PORT", "ASR_PORT", "API_PORT", "WORKER_PORT")
+PORTS = ("EMULATOR_PORT", "ASR_PORT", "API_PORT", "WORKER_PORT", "REDIS_PORT")
 
 
 def own_stack() -> Stack:
     local = Path(os.environ.get("LONGHAND_LOCAL_DIR") or ROOT / ".local").resolve()
     os.environ.setdefault("LONGHAND_TOOLS_DIR", str(local))
     os.environ.setdefault("PROFILE", "release")
+    scale = number("SCALE", 1, "how many apis and workers to run, 1 to 20", highest=20)
     # Whatever a stack that is up has left in this shell's environment.
     os.environ |= {
         "ASR": "sim",
@@ -38,6 +42,7 @@ def own_stack() -> Stack:
         "LONGHAND_CONCURRENCY": os.environ.get("LOAD_CONCURRENCY") or "256",
         "SIM_LATENCY_MS": os.environ.get("LOAD_LATENCY_MS") or "5000..10000",
         **{name: str(free_port()) for name in PORTS},
+        "SCALE_PORT": str(free_pairs(scale)),
     }
     return Stack()
 
@@ -47,8 +52,8 @@ def main(arguments: list[str]) -> int:
         print(__doc__, "\nIts own options: longhand load --help")
         return 0
     # So that the stack is taken down then too.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda caught, _frame: sys.exit(128 + caught))
     stack = own_stack()
     # A lock beside the directory, which is removed: two loads would take each other's stack down.
     with lock(stack.local.with_suffix(".lock")):
@@ -59,9 +64,10 @@ def main(arguments: list[str]) -> int:
         stack = Stack()
         code = 1
         try:
+            who = f"{stack.scale.count} apis behind nginx, as many workers" if stack.scale else "one worker"
             say(
                 f"A stack of its own in {stack.local}: simulated model, {os.environ['SIM_LATENCY_MS']} ms a call, "
-                f"one worker with {os.environ['LONGHAND_CONCURRENCY']} slots, {os.environ['PROFILE']} build"
+                f"{who} with {os.environ['LONGHAND_CONCURRENCY']} slots, {os.environ['PROFILE']} build"
             )
             settings = stack.up()
             command = [stack.binaries.path("longhand"), "load", *arguments]

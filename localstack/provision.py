@@ -150,16 +150,20 @@ class Binaries:
 
 
 def ensure_redis(log: Path) -> None:
-    """Tests start a real Redis. It is no Python package, so it is the system's."""
-    if shutil.which("redis-server"):
+    ensure_program("redis-server", "redis-server", "Some tests start one.", log)
+
+
+def ensure_program(program: str, package: str, why: str, log: Path, path: str | None = None) -> None:
+    """What is no Python package is the system's."""
+    if shutil.which(program, path=path):
         return
-    by_hand = "On Debian and Ubuntu, as root: apt-get install redis-server"
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise Failure(f"redis-server is missing, which some tests start. {by_hand}")
-    say("Installing redis-server")
+        by_hand = f"On Debian and Ubuntu, as root: apt-get install {package}"
+        raise Failure(f"{program} is missing. {why} {by_hand}")
+    say(f"Installing {package}")
     cancelled = threading.Event()
     run_step("apt-get update", ["apt-get", "update"], log, cancelled)
-    run_step("apt-get install", ["apt-get", "install", "-y", "--no-install-recommends", "redis-server"], log, cancelled)
+    run_step("apt-get install", ["apt-get", "install", "-y", "--no-install-recommends", package], log, cancelled)
 
 
 def ensure_checkov(tools: Tools) -> None:

@@ -47,10 +47,11 @@ class Service:
     stop_within: float = 10
     # The port's setting, named when the port is taken.
     port_setting: str = ""
+    scheme: str = "http"
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def fingerprint(self) -> str:
@@ -136,7 +137,7 @@ class Supervisor:
                 elif time.monotonic() - begun > service.ready_within:
                     raise Failure(
                         f"{service.name} was not ready within {service.ready_within:.0f} s: "
-                        f"{service.address}{service.health} does not answer 200.\n{last_lines(self.log(service.name))}"
+                        f"{service.address}{service.health} does not answer.\n{last_lines(self.log(service.name))}"
                     )
             if waiting:
                 if time.monotonic() - last_word > 10:
@@ -205,10 +206,23 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def answers(url: str) -> bool:
+    if url.startswith("redis:"):
+        return pongs(url.removeprefix("redis://"))
     try:
         with DIRECT.open(url, timeout=2) as response:
             return response.status == 200
     except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def pongs(address: str) -> bool:
+    """Whether a Redis answers."""
+    host, _, port = address.partition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=2) as redis:
+            redis.sendall(b"PING\r\n")
+            return redis.recv(7).startswith(b"+PONG")
+    except OSError:
         return False
 
 

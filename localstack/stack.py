@@ -10,6 +10,9 @@ Needs nothing but Python and cargo; the rest it installs under .local/. Settings
   EMULATOR_PORT      4566      API_PORT       8080
   ASR_PORT           8790      WORKER_PORT    8081 (the worker's health)
   SIM_LATENCY_MS     how long a call of the simulated model takes: 250, or 5000..10000 (by chance); none by default
+  SCALE              3: so many apis and workers, with nginx at API_PORT before the apis; none of it by default
+  SCALE_PORT         8100, where theirs begin: api-1 there, worker-1 (its health) on the next, api-2 on the one after
+  REDIS              with SCALE: own (default), one at REDIS_PORT (6390), or none. REDIS_URL names one that there is
   PROFILE            dev (default) or release: how the Rust programs are built
   GATEWAY            1: the api is a Lambda function behind API Gateway, both in the emulator, and no server
   LONGHAND_BIN_DIR   a directory with ready-made programs, in place of building them
@@ -38,10 +41,9 @@ from pathlib import Path
 import gateway
 from emulator import CREDENTIALS, at, check_docker, localstack, ministack, private_emulator, without_aws
 from provision import HERE, ROOT, SIM, Binaries, Tools, ensure, ensure_checkov, ensure_redis, ensure_tools, lock
+from scale import Scale, ensure_nginx, in_order, kind
 from services import Failure, Service, Supervisor, answers, check_port_free, say
 
-# What starts first stands first; stopping goes the other way round.
-ORDER = ["emulator", "asr", "api", "worker"]
 STACK_NAME = "longhand"
 # What EMULATOR=none takes from the environment instead of deploying it.
 RESOURCES = ["LONGHAND_TABLE", "LONGHAND_QUEUE_URL", "LONGHAND_DLQ_URL", "LONGHAND_AUDIO_BUCKETS"]
@@ -88,6 +90,13 @@ class Stack:
         self.worker_port = number("WORKER_PORT", 8081)
         self.gateway = gateway.wanted(os.environ.get("GATEWAY", ""))
         self.gateway_record = gateway.Record(self.local)
+        self.scale = None
+        if os.environ.get("SCALE"):
+            if self.gateway:
+                raise Failure("GATEWAY=1 and SCALE are two rehearsals: as a Lambda function the api is no process.")
+            ports = {name: number(name, default) for name, default in (("SCALE_PORT", 8100), ("REDIS_PORT", 6390))}
+            count = number("SCALE", 1, "how many apis and workers to run, 1 to 20", highest=20)
+            self.scale = Scale(count, self.local, {**ports, "API_PORT": self.api_port})
 
     def environment(self) -> dict[str, str]:
         """Ours; with an emulator less all of AWS, so that no profile of the user's sends us to a real account."""
@@ -139,6 +148,14 @@ class Stack:
             stop_within=stop,
         )
 
+    def behind(self, settings: dict[str, str]) -> list[Service]:
+        """The api and the worker; with SCALE all of them, and what is around them."""
+        one_each = [self.rust_service(name, settings) for name in self.rust_names()]
+        if self.scale is None:
+            return one_each
+        several = [service for one in one_each for service in self.scale.spread(one)]
+        return [*self.scale.redis(), *several, self.scale.nginx()]
+
     # ---- commands -----------------------------------------------------------------------------------------------
 
     def up(self) -> dict[str, str]:
@@ -149,6 +166,8 @@ class Stack:
             model = self.asr == "whisper" and not os.environ.get("WHISPER_MODEL")
             self.check(packages)
             say("Looking for what has to be installed or built")
+            if self.scale is not None:
+                self.scale.ensure(self.supervisor.log("install"))
             ensure(self.tools, self.binaries, packages, model, self.supervisor.log("build"))
 
             if self.gateway:
@@ -164,13 +183,14 @@ class Stack:
             settings = self.settings()
             if self.gateway:
                 # Before the settings name it, so that there are never two.
-                self.supervisor.stop(["api"])
+                self.supervisor.stop(self.surplus(self.behind(settings)))
                 settings["LONGHAND_URL"] = self.deploy_gateway(settings)
                 self.gateway_record.write(settings["LONGHAND_URL"])
             else:
                 self.gateway_record.forget()
             self.write_env(settings)
-            rust = [self.rust_service(name, settings) for name in self.rust_names()]
+            rust = self.behind(settings)
+            self.supervisor.stop(self.surplus(rust))
             for service in rust:
                 self.start_unless_running(service)
             self.supervisor.wait_ready(asr + rust)
@@ -209,7 +229,8 @@ class Stack:
             raise Failure("ASR=none uses the speech-to-text server that ASR_BASE_URL names, and that is not set.")
         if self.emulator == "localstack":
             check_docker()
-        services = [self.rust_service(name, {}) for name in self.rust_names()]
+        services = self.behind({})
+        surplus = {self.supervisor.record(name)["address"] for name in self.surplus(services)}
         if self.asr != "none":
             services.insert(0, self.asr_service())
         if self.emulator != "none":
@@ -220,8 +241,17 @@ class Stack:
         for service in services:
             record = self.supervisor.record(service.name)
             here = self.supervisor.running(service.name) is not None and record["address"] == service.address
-            if not here:
+            # One of the stack as it was before gives its port back.
+            if not here and service.address not in surplus:
                 check_port_free(service)
+
+    def surplus(self, services: list[Service]) -> list[str]:
+        """What runs of apis, workers and what is around them, and is wanted no more."""
+        wanted = {service.name for service in services}
+        around = [name for name in self.supervisor.names() if kind(name) not in ("emulator", "asr")]
+        # nginx first: it should miss nobody.
+        around.sort(key=in_order, reverse=True)
+        return [name for name in around if name not in wanted and self.supervisor.running(name) is not None]
 
     def start_unless_running(self, service: Service) -> None:
         pid = self.supervisor.running(service.name)
@@ -252,6 +282,10 @@ class Stack:
             shared["LONGHAND_WEBHOOK_DLQ_URL"] = at(endpoint, outputs["WebhookDeadLetterQueueUrl"])
             shared["LONGHAND_WEBHOOK_SECRET"] = "for-this-laptop-alone-and-no-secret-at-all"
             shared["LONGHAND_CALLBACK_HOSTS"] = "http://127.0.0.1:9099"
+        pace = dict(PACE[self.asr])
+        if self.scale and self.asr == "whisper":
+            # There is one model, and one machine, however many workers there are.
+            pace["LONGHAND_CONCURRENCY"] = str(max(1, int(pace["LONGHAND_CONCURRENCY"]) // self.scale.count))
         audio = Path(os.environ.get("LONGHAND_AUDIO_ROOT") or self.local / "audio")
         audio.mkdir(parents=True, exist_ok=True)
         return {
@@ -259,10 +293,11 @@ class Stack:
             "LONGHAND_AUDIO_ROOT": str(audio),
             "LONGHAND_LISTEN": f"127.0.0.1:{self.api_port}",
             "LONGHAND_HEALTH_LISTEN": f"127.0.0.1:{self.worker_port}",
+            **(self.scale.listening() if self.scale else {}),
             "LONGHAND_URL": f"http://127.0.0.1:{self.api_port}",
             "ASR_BASE_URL": os.environ["ASR_BASE_URL"] if self.asr == "none" else f"http://127.0.0.1:{self.asr_port}",
             "ASR_MODEL": self.asr_model,
-            **{name: os.environ.get(name) or value for name, value in PACE[self.asr].items()},
+            **{name: os.environ.get(name) or value for name, value in pace.items()},
         }
 
     def deploy(
@@ -288,8 +323,9 @@ class Stack:
             docker = (self.supervisor.record("emulator") or {}).get("program") == "docker"
             self.gateway_record.forget()
             # First those that use the others: a worker that drains still needs its queue.
-            self.supervisor.stop(["api", "worker"])
-            self.supervisor.stop(["asr", "emulator"])
+            names = self.supervisor.names()
+            for kinds in (["nginx"], ["api", "worker"], ["asr", "redis", "emulator"]):
+                self.supervisor.stop([name for name in sorted(names, key=in_order) if kind(name) in kinds])
             if docker:
                 subprocess.run(["docker", "compose", "-f", str(HERE / "compose.yaml"), "down"], check=False)
             say("Longhand is down." + ("" if purge else f" Data and logs stay in {self.local}."))
@@ -299,8 +335,10 @@ class Stack:
 
     def status(self) -> bool:
         rows, all_ready = [], True
+        names = set(self.supervisor.names())
+        missing = {"emulator", "asr", "api", "worker"} - {kind(name) for name in names}
         url = self.gateway_record.url()
-        for name in ORDER:
+        for name in sorted(names | missing, key=in_order):
             if name == "api" and url is not None:
                 state = "ready" if answers(f"{url}/readyz") else "is not ready"
                 all_ready &= state == "ready"
@@ -323,7 +361,7 @@ class Stack:
 
 def passed_on() -> dict[str, str]:
     """The settings of the api and the worker that the user's environment holds."""
-    ours = {"LONGHAND_BIN_DIR", "LONGHAND_LOCAL_DIR", "LONGHAND_TOOLS_DIR", "ASR_PORT"}
+    ours = {"LONGHAND_BIN_DIR", "LONGHAND_LOCAL_DIR", "LONGHAND_TOOLS_DIR", "ASR_PORT", "REDIS_PORT"}
     prefixes = ("LONGHAND_", "ASR_", "REDIS_", "RUST_")
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes) and name not in ours}
 
@@ -339,6 +377,7 @@ def main() -> int:
     commands.add_parser("setup", help="only install the virtual environment and fetch the model")
     commands.add_parser("checkov", help="only install checkov, which `make check` looks at infra/ with")
     commands.add_parser("redis", help="only install redis-server, which some tests start")
+    commands.add_parser("nginx", help="only install nginx, which SCALE and some tests start")
     test = commands.add_parser("test", help="run a command with a private emulator")
     test.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     arguments = parser.parse_args()
@@ -358,6 +397,8 @@ def main() -> int:
         ensure_checkov(stack.tools)
     elif arguments.command == "redis":
         ensure_redis(stack.supervisor.log("redis"))
+    elif arguments.command == "nginx":
+        ensure_nginx(stack.supervisor.log("nginx"))
     elif arguments.command == "test":
         command = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
         return private_emulator(stack.tools, stack.local / "test", command)

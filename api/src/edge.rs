@@ -5,9 +5,9 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use axum::body::HttpBody;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use longhand_shared::trace;
 use metrics::{counter, histogram};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error_span, field, info};
 use uuid::Uuid;
 
@@ -63,8 +64,9 @@ pub(crate) fn current_request_id() -> Option<String> {
     REQUEST_ID.try_with(String::clone).ok()
 }
 
-/// The outermost layer.
-pub(crate) async fn edge(request: Request, next: Next) -> Response {
+/// The outermost layer. Once `stop` is cancelled each answer is the last one of its connection, so that a load
+/// balancer does not use that one again while it is being closed.
+pub(crate) async fn edge(State(stop): State<CancellationToken>, request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     // A span of the highest level, so that it is there whatever the log's filter is.
     let span = error_span!(
@@ -86,6 +88,9 @@ pub(crate) async fn edge(request: Request, next: Next) -> Response {
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(const { HeaderValue::from_static(NO_CONTENT) });
     if https {
         headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
+    if stop.is_cancelled() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     headers.insert(X_REQUEST_ID, HeaderValue::try_from(id).expect("only visible ASCII, see request_id"));
     response

@@ -13,6 +13,7 @@ use longhand_shared::store::JobStore;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::edge;
@@ -20,6 +21,9 @@ use crate::error::ApiError;
 
 /// The dependency without which nothing works.
 const TABLE: &str = "table";
+
+/// What is said to be missing when the process was asked to stop: itself.
+const STOPPING: &str = "this server is stopping";
 
 /// How long a dependency may take to answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,8 +39,12 @@ pub(crate) async fn alive() -> Json<Value> {
 /// `GET /readyz`: the table answers too. A queue that does not is told, but is no reason to send the
 /// clients away: jobs are taken and read without it, and the sweeper sends their messages later. Were
 /// it one, a bad hour of SQS would take every server from behind the load balancer at once. Nor is Redis:
-/// without it results come from the table.
+/// without it results come from the table. A server that was asked to stop is not ready, though it still answers:
+/// the load balancer has until then to send its clients elsewhere.
 pub(crate) async fn ready(State(readiness): State<Arc<Readiness>>) -> Result<Json<Value>, ApiError> {
+    if readiness.stop.is_cancelled() {
+        return Err(ApiError::NotReady(vec![STOPPING]));
+    }
     let missing = readiness.missing().await;
     if missing.contains(&TABLE) {
         return Err(ApiError::NotReady(missing));
@@ -61,12 +69,18 @@ pub(crate) struct Readiness {
     store: Arc<dyn JobStore>,
     queue: Arc<dyn ChunkQueue>,
     cache: Cache,
+    stop: CancellationToken,
     last: Mutex<Option<(Instant, Vec<&'static str>)>>,
 }
 
 impl Readiness {
-    pub(crate) fn new(store: Arc<dyn JobStore>, queue: Arc<dyn ChunkQueue>, cache: Cache) -> Self {
-        Self { store, queue, cache, last: Mutex::new(None) }
+    pub(crate) fn new(
+        store: Arc<dyn JobStore>,
+        queue: Arc<dyn ChunkQueue>,
+        cache: Cache,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { store, queue, cache, stop, last: Mutex::new(None) }
     }
 
     /// Which dependencies do not answer. Probes that come while one is asking wait for its answer.

@@ -4,6 +4,7 @@
 //! and a body may be base64. It is made a request here that the router answers as a server would.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::io;
 
 use axum::Router;
@@ -119,7 +120,7 @@ fn escaped(text: &str, part: Part) -> String {
         if stays {
             escaped.push(char::from(byte));
         } else {
-            escaped.push_str(&format!("%{byte:02X}"));
+            let _ = write!(escaped, "%{byte:02X}");
         }
     }
     // A path begins with a slash.

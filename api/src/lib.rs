@@ -31,6 +31,7 @@ use longhand_shared::outbound::AllowedHosts;
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use crate::auth::Auth;
@@ -61,13 +62,16 @@ pub struct AppState {
     pub s3: aws_sdk_s3::Client,
     /// Who waits for a job's end, and the cache of results.
     pub waiting: Waiting,
+    /// Cancelled when the process was asked to stop. It goes on answering for a while, and says to everybody that
+    /// they had better go elsewhere.
+    pub stop: CancellationToken,
 }
 
 /// All routes, with everything around them. Every answer, whatever goes wrong, is made here.
 pub fn router(state: AppState) -> Router {
-    let readiness =
-        Arc::new(Readiness::new(state.store.clone(), state.queue.clone(), state.waiting.cache().clone()));
-    let (auth, cors) = (state.auth.clone(), state.origins.layer());
+    let cache = state.waiting.cache().clone();
+    let readiness = Readiness::new(state.store.clone(), state.queue.clone(), cache, state.stop.clone());
+    let (auth, cors, stop) = (state.auth.clone(), state.origins.layer(), state.stop.clone());
     let router = Router::new()
         .route("/transcribe", post(jobs::create))
         .route("/transcript/search", get(jobs::search))
@@ -82,7 +86,7 @@ pub fn router(state: AppState) -> Router {
         .route("/healthz", get(health::alive))
         .route("/metrics", get(health::metrics))
         .merge(openapi::routes())
-        .route("/readyz", get(health::ready).with_state(readiness))
+        .route("/readyz", get(health::ready).with_state(Arc::new(readiness)))
         .fallback(async || ApiError::NoSuchRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(body::MAX_BODY_BYTES))
@@ -92,5 +96,5 @@ pub fn router(state: AppState) -> Router {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.layer(from_fn(edge::edge))
+    router.layer(from_fn_with_state(stop, edge::edge))
 }

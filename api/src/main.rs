@@ -44,12 +44,14 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let auth = Auth::new(settings.auth).map_err(|error| format!("LONGHAND_AUTH: {error}"))?;
     // Lambda stops a function by itself.
     let stop = if lambda::is_lambda() { CancellationToken::new() } else { shutdown::on_signal()? };
+    // Waits go on until no more requests are taken: before that their clients might come back to this very server.
+    let (closing, drain) = server::closing(&stop, settings.drain);
     let config = aws::load().await;
     let cache =
         settings.redis.map_or_else(|| Ok(Cache::local()), |url| Redis::new(url).map(Cache::shared))?;
     let table = DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention);
     let store: Arc<dyn JobStore> = Arc::new(ObservedStore::new(Arc::new(table), cache.clone()));
-    let waiting = Waiting::new(store.clone(), cache, stop.clone());
+    let waiting = Waiting::new(store.clone(), cache, closing.clone());
     let router = router(AppState {
         store,
         queue: Arc::new(SqsQueue::new(aws::sqs(&config), settings.queue_url)),
@@ -60,6 +62,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         origins: settings.origins,
         s3: aws::s3(&config),
         waiting: waiting.clone(),
+        stop,
     });
     if lambda::is_lambda() {
         return Ok(lambda::serve(router).await?);
@@ -75,5 +78,5 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("LONGHAND_LISTEN: cannot listen on {}: {error}", settings.listen))?;
-    Ok(server::serve(listener, router, stop, settings.drain).await?)
+    Ok(server::serve(listener, router, closing, drain).await?)
 }

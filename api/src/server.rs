@@ -24,8 +24,30 @@ const MAX_HEADERS: usize = 100;
 /// otherwise send a request into a connection that is just being closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 
+/// How long a server that was asked to stop still takes requests. Load balancers hear of a stop late, or only by
+/// connections that are refused; and they close idle connections themselves, ours nginx after 4 s
+/// (`localstack/nginx.conf.in`), so that none is closed here while a request is on its way into it.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a connection is looked at for a request that has arrived before it is closed.
+const LAST_LOOK: Duration = Duration::from_millis(300);
+
 /// How long nothing is accepted after the system had no room for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// When a server that is asked to `stop` closes, and how long what is in hand then may take: `drain` is the time
+/// for both.
+pub fn closing(stop: &CancellationToken, drain: Duration) -> (CancellationToken, Duration) {
+    let linger = LINGER.min(drain / 2);
+    let (stop, closing) = (stop.clone(), CancellationToken::new());
+    let closes = closing.clone();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        sleep(linger).await;
+        closes.cancel();
+    });
+    (closing, drain.saturating_sub(linger))
+}
 
 /// Answers requests until `stop` is cancelled; then accepts no more, and gives those that are in
 /// hand `drain` to end. HTTP/1.1 alone, as load balancers speak it to what is behind them.
@@ -45,7 +67,9 @@ pub async fn serve(
         };
         connections.spawn(answer(socket, router.clone(), stop.clone()));
     }
-    drop(listener);
+    for socket in taken(listener) {
+        connections.spawn(answer(socket, router.clone(), stop.clone()));
+    }
     let ended = async { while connections.join_next().await.is_some() {} };
     if timeout(drain, ended).await.is_err() {
         warn!(?drain, "some requests did not end in time");
@@ -75,6 +99,19 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
+/// The connections that the system has taken and nobody has asked it for; then nobody listens any more. They would
+/// be reset otherwise, perhaps with a request in them.
+fn taken(listener: TcpListener) -> Vec<TcpStream> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let mut sockets = Vec::new();
+    // It does not block: an error says that there are no more.
+    while let Ok((socket, _)) = listener.accept() {
+        let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+        sockets.extend(socket.ok());
+    }
+    sockets
+}
+
 /// Answers the requests of one connection.
 async fn answer(socket: TcpStream, router: Router, stop: CancellationToken) {
     // Small answers, and events, go out at once.
@@ -87,8 +124,10 @@ async fn answer(socket: TcpStream, router: Router, stop: CancellationToken) {
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
+        // A request that has arrived comes before the end of the wait for it.
+        biased;
         ended = &mut connection => ended,
-        () = stop.cancelled() => {
+        () = async { stop.cancelled().await; sleep(LAST_LOOK).await; } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -37,8 +37,12 @@ S3, where --bucket or an operator's command needs it, is set up by the AWS SDK's
 
 const DOCTOR_HELP: &str = "\
 Run it with the environment of the services: LONGHAND_TABLE, LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL,
-LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_HOSTS, LONGHAND_AUDIO_ROOT), ASR_BASE_URL; ASR_API_KEY and
-LONGHAND_VISIBILITY_SECONDS where the workers have them; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables. It changes nothing.
+LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_HOSTS, LONGHAND_AUDIO_ROOT), ASR_BASE_URL; where the services have them, ASR_API_KEY,
+LONGHAND_VISIBILITY_SECONDS, LONGHAND_WEBHOOK_QUEUE_URL, LONGHAND_WEBHOOK_DLQ_URL, LONGHAND_WEBHOOK_SECRET,
+LONGHAND_CALLBACK_HOSTS and LONGHAND_CORS_ORIGINS; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables.
+It changes nothing, and needs to be allowed dynamodb:DescribeTable, DescribeTimeToLive and DescribeContinuousBackups,
+sqs:GetQueueAttributes, and of the bucket s3:ListBucket, GetBucketPublicAccessBlock, GetEncryptionConfiguration,
+GetLifecycleConfiguration, GetBucketPolicy and GetBucketCORS. What it may not look at is a FAULT that names the permission.
 
 Each line is ok, warning or FAULT. Exit code 0 without a FAULT, 1 with one.";
 

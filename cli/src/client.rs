@@ -7,10 +7,11 @@ use longhand_shared::secret::Secret;
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::upload::{Upload, Uploads};
 use longhand_shared::{JobId, Timestamp, UserId};
-use reqwest::header::{ACCEPT, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::error::{Exit, Failure, Fault, RetryAfter, chain};
@@ -19,6 +20,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One call, from the first byte to the last. The service answers in milliseconds.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A stream that is older is opened anew.
+const LONGEST_STREAM: Duration = Duration::from_hours(24);
 
 /// The service.
 pub(crate) struct Api {
@@ -168,14 +172,48 @@ impl Api {
         upload.headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send().await
     }
 
-    /// `GET /transcript/{jobId}`, which must answer within `patience`.
+    /// `GET /transcript/{jobId}`, which must answer within `patience`. The service is asked to wait so long for the end.
     pub(crate) async fn transcript(
         &self,
         job: JobId,
+        wait: Duration,
         patience: Duration,
     ) -> Result<Answer<TranscriptResult>, Failure> {
-        let request = self.http.get(self.at(&["transcript", &job.to_string()])).timeout(patience);
+        let mut request = self.http.get(self.at(&["transcript", &job.to_string()])).timeout(patience);
+        if wait.as_secs() > 0 {
+            request = request.header("prefer", format!("wait={}", wait.as_secs()));
+        }
         self.call(request).await.map_err(|failure| self.about(job, failure))
+    }
+
+    /// `GET /transcript/{jobId}/events`, from where it was last read. None where there is no such stream, or nothing
+    /// in it that was not read. It must begin within `patience`.
+    pub(crate) async fn events(
+        &self,
+        job: JobId,
+        last_event: Option<&str>,
+        patience: Duration,
+    ) -> Result<Option<reqwest::Response>, Failure> {
+        let request = self.http.get(self.at(&["transcript", &job.to_string(), "events"]));
+        // Whoever listens says how long.
+        let mut request = request.header(ACCEPT, "text/event-stream").timeout(LONGEST_STREAM);
+        if let Some(id) = last_event {
+            request = request.header("last-event-id", id);
+        }
+        let answer = timeout(patience, self.authorized(request).send()).await.map_err(|_| {
+            let message = format!("the service at {} does not answer in time", self.base);
+            Failure::new(Exit::Unavailable, "TIMEOUT", message).passing(None)
+        })?;
+        let answer = answer.map_err(|error| self.unreachable(error))?;
+        let status = answer.status();
+        if !status.is_success() {
+            let retry_after = retry_after(answer.headers());
+            let said = timeout(patience, answer.text()).await.ok().and_then(Result::ok).unwrap_or_default();
+            return Err(self.about(job, self.refusal(status, retry_after, &said)));
+        }
+        let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let is_stream = status == StatusCode::OK && kind.starts_with("text/event-stream");
+        Ok(is_stream.then_some(answer))
     }
 
     /// `GET /transcript/{jobId}` as `media_type`.
@@ -234,11 +272,15 @@ impl Api {
     }
 
     /// The token goes with these calls alone, not with [`Api::page`], which asks others too.
-    async fn send(&self, mut request: RequestBuilder) -> Result<(HeaderMap, String), Failure> {
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token.reveal());
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token.reveal()),
+            None => request,
         }
-        let answer = request.send().await.map_err(|error| self.unreachable(error))?;
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<(HeaderMap, String), Failure> {
+        let answer = self.authorized(request).send().await.map_err(|error| self.unreachable(error))?;
         let status = answer.status();
         let headers = answer.headers().clone();
         let raw = answer.text().await.map_err(|error| self.unreachable(error))?;

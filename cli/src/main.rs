@@ -4,6 +4,7 @@ mod again;
 mod args;
 mod client;
 mod error;
+mod events;
 mod follow;
 mod get;
 mod key;

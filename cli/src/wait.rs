@@ -27,12 +27,13 @@ pub(crate) async fn wait(
     let mut progress = names.map(|names| Progress::new(names.to_vec()));
     loop {
         match follow.next().await? {
-            News::Stands(answer) => {
+            News::Stands(result) => {
+                progress.get_or_insert_with(|| Progress::new(own_names(&result))).show(&result);
+            }
+            News::Ended(answer) => {
                 let result = &answer.value;
                 progress.get_or_insert_with(|| Progress::new(own_names(result))).show(result);
-                if result.job_status != JobStatus::InProgress {
-                    return Ok(*answer);
-                }
+                return Ok(*answer);
             }
             News::Trouble(line) => {
                 progress.as_ref().map_or_else(|| output::note(&line), |progress| progress.note(&line));

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use longhand_shared::job::JobStatus;
 use longhand_shared::transcript::{ChunkResult, TranscriptResult};
 use serde_json::json;
 
@@ -16,8 +15,9 @@ pub(crate) async fn run(context: &Context, args: Watch) -> Result<(), Failure> {
     let mut follow = Follow::new(context, args.job, args.timeout.unwrap_or(Duration::MAX));
     let mut before: Option<TranscriptResult> = None;
     loop {
-        let result = match follow.next().await? {
-            News::Stands(answer) => answer.value,
+        let (result, ended) = match follow.next().await? {
+            News::Stands(result) => (*result, false),
+            News::Ended(answer) => (answer.value, true),
             News::Trouble(line) => {
                 output::note(line);
                 continue;
@@ -28,7 +28,6 @@ pub(crate) async fn run(context: &Context, args: Watch) -> Result<(), Failure> {
             known.get(*place).is_none_or(|known| known.chunk_status != chunk.chunk_status)
         });
         let mut lines: Vec<String> = changed.map(|(_, chunk)| of_chunk(context, chunk)).collect();
-        let ended = result.job_status != JobStatus::InProgress;
         if ended {
             lines.push(of_job(context, &result));
         }

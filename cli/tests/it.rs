@@ -2,6 +2,7 @@
 
 mod access;
 mod fake;
+mod follow;
 mod forms;
 mod load;
 mod uploads;
@@ -247,7 +248,7 @@ async fn passing_failures_are_waited_out() {
     let ran = fake.run(&["get", JOB, "--wait"]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "And so, my fellow Americans.\n"));
     assert!(began.elapsed() >= Duration::from_secs(1), "Retry-After was not obeyed");
-    assert_eq!(fake.count("GET"), 5);
+    assert_eq!(fake.looks(), 5);
     // Once for each run of failures, not for each failure.
     assert_eq!(ran.stderr.matches("trying again").count(), 2, "{}", ran.stderr);
 }

@@ -56,7 +56,7 @@ def eventually(what: str, condition: Callable[[], object], within: float = 20) -
 
 
 # What of the developer's own environment would make it another stack.
-OURS = ("AWS_", "LONGHAND_", "ASR", "EMULATOR", "API_PORT", "WORKER_PORT", "GATEWAY", "MAKE")
+OURS = ("AWS_", "LONGHAND_", "ASR", "EMULATOR", "API_PORT", "WORKER_PORT", "GATEWAY", "SCALE", "REDIS", "MAKE")
 
 
 class LocalStack:

@@ -42,6 +42,17 @@ class Load(unittest.TestCase):
         self.assertEqual(stack.processes(), [])
         self.assertFalse(stack.local.exists())
 
+    def test_several_behind_nginx(self):
+        stack = LocalStack(self)
+        stack.with_stand_ins()
+        stack.program("longhand", LOAD.replace('os.environ["LONGHAND_URL"])', 'os.environ["LONGHAND_LISTEN"])'))
+        stack.local /= "load"
+        done = stack.run(script="load.py", SCALE="2", REDIS="none")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIn("2 apis behind nginx, as many workers with 256 slots", done.stdout)
+        self.assertRegex(done.stdout, r"slots 256 127\.0\.0\.1:\d+,127\.0\.0\.1:\d+\n", "whose metrics are read")
+        self.assertEqual(stack.processes(), [])
+
     def test_a_service_that_dies_leaves_nothing_behind(self):
         stack = LocalStack(self)
         stack.with_stand_ins()

@@ -83,6 +83,24 @@ class Templates(unittest.TestCase):
         self.assertEqual(len(said), 4)
         self.assertEqual(reduced(template, {}), (template, []))
 
+    def test_alarms_go_by_figures_that_are_made_and_name_their_runbook(self):
+        alarms = next(part for part in parts() if part.name == "alarms").template
+        made = {
+            transformation["MetricName"]
+            for resource in alarms["Resources"].values()
+            for transformation in resource["Properties"].get("MetricTransformations", [])
+        }
+        shown = json.dumps(alarms["Resources"]["Dashboard"])
+        for name, resource in alarms["Resources"].items():
+            if resource["Type"] != "AWS::CloudWatch::Alarm":
+                continue
+            with self.subTest(name):
+                properties = resource["Properties"]
+                self.assertRegex(properties["AlarmDescription"], r" OPERATIONS\.md#[a-z0-9-]+$")
+                self.assertIn(f"${{{name}.Arn}}", shown, "the dashboard lacks it")
+                if not str(properties["Namespace"]).startswith(("AWS/", "ECS/")):
+                    self.assertIn(properties["MetricName"], made)
+
     def test_templates_take_each_others_outputs(self):
         """What has no default comes from a template before, or is named in PARTS: nothing hangs in the air."""
         known = {"Name", "SecretArn"}

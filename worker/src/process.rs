@@ -48,6 +48,9 @@ impl Handler for Processor {
             Ok(message) => message,
             Err(error) => return Outcome::Reject { reason: error.to_string() },
         };
+        if let (1, Some(sent)) = (delivery.receive_count, delivery.sent) {
+            histogram!("longhand_queue_wait_seconds").record(Timestamp::now().since(sent));
+        }
         let ChunkRef { job, index } = message.chunk();
         let span = info_span!("chunk", job_id = %job, chunk_index = %index, trace_id = field::Empty, otel.kind = "consumer");
         trace::adopt(&span, delivery.envelope.traceparent.as_deref());

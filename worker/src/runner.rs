@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use longhand_shared::Timestamp;
 use longhand_shared::queue::{ChunkQueue, Delivery, MAX_DELAY, Outgoing, QueueError};
-use metrics::{counter, histogram};
+use metrics::counter;
 use rand::RngExt;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -256,9 +255,6 @@ impl Runner {
             // The same receipt handle twice is one message in hand.
             if self.leases.holds(&delivery.receipt) {
                 continue;
-            }
-            if let (1, Some(sent)) = (delivery.receive_count, delivery.sent) {
-                histogram!("longhand_queue_wait_seconds").record(Timestamp::now().since(sent));
             }
             // A queue that hands out more than was asked for would not be SQS; the excess waits
             // for no slot, since it is in hand already.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use longhand_shared::Timestamp;
-use longhand_shared::job::{JobHead, JobState};
+use longhand_shared::job::JobHead;
 use longhand_shared::outbound::{AllowedHosts, Outbound, PublicUrl, not_public};
 use longhand_shared::queue::Delivery;
 use longhand_shared::store::{JobStore, StoreError};
@@ -62,9 +62,10 @@ impl Handler for Webhooks {
             Ok(None) => return Outcome::Done,
             Err(error) => return not_now(delivery, &error),
         };
-        let Some((ended, callback)) =
-            webhook::untold(&job.head).filter(|(ended, _)| *ended == message.completed_time)
-        else {
+        let wanted = webhook::untold(&job.head)
+            .or_else(|| webhook::given_up(&job.head).filter(|_| was_dead(delivery)))
+            .filter(|(ended, _)| *ended == message.completed_time);
+        let Some((ended, callback)) = wanted else {
             return told_before(&job.head, message.completed_time);
         };
         let now = (self.clock)();
@@ -75,7 +76,7 @@ impl Handler for Webhooks {
         let (told, attempt) = tokio::select! {
             biased;
             why = lease.stopped() => return match why {
-                Stop::Draining => Outcome::Requeue { delay: Duration::ZERO },
+                Stop::Draining => put_back(delivery, Duration::ZERO),
                 Stop::LeaseLost | Stop::Overdue => Outcome::Retry { delay: Duration::ZERO },
             },
             told = self.post(&job.head, ended, callback, now) => told,
@@ -171,12 +172,22 @@ impl Webhooks {
     }
 }
 
+/// Whether a person has sent the message back from the dead letters: it has the reason for which it was rejected
+/// still, whichever way it came. What was given up is tried once more then.
+fn was_dead(delivery: &Delivery) -> bool {
+    delivery.envelope.reason.is_some()
+}
+
+/// Its turn comes again, through no fault of its own. A copy would not say any more that it was dead.
+fn put_back(delivery: &Delivery, delay: Duration) -> Outcome {
+    if was_dead(delivery) { Outcome::Retry { delay } } else { Outcome::Requeue { delay } }
+}
+
 /// A message about an end that nobody is to be told of any more.
 fn told_before(job: &JobHead, ended: Timestamp) -> Outcome {
-    let same_end = matches!(job.state, JobState::Ended { at, .. } if at == ended);
-    match &job.callback {
+    match webhook::given_up(job) {
         // Whoever gave up may have died before there was a dead letter. There may be two now.
-        Some(callback) if same_end && callback.state == CallbackState::Failed => given_up(callback),
+        Some((at, callback)) if at == ended => given_up(callback),
         _ => Outcome::Done,
     }
 }
@@ -193,7 +204,7 @@ fn not_now(delivery: &Delivery, error: &StoreError) -> Outcome {
     warn!(%error, "put back");
     match error {
         StoreError::Unavailable(_) => {
-            Outcome::Requeue { delay: retry_backoff(delivery.envelope.requeues.saturating_add(1)) }
+            put_back(delivery, retry_backoff(delivery.envelope.requeues.saturating_add(1)))
         }
         StoreError::Corrupt(_) => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
     }

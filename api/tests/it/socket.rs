@@ -176,6 +176,71 @@ async fn a_stop_waits_for_requests_in_hand_and_for_idle_connections_not_at_all()
     drop(idle);
 }
 
+/// A server as the program runs it, and what tells it to stop.
+async fn program(api: &Api) -> Server {
+    let (closing, drain) = server::closing(&api.stop, Duration::from_secs(25));
+    let Server { address, task, stop } = start(api.router.clone(), drain).await;
+    tokio::spawn(async move {
+        closing.cancelled().await;
+        stop.cancel();
+    });
+    Server { address, stop: api.stop.clone(), task }
+}
+
+const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_is_announced_before_the_door_is_closed() {
+    let api = Api::new();
+    let server = program(&api).await;
+    let mut used = TcpStream::connect(server.address).await.expect("a connection");
+    used.write_all(HEALTH.as_bytes()).await.expect("sent");
+    let mut first = [0; 15];
+    used.read_exact(&mut first).await.expect("an answer");
+    let mut idle = TcpStream::connect(server.address).await.expect("a connection");
+
+    server.stop.cancel();
+    let stopped = tokio::time::Instant::now();
+    // What a load balancer sends meanwhile is answered, and it is told to send no more.
+    used.write_all(HEALTH.as_bytes()).await.expect("sent");
+    let mut answers = String::new();
+    used.read_to_string(&mut answers).await.expect("answers, and the end of the connection");
+    assert_eq!(answers.matches("connection: close\r\n").count(), 1, "of two answers the last one: {answers}");
+    assert!(answers.ends_with("{\"status\":\"ok\"}"), "{answers}");
+    let new = exchange(server.address, HEALTH).await;
+    assert!(new.starts_with("HTTP/1.1 200 OK\r\n") && new.contains("connection: close\r\n"), "{new}");
+    let ready = exchange(server.address, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("this server is stopping"), "{ready}");
+    assert!(stopped.elapsed() < Duration::from_secs(5), "answered at once");
+
+    // Connections that nobody uses are kept for longer than our nginx keeps them.
+    assert_eq!(idle.read(&mut [0; 1]).await.expect("the end"), 0);
+    assert_eq!(stopped.elapsed().as_secs(), 5);
+    server.task.await.expect("no panic").expect("a clean end");
+    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn connections_that_the_system_has_taken_are_answered() {
+    let api = Api::new();
+    let server = start(api.router.clone(), Duration::from_mins(1)).await;
+    // The server is not asked meanwhile: this thread is its own, and does not let go of it.
+    let mut sockets: Vec<_> = (0..20)
+        .map(|_| {
+            let mut socket = std::net::TcpStream::connect(server.address).expect("a connection");
+            std::io::Write::write_all(&mut socket, HEALTH.as_bytes()).expect("sent");
+            socket
+        })
+        .collect();
+    server.stop.cancel();
+    server.task.await.expect("no panic").expect("a clean end");
+    for socket in &mut sockets {
+        let mut answer = String::new();
+        std::io::Read::read_to_string(socket, &mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_stop_ends_in_time_whatever_hangs() {
     let (entered, mut enter) = tokio::sync::mpsc::channel::<()>(1);

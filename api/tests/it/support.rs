@@ -84,6 +84,7 @@ impl Api {
             limits: Arc::default(),
             origins: Origins::default(),
             waiting,
+            stop: stop.clone(),
         };
         let router = router(change(state));
         Self { router, store, queue, stop, _home: home }

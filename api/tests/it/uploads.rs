@@ -146,6 +146,7 @@ async fn problem(buckets: &[&str], s3: aws_sdk_s3::Client) -> (u16, Value) {
         limits: Arc::default(),
         origins: Origins::default(),
         waiting,
+        stop: CancellationToken::new(),
     };
     let request = Request::post("/uploads").body(Body::from(body(&[wav("a.wav")]).to_string()));
     let answer = router(state).oneshot(request.expect("a request")).await.expect("an answer");

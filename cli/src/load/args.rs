@@ -78,6 +78,17 @@ pub(crate) struct Load {
     #[arg(long, value_name = "URL", env = "ASR_BASE_URL", hide_env_values = true, value_parser = address)]
     pub(crate) sim_url: Option<Url>,
 
+    /// The apis' own addresses, commas between, where --url is a balancer's: their /metrics tell calls, memory and CPU.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGHAND_LISTEN",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_parser = address
+    )]
+    pub(crate) api_url: Vec<Url>,
+
     /// The workers' health addresses, commas between: their /metrics tell calls, memory and CPU.
     #[arg(
         long,

@@ -97,7 +97,7 @@ pub(super) async fn wait(context: &Context, ids: &[JobId], timeout: Duration) ->
             looked.looks += 1;
             let patience = left.clamp(Duration::from_secs(1), CALL_TIMEOUT);
             let mut hint = Duration::ZERO;
-            match context.api.transcript(*id, patience).await {
+            match context.api.transcript(*id, Duration::ZERO, patience).await {
                 Ok(answer) if answer.value.job_status != JobStatus::InProgress => {
                     reachable = true;
                     break Seen::Ended(Box::new(answer.value));

@@ -46,7 +46,7 @@ pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
     output::note(format_args!("longhand: uploading {} files to {}", plan.files().count(), plan.place()));
     plan.upload().await?;
 
-    let before = sources::read_all(context, &args.worker_url).await;
+    let before = sources::read_all(context, &args.api_url, &args.worker_url).await;
     output::note(format_args!(
         "longhand: submitting {} jobs of {} chunks, {}",
         args.jobs,
@@ -58,7 +58,7 @@ pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
         submitted.iter().filter_map(|submitted| submitted.answer.as_ref().ok().copied()).collect();
     output::note(format_args!("longhand: {} jobs were accepted; waiting for their ends", accepted.len()));
     let looked = drive::wait(context, &accepted, args.timeout).await?;
-    let after = sources::read_all(context, &args.worker_url).await;
+    let after = sources::read_all(context, &args.api_url, &args.worker_url).await;
 
     let books = match books {
         Ok(_) => self::books(context, &args).await,

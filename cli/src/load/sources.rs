@@ -62,9 +62,13 @@ pub(super) struct AwsCalls {
     pub(super) not_ok: f64,
 }
 
-/// Reads the `/metrics` of the api and of each worker.
-pub(super) async fn read_all(context: &Context, workers: &[Url]) -> Vec<Process> {
-    let mut all = vec![Process::read(context, "api", context.api.base()).await];
+/// Reads the `/metrics` of each api, of the one that is called where none is named, and of each worker.
+pub(super) async fn read_all(context: &Context, apis: &[Url], workers: &[Url]) -> Vec<Process> {
+    let called = std::slice::from_ref(context.api.base());
+    let mut all = Vec::new();
+    for url in if apis.is_empty() { called } else { apis } {
+        all.push(Process::read(context, "api", url).await);
+    }
     for url in workers {
         all.push(Process::read(context, "worker", url).await);
     }

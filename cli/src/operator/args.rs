@@ -1,6 +1,6 @@
 //! The command line of the operator's commands.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use longhand_shared::JobId;
 
 use crate::args::AFTER_HELP;
@@ -32,6 +32,14 @@ pub(crate) struct JobRetry {
     pub(crate) queue: QueueUrl,
 }
 
+/// Which dead letters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Which {
+    #[default]
+    Chunks,
+    Webhooks,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
     /// Lists what is in the dead-letter queue. Each look counts as a receive.
@@ -40,7 +48,7 @@ pub(crate) enum Dlq {
     /// Prints one message with everything that is known of it.
     #[command(after_help = AFTER_HELP)]
     Show(DlqShow),
-    /// Sends messages back to the queue of chunks, their receive counts starting over; says what it did.
+    /// Sends messages back to the queue that they came from, their receive counts starting over; says what it did.
     #[command(after_help = AFTER_HELP)]
     Redrive(DlqRedrive),
 }
@@ -59,16 +67,18 @@ pub(crate) struct QueueUrl {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct DlqUrl {
-    /// The dead-letter queue.
+pub(crate) struct DeadLetters {
+    /// The dead letters of which queue.
+    #[arg(long = "queue", value_name = "WHICH", value_enum, default_value_t)]
+    pub(crate) which: Which,
+
     #[arg(
         long,
         value_name = "URL",
-        env = "LONGHAND_DLQ_URL",
-        hide_env_values = true,
-        value_parser = clap::builder::NonEmptyStringValueParser::new()
+        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        help = "The dead-letter queue, in place of LONGHAND_DLQ_URL or, for webhooks, LONGHAND_WEBHOOK_DLQ_URL"
     )]
-    pub(crate) dlq_url: String,
+    pub(crate) dlq_url: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -78,7 +88,7 @@ pub(crate) struct DlqList {
     pub(crate) limit: u32,
 
     #[command(flatten)]
-    pub(crate) dlq: DlqUrl,
+    pub(crate) dlq: DeadLetters,
 }
 
 #[derive(Debug, Args)]
@@ -88,7 +98,7 @@ pub(crate) struct DlqShow {
     pub(crate) message: String,
 
     #[command(flatten)]
-    pub(crate) dlq: DlqUrl,
+    pub(crate) dlq: DeadLetters,
 }
 
 #[derive(Debug, Args)]
@@ -105,9 +115,14 @@ pub(crate) struct DlqRedrive {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    #[command(flatten)]
-    pub(crate) queue: QueueUrl,
+    #[arg(
+        long,
+        value_name = "URL",
+        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        help = "Where they go, in place of LONGHAND_QUEUE_URL or, for webhooks, LONGHAND_WEBHOOK_QUEUE_URL"
+    )]
+    pub(crate) queue_url: Option<String>,
 
     #[command(flatten)]
-    pub(crate) dlq: DlqUrl,
+    pub(crate) dlq: DeadLetters,
 }

@@ -1,8 +1,8 @@
 //! What an operator asks: is everything set up as it must be, what is in the dead-letter queue, and what of
 //! a job that failed?
 //!
-//! `aws.rs` is the only file here that names the SDK. `judge.rs` has no calls in it: it tells what is
-//! wrong with a table, a queue or a clock that is described to it.
+//! `aws/` is the only folder here that names the SDK. `judge/` has no calls in it: it tells what is wrong with a
+//! table, a queue, a bucket or a clock that is described to it.
 
 pub(crate) mod args;
 mod aws;

@@ -1,6 +1,7 @@
 //! A service that answers as it is told, an S3 that keeps what it is given, and the command run against both.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, Response};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -28,6 +30,8 @@ pub(crate) struct Reply {
     body: String,
     /// The connection ends before the body does.
     cut: bool,
+    /// The body does not end.
+    open: bool,
 }
 
 impl Reply {
@@ -36,7 +40,7 @@ impl Reply {
     }
 
     pub(crate) fn text(body: &str) -> Self {
-        Self { status: 200, header: None, body: body.to_owned(), cut: false }
+        Self { status: 200, header: None, body: body.to_owned(), cut: false, open: false }
     }
 
     pub(crate) fn accepted() -> Self {
@@ -63,6 +67,16 @@ impl Reply {
         Self { header: Some((name, value)), ..self }
     }
 
+    /// A stream of events that ends after these.
+    pub(crate) fn events(events: &str) -> Self {
+        Self::text(events).header("content-type", "text/event-stream")
+    }
+
+    /// The body goes on, and brings nothing more.
+    pub(crate) fn open(self) -> Self {
+        Self { open: true, ..self }
+    }
+
     pub(crate) fn cut(self) -> Self {
         Self { cut: true, ..self }
     }
@@ -86,6 +100,8 @@ struct Served {
     search: Replies,
     /// Retries, deletes and captions.
     other: Replies,
+    /// Streams; there are none unless a test has some.
+    events: Replies,
     calls: watch::Sender<Vec<Call>>,
     objects: Mutex<BTreeMap<String, Bytes>>,
 }
@@ -111,6 +127,7 @@ impl Fake {
             transcript: Mutex::new(transcript.into()),
             search: Mutex::default(),
             other: Mutex::default(),
+            events: Mutex::new([Reply::problem(501, "STREAMS_NOT_SUPPORTED", &json!([]))].into()),
             calls: watch::Sender::default(),
             objects: Mutex::default(),
         });
@@ -127,6 +144,12 @@ impl Fake {
     /// What is answered to retries, deletes and requests for captions.
     pub(crate) fn on_other(self, replies: Vec<Reply>) -> Self {
         *self.state.other.lock().expect("not poisoned") = replies.into();
+        self
+    }
+
+    /// The streams of the job, in turn.
+    pub(crate) fn on_events(self, replies: Vec<Reply>) -> Self {
+        *self.state.events.lock().expect("not poisoned") = replies.into();
         self
     }
 
@@ -158,6 +181,19 @@ impl Fake {
 
     pub(crate) fn count(&self, beginning: &str) -> usize {
         self.calls().iter().filter(|call| call.line.starts_with(beginning)).count()
+    }
+
+    /// How often it was asked how the job stands.
+    pub(crate) fn looks(&self) -> usize {
+        self.calls().iter().filter(|call| call.line == format!("GET /transcript/{JOB}")).count()
+    }
+
+    /// What each stream was to go on from.
+    pub(crate) fn streams(&self) -> Vec<Option<String>> {
+        let calls = self.calls();
+        let streams = calls.iter().filter(|call| call.line.ends_with("/events"));
+        let last = |call: &Call| Some(call.headers.get("last-event-id")?.to_str().expect("ASCII").to_owned());
+        streams.map(last).collect()
     }
 
     /// Until a call that begins so has come.
@@ -223,6 +259,7 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
         }
         (&Method::POST, "/transcribe") => &state.submit,
         (&Method::GET, "/transcript/search") => &state.search,
+        (&Method::GET, path) if path == format!("/transcript/{JOB}/events") => &state.events,
         (&Method::GET, path) if path == format!("/transcript/{JOB}") && !captions => &state.transcript,
         (_, path) if path.starts_with(&format!("/transcript/{JOB}")) => &state.other,
         _ => panic!("an unexpected call: {line}"),
@@ -241,7 +278,13 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
     if reply.cut {
         response = response.header("content-length", reply.body.len() + 1);
     }
-    response.body(reply.body.into()).expect("a good response")
+    let body = if reply.open {
+        let first = futures::stream::once(async { Ok::<_, Infallible>(reply.body) });
+        Body::from_stream(first.chain(futures::stream::pending()))
+    } else {
+        reply.body.into()
+    };
+    response.body(body).expect("a good response")
 }
 
 /// The answer to `POST /uploads`.

@@ -30,6 +30,8 @@ pub struct Evidence {
     pub ledger: Ledger,
     /// How processes ended.
     pub exits: Vec<Exit>,
+    /// What clients were shown that a standard client does not try again, or that is wrong.
+    pub surprises: Vec<String>,
     /// What the model's books are held against.
     pub bounds: Bounds,
 }
@@ -113,6 +115,8 @@ pub struct Findings {
     pub over_bound: usize,
     /// The most calls of the model at once.
     pub most_at_once: usize,
+    /// What clients were shown that they should not have been.
+    pub surprises: usize,
     /// Everything that is not as promised, one line each: the job, the chunk, what to look at.
     pub violations: Vec<String>,
 }
@@ -128,6 +132,7 @@ pub fn audit(evidence: &Evidence) -> Findings {
     let mut found = Findings {
         accepted: evidence.accepted.len(),
         left: evidence.left.len(),
+        surprises: evidence.surprises.len(),
         most_at_once: evidence.model.most_in_flight,
         ..Findings::default()
     };
@@ -152,6 +157,9 @@ pub fn audit(evidence: &Evidence) -> Findings {
     ledger(evidence, &mut found);
     for message in &evidence.left {
         found.say(format!("LEFT {message}"));
+    }
+    for surprise in &evidence.surprises {
+        found.say(format!("SHOWN to a client: {surprise}"));
     }
     let bound = evidence.bounds.calls_at_once;
     if found.most_at_once > bound {

@@ -1,18 +1,20 @@
 //! The real processes, and who kills them.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use longhand_e2e::processes::{Process, free_port};
 use rand::RngExt;
+use tokio::net::TcpStream;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::draw;
+use crate::{balancer, draw};
 
 /// One in so many is asked to stop with SIGTERM; the others are killed.
 const SIGTERM_EACH: u64 = 4;
@@ -20,13 +22,38 @@ const SIGTERM_EACH: u64 = 4;
 /// The longest pause between a process's end and its restart, in milliseconds.
 const RESTART_MS: u64 = 2_000;
 
-/// Which binary.
+/// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `longhand-api`.
     Api,
     /// `longhand-worker`.
     Worker,
+    /// nginx before the apis.
+    Nginx,
+    /// What apis and workers share.
+    Redis,
+}
+
+impl Kind {
+    /// As its members are called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Worker => "worker",
+            Self::Nginx => "nginx",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// What is done to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// `kill -9`.
+    Kill,
+    /// SIGTERM: it ends by itself. nginx is told to read its configuration anew instead, and runs on.
+    Gently,
 }
 
 /// How a process that was asked to stop ended, or one that nobody asked.
@@ -49,8 +76,12 @@ pub struct Books {
     pub kills: u64,
     /// SIGTERM, those at the very end left out.
     pub stops: u64,
+    /// Reloads of nginx.
+    pub reloads: u64,
     /// Starts after the first one.
     pub restarts: u64,
+    /// All that was done, by the kind of the process.
+    pub struck: BTreeMap<&'static str, u64>,
     /// How they ended, those that were killed left out.
     pub exits: Vec<Exit>,
 }
@@ -62,7 +93,20 @@ struct Member {
     name: String,
     variables: Vec<(&'static str, String)>,
     log: PathBuf,
+    /// Where it always listens, if others have to find it there.
+    address: Option<String>,
     process: Option<Process>,
+}
+
+/// How many of each.
+#[derive(Clone, Copy, Debug)]
+pub struct Crew {
+    /// `longhand-api`.
+    pub apis: usize,
+    /// `longhand-worker`.
+    pub workers: usize,
+    /// Whether clients go to an nginx before the apis, which share a Redis.
+    pub balanced: bool,
 }
 
 /// All processes.
@@ -71,36 +115,45 @@ pub struct Fleet {
     members: Vec<Arc<AsyncMutex<Member>>>,
     /// Where each of the apis that run listens.
     apis: Mutex<Vec<(String, String)>>,
+    /// Where nginx listens, and before which apis.
+    balanced: Option<(String, Vec<String>)>,
     books: Mutex<Books>,
     http: reqwest::Client,
 }
 
 impl Fleet {
-    /// So many of each, started. `variables` are those of both kinds; logs go to `logs`.
-    pub async fn start(
-        apis: usize,
-        workers: usize,
-        variables: &[(&'static str, String)],
-        logs: &std::path::Path,
-    ) -> Arc<Self> {
-        let kinds = [(Kind::Api, "api", apis), (Kind::Worker, "worker", workers)];
-        let members = kinds.into_iter().flat_map(|(kind, name, count)| {
-            (1..=count).map(move |number| (kind, format!("{name}-{number}")))
-        });
-        let members = members.map(|(kind, name)| {
+    /// So many of each, started. `variables` are those of api and worker; logs go to `logs`.
+    pub async fn start(crew: Crew, variables: &[(&'static str, String)], logs: &Path) -> Arc<Self> {
+        let mut variables = variables.to_vec();
+        let mut members = Vec::new();
+        let mut add = |kind: Kind, name: String, address: Option<String>, variables: &[_]| {
             let log = logs.join(format!("{name}.log"));
-            Arc::new(AsyncMutex::new(Member {
-                kind,
-                name,
-                variables: variables.to_vec(),
-                log,
-                process: None,
-            }))
+            let variables = variables.to_vec();
+            members.push(Member { kind, name, variables, log, address, process: None });
+        };
+        let lasting = || crew.balanced.then(|| format!("127.0.0.1:{}", balancer::lasting_port()));
+        if let Some(address) = lasting() {
+            variables.push(("REDIS_URL", format!("redis://{address}")));
+            add(Kind::Redis, "redis".to_owned(), Some(address), &[]);
+        }
+        let mut addresses = Vec::new();
+        for number in 1..=crew.apis {
+            let address = lasting();
+            addresses.extend(address.clone());
+            add(Kind::Api, format!("api-{number}"), address, &variables);
+        }
+        for number in 1..=crew.workers {
+            add(Kind::Worker, format!("worker-{number}"), None, &variables);
+        }
+        let balanced = lasting().map(|nginx| {
+            add(Kind::Nginx, "nginx".to_owned(), Some(nginx.clone()), &[]);
+            (nginx, addresses)
         });
         let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().expect("a client");
         let fleet = Arc::new(Self {
-            members: members.collect(),
+            members: members.into_iter().map(|member| Arc::new(AsyncMutex::new(member))).collect(),
             apis: Mutex::default(),
+            balanced,
             books: Mutex::default(),
             http,
         });
@@ -115,8 +168,11 @@ impl Fleet {
         lock(&self.books).clone()
     }
 
-    /// Where apis listen, in some order.
+    /// Where apis listen, in some order; behind nginx, where that does.
     pub fn apis(&self) -> Vec<String> {
+        if let Some((nginx, _)) = &self.balanced {
+            return vec![format!("http://{nginx}")];
+        }
         lock(&self.apis).iter().map(|(_, url)| url.clone()).collect()
     }
 
@@ -139,18 +195,42 @@ impl Fleet {
             let Some(member) = order.find_map(free) else {
                 continue;
             };
-            tasks.spawn(Arc::clone(&self).strike(member, turn % SIGTERM_EACH == 0, down));
+            let how = if turn % SIGTERM_EACH == 0 { How::Gently } else { How::Kill };
+            let fleet = Arc::clone(&self);
+            tasks.spawn(async move { fleet.strike(member, how, down).await });
         }
         tasks.close();
         tasks.wait().await;
     }
 
-    async fn strike(self: Arc<Self>, mut member: OwnedMutexGuard<Member>, gently: bool, down: Duration) {
+    /// Strikes the first one of a kind; returns when it runs again, `down` after its end.
+    pub async fn strike_first(&self, kind: Kind, how: How, down: Duration) {
+        for member in &self.members {
+            let member = Arc::clone(member).lock_owned().await;
+            if member.kind == kind {
+                return self.strike(member, how, down).await;
+            }
+        }
+        panic!("there is no {}", kind.name());
+    }
+
+    async fn strike(&self, mut member: OwnedMutexGuard<Member>, how: How, down: Duration) {
+        let reload = member.kind == Kind::Nginx && how == How::Gently;
         {
             let mut books = lock(&self.books);
-            *(if gently { &mut books.stops } else { &mut books.kills }) += 1;
+            *books.struck.entry(member.kind.name()).or_default() += 1;
+            let count = match how {
+                How::Kill => &mut books.kills,
+                How::Gently if reload => &mut books.reloads,
+                How::Gently => &mut books.stops,
+            };
+            *count += 1;
         }
-        self.end(&mut member, gently).await;
+        if reload {
+            member.process.as_ref().expect("it runs: its place is locked").signal("-HUP").await;
+            return;
+        }
+        self.end(&mut member, how).await;
         tokio::time::sleep(down).await;
         lock(&self.books).restarts += 1;
         self.run(&mut member).await;
@@ -158,20 +238,22 @@ impl Fleet {
 
     /// Asks all to stop, at once.
     pub async fn stop(&self) {
-        let ends =
-            self.members.iter().map(|member| async move { self.end(&mut *member.lock().await, true).await });
+        let ends = self
+            .members
+            .iter()
+            .map(|member| async move { self.end(&mut *member.lock().await, How::Gently).await });
         futures::future::join_all(ends).await;
     }
 
     /// Ends a member's process and notes how that went.
-    async fn end(&self, member: &mut Member, gently: bool) {
+    async fn end(&self, member: &mut Member, how: How) {
         let Some(mut process) = member.process.take() else { return };
         let name = member.name.clone();
         lock(&self.apis).retain(|(api, _)| *api != name);
         let exit = |asked, how: String, success| Exit { name, asked, how, success };
         if let Some(status) = process.has_ended() {
             lock(&self.books).exits.push(exit(false, status.to_string(), false));
-        } else if gently {
+        } else if how == How::Gently {
             process.signal("-TERM").await;
             // It panics when that takes too long.
             let exit = match tokio::spawn(process.ended()).await {
@@ -184,20 +266,14 @@ impl Fleet {
         }
     }
 
-    /// Starts a member's process; returns when it answers. On another port each time: the old one may have
-    /// become somebody else's.
+    /// Starts a member's process; returns when it answers. On another port each time, unless others look for it on
+    /// that one: the old one may have become somebody else's.
     async fn run(&self, member: &mut Member) {
         loop {
-            let address = format!("127.0.0.1:{}", free_port());
-            let (binary, variable) = match member.kind {
-                Kind::Api => ("longhand-api", "LONGHAND_LISTEN"),
-                Kind::Worker => ("longhand-worker", "LONGHAND_HEALTH_LISTEN"),
-            };
-            let mut variables = member.variables.clone();
-            variables.push((variable, address.clone()));
-            let log = OpenOptions::new().create(true).append(true).open(&member.log).expect("a log file");
-            let mut process = Process::start_logging(binary, &variables, log);
-            if self.answers(&mut process, &format!("http://{address}/healthz")).await {
+            let any = || format!("127.0.0.1:{}", free_port());
+            let address = member.address.clone().unwrap_or_else(any);
+            let mut process = self.begin(member, &address);
+            if self.answers(&mut process, member.kind, &address).await {
                 if member.kind == Kind::Api {
                     lock(&self.apis).push((member.name.clone(), format!("http://{address}")));
                 }
@@ -207,13 +283,39 @@ impl Fleet {
         }
     }
 
+    fn begin(&self, member: &Member, address: &str) -> Process {
+        let log = OpenOptions::new().create(true).append(true).open(&member.log).expect("a log file");
+        let (binary, variable) = match (member.kind, &self.balanced) {
+            (Kind::Api, _) => ("longhand-api", "LONGHAND_LISTEN"),
+            (Kind::Worker, _) => ("longhand-worker", "LONGHAND_HEALTH_LISTEN"),
+            (kind, balanced) => {
+                let folder = member.log.with_extension("");
+                let apis = balanced.as_ref().map_or(&[][..], |(_, apis)| apis);
+                let mut command = match kind {
+                    Kind::Redis => balancer::redis(&folder, address),
+                    _ => balancer::nginx(&folder, address, apis),
+                };
+                return Process::start_group(&member.name, &mut command, log);
+            }
+        };
+        let mut variables = member.variables.clone();
+        variables.push((variable, address.to_owned()));
+        Process::start_logging(binary, &variables, log)
+    }
+
     /// Waits until the process answers; false when it ended first, as one does whose port was taken.
-    async fn answers(&self, process: &mut Process, url: &str) -> bool {
+    async fn answers(&self, process: &mut Process, kind: Kind, address: &str) -> bool {
+        let url = format!("http://{address}/healthz");
         loop {
             if process.has_ended().is_some() {
                 return false;
             }
-            if self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            let answers = match kind {
+                // Nobody says that an api runs just then.
+                Kind::Nginx | Kind::Redis => TcpStream::connect(address).await.is_ok(),
+                _ => self.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()),
+            };
+            if answers {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -4,6 +4,8 @@
 //! [`run`] and [`outage`] are the two scenarios. [`audit`] is a pure function over what they gathered.
 
 pub mod audit;
+pub mod balancer;
+pub mod client;
 pub mod draw;
 pub mod fault;
 pub mod fleet;

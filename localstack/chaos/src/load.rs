@@ -10,6 +10,7 @@ use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::client::Clients;
 use crate::world::World;
 use crate::{draw, model};
 
@@ -36,6 +37,14 @@ impl Submitted {
     /// The ids of jobs whose `202` was read.
     pub fn accepted(&self) -> Vec<String> {
         self.lock(|state| state.accepted.clone())
+    }
+
+    pub(crate) fn note_accepted(&self, id: String) {
+        self.lock(|state| state.accepted.push(id));
+    }
+
+    pub(crate) fn note_try(&self) {
+        self.lock(|state| state.tries += 1);
     }
 
     /// How often a job was submitted; more than there are jobs, where the answer was lost.
@@ -70,6 +79,17 @@ pub struct Load {
     pub until: Instant,
 }
 
+/// Submits all jobs behind nginx and follows them; returns when all have ended, or at the load's end.
+pub async fn submit_and_follow(world: &World, load: Load, submitted: &Submitted, clients: &Clients) {
+    let began = Instant::now();
+    let one = async |number: usize| {
+        let mut rng = draw::rng(load.seed, &["job", &number.to_string()]);
+        sleep_until(began + load.over.mul_f64(rng.random())).await;
+        clients.one(world, load, submitted, number).await;
+    };
+    join_all((0..load.jobs).map(one)).await;
+}
+
 /// Submits all jobs; returns when each was accepted, or at the load's end.
 pub async fn submit(world: &World, load: Load, submitted: &Submitted) {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
@@ -82,7 +102,7 @@ pub async fn submit(world: &World, load: Load, submitted: &Submitted) {
             let mut turn: usize = rng.random_range(0..24);
             while Instant::now() < load.until {
                 if let Some(id) = try_once(world, load, submitted, &http, number, turn).await {
-                    submitted.lock(|state| state.accepted.push(id));
+                    submitted.note_accepted(id);
                     return;
                 }
                 turn += 1;
@@ -104,7 +124,25 @@ async fn try_once(
 ) -> Option<String> {
     let apis = world.fleet.apis();
     let url = apis.get(turn % apis.len().max(1))?;
-    let mut paths = Vec::new();
+    let (_, body) = prepare(world, load, submitted, number, turn).await;
+    submitted.note_try();
+    let answer = http.post(format!("{url}/transcribe")).json(&body).send().await.ok()?;
+    if answer.status().as_u16() != 202 {
+        return None;
+    }
+    let answer: Value = answer.json().await.ok()?;
+    answer["jobId"].as_str().map(str::to_owned)
+}
+
+/// Puts the audio of a job where it belongs: the names of the files, and what is submitted.
+pub(crate) async fn prepare(
+    world: &World,
+    load: Load,
+    submitted: &Submitted,
+    number: usize,
+    turn: usize,
+) -> (Vec<String>, Value) {
+    let (mut files, mut paths) = (Vec::new(), Vec::new());
     for chunk in 0..load.chunks {
         let file = format!("s{}-j{number}-t{turn}-c{chunk}.wav", load.seed);
         if load.with_doomed
@@ -114,17 +152,12 @@ async fn try_once(
             submitted.lock(|state| state.doomed.insert(file.clone(), code));
         }
         paths.push(world.aws.put(&file, wav(AUDIO_BYTES)).await);
+        files.push(file);
     }
-    submitted.lock(|state| state.tries += 1);
     let body = json!({
         "userId": format!("user-{}", number % USERS),
         "audioChunkPaths": paths,
         "metadata": {"number": number.to_string()},
     });
-    let answer = http.post(format!("{url}/transcribe")).json(&body).send().await.ok()?;
-    if answer.status().as_u16() != 202 {
-        return None;
-    }
-    let answer: Value = answer.json().await.ok()?;
-    answer["jobId"].as_str().map(str::to_owned)
+    (files, body)
 }

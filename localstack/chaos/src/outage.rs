@@ -93,7 +93,7 @@ pub async fn run(size: &Size, outage: &Outage, how: Down, seed: u64) -> Report {
     }
     let after = up_at.elapsed();
     let model_began = world.model_began;
-    let mut report = conclude(world, &submitted, name, size, began).await;
+    let mut report = conclude(world, &submitted, None, name, size, began).await;
     judge(&mut report, size, outage, &Times { model_began, down_at, up_at, after });
     report
 }

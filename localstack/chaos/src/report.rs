@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::audit::Findings;
-use crate::{fleet, proxy};
+use crate::{client, fleet, proxy};
 
 /// A scenario's end.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Report {
     pub findings: Findings,
     /// What was done to the processes.
     pub fleet: fleet::Books,
+    /// What clients saw behind nginx.
+    pub clients: Option<client::Books>,
     /// What was done to the calls of AWS.
     pub aws: proxy::Books,
     /// The model's books.
@@ -66,7 +68,7 @@ impl Report {
             "calls at once",
             format!("{} at most; {} in all{}", found.most_at_once, self.model.calls, self.statuses()),
         );
-        let fleet::Books { kills, stops, restarts, exits } = &self.fleet;
+        let fleet::Books { kills, stops, reloads, restarts, struck, exits } = &self.fleet;
         let (well, asked) = (exits.iter().filter(|exit| exit.success).count(), exits.len());
         line(
             "processes",
@@ -74,6 +76,21 @@ impl Report {
                 "{kills} kill -9, {stops} SIGTERM, {restarts} restarts; {well} of {asked} SIGTERMs in all ended with 0"
             ),
         );
+        if let Some(clients) = &self.clients {
+            let struck = struck.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
+            line("struck", format!("{reloads} reloads of nginx{}", in_brackets(&struck, "in all: ")));
+            line(
+                "clients",
+                format!(
+                    "{} requests; tried again {}{}; streams resumed {}; errors that nobody tries again {}",
+                    clients.asked,
+                    clients.again.values().sum::<u64>(),
+                    in_brackets(&clients.again, ""),
+                    clients.resumed,
+                    found.surprises,
+                ),
+            );
+        }
         let calls: u64 = self.aws.operations.values().map(|book| book.calls).sum();
         let faults =
             self.aws.faults().into_iter().map(|(fault, count)| (fault.name().to_owned(), count)).collect();
@@ -153,9 +170,17 @@ impl Report {
             "processes": {
                 "killed": self.fleet.kills,
                 "stopped": self.fleet.stops,
+                "reloaded": self.fleet.reloads,
+                "struck": self.fleet.struck,
                 "restarted": self.fleet.restarts,
                 "exits": exits,
             },
+            "clients": self.clients.as_ref().map(|clients| json!({
+                "asked": clients.asked,
+                "again": clients.again,
+                "streamsResumed": clients.resumed,
+                "surprises": clients.surprises,
+            })),
             "aws": operations,
             "notes": self.notes,
             "violations": found.violations,

@@ -10,10 +10,11 @@ use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Evidence, audit};
-use crate::load::{Load, Submitted, submit};
+use crate::client::Clients;
+use crate::load::{Load, Submitted, submit, submit_and_follow};
 use crate::report::Report;
 use crate::world::{Plan, Size, World, seconds_range};
-use crate::{fleet, gather, model};
+use crate::{client, fleet, gather, model};
 
 /// How long the queues may take to become empty once all jobs have ended.
 const DRAIN: Duration = Duration::from_secs(90);
@@ -48,13 +49,13 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// Runs it with one seed. Seeds that are even have a model that does not speak `verbose_json`.
 pub async fn run(size: &Size, badness: &Badness, seed: u64) -> Report {
-    let name = format!("seed {seed}");
+    let name = if size.balanced { format!("nginx, seed {seed}") } else { format!("seed {seed}") };
     let began = Instant::now();
     let behaviour = model::behaviour(seed, badness.asr_faults, size.asr_latency, !seed.is_multiple_of(2));
-    let (folder, aws_faults) = (format!("seed-{seed}"), badness.aws_faults);
+    let (folder, aws_faults) = (name.replace(", ", "-").replace(' ', "-"), badness.aws_faults);
     let plan = Plan { name: &folder, seed, aws_faults, model: behaviour, gated: false };
     let world = World::start(size, plan).await;
-    let submitted = Submitted::default();
+    let (submitted, clients) = (Submitted::default(), Clients::default());
     let load = Load {
         seed,
         jobs: size.jobs,
@@ -74,7 +75,11 @@ pub async fn run(size: &Size, badness: &Badness, seed: u64) -> Report {
         }
     });
     let work = async {
-        submit(&world, load, &submitted).await;
+        if size.balanced {
+            submit_and_follow(&world, load, &submitted, &clients).await;
+        } else {
+            submit(&world, load, &submitted).await;
+        }
         settle(&world, began, size.limit_seconds).await;
     };
     let told = Told { name: &name, began, jobs: size.jobs };
@@ -85,7 +90,8 @@ pub async fn run(size: &Size, badness: &Badness, seed: u64) -> Report {
     end_of_kills.cancel();
     timer.abort();
     killer.await.expect("the killer does not panic");
-    conclude(world, &submitted, name, size, began).await
+    let clients = size.balanced.then(|| clients.books());
+    conclude(world, &submitted, clients, name, size, began).await
 }
 
 /// Waits until all jobs have ended and the queues are empty; or for as long as is allowed.
@@ -145,6 +151,7 @@ impl Told<'_> {
 pub async fn conclude(
     world: World,
     submitted: &Submitted,
+    clients: Option<client::Books>,
     name: String,
     size: &Size,
     began: Instant,
@@ -165,10 +172,11 @@ pub async fn conclude(
         doomed: submitted.doomed(),
         ledger: aws.ledger.clone(),
         exits: fleet.exits.clone(),
+        surprises: clients.iter().flat_map(|clients| clients.surprises.clone()).collect(),
         bounds: world.bounds,
     };
     let findings = audit(&evidence);
     let submitted = (size.jobs, submitted.tries());
     let notes = vec![format!("logs of the processes: {}", world.logs.display())];
-    Report { name, took, submitted, findings, fleet, aws, model, notes }
+    Report { name, took, submitted, findings, fleet, clients, aws, model, notes }
 }

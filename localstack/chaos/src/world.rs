@@ -12,7 +12,7 @@ use longhand_sim_asr::{Behaviour, Latency, SimAsr};
 use tokio::time::Instant;
 
 use crate::audit::Bounds;
-use crate::fleet::Fleet;
+use crate::fleet::{Crew, Fleet};
 use crate::gate::Gate;
 use crate::proxy::Proxy;
 
@@ -37,6 +37,10 @@ pub struct Size {
     /// Api processes.
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub apis: usize,
+    /// Clients go to an nginx before the apis, with the configuration of `make up SCALE=3`; it and a Redis are killed
+    /// too, and no client may see an error that is not worth another try.
+    #[arg(long)]
+    pub balanced: bool,
     /// What a call of the model takes, in milliseconds: `250`, `500..2000` or `700~0.3` (median~sigma).
     #[arg(long, default_value = "500..2000")]
     pub asr_latency: Latency,
@@ -120,7 +124,8 @@ impl World {
         let _ = std::fs::remove_dir_all(&logs);
         std::fs::create_dir_all(&logs).expect("a folder for the logs");
         let variables = variables(&aws.resources, &proxy.url(), &model_url);
-        let fleet = Fleet::start(size.apis, size.workers, &variables, &logs).await;
+        let crew = Crew { apis: size.apis, workers: size.workers, balanced: size.balanced };
+        let fleet = Fleet::start(crew, &variables, &logs).await;
         Self { aws, proxy, model, model_began, gate, fleet, logs, bounds }
     }
 }
@@ -139,7 +144,8 @@ fn variables(resources: &Resources, aws: &str, model: &str) -> Vec<(&'static str
         ("LONGHAND_CONCURRENCY", CONCURRENCY.to_string()),
         ("LONGHAND_VISIBILITY_SECONDS", "6".to_owned()),
         ("LONGHAND_POLL_SECONDS", "2".to_owned()),
-        ("LONGHAND_DRAIN_SECONDS", "6".to_owned()),
+        // Half of it at most passes before an api closes its door, which nginx has to hear of.
+        ("LONGHAND_DRAIN_SECONDS", "10".to_owned()),
         ("LONGHAND_SWEEP_SECONDS", "2".to_owned()),
         ("LONGHAND_MAX_CHUNK_SECONDS", longest.to_string()),
         ("ASR_TIMEOUT_SECONDS", ASR_TIMEOUT_SECONDS.to_string()),

@@ -90,6 +90,7 @@ fn evidence() -> Evidence {
             how: "exit status: 0".to_owned(),
             success: true,
         }],
+        surprises: Vec::new(),
         bounds: Bounds { calls_at_once: 24, refuses_verbose_json: false },
     }
 }
@@ -276,4 +277,11 @@ fn a_process_that_ended_badly_is_found() {
     };
     only(&with(|evidence| evidence.exits.push(exit(true))), &["ENDED worker-2", "SIGTERM", "101"]);
     only(&with(|evidence| evidence.exits.push(exit(false))), &["ENDED worker-2", "by itself"]);
+}
+
+#[test]
+fn what_a_client_should_not_have_seen_is_found() {
+    let found = with(|evidence| evidence.surprises.push("a read was answered 404: gone".to_owned()));
+    only(&found, &["SHOWN to a client", "a read was answered 404: gone"]);
+    assert_eq!(found.surprises, 1);
 }

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use longhand_chaos::fault::{Fault, Operation};
 use longhand_chaos::proxy::Proxy;
+use longhand_e2e::eventually;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 
@@ -104,7 +105,12 @@ async fn the_ledger_sees_a_write_whose_answer_was_lost_and_none_that_was_not_don
         if fault == Fault::Slow {
             // It is passed on like any other, and only costs time: this client does not wait.
             let body = json!({}).to_string().into_bytes();
-            let _ = tokio::time::timeout(Duration::from_millis(50), call(&proxy, target, body)).await;
+            let before = seen(&got);
+            let taken = async || (seen(&got) > before).then_some(());
+            tokio::select! {
+                _ = call(&proxy, target, body) => {}
+                () = eventually("the call at the server", taken) => {}
+            }
             continue;
         }
         let request = json!({
@@ -160,9 +166,9 @@ async fn a_write_is_noted_though_its_client_has_gone() {
             post.send().await
         }
     });
-    longhand_e2e::eventually("the call at the server", async || (seen(&got) > before).then_some(())).await;
+    eventually("the call at the server", async || (seen(&got) > before).then_some(())).await;
     calling.abort();
-    longhand_e2e::eventually("the verdict in the ledger", async || {
+    eventually("the verdict in the ledger", async || {
         (proxy.books().ledger.verdicts.len() == 1).then_some(())
     })
     .await;

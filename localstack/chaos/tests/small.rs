@@ -12,6 +12,7 @@ async fn a_small_run_breaks_things_and_everything_is_as_promised() {
         chunks: 2,
         workers: 2,
         apis: 1,
+        balanced: false,
         asr_latency: Latency::Uniform { from_ms: 200, to_ms: 600 },
         limit_seconds: 300,
         logs: logs.clone(),

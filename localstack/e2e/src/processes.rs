@@ -30,6 +30,8 @@ pub fn binary(name: &str) -> PathBuf {
 pub struct Process {
     name: String,
     child: Child,
+    /// Its process group, where it has children that must not outlive it.
+    group: Option<u32>,
 }
 
 impl Process {
@@ -44,20 +46,33 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .expect("it starts");
-        Self { name: name.to_owned(), child }
+        Self { name: name.to_owned(), child, group: None }
     }
 
     /// The same, but its log goes to the end of a file. What it logs is said by `RUST_LOG` among the variables.
     pub fn start_logging(name: &str, variables: &[(&str, String)], log: std::fs::File) -> Self {
-        let child = Command::new(binary(name))
-            .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .expect("it starts");
-        Self { name: name.to_owned(), child }
+        let mut command = Command::new(binary(name));
+        command.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
+        let child = Self::spawn(&mut command, log);
+        Self { name: name.to_owned(), child, group: None }
+    }
+
+    /// Any program, with the children that it makes: they are killed when it is. Its log goes to the end of a file.
+    ///
+    /// # Panics
+    /// When it is not installed.
+    pub fn start_group(name: &str, command: &mut Command, log: std::fs::File) -> Self {
+        let child = Self::spawn(command.process_group(0), log);
+        let group = child.id();
+        Self { name: name.to_owned(), child, group }
+    }
+
+    fn spawn(command: &mut Command, log: std::fs::File) -> Child {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn();
+        child.unwrap_or_else(|error| {
+            let name = command.as_std().get_program().display();
+            panic!("{name} cannot be started, and `make test` installs what tests start: {error}")
+        })
     }
 
     /// Its end, if it has ended.
@@ -74,6 +89,7 @@ impl Process {
 
     /// `kill -9`, and gone.
     pub async fn kill(mut self) {
+        self.kill_group();
         self.child.kill().await.expect("it can be killed");
     }
 
@@ -83,6 +99,15 @@ impl Process {
             .await
             .unwrap_or_else(|_| panic!("{} did not end within {PATIENCE:?}", self.name))
             .expect("it can be waited for")
+    }
+
+    fn kill_group(&mut self) {
+        let Some(group) = self.group.take() else { return };
+        // Those that are gone cannot be killed.
+        let _ = std::process::Command::new("kill")
+            .args(["-9", "--", &format!("-{group}")])
+            .stderr(Stdio::null())
+            .status();
     }
 
     /// Its peak memory in MB and the CPU it has used in seconds, as Linux counts them.
@@ -96,6 +121,12 @@ impl Process {
         let fields: Vec<&str> = stat.rsplit(')').next().expect("a rest").split_whitespace().collect();
         let ticks = |field: usize| fields[field - 3].parse::<f64>().expect("a number");
         (kilobytes / 1024, (ticks(14) + ticks(15)) / 100.0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill_group();
     }
 }
 

@@ -123,6 +123,7 @@ impl Service {
             limits: Arc::default(),
             origins: Origins::default(),
             waiting: waiting.clone(),
+            stop: CancellationToken::new(),
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = tokio::net::TcpListener::bind(any).await.expect("a port");

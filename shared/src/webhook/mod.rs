@@ -184,6 +184,16 @@ pub fn untold(head: &JobHead) -> Option<(Timestamp, &Callback)> {
     }
 }
 
+/// The end of a job that nobody took the word of, until it was given up.
+pub fn given_up(head: &JobHead) -> Option<(Timestamp, &Callback)> {
+    match (head.state, &head.callback) {
+        (JobState::Ended { at, .. }, Some(callback)) if callback.state == CallbackState::Failed => {
+            Some((at, callback))
+        }
+        _ => None,
+    }
+}
+
 /// The version of the message that is written and read here.
 const VERSION: u64 = 1;
 

@@ -15,7 +15,7 @@ use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::queue::{ChunkQueue, Delivery};
 use longhand_shared::store::JobStore;
 use longhand_shared::webhook::signature::{MasterSecret, MasterSecrets};
-use longhand_shared::webhook::{self, Callback, CallbackState};
+use longhand_shared::webhook::{self, Callback, CallbackAttempt, CallbackState};
 use longhand_shared::{Attempt, JobId, Timestamp, UserId};
 use longhand_sim_asr::Behaviour;
 use longhand_worker::lease::{Lease, Stop};
@@ -402,6 +402,43 @@ async fn a_message_that_says_nothing() {
     assert_eq!(handle(&webhooks, &message).await, Outcome::Done, "the job is gone");
     message.body = "{}".to_owned();
     assert!(matches!(handle(&webhooks, &message).await, Outcome::Reject { .. }));
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_tried_once_more_when_a_person_sends_its_dead_letter_back() {
+    let status = Arc::new(Mutex::new(StatusCode::NOT_FOUND));
+    let answers = Arc::clone(&status);
+    let (url, host, heard) = receiver(move || answers.lock().expect("not poisoned").into_response()).await;
+    let (post, webhooks) = (Post::new().await, |post: &Post| post.webhooks(&host));
+    let job = post.ended(&url, false).await;
+    let mut message = post.announced(job).await;
+    let store = &post.world.store.inner;
+    let ended = post.world.result(job).await.completed_time.expect("it has ended");
+    let nobody = CallbackAttempt { time: ended, status: None, milliseconds: 1, error: Some("no".to_owned()) };
+    let given_up = post.callback(job).await.settled(CallbackState::Failed, nobody);
+    assert!(store.note_callback(job, ended, &given_up).await.expect("memory answers"));
+
+    // A late copy is no wish of anybody's.
+    assert!(matches!(handle(&webhooks(&post), &message).await, Outcome::Reject { .. }));
+    assert_eq!(ids(&heard).len(), 0);
+
+    message.envelope.reason = Some("given up after 1 tries: no".to_owned());
+    let (stopping, lease) = (webhooks(&post), Lease::default());
+    lease.stop(Stop::Draining);
+    // As a copy it would not say any more what it is.
+    assert_eq!(stopping.handle(&message, &lease).await, Outcome::Retry { delay: Duration::ZERO });
+    let clock = || Timestamp::now().plus(Duration::from_hours(25));
+    let later = |post: &Post| Webhooks { clock, ..webhooks(post) };
+    let again = Outcome::Reject { reason: "given up after 2 tries: HTTP 404".to_owned() };
+    assert_eq!(handle(&later(&post), &message).await, again);
+    *status.lock().expect("not poisoned") = StatusCode::NO_CONTENT;
+    assert_eq!(handle(&later(&post), &message).await, Outcome::Done);
+    let callback = post.callback(job).await;
+    assert_eq!((callback.state, callback.tries), (CallbackState::Delivered, 3), "{callback:?}");
+    assert_eq!(ids(&heard).len(), 2);
+    // It is told; what comes now is late.
+    assert_eq!(handle(&later(&post), &message).await, Outcome::Done);
+    assert_eq!(ids(&heard).len(), 2);
 }
 
 /// Tokio's clock goes on by itself while nothing is to be done, so a day takes no time.

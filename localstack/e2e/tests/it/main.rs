@@ -15,8 +15,10 @@ macro_rules! through_each_door {
 
 mod cache;
 mod calls;
+mod command;
 mod crashes;
 mod deploys;
+mod doctor;
 mod eyes;
 mod inputs;
 mod load;

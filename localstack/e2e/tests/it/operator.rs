@@ -1,126 +1,18 @@
-//! The operator's commands: the real binary against real resources, sound and not.
+//! The operator's commands: the real binary against real resources. The doctor's are in `doctor.rs`.
 
 use std::time::Duration;
 
-use aws_sdk_sqs::types::QueueAttributeName;
-use longhand_e2e::processes::{binary, free_port};
+use longhand_e2e::eventually;
 use longhand_e2e::service::{LIMITS, Service};
 use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Envelope, Outgoing};
-use longhand_shared::store::read;
+use longhand_shared::store::{JobStore, read};
+use longhand_shared::webhook::{CallbackAttempt, CallbackState};
 use longhand_shared::{JobId, Timestamp, lifecycle};
 use longhand_sim_asr::Answer;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-/// How a command ended.
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("{} {}", self.stdout, self.stderr))
-    }
-
-    /// How a check came out.
-    fn verdict(&self, check: &str) -> String {
-        let document = self.json();
-        let checks = document["checks"].as_array().expect("checks");
-        let found = checks.iter().find(|found| found["check"] == check);
-        let found = found.unwrap_or_else(|| panic!("no check {check}: {document}"));
-        found["verdict"].as_str().expect("a verdict").to_owned()
-    }
-}
-
-/// Runs `longhand` with the environment of the services, and these changes to it.
-async fn longhand(service: &Service, changes: &[(&str, &str)], args: &[&str]) -> Ran {
-    let resources = &service.aws.resources;
-    let ran = Command::new(binary("longhand"))
-        .args(args)
-        .env("LONGHAND_TABLE", &resources.table)
-        .env("LONGHAND_QUEUE_URL", &resources.queue_url)
-        .env("LONGHAND_DLQ_URL", &resources.dlq_url)
-        .env("LONGHAND_AUDIO_BUCKETS", &resources.bucket)
-        .env("LONGHAND_URL", &service.url)
-        .env("ASR_BASE_URL", service.asr.base_url())
-        .env_remove("LONGHAND_VISIBILITY_SECONDS")
-        .envs(changes.iter().copied())
-        .kill_on_drop(true)
-        .output();
-    let ran = tokio::time::timeout(Duration::from_mins(1), ran).await.expect("in time").expect("it ran");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    Ran { code: ran.status.code(), stdout: text(ran.stdout), stderr: text(ran.stderr) }
-}
-
-async fn set_attribute(service: &Service, url: &str, name: QueueAttributeName, value: &str) {
-    let set = service.aws.sqs.set_queue_attributes().queue_url(url).attributes(name, value);
-    set.send().await.expect("the attribute is set");
-}
-
-#[tokio::test]
-async fn a_fresh_stack_is_sound() {
-    let service = Service::start().await;
-    let ran = longhand(&service, &[], &["doctor"]).await;
-    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
-    for check in [
-        "table",
-        "index userId-jobStatus",
-        "index openJobs",
-        "queue",
-        "visibility",
-        "queue retention",
-        "redrive policy",
-        "dead-letter queue",
-        "dead-letter retention",
-        "bucket",
-        "model",
-        "api",
-        "clock",
-    ] {
-        let line = format!("ok       {check:<22}  ");
-        assert!(ran.stdout.lines().any(|found| found.starts_with(&line)), "{check}: {}", ran.stdout);
-    }
-    let ran = longhand(&service, &[], &["doctor", "--json"]).await;
-    assert_ne!(ran.json()["verdict"], "fault", "{}", ran.stdout);
-    assert_ne!(ran.verdict("ttl"), "fault", "{}", ran.stdout);
-}
-
-#[tokio::test]
-async fn what_is_wrong_is_found_all_at_once() {
-    let service = Service::start().await;
-    let queue = service.aws.resources.queue_url.clone();
-    set_attribute(&service, &queue, QueueAttributeName::RedrivePolicy, "").await;
-    set_attribute(&service, &queue, QueueAttributeName::VisibilityTimeout, "7").await;
-    let dlq = service.aws.resources.dlq_url.clone();
-    set_attribute(&service, &dlq, QueueAttributeName::MessageRetentionPeriod, "86400").await;
-    let nobody = format!("http://127.0.0.1:{}", free_port());
-    let changes = [
-        ("LONGHAND_TABLE", "no-such-table"),
-        ("LONGHAND_AUDIO_BUCKETS", "no-such-bucket"),
-        ("LONGHAND_URL", nobody.as_str()),
-        ("ASR_BASE_URL", nobody.as_str()),
-    ];
-    let ran = longhand(&service, &changes, &["doctor", "--json"]).await;
-    assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
-    assert_eq!(ran.json()["verdict"], "fault");
-    for fault in ["table", "redrive policy", "dead-letter retention", "bucket", "model", "api"] {
-        assert_eq!(ran.verdict(fault), "fault", "{fault}: {}", ran.stdout);
-    }
-    assert_eq!(ran.verdict("visibility"), "warning", "{}", ran.stdout);
-    assert_eq!((ran.verdict("queue"), ran.verdict("clock")), ("ok".to_owned(), "ok".to_owned()));
-
-    // Without an emulator there is no table, no queue and no bucket, and no check hangs.
-    let nowhere = [("AWS_ENDPOINT_URL", nobody.as_str()), ("LONGHAND_QUEUE_URL", "")];
-    let ran = longhand(&service, &nowhere, &["doctor", "--json"]).await;
-    assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
-    for fault in ["table", "ttl", "LONGHAND_QUEUE_URL", "dead-letter queue", "bucket"] {
-        assert_eq!(ran.verdict(fault), "fault", "{fault}: {}", ran.stdout);
-    }
-    assert_eq!((ran.verdict("model"), ran.verdict("api")), ("ok".to_owned(), "ok".to_owned()));
-}
+use crate::command::longhand;
 
 /// A job of one chunk in the table, its message among the dead letters.
 async fn dead_letter(service: &Service) -> JobId {
@@ -216,7 +108,75 @@ async fn what_a_worker_hides_is_counted() {
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
     assert!(ran.stderr.contains("about 1 hidden"), "{}", ran.stderr);
     let ran = longhand(&service, &[], &["doctor", "--json"]).await;
-    assert_eq!((ran.code, ran.verdict("dead-letter queue")), (Some(0), "warning".to_owned()));
+    assert_eq!((ran.code, ran.verdict("dlq")), (Some(0), "warning".to_owned()));
+}
+
+/// A job whose end nobody was told of for a day; its dead letter.
+async fn given_up(service: &Service) -> (JobId, Outgoing) {
+    let paths = service.audio(&["w.wav"]).await;
+    let url = service.receiver.url();
+    let body = json!({ "userId": "ana", "audioChunkPaths": paths, "callbackUrl": url });
+    let job = service.submit_body(&body).await;
+    // This worker tells nobody.
+    let worker = service.work(LIMITS);
+    let result = service.ended(&job).await;
+    worker.stop().await;
+    let ended: Timestamp =
+        result["completedTime"].as_str().and_then(|time| time.parse().ok()).expect("a time");
+    let (id, store): (JobId, _) = (job.parse().expect("an id"), service.aws.store());
+    let head = store.job(id).await.expect("an answer").expect("it is there").head;
+    let attempt = CallbackAttempt { time: ended, status: Some(500), milliseconds: 1, error: None };
+    let callback = head.callback.expect("asked for").settled(CallbackState::Failed, attempt);
+    assert!(store.note_callback(id, ended, &callback).await.expect("an answer"));
+    let letter = Outgoing {
+        body: json!({ "version": 1, "jobId": id, "completedTime": ended }).to_string(),
+        group: Some("ana".to_owned()),
+        envelope: Envelope { reason: Some("given up after 1 tries".to_owned()), ..Envelope::default() },
+        delay: Duration::ZERO,
+    };
+    (id, letter)
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_given_up_is_tried_again() {
+    let service = Service::start().await;
+    let (job, letter) = given_up(&service).await;
+    let dlq = service.aws.webhook_dead_letters();
+    assert_eq!(dlq.send(&[letter]).await, [Ok(())]);
+
+    let listed = longhand(&service, &[], &["dlq", "list", "--queue", "webhooks", "--json"]).await.json();
+    let message = &listed["messages"][0];
+    assert_eq!((&message["jobId"], &message["foreign"]), (&json!(job), &json!(false)), "{listed}");
+    assert_eq!(message["reason"], "given up after 1 tries");
+    let id = message["messageId"].as_str().expect("an id");
+    let shown = longhand(&service, &[], &["dlq", "show", id, "--queue", "webhooks"]).await;
+    assert!(shown.stdout.contains("redrive   possible"), "{}{}", shown.stdout, shown.stderr);
+    // The chunks' dead letters are others.
+    assert_eq!(longhand(&service, &[], &["dlq", "show", id]).await.code, Some(3));
+    let doctor = longhand(&service, &[], &["doctor"]).await;
+    assert!(doctor.stdout.contains("`longhand dlq list --queue webhooks`"), "{}", doctor.stdout);
+
+    let unset = [("LONGHAND_WEBHOOK_QUEUE_URL", "")];
+    let nowhere = longhand(&service, &unset, &["dlq", "redrive", "--all", "--queue", "webhooks"]).await;
+    assert_eq!(nowhere.code, Some(2), "{}", nowhere.stderr);
+    assert!(nowhere.stderr.contains("LONGHAND_WEBHOOK_QUEUE_URL"), "{}", nowhere.stderr);
+    assert_eq!(dlq.depth().await.expect("a depth").visible, 1);
+
+    let back = longhand(&service, &[], &["dlq", "redrive", "--all", "--queue", "webhooks"]).await;
+    assert_eq!(
+        (back.code, back.stdout),
+        (Some(0), format!("redriven  {id}  job {job}\n")),
+        "{}",
+        back.stderr
+    );
+    assert_eq!(dlq.depth().await.expect("a depth").visible, 0);
+    let worker = service.work_and_tell(LIMITS);
+    eventually("the receiver is told", async || {
+        (service.read(&job.to_string()).await["callback"]["state"] == "DELIVERED").then_some(())
+    })
+    .await;
+    assert_eq!(service.receiver.heard(&job.to_string()).len(), 1);
+    worker.stop().await;
 }
 
 #[tokio::test]

@@ -1,0 +1,233 @@
+//! The settings of the services, as far as they name something that can be looked at, or contradict each other.
+
+use longhand_shared::settings::List;
+use longhand_shared::webhook::signature::MasterSecret;
+
+use super::super::judge::Finding;
+use super::super::judge::queue::{CHUNKS, Pair, WEBHOOKS};
+
+/// What the workers ask for when they are told nothing else.
+const USUAL_VISIBILITY: u64 = 30;
+
+const CALLBACK_HOSTS: &str = "LONGHAND_CALLBACK_HOSTS";
+const WEBHOOK_SECRET: &str = "LONGHAND_WEBHOOK_SECRET";
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub(super) table: Option<String>,
+    pub(super) chunks: Urls,
+    pub(super) webhooks: Urls,
+    /// The first is where uploads go to.
+    pub(super) buckets: Vec<String>,
+    /// The pages that may call the api.
+    pub(super) origins: Vec<String>,
+    pub(super) model: Option<String>,
+    pub(super) model_key: Option<String>,
+    pub(super) visibility: u64,
+}
+
+/// A queue and its dead-letter queue.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Urls {
+    pub(super) queue: Option<String>,
+    pub(super) dlq: Option<String>,
+}
+
+/// What is looked up by name, and what was found wrong on the way.
+struct Looked<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    findings: Vec<Finding>,
+}
+
+/// Reads what can be read; what is missing or wrong has a finding of its own.
+pub(super) fn read(lookup: &dyn Fn(&str) -> Option<String>) -> (Settings, Vec<Finding>) {
+    let mut looked = Looked { lookup, findings: Vec::new() };
+    let settings = Settings {
+        table: looked.required("LONGHAND_TABLE"),
+        chunks: Urls { queue: looked.required(CHUNKS.queue_url), dlq: looked.required(CHUNKS.dlq_url) },
+        webhooks: looked.webhooks(),
+        buckets: looked.buckets(),
+        origins: looked.list("LONGHAND_CORS_ORIGINS"),
+        model: looked.required("ASR_BASE_URL"),
+        model_key: looked.value("ASR_API_KEY"),
+        visibility: looked.visibility(),
+    };
+    looked.different(&settings);
+    (settings, looked.findings)
+}
+
+impl Looked<'_> {
+    fn value(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        self.value(name).and_then(|list| list.parse().ok()).map(|List(all)| all).unwrap_or_default()
+    }
+
+    fn required(&mut self, name: &str) -> Option<String> {
+        let value = self.value(name);
+        if value.is_none() {
+            self.fault(name, "is not set", "Set it as for the services: the stack's outputs say what it is.");
+        }
+        value
+    }
+
+    fn fault(&mut self, name: &str, detail: impl Into<String>, remedy: &str) {
+        self.findings.push(Finding::fault(name, detail, remedy));
+    }
+
+    fn webhooks(&mut self) -> Urls {
+        let Pair { queue_url: queue, dlq_url: dlq, .. } = WEBHOOKS;
+        let urls = Urls { queue: self.value(queue), dlq: self.value(dlq) };
+        let secret = self.value(WEBHOOK_SECRET);
+        if urls.queue.is_some() {
+            if urls.dlq.is_none() {
+                let remedy = "Set it to the queue's dead-letter queue: the workers do not start without it.";
+                self.fault(dlq, format!("is not set, {queue} is"), remedy);
+            }
+            match secret.as_deref().map(MasterSecret::new) {
+                None => {
+                    let remedy = "Set it as for the workers: they do not start without it.";
+                    self.fault(WEBHOOK_SECRET, format!("is not set, {queue} is"), remedy);
+                }
+                Some(Err(error)) => {
+                    self.fault(WEBHOOK_SECRET, error.to_string(), "The workers do not start with it.");
+                }
+                Some(Ok(_)) => {}
+            }
+        } else {
+            let others = [CALLBACK_HOSTS, dlq, WEBHOOK_SECRET];
+            let set: Vec<_> = others.into_iter().filter(|name| self.value(name).is_some()).collect();
+            self.findings.push(if set.is_empty() {
+                Finding::ok(WEBHOOKS.queue, "none: nobody is told of the ends of jobs")
+            } else {
+                Finding::fault(
+                    queue,
+                    format!("is not set, {} is", set.join(", ")),
+                    "Set it, or none of them: nobody is told of the ends of jobs without a queue.",
+                )
+            });
+        }
+        urls
+    }
+
+    fn buckets(&mut self) -> Vec<String> {
+        let buckets = self.list("LONGHAND_AUDIO_BUCKETS");
+        if buckets.is_empty() {
+            let finding = match (self.value("LONGHAND_AUDIO_ROOT"), self.value("LONGHAND_AUDIO_HOSTS")) {
+                (Some(root), _) => Finding::ok("bucket", format!("none: audio is under {root}")),
+                (None, Some(hosts)) => Finding::ok("bucket", format!("none: audio is at {hosts}")),
+                (None, None) => Finding::fault(
+                    "LONGHAND_AUDIO_BUCKETS",
+                    "is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT",
+                    "Set one of them as for the services: without them there is no audio.",
+                ),
+            };
+            self.findings.push(finding);
+        }
+        buckets
+    }
+
+    fn visibility(&mut self) -> u64 {
+        const NAME: &str = "LONGHAND_VISIBILITY_SECONDS";
+        let Some(text) = self.value(NAME) else { return USUAL_VISIBILITY };
+        if let Ok(seconds @ 3..=43_200) = text.parse() {
+            return seconds;
+        }
+        let remedy = "Set it to whole seconds, 3 to 43200: the workers do not start with anything else.";
+        self.fault(NAME, format!("is {text:?}"), remedy);
+        USUAL_VISIBILITY
+    }
+
+    /// One queue under two names takes messages that are not meant for it.
+    fn different(&mut self, Settings { chunks, webhooks, .. }: &Settings) {
+        let all = [
+            (CHUNKS.queue_url, &chunks.queue),
+            (CHUNKS.dlq_url, &chunks.dlq),
+            (WEBHOOKS.queue_url, &webhooks.queue),
+            (WEBHOOKS.dlq_url, &webhooks.dlq),
+        ];
+        for (place, (name, url)) in all.iter().enumerate() {
+            for (other, same) in all[..place].iter().filter(|(_, before)| url.is_some() && *before == *url) {
+                let url = same.as_deref().unwrap_or_default();
+                self.fault(
+                    name,
+                    format!("is {url}, as {other} is"),
+                    "Each has a queue of its own: correct one.",
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    const GOOD: [(&str, &str); 8] = [
+        ("LONGHAND_TABLE", "jobs"),
+        ("LONGHAND_QUEUE_URL", "http://sqs/q"),
+        ("LONGHAND_DLQ_URL", "http://sqs/d"),
+        ("LONGHAND_WEBHOOK_QUEUE_URL", "http://sqs/w"),
+        ("LONGHAND_WEBHOOK_DLQ_URL", "http://sqs/wd"),
+        ("LONGHAND_WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef"),
+        ("LONGHAND_AUDIO_BUCKETS", "one, two,"),
+        ("ASR_BASE_URL", "http://asr"),
+    ];
+
+    fn read(values: &[(&str, &str)]) -> (Settings, Vec<String>) {
+        // The last one counts, so that a test can set one of the good ones anew.
+        let lookup = |name: &str| {
+            let found = values.iter().rev().find(|(set, _)| *set == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let (settings, findings) = super::read(&lookup);
+        let faults = findings.into_iter().filter(|finding| finding.verdict == Verdict::Fault);
+        (settings, faults.map(|fault| fault.check).collect())
+    }
+
+    fn planted(name: &str, value: &str) -> Vec<String> {
+        read(&[&GOOD[..], &[(name, value)]].concat()).1
+    }
+
+    #[test]
+    fn every_missing_setting_is_a_fault_of_its_own() {
+        let (settings, faults) = read(&[("LONGHAND_TABLE", " jobs "), ("LONGHAND_VISIBILITY_SECONDS", "2")]);
+        assert_eq!(settings.table.as_deref(), Some("jobs"));
+        let missing = ["LONGHAND_QUEUE_URL", "LONGHAND_DLQ_URL", "LONGHAND_AUDIO_BUCKETS", "ASR_BASE_URL"];
+        assert_eq!(faults, [&missing[..], &["LONGHAND_VISIBILITY_SECONDS"]].concat());
+    }
+
+    #[test]
+    fn what_is_as_the_services_want_it_is_no_fault() {
+        let all = [
+            &GOOD[..],
+            &[("LONGHAND_VISIBILITY_SECONDS", "45"), ("LONGHAND_CORS_ORIGINS", "https://a.example")],
+        ];
+        let (settings, faults) = read(&all.concat());
+        assert_eq!((faults, settings.visibility), (Vec::new(), 45));
+        assert_eq!(
+            (settings.buckets, settings.origins),
+            (vec!["one".to_owned(), "two".to_owned()], vec!["https://a.example".to_owned()])
+        );
+        // A folder, or hosts, in place of buckets; no webhooks at all.
+        for place in [("LONGHAND_AUDIO_ROOT", "/audio"), ("LONGHAND_AUDIO_HOSTS", "good.example")] {
+            let (_, faults) = read(&[&GOOD[..3], &GOOD[7..], &[place]].concat());
+            assert_eq!(faults, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_found() {
+        assert_eq!(planted("LONGHAND_WEBHOOK_SECRET", ""), ["LONGHAND_WEBHOOK_SECRET"]);
+        assert_eq!(planted("LONGHAND_WEBHOOK_SECRET", "short"), ["LONGHAND_WEBHOOK_SECRET"]);
+        assert_eq!(planted("LONGHAND_WEBHOOK_DLQ_URL", ""), ["LONGHAND_WEBHOOK_DLQ_URL"]);
+        assert_eq!(planted("LONGHAND_WEBHOOK_QUEUE_URL", ""), ["LONGHAND_WEBHOOK_QUEUE_URL"]);
+        let hosts = [&GOOD[..3], &GOOD[6..], &[("LONGHAND_CALLBACK_HOSTS", "*")]].concat();
+        assert_eq!(read(&hosts).1, ["LONGHAND_WEBHOOK_QUEUE_URL"]);
+        assert_eq!(planted("LONGHAND_DLQ_URL", "http://sqs/q"), ["LONGHAND_DLQ_URL"]);
+        assert_eq!(planted("LONGHAND_WEBHOOK_QUEUE_URL", "http://sqs/q"), ["LONGHAND_WEBHOOK_QUEUE_URL"]);
+    }
+}

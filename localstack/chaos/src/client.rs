@@ -1,0 +1,305 @@
+//! A standard client behind nginx: it submits under a key, waits in one of the ways that there are, and tries again
+//! what such clients try again. Whatever else it sees is a surprise.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use longhand_sim_asr::text_for;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client as Http, RequestBuilder, Response};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::load::{Load, Submitted, prepare};
+use crate::world::World;
+
+/// From one look at a job to the next, and before another try unless the answer says when.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What a client is told to wait at most before another try.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Longer than any request may take.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What all clients have seen.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    /// Requests, tries counted singly.
+    pub asked: u64,
+    /// Why they were tried again.
+    pub again: BTreeMap<String, u64>,
+    /// Event streams that ended before their job, and were gone on with.
+    pub resumed: u64,
+    /// Jobs that were followed to their end.
+    pub done: u64,
+    /// What no standard client tries again, and what is wrong.
+    pub surprises: Vec<String>,
+}
+
+/// The clients.
+#[derive(Debug)]
+pub struct Clients {
+    http: Http,
+    books: Mutex<Books>,
+}
+
+/// How a client waits for its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Poll,
+    Wait,
+    Follow,
+}
+
+/// Why a client stops: somebody has noted it, or its time is over.
+struct GaveUp;
+
+/// An answer, read to its end.
+struct Answer {
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        let http = Http::builder().timeout(TIMEOUT).build().expect("a client");
+        Self { http, books: Mutex::default() }
+    }
+}
+
+impl Clients {
+    /// What was seen so far.
+    pub fn books(&self) -> Books {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn surprise(&self, what: String) -> GaveUp {
+        self.lock().surprises.push(what);
+        GaveUp
+    }
+
+    /// Submits one job and follows it to its end. What goes wrong is in the books.
+    pub async fn one(&self, world: &World, load: Load, submitted: &Submitted, number: usize) {
+        let (files, body) = prepare(world, load, submitted, number, 0).await;
+        // Gave up: it is noted why.
+        if self.job(world, load, submitted, number, &files, &body).await.is_ok() {
+            self.lock().done += 1;
+        }
+    }
+
+    async fn job(
+        &self,
+        world: &World,
+        load: Load,
+        submitted: &Submitted,
+        number: usize,
+        files: &[String],
+        body: &Value,
+    ) -> Result<(), GaveUp> {
+        let base = world.fleet.apis().first().cloned().unwrap_or_default();
+        let way = [Way::Poll, Way::Wait, Way::Follow][number % 3];
+        let submit = || {
+            submitted.note_try();
+            let request = self.http.post(format!("{base}/transcribe")).json(body);
+            let request = request.header("idempotency-key", format!("{}-{number}", load.seed));
+            if way == Way::Wait { request.header("prefer", "wait=5") } else { request }
+        };
+        let answer = self.ask("a submit", load.until, &submit, &[200, 202]).await?;
+        let id = text(&answer.body, "jobId").to_owned();
+        submitted.note_accepted(id.clone());
+        let again = self.ask("the same submit", load.until, &submit, &[200, 202]).await?;
+        if text(&again.body, "jobId") != id || !again.headers.contains_key("idempotency-replayed") {
+            return Err(self.surprise(format!("job {id} was submitted again and became {}", again.body)));
+        }
+        let url = format!("{base}/transcript/{id}");
+        let end = match way {
+            Way::Follow => self.follow(&url, load.until).await?,
+            Way::Poll => self.wait(&url, load.until, "wait=0").await?,
+            Way::Wait => self.wait(&url, load.until, "wait=20").await?,
+        };
+        let said: Vec<String> = files.iter().map(|file| text_for(file)).collect();
+        // A job that failed is the audit's to judge.
+        if text(&end, "jobStatus") == "COMPLETED" && text(&end, "transcription") != said.join(" ") {
+            return Err(self.surprise(format!("job {id} has a wrong transcript: {end}")));
+        }
+        Ok(())
+    }
+
+    /// Asks until the job has ended.
+    async fn wait(&self, url: &str, until: Instant, prefer: &str) -> Result<Value, GaveUp> {
+        loop {
+            let get = || self.http.get(url).header("prefer", prefer);
+            let answer = self.ask("a read", until, &get, &[200]).await?;
+            match text(&answer.body, "jobStatus") {
+                "COMPLETED" | "FAILED" => return Ok(answer.body),
+                "IN_PROGRESS" => sleep(PAUSE).await,
+                _ => return Err(self.surprise(format!("{url} is no job: {}", answer.body))),
+            }
+        }
+    }
+
+    /// Reads its events until the job has ended, from where the last stream broke off.
+    async fn follow(&self, url: &str, until: Instant) -> Result<Value, GaveUp> {
+        let mut last = String::new();
+        loop {
+            let get = || {
+                let request = self.http.get(format!("{url}/events"));
+                if last.is_empty() { request } else { request.header("last-event-id", &last) }
+            };
+            let mut stream = self.open("an event stream", until, &get, &[200]).await?;
+            let (mut lines, mut first) = (String::new(), true);
+            // An error is a stream that was cut.
+            while let Ok(Some(bytes)) = stream.chunk().await {
+                lines.push_str(&String::from_utf8_lossy(&bytes));
+                while let Some((event, rest)) = lines.split_once("\n\n") {
+                    let field = |name: &str| {
+                        event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim()
+                    };
+                    let (id, data) = (field("id:"), field("data:"));
+                    if first && !id.is_empty() && id == last {
+                        return Err(self.surprise(format!("{url} told the event {id} again")));
+                    }
+                    if !id.is_empty() {
+                        (last, first) = (id.to_owned(), false);
+                    }
+                    let data: Value = serde_json::from_str(data).unwrap_or_default();
+                    if matches!(text(&data, "jobStatus"), "COMPLETED" | "FAILED") {
+                        return Ok(data);
+                    }
+                    lines = rest.to_owned();
+                }
+            }
+            self.lock().resumed += 1;
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks until there is a good answer, and reads it as JSON.
+    async fn ask(
+        &self,
+        what: &str,
+        until: Instant,
+        request: &impl Fn() -> RequestBuilder,
+        good: &[u16],
+    ) -> Result<Answer, GaveUp> {
+        loop {
+            let answer = self.open(what, until, request, good).await?;
+            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+            match answer.bytes().await {
+                Ok(body) => match serde_json::from_slice(&body) {
+                    Ok(body) => return Ok(Answer { headers, body }),
+                    Err(error) => {
+                        return Err(
+                            self.surprise(format!("{what} was answered {status} without JSON: {error}"))
+                        );
+                    }
+                },
+                Err(_) => self.again("the answer was cut", None).await,
+            }
+        }
+    }
+
+    /// Asks until there is a good answer, or one that is a surprise.
+    async fn open(
+        &self,
+        what: &str,
+        until: Instant,
+        request: &impl Fn() -> RequestBuilder,
+        good: &[u16],
+    ) -> Result<Response, GaveUp> {
+        while Instant::now() < until {
+            self.lock().asked += 1;
+            let answer = match request().send().await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let why = match () {
+                        () if error.is_connect() => "refused",
+                        () if error.is_timeout() => "no answer in time",
+                        () => "cut",
+                    };
+                    self.again(why, None).await;
+                    continue;
+                }
+            };
+            let status = answer.status().as_u16();
+            if good.contains(&status) {
+                return Ok(answer);
+            }
+            let is_problem =
+                answer.headers().get(CONTENT_TYPE).is_some_and(|it| it == "application/problem+json");
+            if !(matches!(status, 429 | 502 | 503 | 504) && is_problem) {
+                let body = answer.text().await.unwrap_or_default();
+                return Err(self.surprise(format!("{what} was answered {status}: {body}")));
+            }
+            let after = answer.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
+            self.again(&status.to_string(), after.map(Duration::from_secs)).await;
+        }
+        Err(GaveUp)
+    }
+
+    async fn again(&self, why: &str, after: Option<Duration>) {
+        *self.lock().again.entry(why.to_owned()).or_default() += 1;
+        sleep(after.unwrap_or(PAUSE).min(LONGEST_PAUSE)).await;
+    }
+}
+
+fn text<'a>(body: &'a Value, name: &str) -> &'a str {
+    body[name].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const PROBLEM: [(&str, &str); 1] = [("content-type", "application/problem+json")];
+
+    /// Asks a server that answers this at first, and well from then on; whether a good answer came, and the books.
+    async fn asked(first: (StatusCode, [(&'static str, &'static str); 1], &'static str)) -> (bool, Books) {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let answer = get(move || {
+            let good = (StatusCode::OK, [("x-good", "yes")], "{}");
+            let answer = if calls.fetch_add(1, Ordering::Relaxed) == 0 { first } else { good };
+            async move { answer }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/", answer)).await });
+        let clients = Clients::default();
+        let until = Instant::now() + TIMEOUT;
+        let answer = clients.ask("a read", until, &|| clients.http.get(&url), &[200]).await;
+        (answer.is_ok(), clients.books())
+    }
+
+    #[tokio::test]
+    async fn what_may_be_tried_again_is_and_all_else_is_a_surprise() {
+        for status in [429, 502, 503, 504] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let (good, books) = asked((status, PROBLEM, "{}")).await;
+            assert!(good && books.surprises.is_empty(), "{books:?}");
+            assert_eq!(books.again, [(status.as_str().to_owned(), 1)].into());
+        }
+        for (status, headers, body, what) in [
+            (StatusCode::INTERNAL_SERVER_ERROR, PROBLEM, "{}", "a read was answered 500"),
+            (StatusCode::NOT_FOUND, PROBLEM, "{}", "a read was answered 404"),
+            (StatusCode::BAD_GATEWAY, [("content-type", "text/html")], "<html>", "502: <html>"),
+            (StatusCode::OK, PROBLEM, "half a do", "200 without JSON"),
+        ] {
+            let (good, books) = asked((status, headers, body)).await;
+            assert!(!good && books.surprises.len() == 1 && books.surprises[0].contains(what), "{books:?}");
+        }
+    }
+}
