@@ -17,7 +17,7 @@ from unsupported import reduced
 def deploy(name: str, template: str, parameters: dict[str, str]) -> dict[str, str]:
     # Unlike the other SDKs, boto3 does not read AWS_REGION.
     cloudformation = boto3.client("cloudformation", region_name=os.environ.get("AWS_REGION"))
-    template, left_out = reduced(template)
+    template, left_out = reduced(template, parameters)
     for line in left_out:
         print(f"{name}: left out: {line}", file=sys.stderr)
     arguments = {

@@ -46,30 +46,79 @@ def long_form(loader: Loader, name: str, node: yaml.Node) -> dict:
 Loader.add_multi_constructor("!", long_form)
 
 
-def reduced(text: str, lacking: dict[str, str] = UNSUPPORTED) -> tuple[str, list[str]]:
-    """The template less what is `lacking`, and a line for each resource that is left out: those of such a type, and
-    those that refer to one of them. Outputs that do go too. A template that has none of them comes back as it was."""
+def reduced(
+    text: str, parameters: dict[str, str] | None = None, lacking: dict[str, str] = UNSUPPORTED
+) -> tuple[str, list[str]]:
+    """The template less what is `lacking` with these parameters, and a line for each resource that is left out: those
+    of such a type, and those that refer to one of them. Outputs that do go too. A template that needs none of them
+    comes back as it was."""
     if not any(kind in text for kind in lacking):
         return text, []
     template = yaml.load(text, Loader)
-    resources = template["Resources"]
+    made, outputs = effective(template, parameters or {})
     said = {
         name: f"{resource['Type']} {name}: {lacking[resource['Type']]}"
-        for name, resource in resources.items()
+        for name, resource in made.items()
         if resource["Type"] in lacking
     }
-    while more := {name: of for name in resources.keys() - said if (of := references(resources[name]) & said.keys())}:
+    if not said:
+        return text, []
+    while more := {name: of for name in made.keys() - said if (of := references(made[name]) & said.keys())}:
         for name, missing in more.items():
-            said[name] = f"{resources[name]['Type']} {name}: it needs {', '.join(sorted(missing))}"
-    kept = {name: resource for name, resource in resources.items() if name not in said}
+            said[name] = f"{made[name]['Type']} {name}: it needs {', '.join(sorted(missing))}"
+    kept = {name: resource for name, resource in template["Resources"].items() if name not in said}
     for resource in kept.values():
         # An order among resources of which one is not made is none.
         after = [name for name in listed(resource.pop("DependsOn", [])) if name not in said]
         if after:
             resource["DependsOn"] = after
-    outputs = template.get("Outputs", {})
-    outputs = {name: output for name, output in outputs.items() if not references(output) & said.keys()}
-    return json.dumps({**template, "Resources": kept, "Outputs": outputs}), list(said.values())
+    kept_outputs = {
+        name: output
+        for name, output in template.get("Outputs", {}).items()
+        if not references(outputs.get(name)) & said.keys()
+    }
+    return json.dumps({**template, "Resources": kept, "Outputs": kept_outputs}), list(said.values())
+
+
+def effective(template: dict, parameters: dict[str, str]) -> tuple[dict, dict]:
+    """The resources and outputs that there are with these parameters, each `Fn::If` replaced by what it comes to."""
+    values = {name: str(asked.get("Default", "")) for name, asked in template.get("Parameters", {}).items()}
+    values |= parameters
+
+    def value(of: object) -> object:
+        return values.get(of["Ref"], of) if isinstance(of, dict) and "Ref" in of else of
+
+    def holds(condition: str | dict) -> bool:
+        if isinstance(condition, str):
+            return holds(template["Conditions"][condition])
+        [(function, given)] = condition.items()
+        match function:
+            case "Condition":
+                return holds(given)
+            case "Fn::Not":
+                return not holds(given[0])
+            case "Fn::And":
+                return all(map(holds, given))
+            case "Fn::Or":
+                return any(map(holds, given))
+            case "Fn::Equals":
+                return value(given[0]) == value(given[1])
+        raise ValueError(f"a condition with {function} is not understood here")
+
+    def chosen(of: object) -> object:
+        if isinstance(of, list):
+            return [chosen(one) for one in of]
+        if not isinstance(of, dict):
+            return of
+        if of.keys() == {"Fn::If"}:
+            condition, then, otherwise = of["Fn::If"]
+            return chosen(then if holds(condition) else otherwise)
+        return {key: chosen(inner) for key, inner in of.items()}
+
+    def there(section: dict) -> dict:
+        return {name: chosen(one) for name, one in section.items() if "Condition" not in one or holds(one["Condition"])}
+
+    return there(template["Resources"]), there(template.get("Outputs", {}))
 
 
 def listed(value: str | list[str]) -> list[str]:

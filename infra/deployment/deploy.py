@@ -133,7 +133,7 @@ class Deployment:
         if self.options.emulator:
             from unsupported import reduced  # needs what only the local stack's Python has
 
-            body, gone = reduced(body)
+            body, gone = reduced(body, parameters)
             for one in gone:
                 say(f"  LEFT OUT, by --emulator: {part}: {one}")
         tags = {"Application": "longhand", "Environment": self.environment.env}

@@ -94,7 +94,7 @@ class Iam(unittest.TestCase):
     def deploy(self) -> None:
         for part in PARTS:
             if part.name == "data":
-                text, left_out = reduced(part.path.read_text(), TLS_ONLY)
+                text, left_out = reduced(part.path.read_text(), lacking=TLS_ONLY)
                 print(*left_out, sep="\n")
                 template = self.cloud.directory / "data.json"
                 template.write_text(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unittest
 
-from stacks import Cloud, parts
+from stacks import INFRA, Cloud, parts
 from unsupported import UNSUPPORTED, reduced
 
 # A change of these makes a new one, as it should: tasks keep the revision that they were started with.
@@ -73,7 +73,7 @@ class Templates(unittest.TestCase):
           Gone: { Value: !Ref BySub }
           Stays: { Value: !Ref After }
         """
-        text, said = reduced(template, {"Not::There::Yet": "why"})
+        text, said = reduced(template, lacking={"Not::There::Yet": "why"})
         left = json.loads(text)
         self.assertEqual(list(left["Resources"]), ["After"])
         self.assertNotIn("DependsOn", left["Resources"]["After"])
@@ -81,7 +81,14 @@ class Templates(unittest.TestCase):
         self.assertIn("Not::There::Yet Missing: why", said)
         self.assertIn("A::B::C BySub: it needs ByRef", said)
         self.assertEqual(len(said), 4)
-        self.assertEqual(reduced(template, {}), (template, []))
+        self.assertEqual(reduced(template, lacking={}), (template, []))
+
+    def test_only_what_is_asked_for_can_be_lacking(self):
+        text = (INFRA / "gateway.yaml").read_text()
+        self.assertEqual(reduced(text, {"Target": "lambda"}), (text, []))
+        left, said = reduced(text, {"Target": "vpclink"})
+        self.assertIn("AWS::ApiGatewayV2::Integration Integration: it needs VpcLink", said)
+        self.assertIn("Api", json.loads(left)["Resources"])
 
     def test_alarms_go_by_figures_that_are_made_and_name_their_runbook(self):
         alarms = next(part for part in parts() if part.name == "alarms").template
