@@ -2,7 +2,7 @@
 """All tests, in groups side by side: they wait more than they work. `make test` builds what they need before.
 
 Each group writes to a log of its own. What it came to is shown when it ends: its results, or the whole log when it
-failed. Other Python tests than those of WAITING are found by their names, test_*.py.
+failed. Python tests that are in none of GROUPS are found by their names, test_*.py.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE / "tests"
 LOGS = Path(os.environ.get("LONGHAND_LOCAL_DIR") or HERE.parent / ".local").resolve() / "logs"
 
-# Python tests that wait for minutes, and leave the processors to the others.
-WAITING = ["test_openapi", "test_outages"]
+# Python tests that take minutes, most of them waiting.
+GROUPS = {
+    "python api": ["test_openapi", "test_outages"],
+    "python infra": ["test_deploy", "test_deployment_files", "test_iam", "test_templates"],
+}
 # In the environment of all that a run starts, services in the background too.
 # Not LONGHAND_..: that would be a setting, and tests take those away.
 MARK = "TESTS_RUN_BY"
@@ -72,7 +75,8 @@ def say(text: str) -> None:
 
 def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
-    others = sorted(path.stem for path in TESTS.glob("test_*.py") if path.stem not in WAITING)
+    grouped = sum(GROUPS.values(), [])
+    others = sorted(path.stem for path in TESTS.glob("test_*.py") if path.stem not in grouped)
     unittest = [sys.executable, "-m", "unittest", "-v"]
     # Whoever is told to end lets the groups put their stacks and emulators away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -82,8 +86,8 @@ def main() -> int:
         groups.append(Group("rust", rust, HERE.parent))
         # cargo puts its programs into place now; the stacks' own cargo puts the same ones, built with fewer features.
         groups[0].wait_for_first_test()
-        groups.append(Group("python waiting", [*unittest, *WAITING], TESTS))
-        groups.append(Group("python", [*unittest, *others], TESTS))
+        for name, tests in {**GROUPS, "python stack": others}.items():
+            groups.append(Group(name, [*unittest, *tests], TESTS))
         running, summary = list(groups), []
         while running:
             for group in [group for group in running if group.process.poll() is not None]:

@@ -17,7 +17,7 @@ from receiver import Receiver
 from recorder import Recorder, Right
 from stacks import INFRA, NAME, PARTS, Cloud, answers, programs
 from support import eventually, free_port
-from unsupported import reduced
+from unsupported import effective, reduced
 
 SERVICE, ALARMS = (next(part for part in PARTS if part.name == name) for name in ("service", "alarms"))
 # Leases are renewed at a third of it, and a call of the model takes longer than that.
@@ -34,27 +34,6 @@ UNUSED = {
     ("worker", "s3:ListBucket", "-audio-000000000000"): "with it S3 tells a missing object from a forbidden one",
     ("function", "logs:CreateLogStream", "*"): "Lambda's own, for what the program prints",
     ("function", "logs:PutLogEvents", "*"): "Lambda's own, for what the program prints",
-    **{
-        ("operator", action, end): "doctor's and dlq's, once they look at backups, the bucket's settings and webhooks"
-        for end, actions in {
-            "-jobs": ["dynamodb:DescribeContinuousBackups"],
-            "-audio-000000000000": [
-                "s3:GetBucketCORS",
-                "s3:GetBucketPolicy",
-                "s3:GetBucketPublicAccessBlock",
-                "s3:GetEncryptionConfiguration",
-                "s3:GetLifecycleConfiguration",
-            ],
-            "-webhooks": ["sqs:GetQueueAttributes", "sqs:SendMessage"],
-            "-webhooks-dlq": [
-                "sqs:ChangeMessageVisibility",
-                "sqs:DeleteMessage",
-                "sqs:GetQueueAttributes",
-                "sqs:ReceiveMessage",
-            ],
-        }.items()
-        for action in actions
-    },
 }
 
 
@@ -160,10 +139,12 @@ class Iam(unittest.TestCase):
         container = described["taskDefinition"]["containerDefinitions"][0]
         settings = {one["name"]: one["value"] for one in container["environment"]}
         # Which the emulator does not describe.
-        task = SERVICE.template["Resources"][f"{program.capitalize()}Task"]["Properties"]["ContainerDefinitions"][0]
-        secrets = task["Secrets"]
-        # The api's hang on how callers are told apart, and here everybody is let in.
-        for secret in secrets if isinstance(secrets, list) else []:
+        resources, _ = effective(SERVICE.template, SERVICE.parameters)
+        task = resources[f"{program.capitalize()}Task"]["Properties"]["ContainerDefinitions"][0]
+        nothing = {"Ref": "AWS::NoValue"}
+        for secret in [] if task["Secrets"] == nothing else task["Secrets"]:
+            if secret == nothing:
+                continue
             key = re.fullmatch(r"\${SecretArn}:(\w+)::", secret["ValueFrom"]["Fn::Sub"])[1]
             arn = self.cloud.outputs["SecretArn"]
             text = self.cloud.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
@@ -195,7 +176,12 @@ class Iam(unittest.TestCase):
         }
         for name in ("api", "worker"):
             self.environments[name]["LONGHAND_CALLBACK_HOSTS"] = self.receiver.address
-        self.environments["operator"] = {**self.environments["worker"], "LONGHAND_URL": self.api.url}
+        self.environments["operator"] = {
+            **self.environments["worker"],
+            "LONGHAND_URL": self.api.url,
+            # Then doctor looks at the bucket's rules for browsers.
+            "LONGHAND_CORS_ORIGINS": "https://app.example.com",
+        }
         for name, environment in self.environments.items():
             endpoint = {"AWS_ENDPOINT_URL": self.recorder.address, "AWS_REGION": "us-east-1"}
             environment |= {"PATH": os.environ["PATH"], **endpoint, **self.keys.get(name, {})}
@@ -295,6 +281,12 @@ class Iam(unittest.TestCase):
         self.assertIn(lost, self.command("dlq", "show", sent["MessageId"]))
         self.assertIn("redriven", self.command("dlq", "redrive", "--job", lost))
         sqs.purge_queue(QueueUrl=outputs["QueueUrl"])
+        told = {"version": 1, "jobId": failed["jobId"], "completedTime": failed["completedTime"]}
+        sqs.send_message(QueueUrl=outputs["WebhookDeadLetterQueueUrl"], MessageBody=json.dumps(told))
+        webhooks = ("--queue", "webhooks")
+        self.assertIn(failed["jobId"], self.command("dlq", "list", *webhooks))
+        eventually("all can be looked at again", lambda: self.depth("WebhookDeadLetterQueueUrl") == (2, 0))
+        self.assertIn("redriven", self.command("dlq", "redrive", "--job", failed["jobId"], *webhooks))
         self.put(failed["chunks"][0]["audioChunkPath"])
         self.command("job", "retry", failed["jobId"])
 
@@ -310,7 +302,12 @@ class Iam(unittest.TestCase):
         for name, filters in resources.items():
             if filters["Type"] == "AWS::Logs::MetricFilter":
                 properties = filters["Properties"]
-                logs = {"ApiLogGroupName": ["api"], "WorkerLogGroupName": ["worker", "witness"]}
+                logs = {
+                    "ApiLogGroupName": ["api"],
+                    # The same program.
+                    "FunctionLogGroupName": ["api"],
+                    "WorkerLogGroupName": ["worker", "witness"],
+                }
                 logs = logs[properties["LogGroupName"]["Ref"]]
                 value = properties["MetricTransformations"][0]["MetricValue"]
                 with self.subTest(metric_filter=name):
