@@ -12,7 +12,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## start everything, transcribe six recordings as one job and score the transcript
-	@$(STACK) up --keep-gateway
+	@$(STACK) up --as-it-is
 	@$(PYTHON) localstack/demo.py
 
 test: ## all tests: Rust's with an emulator of their own, the local stack's beside them, a demo among those

@@ -77,7 +77,7 @@ def number(name: str, default: int, what: str = "a port number", highest: int = 
 
 class Stack:
     def __init__(self) -> None:
-        self.local = Path(os.environ.get("LONGHAND_LOCAL_DIR") or ROOT / ".local").resolve()
+        self.local = local_directory()
         self.tools = Tools(Path(os.environ.get("LONGHAND_TOOLS_DIR") or self.local).resolve())
         self.binaries = Binaries()
         self.supervisor = Supervisor(self.local)
@@ -359,6 +359,21 @@ class Stack:
         return all_ready
 
 
+def local_directory() -> Path:
+    return Path(os.environ.get("LONGHAND_LOCAL_DIR") or ROOT / ".local").resolve()
+
+
+def shape_that_runs() -> None:
+    """Sets GATEWAY or SCALE as they were when what runs was started, unless one of them is given."""
+    if os.environ.get("GATEWAY") or os.environ.get("SCALE"):
+        return
+    apis = [name for name in Supervisor(local_directory()).names() if name.startswith("api-")]
+    if apis:
+        os.environ["SCALE"] = str(len(apis))
+    elif gateway.Record(local_directory()).url():
+        os.environ["GATEWAY"] = "1"
+
+
 def passed_on() -> dict[str, str]:
     """The settings of the api and the worker that the user's environment holds."""
     ours = {"LONGHAND_BIN_DIR", "LONGHAND_LOCAL_DIR", "LONGHAND_TOOLS_DIR", "ASR_PORT", "REDIS_PORT"}
@@ -370,7 +385,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start everything; run again, what is missing")
-    up.add_argument("--keep-gateway", action="store_true", help="without GATEWAY: by gateway or not, as it is now")
+    up.add_argument("--as-it-is", action="store_true", help="without GATEWAY and SCALE: as they are in what runs")
     down = commands.add_parser("down", help="stop everything")
     down.add_argument("--purge", action="store_true", help="remove data, logs, virtual environment and model too")
     commands.add_parser("status", help="what runs, and where; exit code 1 unless everything is ready")
@@ -382,10 +397,10 @@ def main() -> int:
     test.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     arguments = parser.parse_args()
 
+    if arguments.command == "up" and arguments.as_it_is:
+        shape_that_runs()
     stack = Stack()
     if arguments.command == "up":
-        if arguments.keep_gateway and not os.environ.get("GATEWAY"):
-            stack.gateway = stack.gateway_record.url() is not None
         stack.up()
     elif arguments.command == "down":
         stack.down(arguments.purge)

@@ -52,8 +52,8 @@ class Scale(unittest.TestCase):
         self.stack.environment |= {"SCALE_PORT": str(self.first), "REDIS_PORT": str(self.redis)}
         self.url = f"http://127.0.0.1:{self.stack.ports['API_PORT']}"
 
-    def up(self, **settings: str) -> str:
-        done = self.stack.run("up", **settings)
+    def up(self, *options: str, **settings: str) -> str:
+        done = self.stack.run("up", *options, **settings)
         self.assertEqual(done.returncode, 0, done.stdout)
         return done.stdout
 
@@ -97,6 +97,8 @@ class Scale(unittest.TestCase):
 
         self.up(SCALE="3")
         self.assertEqual(self.pids(), three, "the second `up` started something")
+        self.up("--as-it-is")
+        self.assertEqual(self.pids(), three, "a demo would be of something else")
         os.kill(three["api-2"], signal.SIGKILL)
         eventually("status tells of the death", lambda: "died" in self.stack.run("status").stdout)
         self.up(SCALE="3")
