@@ -231,6 +231,8 @@ class Deploying(unittest.TestCase):
         task = self.ask("ecs", "describe_task_definition", taskDefinition="longhand-test-worker")["taskDefinition"]
         settings = {one["name"]: one["value"] for one in task["containerDefinitions"][0]["environment"]}
         self.assertEqual(settings["LONGHAND_TABLE"], "restored")
+        # Tags are never written twice: what was built for one kind of machine may not stand where the other's belongs.
+        self.assertRegex(task["containerDefinitions"][0]["image"], r"/longhand-test-worker:[0-9a-f]{7,12}-arm64$")
 
     def test_destroying_asks_and_keeps_the_data(self) -> None:
         self.small()
@@ -254,6 +256,23 @@ class Deploying(unittest.TestCase):
         self.assertEqual(self.stacks(), {})
         self.assertEqual(self.ask("dynamodb", "list_tables")["TableNames"], [])
         self.assertEqual(self.ask("s3", "list_buckets")["Buckets"], [])
+
+    def test_a_protected_table_keeps_everything_from_being_destroyed(self) -> None:
+        self.small()
+        text = (self.checkout / "infra/env/test.env").read_text()
+        self.write("infra/env/test.env", f"{text}DELETION_PROTECTION=true\n")
+        self.deployed()
+        before = self.stacks()
+        code, said = self.script("destroy.sh", "test", "--emulator", "--data", typed="longhand-test\n")
+        self.assertEqual(code, 1, said)
+        self.assertIn("nothing was removed: table longhand-test-jobs is protected", said)
+        self.assertEqual(self.stacks(), before)
+
+    def test_an_account_that_never_used_ecs_gets_its_role_first(self) -> None:
+        self.small()
+        said = self.deployed()
+        self.assertLess(said.index("AWSServiceRoleForECS"), said.index("images: new"))
+        self.assertNotIn("AWSServiceRoleForECS", self.deployed())
 
     def test_every_fault_is_told_before_anything_is_done(self) -> None:
         self.write(
