@@ -13,6 +13,7 @@ import build
 import environment as environments
 from environment import Environment
 from stacks import NO_POLICY, STACK_POLICY, ChangeSet, Failure, Stacks
+from tasks import last_words
 
 sys.path += [str(environments.INFRA), str(environments.INFRA.parent / "localstack")]
 from provision import Binaries  # noqa: E402 - found by the path above
@@ -190,12 +191,15 @@ class Deployment:
         try:
             if not change_set.new:
                 self.stacks.protect(change_set.stack, NO_POLICY if lost else STACK_POLICY)
-            self.stacks.execute(change_set)
+            self.stacks.execute(change_set, self.last_words if part == "service" else list)
         finally:
             # What failed to be created takes no policy, and an error here would hide why it failed.
             if self.stacks.exists(change_set.stack):
                 self.stacks.protect(change_set.stack, STACK_POLICY)
         say(f"  {change_set.stack} is done")
+
+    def last_words(self) -> list[str]:
+        return last_words(self.session, self.environment.name)
 
     def url(self) -> str | None:
         # By the name in its certificate, where it has one: AWS's own name for the load balancer is not in it.

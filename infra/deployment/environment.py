@@ -220,8 +220,8 @@ class Environment:
             warnings.append("AUTH=none behind a gateway on the internet: whoever finds its address may do everything")
         if self.gateway == "none" and values.get("CERTIFICATE_ARN") and not values.get("LISTENER_SERVER_NAME"):
             warnings.append(
-                "CERTIFICATE_ARN without LISTENER_SERVER_NAME, the name in that certificate: the test at the end will call "
-                "the load balancer by AWS's name for it, and refuse the certificate"
+                "CERTIFICATE_ARN without LISTENER_SERVER_NAME, the name in that certificate: the test at the end will "
+                "call the load balancer by AWS's name for it, and refuse the certificate"
             )
         if self.gateway == "none" and values.get("LOAD_BALANCER_SCHEME", "internal") == "internal":
             warnings.append(

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -267,6 +268,26 @@ class Deploying(unittest.TestCase):
         self.assertEqual(code, 1, said)
         self.assertIn("nothing was removed: table longhand-test-jobs is protected", said)
         self.assertEqual(self.stacks(), before)
+
+    def test_a_deployment_that_is_undone_tells_why_its_tasks_ended(self) -> None:
+        self.small()
+        self.deployed()
+        cluster = {"cluster": "longhand-test"}
+        task = self.ask("ecs", "run_task", taskDefinition="longhand-test-worker", **cluster)["tasks"][0]["taskArn"]
+        self.ask("ecs", "stop_task", task=task, reason="Task failed container health checks", **cluster)
+        stream = {"logGroupName": "/longhand/longhand-test/worker", "logStreamName": "worker/1"}
+        self.ask("logs", "create_log_stream", **stream)
+        now = int(time.time() * 1000)
+        event = {"timestamp": now, "message": "longhand-worker: LONGHAND_WEBHOOK_SECRET is too short"}
+        self.ask("logs", "put_log_events", logEvents=[event], **stream)
+
+        broken = "Resources:\n  Broken: { Type: AWS::CloudFront::Function, Properties: { Name: broken } }\n"
+        self.replace("infra/service.yaml", "Resources:\n", broken)
+        code, said = self.deploy()
+        self.assertEqual(code, 1, said)
+        self.assertIn("stack longhand-test-service was not deployed, it is UPDATE_ROLLBACK_COMPLETE", said)
+        self.assertRegex(said, "1 stopped of .*: Task failed container health checks")
+        self.assertIn("worker: longhand-worker: LONGHAND_WEBHOOK_SECRET is too short", said)
 
     def test_an_account_that_never_used_ecs_gets_its_role_first(self) -> None:
         self.small()

@@ -48,6 +48,9 @@ class Templates(unittest.TestCase):
         self.assertEqual([rule["AllowedOrigins"] for rule in cors], [["https://app.example.com"]])
         table = cloud.client("dynamodb").describe_table(TableName=cloud.outputs["TableName"])["Table"]
         self.assertTrue(table["DeletionProtectionEnabled"])
+        ids = cloud.outputs["PrivateSubnetIds"].split(",")
+        subnets = cloud.client("ec2").describe_subnets(SubnetIds=ids)["Subnets"]
+        self.assertEqual({subnet["AvailabilityZone"] for subnet in subnets}, {"us-east-1b", "us-east-1d"})
         worker = cloud.client("ecs").describe_task_definition(taskDefinition=f"{cloud.outputs['ClusterName']}-worker")
         environment = worker["taskDefinition"]["containerDefinitions"][0]["environment"]
         self.assertIn({"name": "LONGHAND_CONCURRENCY", "value": "256"}, environment)
