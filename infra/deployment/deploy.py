@@ -147,6 +147,10 @@ class Deployment:
             say(f"    {', '.join(sorted(missing))}")
             self.changed.append(part)
             return
+        if self.options.plan and self.stacks.left_over(name):
+            say(f"{part}: new; what its failed creation left of {name} is removed first")
+            self.changed.append(part)
+            return
         body = template.body
         if self.options.emulator:
             from unsupported import reduced  # needs what only the local stack's Python has

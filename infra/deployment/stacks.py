@@ -92,6 +92,11 @@ class Stacks:
         stack = self.describe(name)
         return stack is not None and stack["StackStatus"] not in ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 
+    def left_over(self, name: str) -> bool:
+        """Whether its creation failed and was undone. Nothing is in it, yet CloudFormation takes no second try."""
+        stack = self.describe(name)
+        return stack is not None and stack["StackStatus"] == "ROLLBACK_COMPLETE"
+
     def fault(self, name: str) -> str | None:
         """Why the stack cannot be updated as it stands."""
         status = (self.describe(name) or {}).get("StackStatus", "")
@@ -111,11 +116,9 @@ class Stacks:
 
     def change_set(self, name: str, body: str, parameters: dict[str, str], tags: dict[str, str]) -> ChangeSet | None:
         """What would be done; None when nothing would."""
-        stack = self.describe(name)
-        if stack and stack["StackStatus"] == "ROLLBACK_COMPLETE":
-            # Nothing is in it: its creation failed and was undone. CloudFormation takes no second try at it.
+        if self.left_over(name):
             self.delete(name)
-            stack = None
+        stack = self.describe(name)
         new = stack is None or stack["StackStatus"] == "REVIEW_IN_PROGRESS"
         identifier = self.client.create_change_set(
             StackName=name,

@@ -289,6 +289,19 @@ class Deploying(unittest.TestCase):
         self.assertRegex(said, "1 stopped of .*: Task failed container health checks")
         self.assertIn("worker: longhand-worker: LONGHAND_WEBHOOK_SECRET is too short", said)
 
+    def test_a_creation_that_failed_is_tried_again(self) -> None:
+        self.small()
+        broken = "Resources:\n  Broken: { Type: AWS::CloudFront::Function, Properties: { Name: broken } }\n"
+        self.replace("infra/data.yaml", "Resources:\n", broken)
+        code, said = self.deploy()
+        self.assertEqual(code, 1, said)
+        self.assertRegex(said, r"stack longhand-test-data was not deployed, it is ROLLBACK_COMPLETE:\n  Broken: ")
+        # A plan changes nothing, not even that.
+        self.assertIn("what its failed creation left of longhand-test-data is removed first", self.deployed("--plan"))
+        self.assertEqual(self.stacks()["data"], "ROLLBACK_COMPLETE")
+        self.replace("infra/data.yaml", broken, "Resources:\n")
+        self.assertIn("longhand-test-data is done", self.deployed())
+
     def test_an_account_that_never_used_ecs_gets_its_role_first(self) -> None:
         self.small()
         said = self.deployed()
@@ -299,7 +312,7 @@ class Deploying(unittest.TestCase):
         self.write(
             "infra/env/test.env",
             "AWS_REGION=us-east-1\nAWS_ACCOUNT=123456789012\nAUTH=jwt\nAPI_TASK=3\nWORKER_SLOTS=many\nCACHE=memcached\n"
-            "VPC_ID=vpc-1\nCALLBACK HOSTS=x\n",
+            "VPC_ID=vpc-1\nCALLBACK HOSTS=x\nSECRET_ARN=longhand-test\n",
         )
         (self.checkout / "infra" / "cache.yaml").unlink()
         code, said = self.deploy()
@@ -314,7 +327,7 @@ class Deploying(unittest.TestCase):
             "VPC_ID names a network, and PRIVATE_SUBNET_IDS is missing",
             "line 8 is not KEY=value",
             "ASR_BASE_URL is missing",
-            "SECRET_ARN is missing",
+            "SECRET_ARN is 'longhand-test'; it has to be the whole ARN",
             "infra/cache.yaml is missing",
         ):
             self.assertIn(fault, said)
