@@ -31,7 +31,7 @@ from unsupported import Loader  # noqa: E402
 
 INFRA = ROOT / "infra"
 NAME = "longhand-test"
-ZONES = {"AvailabilityZones": "us-east-1b,us-east-1d"}
+ZONES = {"ZoneA": "us-east-1b", "ZoneB": "us-east-1d"}
 
 
 @dataclass

@@ -312,7 +312,9 @@ class Iam(unittest.TestCase):
         for name, filters in resources.items():
             if filters["Type"] == "AWS::Logs::MetricFilter":
                 properties = filters["Properties"]
+                # The function's are the api's: it is the same program.
                 logs = {"ApiLogGroupName": ["api"], "WorkerLogGroupName": ["worker", "witness"]}
+                logs["FunctionLogGroupName"] = logs["ApiLogGroupName"]
                 logs = logs[properties["LogGroupName"]["Ref"]]
                 value = properties["MetricTransformations"][0]["MetricValue"]
                 with self.subTest(metric_filter=name):
