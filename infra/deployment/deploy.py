@@ -74,8 +74,9 @@ class Deployment:
         self.session = session
         self.outputs: dict[str, str] = {}
         self.changed: list[str] = []
-        self.tag = options.tag or build.tag()
         self.images = build.Images(session, environment.architecture)
+        # The commit, or what ECR lists.
+        self.tag = options.tag.removesuffix(self.images.tag("")) if options.tag else build.tag()
 
     def run(self) -> None:
         if not self.options.plan:
