@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -34,24 +35,35 @@ def subject(token: str) -> str | None:
         return None
 
 
-def ready(url: str) -> None:
+def fault(url: str) -> str | None:
+    """Why the service is not ready."""
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=15) as answer:
             answer.read()
     except urllib.error.HTTPError as error:
-        raise Failure(f"{url}/readyz answers {error.code}: {error.read().decode(errors='replace')[:500]}") from None
+        return f"{url}/readyz answers {error.code}: {error.read().decode(errors='replace')[:500]}"
     except OSError as error:
-        raise Failure(
+        return (
             f"{url}/readyz cannot be reached: {error}. An internal load balancer is reached from inside its VPC only: "
             f"run infra/smoke.py {url} there."
-        ) from None
+        )
+    return None
 
 
-def smoke(url: str, user: str | None = None) -> None:
+def ready(url: str, within: float) -> None:
+    """What was just deployed may take minutes to be found by its name, and to be let through to."""
+    deadline = time.monotonic() + within
+    while (why := fault(url)) and time.monotonic() < deadline:
+        time.sleep(5)
+    if why:
+        raise Failure(why)
+
+
+def smoke(url: str, user: str | None = None, within: float = 180) -> None:
     """Raises `Failure` when the service at `url` does not do its work."""
     url = url.rstrip("/")
     user = user or subject(os.environ.get("LONGHAND_TOKEN", "")) or "smoke"
-    ready(url)
+    ready(url, within)
     binaries = Binaries()
     binaries.check(["longhand"])
     binaries.build(["longhand"], ROOT / ".local" / "logs" / "build.log", threading.Event())
@@ -70,7 +82,7 @@ def main() -> int:
     parser.add_argument("url", metavar="URL", help="where the service is")
     parser.add_argument("--user", help="whose job it is; by default the token's subject, or smoke")
     arguments = parser.parse_args()
-    smoke(arguments.url, arguments.user)
+    smoke(arguments.url, arguments.user, within=0)
     return 0
 
 

@@ -96,9 +96,13 @@ class Images:
             run(["docker", "login", "--username", user, "--password-stdin", registry], input=password)
             self.logged_in = True
 
+    def tag(self, tag: str) -> str:
+        """An image's. Tags are never written twice, so one architecture may not take the other's."""
+        return f"{tag}-{self.architecture.lower()}"
+
     def key(self, tag: str) -> str:
         """The function's, in its bucket."""
-        return f"api-{tag}-{self.architecture.lower()}.zip"
+        return f"api-{self.tag(tag)}.zip"
 
     def function_there(self, bucket: str, tag: str) -> bool:
         try:

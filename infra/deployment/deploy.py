@@ -13,9 +13,12 @@ import build
 import environment as environments
 from environment import Environment
 from stacks import NO_POLICY, STACK_POLICY, ChangeSet, Failure, Stacks
+from tasks import last_words
 
 sys.path += [str(environments.INFRA), str(environments.INFRA.parent / "localstack")]
-from smoke import smoke  # noqa: E402 - found by the path above
+from provision import Binaries  # noqa: E402 - found by the path above
+from services import Failure as LocalFailure  # noqa: E402
+from smoke import smoke  # noqa: E402
 
 
 def say(text: str = "") -> None:
@@ -31,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--plan", action="store_true", help="show what would change, and change nothing")
     parser.add_argument("--tag", help="deploy what was pushed before under this tag, and build nothing: a rollback")
     parser.add_argument("--no-smoke", action="store_true", help="leave out the test with real speech at the end")
+    parser.add_argument("--user", help="whose job that test is; by default the token's subject, or smoke")
     parser.add_argument(
         "--replace",
         action="append",
@@ -70,16 +74,30 @@ class Deployment:
         self.session = session
         self.outputs: dict[str, str] = {}
         self.changed: list[str] = []
-        self.tag = options.tag or build.tag()
         self.images = build.Images(session, environment.architecture)
+        # The commit, or what ECR lists.
+        self.tag = options.tag.removesuffix(self.images.tag("")) if options.tag else build.tag()
 
     def run(self) -> None:
+        if not self.options.plan:
+            self.role_of_ecs()
         for part in self.environment.parts:
             if part == "service":
                 self.prepare_images()
             if part == "gateway" and self.environment.gateway == "lambda" and not self.prepare_function():
                 continue
             self.deploy(part)
+
+    def role_of_ecs(self) -> None:
+        """An account's first cluster makes this role, and is refused because the role is not there yet."""
+        iam = self.session.client("iam")
+        try:
+            iam.create_service_linked_role(AWSServiceName="ecs.amazonaws.com")
+            say("  made the role AWSServiceRoleForECS, this account's first use of ECS")
+        except ClientError as error:
+            # It is there; or others make roles here, and have made this one.
+            if error.response["Error"]["Code"] not in ("InvalidInput", "EntityAlreadyExists", "AccessDenied"):
+                raise
 
     def prepare_images(self) -> None:
         for program, output, parameter in (
@@ -89,16 +107,17 @@ class Deployment:
             repository = self.outputs.get(output)
             if repository is None:
                 continue  # only in a plan: there is no repository yet
-            self.outputs[parameter] = f"{repository}:{self.tag}"
+            tag = self.images.tag(self.tag)
+            self.outputs[parameter] = f"{repository}:{tag}"
             if self.options.plan:
                 continue
             if self.options.emulator:
-                say(f"  LEFT OUT, by --emulator: building and pushing image {program}:{self.tag} (no Docker engine)")
+                say(f"  LEFT OUT, by --emulator: building and pushing image {program}:{tag} (no Docker engine)")
             elif self.options.tag:
-                if not self.images.there(repository, self.tag):
-                    raise Failure(f"there is no image {repository}:{self.tag}")
+                if not self.images.there(repository, tag):
+                    raise Failure(f"there is no image {repository}:{tag}")
             else:
-                self.images.push(program, repository, self.tag)
+                self.images.push(program, repository, tag)
 
     def prepare_function(self) -> bool:
         """Whether the gateway can be made."""
@@ -127,6 +146,10 @@ class Deployment:
         if missing and self.options.plan:
             say(f"{part}: new, up to {len(template.resources)} resources. Which, can be told when there is")
             say(f"    {', '.join(sorted(missing))}")
+            self.changed.append(part)
+            return
+        if self.options.plan and self.stacks.left_over(name):
+            say(f"{part}: new; what its failed creation left of {name} is removed first")
             self.changed.append(part)
             return
         body = template.body
@@ -173,14 +196,20 @@ class Deployment:
         try:
             if not change_set.new:
                 self.stacks.protect(change_set.stack, NO_POLICY if lost else STACK_POLICY)
-            self.stacks.execute(change_set)
+            self.stacks.execute(change_set, self.last_words if part == "service" else list)
         finally:
-            if self.stacks.describe(change_set.stack):
+            # What failed to be created takes no policy, and an error here would hide why it failed.
+            if self.stacks.exists(change_set.stack):
                 self.stacks.protect(change_set.stack, STACK_POLICY)
         say(f"  {change_set.stack} is done")
 
+    def last_words(self) -> list[str]:
+        return last_words(self.session, self.environment.name)
+
     def url(self) -> str | None:
-        return self.outputs.get("ApiUrl") or self.outputs.get("LoadBalancerUrl")
+        # By the name in its certificate, where it has one: AWS's own name for the load balancer is not in it.
+        name = self.environment.values.get("LISTENER_SERVER_NAME")
+        return self.outputs.get("ApiUrl") or (f"https://{name}" if name else self.outputs.get("LoadBalancerUrl"))
 
 
 def main() -> int:
@@ -198,6 +227,11 @@ def main() -> int:
         auth = environment.values.get("AUTH", "jwt")
         if smokes and auth != "none" and not os.environ.get("LONGHAND_TOKEN"):
             faults.append(f"AUTH is {auth}: the test at the end needs LONGHAND_TOKEN, as any client; or --no-smoke")
+        if smokes:
+            try:
+                Binaries().check(["longhand"])
+            except LocalFailure as failure:
+                faults.append(f"the test at the end: {failure} Or --no-smoke")
         if identity:
             stacks = Stacks(session)
             faults += filter(None, (stacks.fault(environment.stack(part)) for part in environment.parts))
@@ -223,7 +257,11 @@ def main() -> int:
         say("  LEFT OUT, by --no-smoke: the test with real speech")
     else:
         say("Real speech")
-        smoke(deployment.url())
+        try:
+            smoke(deployment.url(), options.user)
+        except LocalFailure as failure:
+            again = f"infra/smoke.py {deployment.url()}" + (f" --user {options.user}" if options.user else "")
+            raise Failure(f"all is deployed, but its test failed: {failure}\nThe test by itself: {again}") from None
     return 0
 
 

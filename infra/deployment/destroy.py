@@ -51,14 +51,21 @@ def empty(session, bucket: str) -> None:
             raise
 
 
-def drop_table(session, table: str) -> None:
+def refuse_protected(session, table: str) -> None:
     dynamodb = session.client("dynamodb")
     try:
         if dynamodb.describe_table(TableName=table)["Table"].get("DeletionProtectionEnabled"):
             raise Failure(
-                f"table {table} is protected (DELETION_PROTECTION=true). Whoever means it: aws dynamodb update-table "
-                f"--table-name {table} --no-deletion-protection-enabled, then again"
+                f"nothing was removed: table {table} is protected (DELETION_PROTECTION=true). Whoever means it: "
+                f"aws dynamodb update-table --table-name {table} --no-deletion-protection-enabled, then again"
             )
+    except dynamodb.exceptions.ResourceNotFoundException:
+        pass
+
+
+def drop_table(session, table: str) -> None:
+    dynamodb = session.client("dynamodb")
+    try:
         dynamodb.delete_table(TableName=table)
         dynamodb.get_waiter("table_not_exists").wait(TableName=table, WaiterConfig={"Delay": 2, "MaxAttempts": 150})
         say(f"  table {table} is gone")
@@ -104,6 +111,9 @@ def main() -> int:
     if not going and not options.data:
         say(f"{environment.name}: nothing to remove")
         return 0
+    if options.data:
+        # Before the first stack goes: the queues and all that runs would be gone, and the table would still be there.
+        refuse_protected(session, table)
     confirm(question, environment.name)
     for part in going:
         say(f"removing {environment.stack(part)}")

@@ -218,6 +218,11 @@ class Environment:
                     )
         if values.get("AUTH") == "none" and self.gateway != "none":
             warnings.append("AUTH=none behind a gateway on the internet: whoever finds its address may do everything")
+        if self.gateway == "none" and values.get("CERTIFICATE_ARN") and not values.get("LISTENER_SERVER_NAME"):
+            warnings.append(
+                "CERTIFICATE_ARN without LISTENER_SERVER_NAME, the name in that certificate: the test at the end will "
+                "call the load balancer by AWS's name for it, and refuse the certificate"
+            )
         if self.gateway == "none" and values.get("LOAD_BALANCER_SCHEME", "internal") == "internal":
             warnings.append(
                 "no gateway: the load balancer is internal, and only the VPC reaches it, as does the test at the end"

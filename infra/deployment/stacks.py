@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from botocore.exceptions import ClientError
@@ -91,6 +92,11 @@ class Stacks:
         stack = self.describe(name)
         return stack is not None and stack["StackStatus"] not in ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
 
+    def left_over(self, name: str) -> bool:
+        """Whether its creation failed and was undone. Nothing is in it, yet CloudFormation takes no second try."""
+        stack = self.describe(name)
+        return stack is not None and stack["StackStatus"] == "ROLLBACK_COMPLETE"
+
     def fault(self, name: str) -> str | None:
         """Why the stack cannot be updated as it stands."""
         status = (self.describe(name) or {}).get("StackStatus", "")
@@ -110,11 +116,9 @@ class Stacks:
 
     def change_set(self, name: str, body: str, parameters: dict[str, str], tags: dict[str, str]) -> ChangeSet | None:
         """What would be done; None when nothing would."""
-        stack = self.describe(name)
-        if stack and stack["StackStatus"] == "ROLLBACK_COMPLETE":
-            # Nothing is in it: its creation failed and was undone. CloudFormation takes no second try at it.
+        if self.left_over(name):
             self.delete(name)
-            stack = None
+        stack = self.describe(name)
         new = stack is None or stack["StackStatus"] == "REVIEW_IN_PROGRESS"
         identifier = self.client.create_change_set(
             StackName=name,
@@ -151,21 +155,30 @@ class Stacks:
         if stack and stack["StackStatus"] == "REVIEW_IN_PROGRESS":
             self.delete(change_set.stack)
 
-    def execute(self, change_set: ChangeSet) -> None:
+    def execute(self, change_set: ChangeSet, undone: Callable[[], list[str]] = list) -> None:
+        """`undone` is asked, as soon as CloudFormation begins to undo it, what will then be gone with the resources."""
         name = change_set.stack
         begun = time.time()
         # What this very change set made goes again when it fails, Retain or not: else a creation that fails leaves its
         # table behind, whose name is then taken at the next try.
         self.client.execute_change_set(ChangeSetName=change_set.identifier, StackName=name, RetainExceptOnCreate=True)
-        status = self.wait(name)
-        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-            raise Failure(f"stack {name} was not deployed, it is {status}:\n{self.why(name, begun)}")
+        last_words: list[str] = []
 
-    def wait(self, name: str) -> str:
+        def at(status: str) -> None:
+            if not last_words and "ROLLBACK" in status:
+                last_words.extend(undone())
+
+        status = self.wait(name, at)
+        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+            text = "\n".join([self.why(name, begun), *last_words])
+            raise Failure(f"stack {name} was not deployed, it is {status}:\n{text}")
+
+    def wait(self, name: str, at: Callable[[str], None] = lambda status: None) -> str:
         last_word = begun = time.monotonic()
         while True:
             stack = self.describe(name)
             status = stack["StackStatus"] if stack else "DELETE_COMPLETE"
+            at(status)
             if not status.endswith("_IN_PROGRESS"):
                 return status
             if time.monotonic() - last_word > 30:

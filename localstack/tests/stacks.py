@@ -31,6 +31,7 @@ from unsupported import Loader  # noqa: E402
 
 INFRA = ROOT / "infra"
 NAME = "longhand-test"
+ZONES = {"ZoneA": "us-east-1b", "ZoneB": "us-east-1d"}
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Part:
 
 # In the order of their deployment.
 PARTS = [
-    Part("network", {"InternetEgress": "none"}, {"InternetEgress": "nat"}),
+    Part("network", ZONES | {"InternetEgress": "none"}, ZONES | {"InternetEgress": "nat"}),
     # These have no parameter but their name.
     Part("images"),
     Part("code"),

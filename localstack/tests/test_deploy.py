@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -231,6 +232,8 @@ class Deploying(unittest.TestCase):
         task = self.ask("ecs", "describe_task_definition", taskDefinition="longhand-test-worker")["taskDefinition"]
         settings = {one["name"]: one["value"] for one in task["containerDefinitions"][0]["environment"]}
         self.assertEqual(settings["LONGHAND_TABLE"], "restored")
+        # Tags are never written twice: what was built for one kind of machine may not stand where the other's belongs.
+        self.assertRegex(task["containerDefinitions"][0]["image"], r"/longhand-test-worker:[0-9a-f]{7,12}-arm64$")
 
     def test_destroying_asks_and_keeps_the_data(self) -> None:
         self.small()
@@ -255,11 +258,61 @@ class Deploying(unittest.TestCase):
         self.assertEqual(self.ask("dynamodb", "list_tables")["TableNames"], [])
         self.assertEqual(self.ask("s3", "list_buckets")["Buckets"], [])
 
+    def test_a_protected_table_keeps_everything_from_being_destroyed(self) -> None:
+        self.small()
+        text = (self.checkout / "infra/env/test.env").read_text()
+        self.write("infra/env/test.env", f"{text}DELETION_PROTECTION=true\n")
+        self.deployed()
+        before = self.stacks()
+        code, said = self.script("destroy.sh", "test", "--emulator", "--data", typed="longhand-test\n")
+        self.assertEqual(code, 1, said)
+        self.assertIn("nothing was removed: table longhand-test-jobs is protected", said)
+        self.assertEqual(self.stacks(), before)
+
+    def test_a_deployment_that_is_undone_tells_why_its_tasks_ended(self) -> None:
+        self.small()
+        self.deployed()
+        cluster = {"cluster": "longhand-test"}
+        task = self.ask("ecs", "run_task", taskDefinition="longhand-test-worker", **cluster)["tasks"][0]["taskArn"]
+        self.ask("ecs", "stop_task", task=task, reason="Task failed container health checks", **cluster)
+        stream = {"logGroupName": "/longhand/longhand-test/worker", "logStreamName": "worker/1"}
+        self.ask("logs", "create_log_stream", **stream)
+        now = int(time.time() * 1000)
+        event = {"timestamp": now, "message": "longhand-worker: LONGHAND_WEBHOOK_SECRET is too short"}
+        self.ask("logs", "put_log_events", logEvents=[event], **stream)
+
+        broken = "Resources:\n  Broken: { Type: AWS::CloudFront::Function, Properties: { Name: broken } }\n"
+        self.replace("infra/service.yaml", "Resources:\n", broken)
+        code, said = self.deploy()
+        self.assertEqual(code, 1, said)
+        self.assertIn("stack longhand-test-service was not deployed, it is UPDATE_ROLLBACK_COMPLETE", said)
+        self.assertRegex(said, "1 stopped of .*: Task failed container health checks")
+        self.assertIn("worker: longhand-worker: LONGHAND_WEBHOOK_SECRET is too short", said)
+
+    def test_a_creation_that_failed_is_tried_again(self) -> None:
+        self.small()
+        broken = "Resources:\n  Broken: { Type: AWS::CloudFront::Function, Properties: { Name: broken } }\n"
+        self.replace("infra/data.yaml", "Resources:\n", broken)
+        code, said = self.deploy()
+        self.assertEqual(code, 1, said)
+        self.assertRegex(said, r"stack longhand-test-data was not deployed, it is ROLLBACK_COMPLETE:\n  Broken: ")
+        # A plan changes nothing, not even that.
+        self.assertIn("what its failed creation left of longhand-test-data is removed first", self.deployed("--plan"))
+        self.assertEqual(self.stacks()["data"], "ROLLBACK_COMPLETE")
+        self.replace("infra/data.yaml", broken, "Resources:\n")
+        self.assertIn("longhand-test-data is done", self.deployed())
+
+    def test_an_account_that_never_used_ecs_gets_its_role_first(self) -> None:
+        self.small()
+        said = self.deployed()
+        self.assertLess(said.index("AWSServiceRoleForECS"), said.index("images: new"))
+        self.assertNotIn("AWSServiceRoleForECS", self.deployed())
+
     def test_every_fault_is_told_before_anything_is_done(self) -> None:
         self.write(
             "infra/env/test.env",
             "AWS_REGION=us-east-1\nAWS_ACCOUNT=123456789012\nAUTH=jwt\nAPI_TASK=3\nWORKER_SLOTS=many\nCACHE=memcached\n"
-            "VPC_ID=vpc-1\nCALLBACK HOSTS=x\n",
+            "VPC_ID=vpc-1\nCALLBACK HOSTS=x\nSECRET_ARN=longhand-test\n",
         )
         (self.checkout / "infra" / "cache.yaml").unlink()
         code, said = self.deploy()
@@ -274,7 +327,7 @@ class Deploying(unittest.TestCase):
             "VPC_ID names a network, and PRIVATE_SUBNET_IDS is missing",
             "line 8 is not KEY=value",
             "ASR_BASE_URL is missing",
-            "SECRET_ARN is missing",
+            "SECRET_ARN is 'longhand-test'; it has to be the whole ARN",
             "infra/cache.yaml is missing",
         ):
             self.assertIn(fault, said)

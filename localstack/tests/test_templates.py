@@ -48,6 +48,9 @@ class Templates(unittest.TestCase):
         self.assertEqual([rule["AllowedOrigins"] for rule in cors], [["https://app.example.com"]])
         table = cloud.client("dynamodb").describe_table(TableName=cloud.outputs["TableName"])["Table"]
         self.assertTrue(table["DeletionProtectionEnabled"])
+        ids = cloud.outputs["PrivateSubnetIds"].split(",")
+        subnets = cloud.client("ec2").describe_subnets(SubnetIds=ids)["Subnets"]
+        self.assertEqual({subnet["AvailabilityZone"] for subnet in subnets}, {"us-east-1b", "us-east-1d"})
         worker = cloud.client("ecs").describe_task_definition(taskDefinition=f"{cloud.outputs['ClusterName']}-worker")
         environment = worker["taskDefinition"]["containerDefinitions"][0]["environment"]
         self.assertIn({"name": "LONGHAND_CONCURRENCY", "value": "256"}, environment)
@@ -107,6 +110,22 @@ class Templates(unittest.TestCase):
                 self.assertIn(f"${{{name}.Arn}}", shown, "the dashboard lacks it")
                 if not str(properties["Namespace"]).startswith(("AWS/", "ECS/")):
                     self.assertIn(properties["MetricName"], made)
+
+    def test_another_capacity_provider_strategy_is_a_new_deployment(self):
+        """ECS refuses the one without the other, which the emulator does not."""
+        for part in parts():
+            for name, resource in part.template["Resources"].items():
+                strategy = resource.get("Properties", {}).get("CapacityProviderStrategy")
+                if resource["Type"] != "AWS::ECS::Service" or not isinstance(strategy, dict):
+                    continue
+                with self.subTest(name):
+                    self.assertEqual(strategy["Fn::If"][0], "OnSpot")
+                    self.assertEqual(
+                        part.template["Conditions"]["OnSpot"], {"Fn::Equals": [{"Ref": "SpotWorkers"}, "true"]}
+                    )
+                    forced = resource["Properties"]["ForceNewDeployment"]
+                    self.assertTrue(forced["EnableForceNewDeployment"])
+                    self.assertIn("${SpotWorkers}", forced["ForceNewDeploymentNonce"]["Fn::Sub"])
 
     def test_templates_take_each_others_outputs(self):
         """What has no default comes from a template before, or is named in PARTS: nothing hangs in the air."""
