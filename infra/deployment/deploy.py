@@ -69,6 +69,8 @@ class Deployment:
         self.stacks = Stacks(session, pause=0.2 if options.emulator else 5)
         self.session = session
         self.outputs: dict[str, str] = {}
+        # Only in a plan: the outputs of stacks that are not there yet.
+        self.awaited: set[str] = set()
         self.changed: list[str] = []
         self.tag = options.tag or build.tag()
         self.images = build.Images(session, environment.architecture)
@@ -123,10 +125,13 @@ class Deployment:
         name = self.environment.stack(part)
         template = self.environment.templates[part]
         parameters = self.environment.parameters(part, self.outputs)
-        missing = template.required() - parameters.keys()
+        missing = template.required() - parameters.keys() | self.environment.filled(part, self.awaited)
         if missing and self.options.plan:
-            say(f"{part}: new, up to {len(template.resources)} resources. Which, can be told when there is")
+            new = not self.stacks.exists(name)
+            size = f"new, up to {len(template.resources)} resources. Which, " if new else "there. What changes in it, "
+            say(f"{part}: {size}can be told when there is")
             say(f"    {', '.join(sorted(missing))}")
+            self.awaited |= template.outputs if new else set()
             self.changed.append(part)
             return
         body = template.body
@@ -145,6 +150,7 @@ class Deployment:
             self.show(part, change_set)
             if self.options.plan:
                 self.stacks.discard(change_set)
+                self.awaited |= template.outputs if change_set.new else set()
             else:
                 self.execute(part, change_set)
         outputs = self.stacks.outputs(name)

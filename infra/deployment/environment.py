@@ -112,6 +112,11 @@ class Environment:
                 found[parameter] = value
         return found
 
+    def filled(self, part: str, outputs: set[str]) -> set[str]:
+        """The parameters of `part` that these outputs of other stacks would fill."""
+        found = {name for name in self.asked(part) if name in outputs or ALSO_CALLED.get(name) in outputs}
+        return {name for name in found if name not in self.parameters(part, {})}
+
     @property
     def architecture(self) -> str:
         """One for all: templates may have defaults of their own."""

@@ -189,10 +189,13 @@ class Deploying(unittest.TestCase):
         self.assertEqual((self.jobs(), self.queue("ApproximateNumberOfMessages")), (1, 1))
 
     def test_a_plan_of_something_new_leaves_nothing_behind(self) -> None:
-        said = self.deployed("--plan")
-        self.assertRegex(said, r"add +AWS::DynamoDB::Table +JobsTable")
-        self.assertRegex(said, r"service: new, up to \d+ resources")
-        self.assertEqual(self.stacks(), {})
+        for target in ("vpclink", "lambda"):
+            self.write("infra/env/test.env", f"{ENVIRONMENT}GATEWAY_TARGET={target}\n")
+            said = self.deployed("--plan")
+            self.assertRegex(said, r"add +AWS::DynamoDB::Table +JobsTable")
+            for part in ("service", "gateway", "alarms"):
+                self.assertRegex(said, rf"{part}: new, up to \d+ resources")
+            self.assertEqual(self.stacks(), {})
 
     def test_a_replacement_of_what_holds_data_is_refused(self) -> None:
         self.small()
