@@ -283,6 +283,14 @@ class Deploying(unittest.TestCase):
             self.assertIn(fault, said)
         self.assertEqual(self.stacks(), {})
 
+        # jwt is what is meant when the file says nothing; an issuer for the gateway is no good to those who have keys.
+        for setting, fault in (("", "AUTH is jwt, and JWT_ISSUER is missing"), ("AUTH=apikey\n", "JWT_ISSUER is set")):
+            issuer = "JWT_ISSUER=https://issuer\nGATEWAY_TARGET=lambda\n" if setting else ""
+            self.write("infra/env/test.env", ENVIRONMENT.replace("AUTH=none\n", setting) + issuer)
+            code, said = self.deploy()
+            self.assertEqual(code, 1)
+            self.assertIn(fault, said)
+
     def test_an_endpoint_is_an_emulator_only_when_that_is_said(self) -> None:
         code, said = self.script("deploy.sh", "test", "--plan")
         self.assertEqual(code, 1, said)
