@@ -32,6 +32,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tag", help="deploy what was pushed before under this tag, and build nothing: a rollback")
     parser.add_argument("--no-smoke", action="store_true", help="leave out the test with real speech at the end")
     parser.add_argument(
+        "--user", help="whose job that test is; by default the token's subject. With an API key, its user"
+    )
+    parser.add_argument(
         "--replace",
         action="append",
         default=[],
@@ -204,6 +207,10 @@ def main() -> int:
         auth = environment.values.get("AUTH", "jwt")
         if smokes and auth != "none" and not os.environ.get("LONGHAND_TOKEN"):
             faults.append(f"AUTH is {auth}: the test at the end needs LONGHAND_TOKEN, as any client; or --no-smoke")
+        if smokes and auth == "apikey" and not options.user:
+            faults.append(
+                "AUTH is apikey: the test at the end needs --user, whose key LONGHAND_TOKEN is; or --no-smoke"
+            )
         if identity:
             stacks = Stacks(session)
             faults += filter(None, (stacks.fault(environment.stack(part)) for part in environment.parts))
@@ -229,7 +236,7 @@ def main() -> int:
         say("  LEFT OUT, by --no-smoke: the test with real speech")
     else:
         say("Real speech")
-        smoke(deployment.url())
+        smoke(deployment.url(), options.user)
     return 0
 
 

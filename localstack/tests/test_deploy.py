@@ -291,6 +291,14 @@ class Deploying(unittest.TestCase):
             self.assertEqual(code, 1)
             self.assertIn(fault, said)
 
+        # An API key does not say whose it is.
+        code, said = self.script("deploy.sh", "test", LONGHAND_TOKEN="lh_key")
+        self.assertEqual(code, 1)
+        self.assertIn("the test at the end needs --user", said)
+        code, said = self.script("smoke.py", "http://127.0.0.1:1", LONGHAND_TOKEN="lh_key")
+        self.assertEqual(code, 1)
+        self.assertIn("say so with --user", said)
+
     def test_an_endpoint_is_an_emulator_only_when_that_is_said(self) -> None:
         code, said = self.script("deploy.sh", "test", "--plan")
         self.assertEqual(code, 1, said)
