@@ -68,7 +68,7 @@ deploy: ## into AWS, as infra/env/ENV.env says: ENV=staging, PLAN=1 only shows i
 destroy: ## remove that from AWS again; asks, and keeps the data: ENV=staging
 	@infra/destroy.sh $(or $(ENV),$(error which environment? make destroy ENV=staging))
 
-up: ## start emulator, speech-to-text, api and worker; run again: only what is missing (GATEWAY=1)
+up: ## start emulator, speech-to-text, api and worker; run again: only what is missing (GATEWAY=1, SCALE=3, ASR=sim)
 	@$(STACK) up
 
 down: ## stop them all; data and logs stay

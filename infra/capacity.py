@@ -168,6 +168,8 @@ def largest_table() -> str:
 def limit_table() -> str:
     def reached(limit: Limit, moment: Callable[[float], Moment]) -> str:
         users = limit.users(moment)
+        if not users:
+            return "none: idle tasks alone"
         return figure(float(f"{users:.1e}")) if users < 1e9 else "over 1 billion"
 
     ranked = sorted(LIMITS, key=lambda limit: limit.users(worst))

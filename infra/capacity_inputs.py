@@ -18,7 +18,7 @@ class Known(NamedTuple):
 
 REMEMBERED = "as remembered, not confirmed"
 RUN = "measured 2026-11-23, local stack, debug build"
-README = "README.md, release build, 2 cores"
+README = "BENCHMARKS.md, release build, 2 cores"
 
 USAGE = {
     "files_a_day": Known(96, "chunks per daily user", "the design"),
@@ -74,12 +74,12 @@ ITEMS = {
 
 SIZING = {
     "slots": Known(128, "chunks at once per worker", "the default of infra/service.yaml"),
-    "worker_cpu": Known(0.5, "vCPU per worker", "assumed: 128 slots / 7.5 s x chunk_cpu is 0.26"),
-    "worker_memory": Known(1, "GB per worker", "README.md: 81 to 198 MB with 1,008 in flight"),
+    "worker_cpu": Known(1, "vCPU per worker", "infra/service.yaml; 128 slots / 7.5 s x chunk_cpu is 0.26"),
+    "worker_memory": Known(2, "GB per worker", "infra/service.yaml; BENCHMARKS.md: 81 to 198 MB with 1,008 in flight"),
     "api_tasks": Known(10, "tasks at least", "the design"),
-    "api_task_cpu": Known(0.25, "vCPU per api task", "assumed"),
-    "api_task_memory": Known(0.5, "GB per api task", "README.md: 65 MB with 1,000 waiting clients"),
-    "waits_a_task": Known(1000, "waiting clients per api task", "README.md: measured so far and no further"),
+    "api_task_cpu": Known(0.5, "vCPU per api task", "infra/service.yaml"),
+    "api_task_memory": Known(1, "GB per api task", "infra/service.yaml; 65 MB with 1,000 waiting clients"),
+    "waits_a_task": Known(1000, "waiting clients per api task", "BENCHMARKS.md: measured so far and no further"),
     "busy_share": Known(0.5, "of a task's CPU, at most", "assumed"),
     "spare": Known(1.1, "slots of the model over the mean in flight", "the simulation"),
     "zones": Known(2, "zones", "infra/network.yaml"),
@@ -173,9 +173,9 @@ SIMULATION = {
         0.005, "of the model's calls fail and are made again", "assumed; a failed one takes as long as a good one"
     ),
     "within": Known(15, "s to the answer", "the design"),
-    "added": Known(0.09, "s that Longhand adds at least", "README.md, make load at 5 jobs/s: p50 0.09 to 0.11"),
+    "added": Known(0.09, "s that Longhand adds at least", "BENCHMARKS.md, make load at 5 jobs/s: p50 0.09 to 0.11"),
     "added_more": Known(
-        0.025, "s more, on average, exponential", "so that p99 is 0.20: README.md, make load 0.14 to 0.20"
+        0.025, "s more, on average, exponential", "so that p99 is 0.20: BENCHMARKS.md, make load 0.14 to 0.20"
     ),
 }
 

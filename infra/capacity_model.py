@@ -253,8 +253,10 @@ class Limit:
     used: Callable[[Moment], float]
 
     def users(self, moment: Callable[[float], Moment]) -> float:
-        """How many daily users reach it. What is used only grows with them."""
+        """How many daily users reach it; none, when what stands idle is too much. What is used only grows with them."""
         low, high = 1.0, 1e12
+        if self.used(moment(low)) > self.most:
+            return 0
         while high / low > 1.001:
             middle = math.sqrt(low * high)
             low, high = (middle, high) if self.used(moment(middle)) <= self.most else (low, middle)

@@ -62,7 +62,10 @@ def ready(url: str, within: float) -> None:
 def smoke(url: str, user: str | None = None, within: float = 180) -> None:
     """Raises `Failure` when the service at `url` does not do its work."""
     url = url.rstrip("/")
-    user = user or subject(os.environ.get("LONGHAND_TOKEN", "")) or "smoke"
+    token = os.environ.get("LONGHAND_TOKEN", "")
+    user = user or subject(token) or ("" if token else "smoke")
+    if not user:
+        raise Failure("LONGHAND_TOKEN does not say whose it is, as an API key does not: say so with --user")
     ready(url, within)
     binaries = Binaries()
     binaries.check(["longhand"])
@@ -80,7 +83,7 @@ def smoke(url: str, user: str | None = None, within: float = 180) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", metavar="URL", help="where the service is")
-    parser.add_argument("--user", help="whose job it is; by default the token's subject, or smoke")
+    parser.add_argument("--user", help="whose job it is; by default the token's subject. With an API key, its user")
     arguments = parser.parse_args()
     smoke(arguments.url, arguments.user, within=0)
     return 0

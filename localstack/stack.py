@@ -353,7 +353,7 @@ class Stack:
                 state = "ready" if answers(record["address"] + record["health"]) else "runs, but is not ready"
             all_ready &= state == "ready"
             rows.append((name, str(pid or "-"), record["address"] if record else "-", state))
-        width = max(len(row[2]) for row in rows) + 2
+        width = max(len(row[2]) for row in [*rows, ("", "", "ADDRESS")]) + 2
         for name, pid, address, state in [("NAME", "PID", "ADDRESS", "STATE"), *rows]:
             say(f"{name:<10}{pid:>8}  {address:<{width}}{state}")
         return all_ready

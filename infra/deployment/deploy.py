@@ -34,7 +34,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--plan", action="store_true", help="show what would change, and change nothing")
     parser.add_argument("--tag", help="deploy what was pushed before under this tag, and build nothing: a rollback")
     parser.add_argument("--no-smoke", action="store_true", help="leave out the test with real speech at the end")
-    parser.add_argument("--user", help="whose job that test is; by default the token's subject, or smoke")
+    parser.add_argument(
+        "--user", help="whose job that test is; by default the token's subject. With an API key, its user"
+    )
     parser.add_argument(
         "--replace",
         action="append",
@@ -73,6 +75,8 @@ class Deployment:
         self.stacks = Stacks(session, pause=0.2 if options.emulator else 5)
         self.session = session
         self.outputs: dict[str, str] = {}
+        # Only in a plan: the outputs of stacks that are not there yet.
+        self.awaited: set[str] = set()
         self.changed: list[str] = []
         self.images = build.Images(session, environment.architecture)
         # The commit, or what ECR lists.
@@ -142,10 +146,13 @@ class Deployment:
         name = self.environment.stack(part)
         template = self.environment.templates[part]
         parameters = self.environment.parameters(part, self.outputs)
-        missing = template.required() - parameters.keys()
+        missing = template.required() - parameters.keys() | self.environment.filled(part, self.awaited)
         if missing and self.options.plan:
-            say(f"{part}: new, up to {len(template.resources)} resources. Which, can be told when there is")
+            new = not self.stacks.exists(name)
+            size = f"new, up to {len(template.resources)} resources. Which, " if new else "there. What changes in it, "
+            say(f"{part}: {size}can be told when there is")
             say(f"    {', '.join(sorted(missing))}")
+            self.awaited |= template.outputs if new else set()
             self.changed.append(part)
             return
         if self.options.plan and self.stacks.left_over(name):
@@ -168,6 +175,7 @@ class Deployment:
             self.show(part, change_set)
             if self.options.plan:
                 self.stacks.discard(change_set)
+                self.awaited |= template.outputs if change_set.new else set()
             else:
                 self.execute(part, change_set)
         outputs = self.stacks.outputs(name)
@@ -232,6 +240,10 @@ def main() -> int:
                 Binaries().check(["longhand"])
             except LocalFailure as failure:
                 faults.append(f"the test at the end: {failure} Or --no-smoke")
+        if smokes and auth == "apikey" and not options.user:
+            faults.append(
+                "AUTH is apikey: the test at the end needs --user, whose key LONGHAND_TOKEN is; or --no-smoke"
+            )
         if identity:
             stacks = Stacks(session)
             faults += filter(None, (stacks.fault(environment.stack(part)) for part in environment.parts))

@@ -112,6 +112,11 @@ class Environment:
                 found[parameter] = value
         return found
 
+    def filled(self, part: str, outputs: set[str]) -> set[str]:
+        """The parameters of `part` that these outputs of other stacks would fill."""
+        found = {name for name in self.asked(part) if name in outputs or ALSO_CALLED.get(name) in outputs}
+        return {name for name in found if name not in self.parameters(part, {})}
+
     @property
     def architecture(self) -> str:
         """One for all: templates may have defaults of their own."""
@@ -191,10 +196,15 @@ class Environment:
             faults.append("VPC_ID names a network, and PRIVATE_SUBNET_IDS is missing: its subnets, commas between")
         if values.get("PRIVATE_SUBNET_IDS") and not values.get("VPC_ID"):
             faults.append("PRIVATE_SUBNET_IDS names subnets, and VPC_ID is missing: the network that they are in")
-        if values.get("AUTH") == "jwt":
+        auth = values.get("AUTH", "jwt")
+        if auth == "jwt":
             for key in ("JWT_ISSUER", "JWT_AUDIENCE", "JWT_JWKS_URL"):
                 if not values.get(key):
                     faults.append(f"AUTH is jwt, and {key} is missing")
+        elif values.get("JWT_ISSUER") and self.gateway != "none" and values.get("AUTHORIZER", "true") == "true":
+            faults.append(
+                f"AUTH is {auth}, and JWT_ISSUER is set: the gateway would turn away all that have no token of it"
+            )
         if values.get("CACHE") == "valkey" and values.get("REDIS_URL"):
             faults.append("REDIS_URL names a cache, and CACHE=valkey would make one: one of them is too many")
         if self.gateway == "vpclink" and values.get("CERTIFICATE_ARN") and not values.get("LISTENER_SERVER_NAME"):

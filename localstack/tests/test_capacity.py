@@ -30,6 +30,16 @@ class Inputs(unittest.TestCase):
         self.assertIsNotNone(found, f"{path} has no {pattern}")
         return float(found[1])
 
+    def test_tasks_are_as_large_as_the_template_makes_them(self):
+        for task, cpu, memory in [
+            ("Api", K.api_task_cpu, K.api_task_memory),
+            ("Worker", K.worker_cpu, K.worker_memory),
+        ]:
+            with self.subTest(task):
+                block = rf"(?s)\n  {task}Task:\n    Type: AWS::ECS::TaskDefinition\n(?:(?!\n  \S).)*?\n      "
+                self.assertEqual(self.said("infra/service.yaml", block + r'Cpu: "(\d+)"'), 1024 * cpu)
+                self.assertEqual(self.said("infra/service.yaml", block + r'Memory: "(\d+)"'), 1024 * memory)
+
     def test_what_the_code_says(self):
         for name, path, pattern in [
             ("shards", "shared/src/store/item.rs", r"OPEN_SHARDS: u8 = (\d+);"),
@@ -67,6 +77,9 @@ class Arithmetic(unittest.TestCase):
             for moment in (model.busy, model.worst):
                 users = limit.users(moment)
                 with self.subTest(limit.name):
+                    if users == 0:
+                        self.assertGreater(limit.used(moment(1)), limit.most)
+                        continue
                     self.assertLessEqual(limit.used(moment(users)), limit.most)
                     self.assertGreater(limit.used(moment(users * 1.01)), limit.most)
 
@@ -105,7 +118,7 @@ class Queueing(unittest.TestCase):
         self.assertLess(runs[3].percentile(1), K.slowest_call + 1)
 
     def test_a_job_of_six_takes_as_long_as_make_load_measured(self):
-        # README.md, Load: turnaround of 100 jobs of six chunks, 5 to 10 s a call, no call failing.
+        # BENCHMARKS.md, Load: turnaround of 100 jobs of six chunks, 5 to 10 s a call, no call failing.
         random, calls, added = Random(1), capacity.model(0), capacity.scene(1, 0).extra
         run = queueing.Run([max(calls.hold(random) for _ in range(6)) + added(random) for _ in range(20_000)])
         for share, measured in [(0.5, 9.617), (0.9, 9.967), (0.99, 10.064)]:

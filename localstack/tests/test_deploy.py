@@ -190,10 +190,13 @@ class Deploying(unittest.TestCase):
         self.assertEqual((self.jobs(), self.queue("ApproximateNumberOfMessages")), (1, 1))
 
     def test_a_plan_of_something_new_leaves_nothing_behind(self) -> None:
-        said = self.deployed("--plan")
-        self.assertRegex(said, r"add +AWS::DynamoDB::Table +JobsTable")
-        self.assertRegex(said, r"service: new, up to \d+ resources")
-        self.assertEqual(self.stacks(), {})
+        for target in ("vpclink", "lambda"):
+            self.write("infra/env/test.env", f"{ENVIRONMENT}GATEWAY_TARGET={target}\n")
+            said = self.deployed("--plan")
+            self.assertRegex(said, r"add +AWS::DynamoDB::Table +JobsTable")
+            for part in ("service", "gateway", "alarms"):
+                self.assertRegex(said, rf"{part}: new, up to \d+ resources")
+            self.assertEqual(self.stacks(), {})
 
     def test_a_replacement_of_what_holds_data_is_refused(self) -> None:
         self.small()
@@ -332,6 +335,22 @@ class Deploying(unittest.TestCase):
         ):
             self.assertIn(fault, said)
         self.assertEqual(self.stacks(), {})
+
+        # jwt is what is meant when the file says nothing; an issuer for the gateway is no good to those who have keys.
+        for setting, fault in (("", "AUTH is jwt, and JWT_ISSUER is missing"), ("AUTH=apikey\n", "JWT_ISSUER is set")):
+            issuer = "JWT_ISSUER=https://issuer\nGATEWAY_TARGET=lambda\n" if setting else ""
+            self.write("infra/env/test.env", ENVIRONMENT.replace("AUTH=none\n", setting) + issuer)
+            code, said = self.deploy()
+            self.assertEqual(code, 1)
+            self.assertIn(fault, said)
+
+        # An API key does not say whose it is.
+        code, said = self.script("deploy.sh", "test", LONGHAND_TOKEN="lh_key")
+        self.assertEqual(code, 1)
+        self.assertIn("the test at the end needs --user", said)
+        code, said = self.script("smoke.py", "http://127.0.0.1:1", LONGHAND_TOKEN="lh_key")
+        self.assertEqual(code, 1)
+        self.assertIn("say so with --user", said)
 
     def test_an_endpoint_is_an_emulator_only_when_that_is_said(self) -> None:
         code, said = self.script("deploy.sh", "test", "--plan")
