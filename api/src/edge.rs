@@ -100,22 +100,8 @@ async fn answer(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = route(&request);
-    let gateway = through_gateway(request.headers());
-    let (response, waited) = WAITED
-        .scope(Cell::default(), async {
-            let response = match timeout(REQUEST_TIMEOUT, next.run(request)).await {
-                Ok(response) => response,
-                Err(_) => ApiError::Timeout.into_response(),
-            };
-            (response, WAITED.with(Cell::get))
-        })
-        .await;
-    let bytes = response.body().size_hint().lower();
-    let response = if gateway && bytes > MAX_GATEWAY_ANSWER as u64 {
-        ApiError::AnswerTooLarge { bytes }.into_response()
-    } else {
-        response
-    };
+    let (response, waited) =
+        WAITED.scope(Cell::default(), async { (next.run(request).await, WAITED.with(Cell::get)) }).await;
     let status = response.status().as_u16();
     Span::current().record("http.response.status_code", status);
     let took = started.elapsed();
@@ -138,6 +124,25 @@ async fn answer(request: Request, next: Next) -> Response {
         info!(%method, route, status, ms, own_ms, "request");
     }
     response
+}
+
+/// What an answer may take, in time and, through API Gateway, in bytes. Inside of what tells browsers whose pages may
+/// read it: they may read of these errors too.
+pub(crate) async fn bounded(request: Request, next: Next) -> Response {
+    let gateway = through_gateway(request.headers());
+    let Ok(response) = timeout(REQUEST_TIMEOUT, next.run(request)).await else {
+        return ApiError::Timeout.into_response();
+    };
+    match too_long(&response) {
+        Some(bytes) if gateway => ApiError::AnswerTooLarge { bytes }.into_response(),
+        _ => response,
+    }
+}
+
+/// How many bytes an answer has, if API Gateway does not pass on as many.
+pub(crate) fn too_long(response: &Response) -> Option<u64> {
+    let bytes = response.body().size_hint().lower();
+    (bytes > MAX_GATEWAY_ANSWER as u64).then_some(bytes)
 }
 
 /// The pattern, not the path: what a client sends does not get to write log lines.

@@ -44,13 +44,14 @@ const MAX_LIMIT: usize = 100;
 
 /// `POST /transcribe`: makes a job of 1 to 24 chunks. Once it is answered with `202` the job will
 /// end, whatever happens here: the table has it. With `Prefer: wait=n` it is answered with `200` and the
-/// whole result if the job ends in time.
+/// whole result if the job ends in time, unless that is longer than the way back takes.
 pub(crate) async fn create(
     State(app): State<AppState>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (arrived, wait) = (Instant::now(), prefer::wait(request.headers()));
+    let gateway = edge::through_gateway(request.headers());
     let traceparent = trace::current().or_else(|| edge::traceparent(request.headers()).map(str::to_owned));
     let key = idempotency_key(request.headers())?;
     let fields = Fields::of_body(body::json(request).await?)?;
@@ -74,15 +75,17 @@ pub(crate) async fn create(
     let Some(wait) = wait else {
         return Ok((replayed, accepted(location)).into_response());
     };
-    let ended = app.waiting.watch(id, Detail::End, true).end(arrived + wait).await;
     let applied = [prefer::applied(wait)];
-    Ok(match ended {
-        Ok(Waited::Ended(result)) => {
-            (replayed, applied, [(CONTENT_LOCATION, location)], Json(&*result)).into_response()
+    let ended = app.waiting.watch(id, Detail::End, true).end(arrived + wait).await;
+    if let Ok(Waited::Ended(result)) = ended {
+        let location = [(CONTENT_LOCATION, location.clone())];
+        let answer = (replayed, applied.clone(), location, Json(&*result)).into_response();
+        if !gateway || edge::too_long(&answer).is_none() {
+            return Ok(answer);
         }
-        // The job is there, whatever is wrong with the wait.
-        Ok(Waited::Over | Waited::Gone) | Err(_) => (replayed, applied, accepted(location)).into_response(),
-    })
+    }
+    // The job is there, whatever is wrong with the wait or its answer.
+    Ok((replayed, applied, accepted(location)).into_response())
 }
 
 /// The client's name for the request, where it gives one.

@@ -17,6 +17,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tower_service::Service;
 
 use crate::edge;
@@ -32,11 +33,13 @@ pub fn is_lambda() -> bool {
 
 /// Answers events for as long as Lambda gives them.
 pub async fn serve(router: Router) -> io::Result<()> {
-    let answer = |event: LambdaEvent<Event>| answer(router.clone(), event.payload);
+    let answer = |event: LambdaEvent<Value>| answer(router.clone(), event.payload);
     lambda_runtime::run(service_fn(answer)).await.map_err(io::Error::other)
 }
 
-async fn answer(mut router: Router, event: Event) -> Result<Answer, Error> {
+async fn answer(mut router: Router, event: Value) -> Result<Answer, Error> {
+    let event: Event = serde_json::from_value(event)
+        .map_err(|error| format!("not an event of an HTTP API in payload format 2.0: {error}"))?;
     let response = router.call(event.into_request()?).await?;
     Answer::new(response).await
 }
@@ -169,7 +172,7 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use axum::http::StatusCode;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

@@ -90,7 +90,8 @@ pub fn router(state: AppState) -> Router {
         .fallback(async || ApiError::NoSuchRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(body::MAX_BODY_BYTES))
-        .layer(CatchPanicLayer::custom(error::panicked));
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn(edge::bounded));
     // Inside the edge, so that a preflight is logged; outside the rest, so that it asks nobody who they are.
     let router = match cors {
         Some(cors) => router.layer(cors),

@@ -10,6 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::{Client, redirect};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -32,6 +33,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// How old keys may be before they are fetched again: how long a key that the issuer has withdrawn is
 /// accepted, while the issuer can be reached.
 const MAX_AGE: Duration = Duration::from_mins(10);
+
+/// How old they may be before a request waits for the fetch. A Lambda function is held still between its requests, so
+/// that what it does beside them may never come to an end.
+const OVERDUE: Duration = MAX_AGE.saturating_mul(2);
 
 /// The issuer's keys. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -70,13 +75,20 @@ impl KeySet {
         if let Some(keys) = self.keys()
             && let Some(key) = keys.find(id)
         {
-            if keys.fetched.elapsed() > MAX_AGE {
-                let set = self.clone();
-                tokio::spawn(async move { set.refresh().await });
+            let age = keys.fetched.elapsed();
+            if age <= OVERDUE {
+                if age > MAX_AGE {
+                    let set = self.clone();
+                    tokio::spawn(async move { set.refresh().await });
+                }
+                return Ok(key);
             }
-            return Ok(key);
+            // One request waits, not all that come meanwhile: the issuer may be down.
+            let Ok(tried) = self.0.tried.try_lock() else { return Ok(key) };
+            self.fetch_again(tried).await;
+        } else {
+            self.refresh().await;
         }
-        self.refresh().await;
         let keys = self.keys().ok_or(Refusal::Unavailable)?;
         keys.find(id).ok_or(Refusal::Invalid("the token names no key of the issuer"))
     }
@@ -85,9 +97,12 @@ impl KeySet {
         self.0.keys.lock().expect("nothing panics with it locked").clone()
     }
 
-    /// Fetches the keys, unless that was just done. A failure leaves those that are there.
     async fn refresh(&self) {
-        let mut tried = self.0.tried.lock().await;
+        self.fetch_again(self.0.tried.lock().await).await;
+    }
+
+    /// Fetches the keys, unless that was just done. A failure leaves those that are there.
+    async fn fetch_again(&self, mut tried: MutexGuard<'_, Option<Instant>>) {
         let pause = if self.keys().is_some() { PAUSE } else { FIRST_PAUSE };
         if tried.is_some_and(|at| at.elapsed() < pause) {
             return;

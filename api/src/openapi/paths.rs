@@ -62,7 +62,6 @@ fn transcribe() -> Value {
         &ALWAYS[..],
         &ASKS_WHO,
         &READS,
-        &LONG,
         &["FORBIDDEN", "IDEMPOTENCY_KEY_REUSED", "RATE_LIMITED", "TOO_MANY_OPEN_JOBS", "STORE_UNAVAILABLE"],
     ];
     json!({

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tower::ServiceExt;
 
-use crate::jobs::{chunk, job_id, settle, words};
+use crate::jobs::{chunk, settle, words};
 use crate::support::Api;
 use crate::waiting::submitted;
 
@@ -171,31 +171,4 @@ async fn there_is_a_bound_and_only_jobs_are_followed() {
     assert_ne!(refused.header("retry-after"), "");
     open_streams.pop();
     Events::of(&api, job, None).await;
-}
-
-#[tokio::test]
-async fn what_comes_through_api_gateway_gets_what_that_passes_on() {
-    let api = Api::new();
-    let through_gateway = async |path: &str| {
-        let request = Request::get(path).header("longhand-gateway", "vpclink").body(Body::empty());
-        api.send(request.expect("a request")).await
-    };
-    let id = JobId::random();
-    let refused = through_gateway(&format!("/transcript/{id}/events")).await;
-    refused.problem(501, "STREAMS_NOT_SUPPORTED");
-    api.get(&format!("/transcript/{id}/events")).await.problem(404, "JOB_NOT_FOUND");
-    through_gateway("/metrics").await.problem(404, "ROUTE_NOT_FOUND");
-    assert_eq!(api.get("/metrics").await.status, 200);
-    assert_eq!(through_gateway("/healthz").await.status, 200);
-
-    // 15 chunks of 380,000 bytes: a page of the listing can be as long without any of them being that long.
-    let body = json!({"userId": "ana", "audioChunkPaths": vec!["a.wav"; 15]});
-    let job = job_id(&api.transcribe(&body).await.json(202));
-    for index in 0..15 {
-        settle(&api, chunk(job, index), words(&"long ".repeat(76_000))).await;
-    }
-    for path in [format!("/transcript/{job}"), "/transcript/search?userId=ana".to_owned()] {
-        assert_eq!(api.get(&path).await.status, 200);
-        through_gateway(&path).await.problem(501, "ANSWER_TOO_LARGE");
-    }
 }

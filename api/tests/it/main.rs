@@ -9,6 +9,7 @@ mod edge;
 mod events;
 mod forms;
 mod fuzz;
+mod gateway;
 mod issuer;
 mod jobs;
 mod limits;

@@ -229,6 +229,7 @@ async fn the_same_router_runs_as_a_lambda_function() {
     let router = Router::new()
         .route("/2018-06-01/runtime/invocation/next", get(next))
         .route("/2018-06-01/runtime/invocation/{id}/response", post(answer))
+        .route("/2018-06-01/runtime/invocation/{id}/error", post(answer))
         .with_state(runtime);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
@@ -283,6 +284,25 @@ async fn the_same_router_runs_as_a_lambda_function() {
         assert_eq!(answer["statusCode"], status, "{path} {query}: {answer}");
         assert_eq!(answer["headers"]["content-type"], "application/problem+json", "{answer}");
     }
+
+    // What is no event of such a gateway is told so, and is not the function's end either: those of a REST API, of a
+    // load balancer, of whoever keeps functions warm, and of nobody.
+    let rest = json!({
+        "version": "1.0", "path": "/healthz", "httpMethod": "GET", "headers": null, "body": null,
+        "requestContext": {"httpMethod": "GET", "requestId": "id"},
+    });
+    let balancer = json!({
+        "requestContext": {"elb": {"targetGroupArn": "arn"}}, "httpMethod": "GET", "path": "/healthz", "headers": {},
+    });
+    for odd in [rest, balancer, json!({"source": "aws.events"}), json!({}), json!("warm"), Value::Null] {
+        let error = call(odd.clone()).await;
+        let message = error["errorMessage"].as_str().unwrap_or_default();
+        assert!(message.contains("payload format 2.0"), "{odd}: {error}");
+    }
+    let mut bad = event("POST", "/transcribe", "", Some("no base64"));
+    bad["isBase64Encoded"] = true.into();
+    assert!(call(bad).await["errorMessage"].is_string());
+    assert_eq!(call(event("GET", "/healthz", "", None)).await["statusCode"], 200);
 
     // The figures of one function among many, for the whole Internet: they are not there.
     assert_eq!(call(event("GET", "/metrics", "", None)).await["statusCode"], 404);

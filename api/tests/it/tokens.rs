@@ -289,6 +289,23 @@ async fn old_keys_are_fetched_again_while_they_are_used() {
 }
 
 #[tokio::test]
+async fn a_request_waits_for_keys_that_were_not_fetched_behind_its_back() {
+    let (old, new) = (Key::ec("old"), Key::ec("new"));
+    let issuer = Issuer::start(Publishes::Keys(vec![old.public.clone()])).await;
+    let api = issuer.api();
+    let_in(&api.call_as(&old.token("ana"), "GET", JOB, "").await);
+    issuer.now(Publishes::Text(StatusCode::BAD_GATEWAY, String::new()));
+    later(Duration::from_secs(1201)).await;
+    let_in(&api.call_as(&old.token("ana"), "GET", JOB, "").await);
+    assert_eq!(issuer.asked(), 2, "an issuer that is down still changes nothing");
+    issuer.now(Publishes::Keys(vec![new.public]));
+    let_in(&api.call_as(&old.token("ana"), "GET", JOB, "").await);
+    assert_eq!(issuer.asked(), 2, "nor is it asked at each request");
+    later(Duration::from_secs(30)).await;
+    kept_out(&api.call_as(&old.token("ana"), "GET", JOB, "").await, "names no key");
+}
+
+#[tokio::test]
 async fn until_the_issuer_has_answered_once_nobody_can_be_let_in() {
     let key = Key::ec("k");
     let issuer = Issuer::start(Publishes::Text(StatusCode::BAD_GATEWAY, String::new())).await;

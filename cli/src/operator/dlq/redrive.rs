@@ -74,20 +74,24 @@ pub(super) async fn run(context: &Context, aws: &Aws, args: &DlqRedrive) -> Resu
     let (dlq, queue) = (aws.queue(&from), aws.queue(&to));
     let hidden = hidden(&dlq).await?;
     let mut all = Vec::new();
-    let mut origins = HashSet::new();
+    let (mut seen_ids, mut origins) = (HashSet::new(), HashSet::new());
     let mut keep = Vec::new();
     let end = loop {
         let letters = match aws.receive(&from, IN_HAND).await {
             Ok(letters) => letters,
             Err(why) => break Err(unavailable(&why)),
         };
-        // What was seen before has come back: of what there was at the start, all has been looked at.
-        let (new, old): (Vec<_>, Vec<_>) =
-            letters.into_iter().partition(|letter| origins.insert(letter.delivery.origin().to_owned()));
-        keep.extend(old.into_iter().map(|letter| letter.delivery.receipt));
-        if new.is_empty() {
+        // What was in hand so long that it has come back: of what there was at the start, all has been looked at.
+        let (fresh, back): (Vec<_>, Vec<_>) =
+            letters.into_iter().partition(|letter| seen_ids.insert(letter.delivery.message_id.clone()));
+        keep.extend(back.into_iter().map(|letter| letter.delivery.receipt));
+        if fresh.is_empty() {
             break Ok(());
         }
+        // A copy of what was sent back, or that very message, dead again: once is enough for one run.
+        let (new, copies): (Vec<_>, Vec<_>) =
+            fresh.into_iter().partition(|letter| origins.insert(letter.delivery.origin().to_owned()));
+        keep.extend(copies.into_iter().map(|letter| letter.delivery.receipt));
         let now = Timestamp::now();
         let rows = new.into_iter().map(|letter| (Row::new(which, &letter, now), letter.delivery));
         let (ours, others): (Vec<_>, Vec<_>) = rows.partition(|(row, _)| is_meant(row, args.job));

@@ -98,6 +98,24 @@ async fn dead_letters_are_listed_shown_and_sent_back() {
 }
 
 #[tokio::test]
+async fn copies_of_one_dead_letter_do_not_hide_what_comes_after_them() {
+    let service = Service::start().await;
+    let (store, dlq) = (service.aws.store(), service.aws.dead_letters());
+    let job = dead_letter(&service).await;
+    let head = store.job(job).await.expect("an answer").expect("it is there");
+    let chunk = store.chunks(job).await.expect("an answer").remove(0);
+    let mut copy = ChunkMessage::outgoing(&head, &chunk, None);
+    copy.envelope.origin = Some("one-origin".to_owned());
+    // More than two receives bring at most.
+    let copies = vec![copy; 25];
+    assert!(dlq.send(&copies).await.iter().all(Result::is_ok));
+    let other = dead_letter(&service).await;
+    let all = longhand(&service, &[], &["dlq", "redrive", "--all"]).await;
+    assert_eq!((all.code, all.stdout.lines().count()), (Some(0), 3), "{}{}", all.stdout, all.stderr);
+    assert!(all.stdout.contains(&format!("job {other} chunk 0")), "{}", all.stdout);
+}
+
+#[tokio::test]
 async fn what_a_worker_hides_is_counted() {
     let service = Service::start().await;
     dead_letter(&service).await;
