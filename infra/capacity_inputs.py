@@ -74,8 +74,8 @@ ITEMS = {
 
 SIZING = {
     "slots": Known(128, "chunks at once per worker", "the default of infra/service.yaml"),
-    "worker_cpu": Known(1, "vCPU per worker", "infra/service.yaml; 128 slots / 7.5 s x chunk_cpu is 0.26"),
-    "worker_memory": Known(2, "GB per worker", "infra/service.yaml; BENCHMARKS.md: 81 to 198 MB with 1,008 in flight"),
+    "worker_cpu": Known(0.5, "vCPU per worker", "infra/service.yaml; 128 slots / 7.5 s x chunk_cpu is 0.26"),
+    "worker_memory": Known(1, "GB per worker", "infra/service.yaml; BENCHMARKS.md: 81 to 198 MB with 1,008 in flight"),
     "api_tasks": Known(10, "tasks at least", "the design"),
     "api_task_cpu": Known(0.5, "vCPU per api task", "infra/service.yaml"),
     "api_task_memory": Known(1, "GB per api task", "infra/service.yaml; 65 MB with 1,000 waiting clients"),
