@@ -16,8 +16,7 @@ import time
 import zipfile
 from pathlib import Path
 
-from provision import Tools, lock
-from services import Failure, answers, run_step, say
+from services import Failure, answers, say
 
 # Of Amazon Linux 2023, which the runtime provided.al2023 is.
 GLIBC = (2, 34)
@@ -29,7 +28,6 @@ BUILD_ELSEWHERE = (
     "Build it against an older C library, in the image public.ecr.aws/lambda/provided:al2023 or with "
     "cargo-zigbuild (--target x86_64-unknown-linux-gnu.2.34): see API Gateway in README.md."
 )
-CRYPTOGRAPHY = "cryptography==50.0.2"
 # What the server is told by its own settings, the function is by parameters.
 PARAMETERS = {
     "RatePerMinute": "LONGHAND_RATE_PER_MINUTE",
@@ -58,20 +56,6 @@ def check(emulator: str) -> None:
         raise Failure("strip is missing, which GATEWAY=1 needs. On Debian and Ubuntu: apt-get install binutils")
     if os.environ.get("LONGHAND_AUTH") == "apikey":
         raise Failure("GATEWAY=1 has no file of API keys for its function: set LONGHAND_AUTH to jwt or none.")
-
-
-def tokens(tools: Tools) -> Path:
-    """What the emulator checks the signatures of tokens with. Without it, it says that every token is bad."""
-    return tools.directory / "tokens"
-
-
-def ensure(tools: Tools) -> None:
-    if not os.environ.get("LONGHAND_JWT_ISSUER"):
-        return
-    with lock(tools.directory / "tokens.lock"):
-        if not (tokens(tools) / "cryptography").exists():
-            install = ["install", "--no-compile", "--only-binary=:all:", "--target", str(tokens(tools)), CRYPTOGRAPHY]
-            run_step("pip", [*tools.pip(), *install], tools.logs / "tokens.log", tools.cancelled)
 
 
 def package(program: Path, folder: Path) -> Path:

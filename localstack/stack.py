@@ -107,10 +107,7 @@ class Stack:
     def emulator_service(self) -> Service:
         if self.emulator == "localstack":
             return localstack(self.emulator_port)
-        service = ministack(self.tools, self.emulator_port, self.local / "emulator", persist=True)
-        if self.gateway and os.environ.get("LONGHAND_JWT_ISSUER"):
-            service.settings["PYTHONPATH"] = str(gateway.tokens(self.tools))
-        return service
+        return ministack(self.tools, self.emulator_port, self.local / "emulator", persist=True)
 
     def asr_service(self) -> Service:
         if self.asr == "sim":
@@ -169,9 +166,6 @@ class Stack:
             if self.scale is not None:
                 self.scale.ensure(self.supervisor.log("install"))
             ensure(self.tools, self.binaries, packages, model, self.supervisor.log("build"))
-
-            if self.gateway:
-                gateway.ensure(self.tools)
 
             say("Starting what does not run yet")
             emulator = [self.emulator_service()] if self.emulator != "none" else []

@@ -12,8 +12,12 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 
 import yaml
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "infra" / "deployment"))
+from template import Loader  # noqa: E402 - found by the path above
 
 # What ministack 1.5.33 answers with "Unrecognized resource types", and what that leaves untried.
 UNSUPPORTED = {
@@ -25,25 +29,6 @@ UNSUPPORTED = {
     "AWS::EC2::SecurityGroupEgress": "no firewalls: every port of this machine is reached",
     "AWS::EC2::SecurityGroupIngress": "no firewalls: every port of this machine is reached",
 }
-
-
-class Loader(yaml.SafeLoader):
-    """Reads a template, its short forms (!Ref) as the long ones (Ref:)."""
-
-
-def long_form(loader: Loader, name: str, node: yaml.Node) -> dict:
-    if isinstance(node, yaml.ScalarNode):
-        value = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        value = loader.construct_mapping(node, deep=True)
-    if name == "GetAtt" and isinstance(value, str):
-        value = value.split(".", 1)
-    return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
-
-
-Loader.add_multi_constructor("!", long_form)
 
 
 def reduced(
