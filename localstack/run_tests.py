@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from services import processes_with, say
+
 HERE = Path(__file__).resolve().parent
 TESTS = HERE / "tests"
 LOGS = Path(os.environ.get("LONGHAND_LOCAL_DIR") or HERE.parent / ".local").resolve() / "logs"
@@ -57,22 +59,6 @@ class Group:
         return f"{'FAILED' if failed else 'passed':<8}{self.name:<16}{seconds:5.0f} s  {self.log}"
 
 
-def left_behind() -> list[int]:
-    """What this run started and did not end, where the system tells (Linux)."""
-    mark, found = f"{MARK}={os.getpid()}".encode(), []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                found.append(int(process.name))
-        except OSError:
-            continue  # it ended meanwhile, or belongs to another user
-    return found
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     grouped = sum(GROUPS.values(), [])
@@ -101,7 +87,7 @@ def main() -> int:
         for group in groups:
             group.process.wait()
         # Python's tests put nothing away when they are broken off.
-        for pid in left_behind():
+        for pid in processes_with(MARK, str(os.getpid())):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     say("\n" + "\n".join(summary))

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 import build
 import environment as environments
 from environment import Environment
-from stacks import NO_POLICY, STACK_POLICY, ChangeSet, Failure, Stacks
+from stacks import NO_POLICY, STACK_POLICY, ChangeSet, Failure, Stacks, run
 from tasks import last_words
 
 sys.path += [str(environments.INFRA), str(environments.INFRA.parent / "localstack")]
@@ -278,11 +278,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Failure as failure:
-        sys.exit(f"deploy: {failure}")
-    except (BotoCoreError, ClientError) as error:
-        sys.exit(f"deploy: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ndeploy: broken off. What CloudFormation had begun goes on by itself; run this again.")
+    run("deploy", main)

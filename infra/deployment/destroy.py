@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 import environment as environments
 from deploy import say, session_for
-from stacks import Failure, Stacks
+from stacks import Failure, Stacks, run
 
 
 def arguments() -> argparse.Namespace:
@@ -129,11 +129,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Failure as failure:
-        sys.exit(f"destroy: {failure}")
-    except (BotoCoreError, ClientError) as error:
-        sys.exit(f"destroy: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ndestroy: broken off. What CloudFormation had begun goes on by itself; run this again.")
+    run("destroy", main)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 # What holds data, or is written down elsewhere under its name. A replacement is a new, empty one.
 GUARDED = ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::S3::Bucket")
@@ -30,6 +32,16 @@ NOTHING_TO_DO = ("didn't contain changes", "No updates are to be performed")
 
 class Failure(Exception):
     """Ends the command; its text is all that the user is shown."""
+
+
+def run(name: str, main: Callable[[], int]) -> NoReturn:
+    """The command `main`: what is no fault of the program ends in a line, not in a traceback."""
+    try:
+        sys.exit(main())
+    except (Failure, BotoCoreError, ClientError) as failure:
+        sys.exit(f"{name}: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(f"\n{name}: broken off. What CloudFormation had begun goes on by itself; run this again.")
 
 
 @dataclass

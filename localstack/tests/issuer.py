@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import http.server
 import json
 import secrets
-import threading
 import time
 import unittest
+
+from server import Quiet, Server
 
 
 class Issuer:
@@ -20,7 +20,7 @@ class Issuer:
         self.key = Key("one")
         issuer = self
 
-        class Pages(http.server.BaseHTTPRequestHandler):
+        class Pages(Quiet):
             def do_GET(self):
                 found = issuer.pages().get(self.path)
                 self.send_response(200 if found else 404)
@@ -28,14 +28,9 @@ class Issuer:
                 self.end_headers()
                 self.wfile.write(json.dumps(found).encode())
 
-            def log_message(self, *_):
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
-        self.url = f"http://127.0.0.1:{server.server_address[1]}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        test.addCleanup(server.server_close)
-        test.addCleanup(server.shutdown)
+        server = Server(Pages)
+        self.url = server.address
+        test.addCleanup(server.close)
 
     def pages(self) -> dict[str, dict]:
         jwks = f"{self.url}/keys"

@@ -8,8 +8,9 @@ import json
 import re
 import threading
 from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from server import Quiet, Server
 
 REGION, ACCOUNT = "us-east-1", "000000000000"
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
@@ -87,7 +88,7 @@ def access_key(target: str, headers) -> str | None:
     return signed[1] if signed else None
 
 
-class Recorder:
+class Recorder(Server):
     """A proxy to `endpoint`. `called` has the rights that each access key has used, `denied` what was refused."""
 
     def __init__(self, endpoint: str):
@@ -97,7 +98,7 @@ class Recorder:
         lock = threading.Lock()
         recorder = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet):
             protocol_version = "HTTP/1.1"
 
             def relay(self) -> None:
@@ -132,14 +133,4 @@ class Recorder:
 
             do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = relay
 
-            def log_message(self, *_) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(Handler)

@@ -17,7 +17,7 @@ LOCALSTACK = Path(__file__).resolve().parents[1]
 ROOT = LOCALSTACK.parent
 sys.path.insert(0, str(LOCALSTACK))
 
-from services import free_port  # noqa: E402 - found by the path above
+from services import free_port, processes_with  # noqa: E402 - found by the path above
 
 # Installed once, for all tests and for the developer's own stack.
 TOOLS = Path(os.environ.get("LONGHAND_TOOLS_DIR") or ROOT / ".local").resolve()
@@ -105,15 +105,7 @@ class LocalStack:
 
     def processes(self) -> list[int]:
         """Every living process that was started, by whomever, for this stack: all of them inherit its directory."""
-        mark = f"LONGHAND_LOCAL_DIR={self.local}".encode()
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(int(process.name))
-            except OSError:
-                continue  # it ended meanwhile, or belongs to another user
-        return found
+        return processes_with("LONGHAND_LOCAL_DIR", str(self.local))
 
     def clean_up(self) -> None:
         self.run("down")
