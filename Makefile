@@ -1,4 +1,4 @@
-# Everything that a developer runs. `make` alone lists it.
+# All targets for developers. `make` alone lists them.
 PYTHON ?= python3
 LOCAL ?= $(if $(LONGHAND_LOCAL_DIR),$(LONGHAND_LOCAL_DIR),.local)
 TOOLS_DIR := $(if $(LONGHAND_TOOLS_DIR),$(LONGHAND_TOOLS_DIR),$(LOCAL))
@@ -6,75 +6,90 @@ TOOLS := $(TOOLS_DIR)/venv/bin
 STACK := $(PYTHON) localstack/stack.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench load chaos capacity deploy destroy up down status logs clean
+.PHONY: help demo test test-all check bench load chaos chaos-mixed capacity deploy destroy restore up down status logs clean
 
-help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## start everything, transcribe six recordings as one job and score the transcript
+demo: ## start everything, transcribe six recordings as one job, score the transcript
 	@$(STACK) up --as-it-is
 	@$(PYTHON) localstack/demo.py
 
-test: ## all tests: Rust's with an emulator of their own, the local stack's beside them, a demo among those
-	@echo "== Building the tests, and the programs that they start as the local stack builds them"
+.PHONY: test-programs
+test-programs:
+	@echo "== Building the tests, and the programs that they start"
 	cargo test --workspace --no-run
-	cargo build -p longhand-api -p longhand-worker -p longhand -p longhand-sim-asr
-	@$(STACK) redis
-	@$(STACK) nginx
-	@$(STACK) setup
-	@echo "== Tests, in groups side by side"
-	@$(PYTHON) localstack/run_tests.py
+	@$(STACK) install python redis nginx ffmpeg
 
-check: ## formatting, lints as errors, documentation, templates
+test: test-programs ## the tests of daily work, side by side, with an emulator of their own
+	@$(STACK) test -- $(PYTHON) localstack/run_tests.py
+
+test-all: test-programs ## what waits for minutes: deployment, outages, the demo, the service on LocalStack, other servers
+	@$(STACK) install localstack fauxqs chromium
+	@$(STACK) test -- $(PYTHON) localstack/run_tests.py --all
+
+check: ## formatting, lints as errors, documentation, templates, words
+	@echo "== Words and lengths of lines"
+	$(PYTHON) localstack/words.py
 	@echo "== Rust: formatting, lints, documentation"
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+	$(PYTHON) localstack/module_circles.py
 	@echo "== Python and CloudFormation"
-	$(STACK) setup
+	$(STACK) install python checkov
 	$(TOOLS)/ruff check localstack infra
 	$(TOOLS)/ruff format --check localstack infra
 	$(TOOLS)/cfn-lint infra/*.yaml
-	$(STACK) checkov
 	@# Nothing is fetched from or sent to checkov's platform: its own checks do.
-	$(TOOLS_DIR)/checkov-venv/bin/checkov --directory infra --framework cloudformation --skip-download --quiet --compact
+	$(TOOLS_DIR)/checkov-venv/bin/checkov --directory infra --skip-path tests --framework cloudformation --skip-download --quiet --compact
 
-bench: ## one worker with 1,000 chunks of 5 MB in flight, 1,000 waiting clients: time, calls, peak memory, CPU
-	@$(STACK) redis
+bench: ## one worker with 1,000 chunks in flight, and 1,000 waiting clients: time, calls, memory, CPU
+	@$(STACK) install redis
 	cargo build --release -p longhand-api -p longhand-worker -p longhand-e2e --bins
 	$(STACK) test -- target/release/thousand --audio-bytes 20000
 	$(STACK) test -- target/release/thousand
 	$(STACK) test -- target/release/waiting
 	$(STACK) test -- target/release/waiting --redis
 
-load: ## jobs at a rate on a stack of their own: turnaround, AWS calls, memory, CPU (ARGS="--jobs 1000 --rate 20")
+load: ## jobs at a rate on a separate stack: turnaround, AWS calls, memory, CPU (ARGS="--jobs 1000 --rate 20")
 	@$(PYTHON) localstack/load.py $(ARGS)
 
 chaos: SEED ?= 1,2,3,4,5
 chaos: JOBS ?= 100
-chaos: ## load while processes are killed and calls fail and are lost, then an audit (SEED=7 JOBS=30)
+chaos: ## load while processes are killed and calls fail, then an audit (SEED=7 JOBS=30)
 	cargo build --release -p longhand-api -p longhand-worker -p longhand-chaos
-	@$(STACK) redis
-	@$(STACK) nginx
+	@$(STACK) install redis nginx
 	$(STACK) test -- target/release/chaos all --seed $(SEED) --jobs $(JOBS) --report target/chaos/report.json
 	$(STACK) test -- target/release/chaos run --balanced --apis 3 --seed $(SEED) --jobs $(JOBS) --report target/chaos/nginx.json
 
-capacity: ## the tables of CAPACITY.md: tasks, dollars, limits and waits, by the number of users
+chaos-mixed: SEED ?= 1
+chaos-mixed: JOBS ?= 40
+chaos-mixed: ## the same with apis and workers of 0.1.0 beside those of this version (SEED=1,2 JOBS=40)
+	cargo build -p longhand-api -p longhand-worker -p longhand-chaos
+	@$(STACK) install redis old-programs
+	$(STACK) test -- target/debug/chaos mixed --old $(TOOLS_DIR)/0.1.0/target/debug --workers 4 \
+	    --seed $(SEED) --jobs $(JOBS) --report target/chaos/mixed.json
+
+capacity: ## print the capacity model: tasks, dollars, limits and waits, by the number of users
 	@$(PYTHON) infra/capacity.py
 
-deploy: ## into AWS, as infra/env/ENV.env says: ENV=staging, PLAN=1 only shows it; README, "On AWS"
-	@infra/deploy.sh $(or $(ENV),$(error which environment? make deploy ENV=staging)) $(if $(PLAN),--plan)
+deploy: ## deploy to AWS with infra/env/ENV.env: ENV=staging, PLAN=1 shows the changes; see docs/deploy-aws.md
+	@infra/deploy.sh $(or $(ENV),$(error ENV is missing: make deploy ENV=staging)) $(if $(PLAN),--plan)
 
-destroy: ## remove that from AWS again; asks, and keeps the data: ENV=staging
-	@infra/destroy.sh $(or $(ENV),$(error which environment? make destroy ENV=staging))
+destroy: ## remove an environment from AWS after a confirmation, keep its data: ENV=staging
+	@infra/destroy.sh $(or $(ENV),$(error ENV is missing: make destroy ENV=staging))
 
-up: ## start emulator, speech-to-text, api and worker; run again: only what is missing (GATEWAY=1, SCALE=3, ASR=sim)
+restore: ## create a new table from a backup: ENV=staging FROM=--latest, or FROM="--backup ARN"
+	@infra/restore.sh $(or $(ENV),$(error ENV is missing: make restore ENV=staging FROM=--latest)) $(FROM)
+
+up: ## start the services that are not running: emulator, model, api, worker (GATEWAY=1, SCALE=3, ASR=sim)
 	@$(STACK) up
 
-down: ## stop them all; data and logs stay
+down: ## stop all services, keep data and logs
 	@$(STACK) down
 
-status: ## what runs, and where
+status: ## show the running services and their addresses
 	@$(STACK) status
 
 logs: ## follow the logs of all services

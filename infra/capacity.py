@@ -1,76 +1,285 @@
 #!/usr/bin/env python3
-"""The tables of CAPACITY.md: tasks, table units, requests, dollars, limits, and the time to answer.
+"""The tables of the page on capacity: tasks, table units, requests, dollars, limits, and the time to answer.
 
   python3 infra/capacity.py            prints them
-  python3 infra/capacity.py --write    puts them into CAPACITY.md, between their marks
-  python3 infra/capacity.py --check    exits with 1 when those in CAPACITY.md are others
+  python3 infra/capacity.py --write    puts those that the page has marks for between them
 
-What they are computed from is in capacity_inputs.py, how in capacity_model.py, the simulation in queueing.py.
+Inputs are in capacity.toml, each with its source. The rest is arithmetic on them, and a simulation of the worst minute:
+chunks wait in one line, first come first served, for one of N slots. A slot is held from the first call of the model to
+the last, the pauses between them included, as in the worker. Everything is drawn from a seed, so that figures are the
+same everywhere.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 import sys
-from collections.abc import Callable
+import tomllib
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import NamedTuple
 
-from capacity_inputs import GROUPS, SIZES, K
-from capacity_model import (
-    LIMITS,
-    TYPICAL,
-    WORST,
-    WRITES,
-    Limit,
-    Moment,
-    busy,
-    cached,
-    costs,
-    extras,
-    mean,
-    monthly,
-    reads,
-    stored,
-    worst,
-    write,
-    writes,
-)
-from queueing import Model, Run, Scene, exponential, simulate
+INFRA = Path(__file__).resolve().parent
+PAGE = INFRA.parent / "docs/capacity.md"
+INPUTS = tomllib.loads((INFRA / "capacity.toml").read_text())
+PRICED, ELSEWHERE = INPUTS.pop("priced"), INPUTS.pop("elsewhere")
+K = SimpleNamespace(**{name: known[0] for group in INPUTS.values() for name, known in group.items()})
+SIZES = (1_000, 100_000, 10_000_000)
+HOURS, SECONDS, GB = 730, 86_400, 1e9
+CALL = (K.fastest_call + K.slowest_call) / 2
 
-PAGE = Path(__file__).resolve().parents[1] / "CAPACITY.md"
+# ---- a job, in units of the table -----------------------------------------------------------------------------------
 
 
-# ---- the simulation -------------------------------------------------------------------------------------------------
+def write(size: float) -> int:
+    """Write units of an item: one for each kilobyte that it begins."""
+    return max(1, math.ceil(size / 1024))
 
 
-def model(failing: float = K.failing) -> Model:
-    return Model(K.fastest_call, K.slowest_call, failing, int(K.tries), K.first_pause)
+CHUNKS, JOB_READ, RESULT_READ = int(K.chunks), math.ceil(K.job_item / 4096), math.ceil(K.typical_transcript / 4096)
+# Of a typical job. A transaction costs twice; index entries are a write each, and a move two.
+CREATE = 2 * (sum(map(write, (K.job_item, K.recent_item, K.key_item))) + CHUNKS * write(K.claimed_chunk))
+SETTLE = CHUNKS * (write(K.claimed_chunk) + write(K.typical_chunk) + write(K.job_item))
+FINISH = 2 * (write(K.typical_transcript) + write(K.job_item))
+INDEX_WRITES = 3 * write(K.user_index_entry) + 2 * write(K.open_index_entry)
+WRITES = CREATE + SETTLE + FINISH + INDEX_WRITES
+# Counting open jobs, each chunk before its claim, all chunks at the end, whether there is a webhook, a wait with Redis,
+# and a look afterwards.
+CHUNK_READS = CHUNKS * math.ceil(K.claimed_chunk / 4096) + math.ceil(CHUNKS * K.typical_chunk / 4096)
+READS = 2.5 + CHUNK_READS + (2 + K.waits_redis) * JOB_READ + RESULT_READ
+STORED = K.job_item + CHUNKS * K.typical_chunk + K.typical_transcript + K.user_index_entry + (CHUNKS + 3) * K.overhead
+
+# ---- a size of use --------------------------------------------------------------------------------------------------
 
 
-def scene(seconds: float, before: float, polled: bool = False) -> Scene:
-    """A burst that would keep the worst moment's chunks in flight, and the busy hour's load around it."""
-    peak, around, quiet = worst(1000).chunks, busy(1000).chunks, 60.0
+class Moment:
+    """What happens at once: figures a second, and what is needed for them."""
 
-    def rate(at: float) -> float:
-        return peak if quiet <= at < quiet + before + seconds else around
+    def __init__(self, in_flight: float):
+        self.in_flight, self.chunks, self.jobs = in_flight, in_flight / CALL, in_flight / CALL / K.chunks
+        self.waiting = self.jobs * K.turnaround
+        self.workers = max(2, math.ceil(in_flight * K.spare / K.slots))
+        cpu = self.jobs * K.api_cpu / (K.api_task_cpu * K.busy_share)
+        self.apis = math.ceil(max(K.api_tasks, self.waiting / K.waits_a_task, cpu))
+        self.idle_sqs = self.workers * (K.idle_receives + K.idle_depths) + self.apis * K.probes
+        self.idle_reads = (self.workers * K.idle_queries + self.apis * K.probes) * 0.5
+        self.sqs = self.jobs * (K.sends + K.receives + K.deletes + K.renewals) + self.idle_sqs
+        self.table_reads = self.jobs * READS + self.idle_reads
+        # Messages that Redis hands out: each change, to each api.
+        self.words = self.jobs * K.publishes * self.apis
+        self.redis, self.tasks = 2 * self.apis + self.workers, self.workers + self.apis
+        self.vcpus = self.workers * K.worker_cpu + self.apis * K.api_task_cpu
+        self.writes, self.table_writes = self.jobs * WRITES, self.jobs * (WRITES - INDEX_WRITES)
+        self.open_writes, self.sweeper_reads = self.jobs * 2, self.workers / K.sweep * 1.5
+        self.requests, self.slots = self.jobs * K.requests, in_flight * K.spare
+        self.endpoint_bits = self.chunks * K.endpoint_bytes * 8 / K.zones
 
-    def added(random) -> float:
-        return K.added + exponential(random, K.added_more) + (random.random() if polled else 0.0)
 
-    begin = quiet + before
-    return Scene(rate, peak, begin + seconds + 120, begin, begin + seconds, added)
+def mean(users: float) -> Moment:
+    return Moment(users * K.files_a_day / SECONDS * CALL)
 
 
-SLOTS = (600, 700, 800, 900, 1000, 1050, 1100, 1200, 1400, 1600)
+def busy(users: float) -> Moment:
+    return Moment(mean(users).in_flight * K.busy_hour)
 
 
-def minute() -> dict[int | None, Run]:
-    return simulate(scene(K.burst, 0), model(), [*SLOTS, None], range(1, 11))
+def worst(users: float) -> Moment:
+    return Moment(users * K.worst_in_flight)
 
 
-def steady() -> dict[int | None, Run]:
-    return simulate(scene(900, 300), model(), [900, 1000, 1050, 1100, 1200, 1400], [1])
+def cached(users: float) -> float:
+    """Bytes of results in Redis after the worst moment."""
+    jobs = worst(users).jobs * K.burst + busy(users).jobs * (K.result_kept - K.burst)
+    return jobs * K.typical_transcript
+
+
+# ---- dollars a month ------------------------------------------------------------------------------------------------
+
+
+def tiers(amount: float, *prices: tuple[float, float]) -> float:
+    """What `amount` costs by tiers of (size, price of one)."""
+    cost = 0.0
+    for size, price in prices:
+        cost, amount = cost + min(amount, size) * price, max(amount - size, 0)
+    return cost
+
+
+def fargate(tasks: float, cpu: float, memory: float) -> float:
+    return tasks * HOURS * (cpu * K.fargate_cpu + memory * K.fargate_memory)
+
+
+def costs(users: float) -> dict[str, float]:
+    chunks, at, most = users * K.files_a_day * K.days, mean(users), worst(users)
+    jobs, audio, seconds = chunks / K.chunks, chunks * K.audio_bytes / GB, SECONDS * K.days
+    table = jobs * STORED * K.kept_days / K.days / GB
+    # Tasks run all the month, and so do their idle calls.
+    sqs = (at.sqs - at.idle_sqs + most.idle_sqs) * seconds / 1e6
+    logs = (jobs * K.worker_log + jobs * K.requests * K.api_log) / GB
+    bytes_an_hour = at.jobs * (K.typical_transcript * 2 + 4096) * 3600 / GB
+    lcus = max(at.jobs * K.requests / 25, at.waiting / 3000, bytes_an_hour)
+    # Two nodes; large ones, and shards, where small ones do not hold the results.
+    small = cached(users) < 0.7 * GB
+    cache = K.cache_small if small else math.ceil(cached(users) / (9 * GB)) * K.cache_large
+    endpoints = K.endpoints * K.zones * K.endpoint * HOURS
+    return {
+        "workers, for the worst moment": fargate(most.workers, K.worker_cpu, K.worker_memory),
+        "api tasks, for the worst moment": fargate(most.apis, K.api_task_cpu, K.api_task_memory),
+        "DynamoDB writes": jobs * WRITES / 1e6 * K.writes,
+        "DynamoDB reads": (jobs * READS + most.idle_reads * seconds) / 1e6 * K.reads,
+        "DynamoDB storage and backup": max(table - 25, 0) * K.table_storage + table * K.table_backup,
+        "SQS": max(sqs - 1, 0) * K.sqs,
+        "S3 storage of audio": tiers(
+            audio * K.kept_days / K.days, (50e3, K.s3_storage), (450e3, 0.022), (math.inf, 0.021)
+        ),
+        "S3 requests": chunks / 1e6 * (K.s3_put + K.s3_get),
+        "load balancer": HOURS * (K.alb + lcus * K.lcu),
+        "API Gateway (optional)": tiers(jobs * K.requests / 1e6, (300, K.gateway), (math.inf, 0.9)),
+        "cache (optional)": 2 * cache * HOURS,
+        "interface endpoints": endpoints + (chunks * K.endpoint_bytes / GB + logs) * K.endpoint_data,
+        "audio between zones, half of it": audio / 2 * K.between_zones,
+        "results to clients": 2 * jobs * K.typical_transcript / GB * K.internet,
+        "CloudWatch logs": logs * K.logs,
+        "alarms, dashboard, secret": K.watching,
+    }
+
+
+def production() -> dict[str, dict[str, float]]:
+    """What infra/env/production.env costs for 1,000 users, by region: all that is optional, and a model outside."""
+    found, before, audio = {}, vars(K).copy(), 1000 * K.files_a_day * K.days * K.audio_bytes / GB
+    for region in ("us-east-1", *ELSEWHERE):
+        vars(K).update(ELSEWHERE.get(region, {}))
+        internet = tiers(audio, (10e3, K.internet), (40e3, 0.085), (100e3, 0.07), (math.inf, 0.05))
+        nat = {"NAT gateway, by the hour": HOURS * K.nat, "audio to the model: NAT, and out": audio * K.nat + internet}
+        found[region] = {name.removesuffix(" (optional)"): cost for name, cost in (costs(1000) | nat).items()}
+        vars(K).update(before)
+    return found
+
+
+# ---- limits ---------------------------------------------------------------------------------------------------------
+
+
+class Limit(NamedTuple):
+    most: float
+    name: str
+    source: str
+    attribute: str
+
+    def used(self, at: Moment) -> float:
+        return getattr(at, self.attribute)
+
+    def users(self, moment: Callable[[float], Moment]) -> float:
+        """How many daily users reach it; none, when idle tasks are too much. What is used only grows with them."""
+        low, high = 1.0, 1e12
+        if self.used(moment(low)) > self.most:
+            return 0
+        while high / low > 1.001:
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if self.used(moment(middle)) <= self.most else (low, middle)
+        return low
+
+
+LIMITS = [Limit(*quota) for quota in INPUTS["quotas"].values()]
+
+# ---- the worst minute, simulated ------------------------------------------------------------------------------------
+
+# The chance of at most 1, 2, .. 24 chunks in a job: each one more with this chance, which makes 6 on average.
+WEIGHTS = [0.84422**more for more in range(24)]
+AT_MOST = list(accumulate(weight / sum(WEIGHTS) for weight in WEIGHTS))
+MEAN_CHUNKS = sum(chunks * weight for chunks, weight in enumerate(WEIGHTS, start=1)) / sum(WEIGHTS)
+
+
+def exponential(random: Random, mean: float) -> float:
+    return -mean * math.log(1.0 - random.random())
+
+
+def hold(random: Random, failing: float) -> float:
+    """How long one chunk holds its slot. A call that fails takes as long as one that does not, and is made again."""
+    held, pause = 0.0, K.first_pause
+    for _ in range(int(K.tries)):
+        held += K.fastest_call + (K.slowest_call - K.fastest_call) * random.random()
+        if random.random() >= failing:
+            break
+        held += pause * (0.5 + 0.5 * random.random())
+        pause *= 2
+    return held
+
+
+Job = tuple[float, list[float], float]
+
+
+def jobs(
+    random: Random,
+    rate: Callable[[float], float],
+    most: float,
+    until: float,
+    failing: float = K.failing,
+    polled: bool = False,
+) -> Iterator[Job]:
+    """Arrival, time held by each chunk, and what Longhand adds. A Poisson process of `rate` chunks a second."""
+    now = 0.0
+    while (now := now + exponential(random, MEAN_CHUNKS / most)) < until:
+        if random.random() * most < rate(now):
+            size = min(bisect(AT_MOST, random.random()) + 1, len(AT_MOST))
+            added = K.added + exponential(random, K.added_more) + (random.random() if polled else 0.0)
+            yield now, [hold(random, failing) for _ in range(size)], added
+
+
+def serve(chunks: Iterable[tuple[float, float]], slots: int | None) -> Iterator[tuple[float, float]]:
+    """For chunks of (arrival, time held), in the order of their arrival: when each gets its slot, and gives it back."""
+    free = [0.0] * (slots or 0)
+    for arrival, held in chunks:
+        start = arrival if slots is None else max(arrival, free[0])
+        if slots is not None:
+            heapq.heapreplace(free, start + held)
+        yield start, start + held
+
+
+class Run:
+    """What came of jobs: seconds to the answer, and the most chunks that waited for a slot at once."""
+
+    def __init__(self) -> None:
+        self.answers: list[float] = []
+        self.waiting = 0
+
+    def percentile(self, share: float) -> float:
+        """The nearest-rank percentile: 0.99 for p99, 1 for the longest."""
+        return sorted(self.answers)[max(0, math.ceil(share * len(self.answers)) - 1)]
+
+    def add(self, found: list[Job], slots: int | None, begin: float, end: float) -> None:
+        chunks = [(at, held) for at, holds, _ in found for held in holds]
+        served = list(serve(chunks, slots))
+        # Slots go by the order of arrival, so those who wait are the last to have come.
+        begun = 0
+        for come, (arrival, _) in enumerate(chunks, start=1):
+            while begun < come and served[begun][0] <= arrival:
+                begun += 1
+            self.waiting = max(self.waiting, come - begun)
+        ends = iter(done for _, done in served)
+        for at, holds, added in found:
+            done = max(next(ends) for _ in holds)
+            if begin <= at < end:
+                self.answers.append(done + added - at)
+
+
+def simulate(
+    slots: Iterable[int | None], seeds: Iterable[int], failing: float = K.failing, polled: bool = False
+) -> dict[int | None, Run]:
+    """A minute that would keep the worst moment's chunks in flight, in a busy hour. A run for each number of slots, all
+    of the same arrivals and calls: only the waiting differs."""
+    peak, around, begin, end = worst(1000).chunks, busy(1000).chunks, 60.0, 60.0 + K.burst
+    runs = {number: Run() for number in slots}
+    for seed in seeds:
+        rate = lambda at: peak if begin <= at < end else around  # noqa: E731
+        found = list(jobs(Random(seed), rate, peak, end + 120, failing, polled))
+        for number, run in runs.items():
+            run.add(found, number, begin, end)
+    return runs
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------
@@ -83,86 +292,60 @@ def figure(value: float) -> str:
     size = math.floor(math.log10(abs(value)))
     if size < 1:
         return f"{value:.{1 - size if size < 0 else 1}f}"
-    rounded = round(value, -(size - (2 if value < 1000 else 1)))
-    return f"{rounded:,.0f}"
+    return f"{round(value, -(size - (2 if value < 1000 else 1))):,.0f}"
 
 
 def dollars(value: float) -> str:
     return "under 1" if 0 < value < 0.5 else f"{round(value, -max(0, math.floor(math.log10(value)) - 1)):,.0f}"
 
 
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def table(*lines: list[str]) -> str:
+    heads, *rows = lines
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows])
 
 
-def by_size(rows: list[tuple[str, Callable[[float], str]]]) -> str:
-    heads = ["daily users", *(f"{users:,}" for users in SIZES)]
-    return table(heads, [[name, *(cell(users) for users in SIZES)] for name, cell in rows])
-
-
-def three(of: Callable[[Moment], float]) -> Callable[[float], str]:
-    return lambda users: " / ".join(figure(of(moment(users))) for moment in (mean, busy, worst))
-
-
-def job_table() -> str:
-    jobs = {
-        "100 words a chunk": TYPICAL,
-        "700 words a chunk": WORST,
-        f"and {K.metadata / 1024:.0f} KB of metadata": (*WORST, K.metadata),
-    }
-    rows = []
-    for what, cost in (("write", writes), ("read", reads)):
-        each = [cost(*job) for job in jobs.values()]
-        rows += [[f"{what}: {step}", *(figure(steps[step]) for steps in each)] for step in each[0]]
-        sums = [sum(value for step, value in steps.items() if not step.startswith("(")) for steps in each]
-        rows.append([f"**{what} units**", *(f"**{figure(value)}**" for value in sums)])
-    rows.append(["bytes kept", *(figure(stored(*job)) for job in jobs.values())])
-    return table(["a job of six chunks", *jobs], rows)
+USES = {
+    "jobs/s": "jobs",
+    "chunks in flight": "in_flight",
+    f"worker tasks of {K.slots} slots": "workers",
+    "api tasks": "apis",
+    "waiting clients": "waiting",
+    "write units/s, indexes too": "writes",
+    "read units/s": "table_reads",
+    "SQS requests/s": "sqs",
+    "slots of the model": "slots",
+    "connections to Redis": "redis",
+    "messages/s from Redis": "words",
+}
 
 
 def use_table() -> str:
-    return by_size(
-        [
-            ("jobs a month, millions", lambda users: figure(monthly(users)["jobs"] / 1e6)),
-            ("jobs/s: mean / busy hour / worst moment", three(lambda at: at.jobs)),
-            ("chunks in flight: mean / busy / worst", three(lambda at: at.in_flight)),
-            ("worker tasks of 128 slots: mean / busy / worst", three(lambda at: at.workers)),
-            ("api tasks: mean / busy / worst", three(lambda at: at.apis)),
-            ("waiting clients: mean / busy / worst", three(lambda at: at.waiting)),
-            ("write units/s, indexes too: mean / busy / worst", three(lambda at: at.jobs * WRITES)),
-            ("read units/s: mean / busy / worst", three(lambda at: at.table_reads)),
-            ("SQS requests/s: mean / busy / worst", three(lambda at: at.sqs)),
-            ("slots of the model, for the worst moment", lambda users: figure(worst(users).in_flight * K.spare)),
-            ("slots of the model, busy hour", lambda users: figure(busy(users).in_flight * K.spare)),
-            ("hours of audio a month", lambda users: figure(monthly(users)["chunks"] * K.audio_seconds / 3600)),
-            ("connections to the model, worst", lambda users: figure(worst(users).in_flight)),
-            ("connections to Redis, worst", lambda users: figure(2 * worst(users).apis + worst(users).workers)),
-            ("results in Redis after the worst minute, MB", lambda users: figure(cached(users) / 1e6)),
-            ("messages that Redis hands out a second, worst", lambda users: figure(worst(users).words)),
-            ("audio kept, TB", lambda users: figure(monthly(users)["audio"] / 1000)),
-        ]
-    )
+    def cell(attribute: str, users: float) -> str:
+        return " / ".join(figure(getattr(moment(users), attribute)) for moment in (mean, busy, worst))
+
+    heads = ["daily users: mean / busy hour / worst moment", *(f"{users:,}" for users in SIZES)]
+    return table(heads, *([name, *(cell(attribute, users) for users in SIZES)] for name, attribute in USES.items()))
 
 
 def cost_table() -> str:
-    each = {users: costs(users) for users in SIZES}
-    rows = [[name, *(dollars(each[users][name]) for users in SIZES)] for name in each[SIZES[0]]]
-    rows.append(["**all of these**", *(f"**{dollars(sum(each[users].values()))}**" for users in SIZES)])
-    rows.append(["a user and month", *(f"{sum(each[users].values()) / users:.2f}" for users in SIZES)])
-    other = {users: extras(users) for users in SIZES}
-    rows += [[f"*{name}*", *(dollars(other[users][name]) for users in SIZES)] for name in other[SIZES[0]]]
-    return table(["dollars a month", *(f"{users:,} users" for users in SIZES)], rows)
+    each = [costs(users) for users in SIZES]
+    sums = [sum(one.values()) for one in each]
+    return table(
+        ["dollars a month", *(f"{users:,} users" for users in SIZES)],
+        *([name, *(dollars(one[name]) for one in each)] for name in each[0]),
+        ["**sum**", *(f"**{dollars(one)}**" for one in sums)],
+        ["for each user", *(f"{one / users:.2f}" for one, users in zip(sums, SIZES, strict=True))],
+    )
 
 
-def largest_table() -> str:
-    rows = []
-    for users in SIZES:
-        lines = costs(users)
-        total = sum(lines.values())
-        first = sorted(lines, key=lambda name: -lines[name])[:3]
-        rows.append([f"{users:,}", *(f"{name}: {dollars(lines[name])} ({lines[name] / total:.0%})" for name in first)])
-    return table(["daily users", "first", "second", "third"], rows)
+def production_table() -> str:
+    bills = production()
+    first = bills["us-east-1"]
+    return table(
+        ["dollars a month, 1,000 users", *bills],
+        *([line, *(dollars(one[line]) for one in bills.values())] for line in sorted(first, key=lambda n: -first[n])),
+        ["**sum**", *(f"**{round(sum(one.values()), -1):,.0f}**" for one in bills.values())],
+    )
 
 
 def limit_table() -> str:
@@ -173,106 +356,55 @@ def limit_table() -> str:
         return figure(float(f"{users:.1e}")) if users < 1e9 else "over 1 billion"
 
     ranked = sorted(LIMITS, key=lambda limit: limit.users(worst))
-    rows = [
-        [limit.name, f"{limit.most:,.0f} {limit.unit}", reached(limit, worst), reached(limit, busy)] for limit in ranked
-    ]
-    return table(["limit", "is", "users that reach it, worst moment", "users that reach it, busy hour"], rows)
-
-
-def heat_table() -> str:
-    n, metadata = 24, K.metadata
-
-    def job(script: int) -> float:
-        steps = n * (write(K.claimed_chunk) + write(script * K.worst_chunk) + write(K.job_item + metadata))
-        return steps + 2 * (write(script * K.worst_transcript * n / K.chunks + metadata) + write(K.job_item + metadata))
-
-    a_second = K.rate * K.api_tasks / 60
-    rows = [
-        ["one job, 24 chunks of 700 words and 8 KB of metadata, all ending within one second", figure(job(1))],
-        ["the same in a script of three bytes a letter", figure(job(3))],
-        [
-            f"one user, {K.rate:,.0f} jobs a minute at each of {K.api_tasks:.0f} apis, in userId-jobStatus",
-            figure(a_second * 3 * write(K.user_index_entry)),
-        ],
-        ["the same with 8 KB of metadata", figure(a_second * 3 * write(K.user_index_entry + metadata))],
-        ["the same user's list of recent jobs", figure(a_second * 2 * write(K.recent_item))],
-    ]
-    return table([f"in one partition, which takes {K.partition_writes:,.0f} WCU/s", "WCU/s"], rows)
-
-
-def run_cells(run: Run) -> list[str]:
-    shares = [f"{run.percentile(share):.1f}" for share in (0.5, 0.95, 0.99, 1)]
-    return [*shares, f"{run.late(K.within):.1%}", figure(run.waiting)]
-
-
-ANSWERS = ["p50", "p95", "p99", "longest", f"over {K.within:.0f} s", "most chunks waiting"]
-
-
-def minute_table() -> str:
-    rows = [["no limit" if slots is None else f"{slots:,}", *run_cells(run)] for slots, run in minute().items()]
-    return table(["slots", *ANSWERS], rows)
-
-
-def steady_table() -> str:
-    rows = [[f"{slots:,}", *run_cells(run)] for slots, run in steady().items()]
-    return table(["slots", *ANSWERS], rows)
-
-
-def failing_table() -> str:
-    cases = [(0.0, False), (0.0, True), (0.002, False), (0.005, False), (0.01, False), (0.02, False), (0.05, False)]
-    rows = []
-    for failing, polled in cases:
-        run = simulate(scene(K.burst, 0, polled), model(failing), [None], range(1, 6))[None]
-        rows.append([f"{failing:.1%}" + (", no Redis" if polled else ""), *run_cells(run)[:-1]])
-    return table(["calls that fail, slots enough", *ANSWERS[:-1]], rows)
-
-
-def input_table() -> str:
-    rows = []
-    for group, known in GROUPS.items():
-        for name, (value, unit, source) in known.items():
-            rows.append([group, f"`{name}`", f"{value:,g}" if value < 1e6 else f"{value:,.0f}", unit, source])
-    return "\n".join(
-        ["| | input | value | unit | where from |", "|---|---|---:|---|---|"]
-        + ["| " + " | ".join(row) + " |" for row in rows]
+    return table(
+        ["limit", "value", "users, worst moment", "users, busy hour"],
+        *([one.name, f"{one.most:,.0f}", reached(one, worst), reached(one, busy)] for one in ranked),
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {
+def minute_table() -> str:
+    slots = (800, 900, 1000, 1100, 1200, 1600, None)
+    runs = {f"{number:,}" if number else "no limit": run for number, run in simulate(slots, range(1, 11)).items()}
+    for failing, polled in ((0.0, False), (0.0, True), (0.01, False), (0.05, False)):
+        name = f"no limit, {failing:.0%} of calls fail{', no Redis' * polled}"
+        runs[name] = simulate([None], range(1, 6), failing, polled)[None]
+    rows = []
+    for name, run in runs.items():
+        shares = [f"{run.percentile(share):.1f}" for share in (0.5, 0.95, 0.99, 1)]
+        late = sum(answer > K.within for answer in run.answers) / len(run.answers)
+        rows.append([name, *shares, f"{late:.1%}", figure(run.waiting)])
+    return table(["slots", "p50", "p95", "p99", "longest", f"over {K.within:.0f} s", "most chunks waiting"], *rows)
+
+
+TABLES = {
     "use": use_table,
-    "job": job_table,
     "cost": cost_table,
-    "largest": largest_table,
+    "production": production_table,
     "limits": limit_table,
-    "heat": heat_table,
     "minute": minute_table,
-    "steady": steady_table,
-    "failing": failing_table,
-    "inputs": input_table,
 }
 
 
+# How many rows of a table the page shows.
+ROWS = {"use": 11, "minute": 8, "limits": 8}
+
+
 def with_tables(page: str) -> str:
-    """The page with each table as it is computed now."""
-    for name, make in TABLES.items():
-        mark = re.compile(rf"(<!-- capacity.py: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if len(mark.findall(page)) != 1:
-            raise SystemExit(f"{PAGE.name} has to have the marks of the table {name!r} once")
-        text = make()
-        page = mark.sub(lambda found, text=text: f"{found[1]}{text}\n{found[2]}", page)
-    return page
+    """The page with each table that it has marks for as it is computed now."""
+    mark = re.compile(r"(<!-- capacity.py: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+    def table(found: re.Match[str]) -> str:
+        rows = TABLES[found[2]]().splitlines()
+        return found[1] + "\n".join(rows[: ROWS.get(found[2], len(rows)) + 2]) + f"\n{found[3]}"
+
+    return mark.sub(table, page)
 
 
 def main(arguments: list[str]) -> int:
     if arguments == ["--write"]:
         PAGE.write_text(with_tables(PAGE.read_text()))
-    elif arguments == ["--check"]:
-        if with_tables(PAGE.read_text()) != PAGE.read_text():
-            print(f"{PAGE.name} has other tables than it should: python3 infra/capacity.py --write", file=sys.stderr)
-            return 1
     elif arguments:
-        print(__doc__, file=sys.stderr)
-        return 2
+        sys.exit(__doc__)
     else:
         print("\n\n".join(f"{name}\n\n{make()}" for name, make in TABLES.items()))
     return 0

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from faster_whisper import WhisperModel
 
 SAMPLE_RATE = 16_000
@@ -50,7 +52,15 @@ class QueueFull(Exception):
 
 
 class Undecodable(Exception):
-    """What was sent is no sound that can be read."""
+    """What was sent cannot be decoded as sound."""
+
+
+class TooLong(Exception):
+    """The sound is longer than the most seconds that are transcribed, which this carries."""
+
+    def __init__(self, longest: float):
+        super().__init__(longest)
+        self.longest = longest
 
 
 class Abandoned(Exception):
@@ -60,8 +70,9 @@ class Abandoned(Exception):
 class Engine:
     """The model, its threads and its queue. Methods are called on the event loop unless they say otherwise."""
 
-    def __init__(self, model: str, workers: int, queue: int):
+    def __init__(self, model: str, workers: int, queue: int, longest: float):
         self.name = model
+        self.longest = longest
         self.workers = workers
         self.capacity = workers + queue
         self.in_hand = 0
@@ -104,7 +115,7 @@ class Engine:
 
         check()
         begun = time.monotonic()
-        audio = decode(source)
+        audio = decode(source, self.longest, check)
         language = wanted.language
         if audio.size < SAMPLE_RATE // 100:
             # Nothing, or less than one frame of 10 ms: the model would fail on it, and there is no word in it.
@@ -128,14 +139,36 @@ class Engine:
         return result
 
 
-def decode(source: BinaryIO):
-    """The sound as mono samples. Blocks."""
-    import av
-    from faster_whisper.audio import decode_audio
+def decode(source: BinaryIO, longest: float, check: Callable[[], None]):
+    """The sound as mono samples, block by block: never more than `longest` seconds of it. Blocks.
 
+    Damaged frames are skipped, as players do. `check` raises when nobody waits any more.
+    """
+    import av
+    import numpy
+
+    blocks, samples, damaged = [], 0, False
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
     try:
-        return decode_audio(source, sampling_rate=SAMPLE_RATE)
+        with av.open(source, mode="r", metadata_errors="ignore") as container:
+            for packet in container.demux(container.streams.audio[0]):
+                check()
+                try:
+                    frames = [block for frame in packet.decode() for block in resampler.resample(frame)]
+                except (av.FFmpegError, ValueError):
+                    damaged = True
+                    continue
+                blocks += [frame.to_ndarray().reshape(-1) for frame in frames]
+                samples += sum(frame.samples for frame in frames)
+                if samples > longest * SAMPLE_RATE:
+                    raise TooLong(longest)
     except (av.FFmpegError, IndexError, ValueError) as error:
-        # IndexError: a container without a sound track.
+        # IndexError: a container without a sound track. What was decoded before the damage is kept.
+        damaged = True
         reason = getattr(error, "strerror", None) or "no sound in it"
-        raise Undecodable(reason) from error
+        if not blocks:
+            raise Undecodable(reason) from error
+    if damaged and not samples:
+        raise Undecodable("every frame is damaged")
+    sound = numpy.concatenate(blocks) if blocks else numpy.zeros(0, numpy.int16)
+    return sound.astype(numpy.float32) / 32768.0

@@ -1,8 +1,8 @@
 """A speech-to-text server for the local stack: OpenAI's transcription API in front of faster-whisper.
 
 It speaks the dialect that Longhand's worker meets elsewhere, and is as strict about it as the hosted services are, so
-that any of those can take its place. It holds no more than a small queue: whoever comes on top of it is told when to
-come again (429 with Retry-After), as a loaded service would.
+that any of those can take its place. Its queue is small. When the queue is full, it answers 429 with Retry-After, as a
+loaded service would.
 
     POST /v1/audio/transcriptions   GET /v1/models   GET /health (200 once the model is loaded)
 """
@@ -26,7 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from asr_engine import Abandoned, Engine, QueueFull, Transcript, Undecodable, Wanted
+from asr_engine import Abandoned, Engine, QueueFull, TooLong, Transcript, Undecodable, Wanted
 
 MAX_FILE_BYTES = 25 * 1024 * 1024
 # The form's other fields and its boundaries.
@@ -170,7 +170,7 @@ def parse_form(form: FormData, model: str, languages: list[str]) -> tuple[Upload
         raise ApiError(400, f"response_format is one of {', '.join(FORMATS)}.", "response_format", "invalid_value")
     language = text("language")
     if language is not None and language not in languages:
-        message = f"'{language}' is no ISO-639-1 code that the model knows."
+        message = f"'{language}' is not an ISO-639-1 code that the model supports."
         raise ApiError(400, message, "language", "invalid_language_format")
     try:
         temperature = float(text("temperature") or 0)
@@ -213,6 +213,9 @@ def application(engine: Engine, model: str) -> Starlette:
         except Undecodable as error:
             message = f"The audio is corrupted, or of a format that is not supported ({error})."
             raise ApiError(400, message, "file", "invalid_value") from error
+        except TooLong as error:
+            message = f"The audio is longer than {error.longest:g} s."
+            raise ApiError(400, message, "file", "audio_too_long") from None
         except Abandoned:
             raise ApiError(503, "The server is stopping.", retry_after=1) from None
         finally:
@@ -296,10 +299,11 @@ def main() -> None:
     parser.add_argument("--name", default="whisper-base", help="what clients call it (%(default)s)")
     parser.add_argument("--workers", type=int, default=min(cores, 4), help="calls worked on at once (%(default)s)")
     parser.add_argument("--queue", type=int, default=8, help="calls that may wait; others get 429 (%(default)s)")
+    parser.add_argument("--longest", type=float, default=330, help="seconds of audio; longer gets 400 (%(default)s)")
     arguments = parser.parse_args()
     if os.path.isdir(arguments.model):
         os.environ["HF_HUB_OFFLINE"] = "1"
-    engine = Engine(arguments.model, arguments.workers, arguments.queue)
+    engine = Engine(arguments.model, arguments.workers, arguments.queue, arguments.longest)
     asyncio.run(run(engine, arguments.listen, arguments.name))
     # Not by returning: that would wait for the threads, and a step of the model cannot be interrupted.
     sys.stdout.flush()

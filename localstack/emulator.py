@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from fauxqs import Fauxqs
+from localstack_native import Native
 from provision import HERE, ROOT, Tools, ensure_tools
 from services import Failure, Service, Supervisor, free_port, last_lines, say
 
@@ -45,7 +47,7 @@ def ministack(tools: Tools, number: int, state: Path, persist: bool) -> Service:
     )
 
 
-def localstack(number: int) -> Service:
+def localstack_in_docker(number: int) -> Service:
     return Service(
         name="emulator",
         # In the foreground, so that it is a process like the others: ended by SIGTERM, its output in a log.
@@ -61,7 +63,7 @@ def localstack(number: int) -> Service:
 
 def check_docker() -> None:
     if shutil.which("docker") is None:
-        raise Failure("EMULATOR=localstack needs Docker, which is missing. EMULATOR=ministack needs none.")
+        raise Failure("EMULATOR=localstack-docker needs Docker, which is missing. EMULATOR=localstack needs none.")
     for arguments, lacking in (
         (["compose", "version"], "Docker's compose plugin is missing (on Debian and Ubuntu: docker-compose-v2)"),
         (["info"], "Docker is installed, but its engine does not answer"),
@@ -69,7 +71,9 @@ def check_docker() -> None:
         done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
         if done.returncode != 0:
             reason = (done.stderr or done.stdout).strip().splitlines()[:1]
-            raise Failure(f"EMULATOR=localstack: {lacking}. {' '.join(reason)}\nEMULATOR=ministack needs no Docker.")
+            raise Failure(
+                f"EMULATOR=localstack-docker: {lacking}. {' '.join(reason)}\nEMULATOR=localstack needs no Docker."
+            )
 
 
 def at(endpoint: str, url: str) -> str:
@@ -81,15 +85,23 @@ def without_aws() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
 
 
-def private_emulator(tools: Tools, parent: Path, command: list[str]) -> int:
+def private_emulator(tools: Tools, parent: Path, command: list[str], kind: str) -> int:
     """Runs `command` with an emulator of its own, which is stopped whatever happens."""
     if not command:
         raise Failure("What shall be run? Usage: stack.py test -- COMMAND...")
-    ensure_tools(tools, model=False)
+    if kind == "localstack-docker":
+        raise Failure("stack.py test starts an emulator of its own: EMULATOR can be ministack or localstack there.")
+    ensure_tools(tools)
     parent.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(dir=parent))
     supervisor = Supervisor(directory)
-    emulator = ministack(tools, free_port(), directory / "emulator", persist=False)
+    if kind == "localstack":
+        native = Native(tools)
+        native.ensure()
+        emulator = native.service(free_port(), directory)
+    else:
+        kind = "ministack"
+        emulator = ministack(tools, free_port(), directory / "emulator", persist=False)
     process = None
 
     # SIGTERM and SIGHUP are handed on to the command; when that ends, so does this. Ctrl-C reaches the command from
@@ -107,6 +119,10 @@ def private_emulator(tools: Tools, parent: Path, command: list[str]) -> int:
         supervisor.start(emulator, without_aws())
         supervisor.wait_ready([emulator])
         settings = {"AWS_ENDPOINT_URL": emulator.address, **CREDENTIALS, "LONGHAND_REPO": str(ROOT)}
+        # Which of their differences a test has to expect.
+        settings["TESTS_EMULATOR"] = kind
+        fauxqs = Fauxqs(tools).command()
+        settings |= {"TESTS_FAUXQS": fauxqs} if fauxqs else {}
         process = subprocess.Popen(command, env={**without_aws(), **settings})
         code = process.wait()
     except FileNotFoundError:

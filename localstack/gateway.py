@@ -26,9 +26,9 @@ BUCKET = "longhand-code"
 ARCHITECTURES = {"x86_64": "X86_64", "amd64": "X86_64", "aarch64": "ARM64", "arm64": "ARM64"}
 BUILD_ELSEWHERE = (
     "Build it against an older C library, in the image public.ecr.aws/lambda/provided:al2023 or with "
-    "cargo-zigbuild (--target x86_64-unknown-linux-gnu.2.34): see API Gateway in README.md."
+    "cargo-zigbuild (--target x86_64-unknown-linux-gnu.2.34): see docs/deploy-aws.md."
 )
-# What the server is told by its own settings, the function is by parameters.
+# The function takes these settings of the server as template parameters.
 PARAMETERS = {
     "RatePerMinute": "LONGHAND_RATE_PER_MINUTE",
     "MaxOpenJobs": "LONGHAND_MAX_OPEN_JOBS",
@@ -49,7 +49,7 @@ def wanted(asked: str) -> bool:
 
 
 def check(emulator: str) -> None:
-    """What can be told before the first long step."""
+    """Checks the settings and tools before the first long step."""
     if emulator != "ministack":
         raise Failure(f"GATEWAY=1 needs EMULATOR=ministack, which has API Gateway and Lambda; it is {emulator}.")
     if shutil.which("strip") is None:
@@ -130,31 +130,15 @@ def wait_ready(url: str) -> None:
     while not answers(f"{url}/readyz"):
         if time.monotonic() > deadline:
             raise Failure(
-                f"the function behind {url}\ndid not answer /readyz with 200 within a minute. What it said is in the "
+                f"the function behind {url}\ndid not answer /readyz with 200 within a minute. Its log is in the "
                 "emulator's log group /aws/lambda/longhand-api."
             )
         time.sleep(0.2)
     say(f"  gateway is ready on {url}")
 
 
-class Record:
-    """That the gateway is up, and where: what `status` and the next `up` know of it."""
-
-    def __init__(self, local: Path):
-        self.file = local / "gateway.url"
-
-    def url(self) -> str | None:
-        return self.file.read_text().strip() if self.file.exists() else None
-
-    def write(self, url: str) -> None:
-        self.file.write_text(url + "\n")
-
-    def forget(self) -> None:
-        self.file.unlink(missing_ok=True)
-
-
 if __name__ == "__main__":
-    # For tests: the zip of a program, made in a folder of its own.
+    # For localstack/e2e.
     try:
         print(package(Path(sys.argv[1]), Path(sys.argv[2])))
     except Failure as failure:

@@ -49,13 +49,6 @@ class Tools:
         self.logs = directory / "logs"
         self.cancelled = threading.Event()
 
-    def ensure_venv(self) -> None:
-        self.install(self.venv, REQUIREMENTS)
-
-    def ensure_checkov(self) -> None:
-        """In a virtual environment of its own: it pins another boto3, and other packages, than the emulator wants."""
-        self.install(self.directory / "checkov-venv", CHECKOV_REQUIREMENTS)
-
     def install(self, venv: Path, requirements: Path) -> None:
         wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
         # Written last, so an installation that was broken off is not taken for a whole one.
@@ -127,7 +120,7 @@ class Binaries:
         return str(self.directory / name)
 
     def check(self, packages: list[str]) -> None:
-        """Whether they can be had at all; told before anything long begins."""
+        """Checks that the binaries can be built or are given, before the first long step."""
         if not self.given and shutil.which("cargo") is None:
             raise Failure("cargo is missing. Install Rust (https://rustup.rs), open a new terminal and try again.")
         if self.given:
@@ -149,12 +142,8 @@ class Binaries:
                 run_step("cargo build", argv, log, cancelled)
 
 
-def ensure_redis(log: Path) -> None:
-    ensure_program("redis-server", "redis-server", "Some tests start one.", log)
-
-
 def ensure_program(program: str, package: str, why: str, log: Path, path: str | None = None) -> None:
-    """What is no Python package is the system's."""
+    """Installs `package` with apt-get if `program` is missing."""
     if shutil.which(program, path=path):
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
@@ -166,16 +155,14 @@ def ensure_program(program: str, package: str, why: str, log: Path, path: str | 
     run_step("apt-get install", ["apt-get", "install", "-y", "--no-install-recommends", package], log, cancelled)
 
 
-def ensure_checkov(tools: Tools) -> None:
+def ensure_tools(tools: Tools, model: bool = False, checkov: bool = False) -> None:
     with lock(tools.directory / "tools.lock"):
-        tools.ensure_checkov()
-
-
-def ensure_tools(tools: Tools, model: bool) -> None:
-    with lock(tools.directory / "tools.lock"):
-        tools.ensure_venv()
+        tools.install(tools.venv, REQUIREMENTS)
         if model:
             tools.ensure_model()
+        if checkov:
+            # Apart: it pins another boto3, and other packages, than the emulator wants.
+            tools.install(tools.directory / "checkov-venv", CHECKOV_REQUIREMENTS)
 
 
 def ensure(tools: Tools, binaries: Binaries, packages: list[str], model: bool, log: Path) -> None:

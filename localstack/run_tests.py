@@ -1,97 +1,166 @@
 #!/usr/bin/env python3
-"""All tests, in groups side by side: they wait more than they work. `make test` builds what they need before.
+"""Runs the tests side by side. Each Python module and each Rust test program is a job with its own log.
 
-Each group writes to a log of its own. What it came to is shown when it ends: its results, or the whole log when it
-failed. Python tests that are in none of GROUPS are found by their names, test_*.py.
+usage: run_tests.py [--all]     `make test`: all but what waits for minutes. --all, `make test-all`: only the rest
+
+A job's result is shown when it ends, with the whole log if it failed. `make test-programs` builds what the jobs
+need. `stack.py test --` starts the emulator that the Rust tests share.
+
+With TESTS_REPEAT=1, as in CI, a failed job is repeated once, alone, after all others. If it passes, it is reported as
+FLAKY and the run passes: a defect of the test, to be mended, that does not hold up a change.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 from services import processes_with, say
 
 HERE = Path(__file__).resolve().parent
-TESTS = HERE / "tests"
-LOGS = Path(os.environ.get("LONGHAND_LOCAL_DIR") or HERE.parent / ".local").resolve() / "logs"
+ROOT = HERE.parent
+LOCAL = Path(os.environ.get("LONGHAND_LOCAL_DIR") or ROOT / ".local").resolve()
+LOGS = LOCAL / "logs"
+PROGRAMS = ("longhand", "longhand-api", "longhand-worker", "longhand-sim-asr")
+# They wait about as much as they work.
+AT_ONCE = (os.cpu_count() or 2) + 1
 
-# Python tests that take minutes, most of them waiting.
-GROUPS = {
-    "python api": ["test_openapi", "test_outages"],
-    "python infra": ["test_deploy", "test_deployment_files", "test_iam", "test_templates"],
-}
+# Python modules that wait for minutes, the longest first.
+LONG = [
+    "test_deploy",
+    "test_openapi",
+    "test_outages",
+    "test_asr_server",
+    "test_whole_stack",
+    "test_localstack",
+    "long_model_servers",
+    "long_docs_page",
+    "test_gateway",
+    "test_scale",
+]
+# These build their programs as `make up` does; all others are given those of the tests.
+BUILD = ("test_whole_stack", "test_localstack")
+# Tests of Rust's that work or wait for a minute, by the program that has them; of the others all.
+LONG_RUST = {"worker it": ["fuzz::"], "chaos one_of_each": [], "chaos small": []}
+# With deadlines that they keep only with the processors to themselves.
+ALONE = "chaos "
+# On LocalStack: left out is what needs ministack's API Gateway, and what is about Redis, load or memory alone.
+NOT_ON_LOCALSTACK = ("gateway", "in_memory", "cache::", "deploys::", "load::")
 # In the environment of all that a run starts, services in the background too.
 # Not LONGHAND_..: that would be a setting, and tests take those away.
 MARK = "TESTS_RUN_BY"
-# What cargo and unittest say that counts.
-RESULTS = re.compile(r"^(     Running |   Doc-tests |test result: |Ran \d+ tests? |OK|FAILED)", re.MULTILINE)
+# More failures than these are not chance.
+REPEATED_AT_MOST = 3
+# What unittest and cargo count.
+COUNTS = re.compile(r"^Ran (\d+) tests?|^test result: \S+ (\d+) passed", re.MULTILINE)
 
 
-class Group:
-    def __init__(self, name: str, command: list[str], folder: Path):
-        self.name = name
-        self.log = LOGS / f"test-{name.replace(' ', '-')}.log"
-        self.began = time.monotonic()
-        with self.log.open("w") as log:
-            environment = {**os.environ, MARK: str(os.getpid())}
-            self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        say(f"{name}: {' '.join(command)}\n  log: {self.log}")
+@dataclass
+class Job:
+    name: str
+    command: list[str]
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
 
-    def wait_for_first_test(self) -> None:
-        while self.process.poll() is None and "     Running " not in self.log.read_text(errors="replace"):
-            time.sleep(0.1)
+    def run(self) -> bool:
+        """Shows what it came to; whether it passed."""
+        log, began = LOGS / f"test-{self.name.replace(' ', '-')}.log", time.monotonic()
+        environment = {**os.environ, MARK: str(os.getpid()), **self.settings}
+        with log.open("w") as output:
+            done = subprocess.run(self.command, cwd=self.folder, stdout=output, stderr=output, env=environment)
+        text, passed = log.read_text(errors="replace"), done.returncode == 0
+        count, seconds = sum(int(one or other) for one, other in COUNTS.findall(text)), time.monotonic() - began
+        word = "passed" if passed else f"{text}\nFAILED"
+        say(f"{word}  {self.name:<24}{count:5} tests{seconds:6.0f} s  {log}")
+        return passed
 
-    def end(self) -> str:
-        """Tells what it came to; a line for the summary."""
-        seconds = time.monotonic() - self.began
-        text = self.log.read_text(errors="replace")
-        failed = self.process.returncode != 0
-        say(f"\n== {self.name}: {'FAILED' if failed else 'passed'}, {seconds:.0f} s")
-        lines = text.splitlines()
-        say("\n".join(lines if failed else filter(RESULTS.match, lines)))
-        return f"{'FAILED' if failed else 'passed':<8}{self.name:<16}{seconds:5.0f} s  {self.log}"
+
+def python(programs: Path, everything: bool) -> list[Job]:
+    found = {path.stem: path for path in [*ROOT.glob("infra/tests/test_*.py"), *HERE.glob("tests/test_*.py")]}
+    found |= {path.stem: path for path in HERE.glob("tests/long_*.py")}
+    # test_iam waits most, for a line that a worker logs each minute.
+    names = LONG if everything else sorted(found.keys() - set(LONG), key=lambda name: (name != "test_iam", name))
+    given = {"LONGHAND_BIN_DIR": str(programs)}
+    return [
+        Job(name, [sys.executable, "-m", "unittest", "-v", name], found[name].parent, {} if name in BUILD else given)
+        for name in names
+    ]
+
+
+def rust(everything: bool) -> list[Job]:
+    """Each test program that cargo has built, largest first: that has most tests in it."""
+    command = ["cargo", "test", "--workspace", "--no-run", "--message-format=json"]
+    built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    jobs = []
+    for message in map(json.loads, built.stdout.splitlines()):
+        if not message.get("executable") or not message["profile"]["test"]:
+            continue
+        folder, program = Path(message["manifest_path"]).parent, message["executable"]
+        kind = "unit" if message["target"]["kind"] != ["test"] else message["target"]["name"]
+        name = f"{folder.name} {kind}" + (" main" if message["target"]["kind"] == ["bin"] else "")
+        settings = {"CARGO_MANIFEST_DIR": str(folder)}
+        long = LONG_RUST.get(name)
+        skipped = [word for one in long or [] for word in ("--skip", one)]
+        if everything and long is not None:
+            jobs.append(Job(f"{name} long", [program, *long], folder, settings))
+        elif not everything and long != []:
+            jobs.append(Job(name, [program, *skipped], folder, settings))
+        if everything and name == "e2e it":
+            on = [sys.executable, str(HERE / "stack.py"), "test", "--", program]
+            skipped = [word for one in NOT_ON_LOCALSTACK for word in ("--skip", one)]
+            settings = {**settings, "EMULATOR": "localstack"}
+            jobs.insert(0, Job("e2e on localstack", [*on, *skipped, "--test-threads", "6"], folder, settings))
+            jobs.append(Job("e2e on fauxqs", [*on, "--ignored", "fauxqs"], folder, settings))
+    if everything:
+        return [*jobs, Job("documentation", ["cargo", "test", "--workspace", "--doc"], ROOT)]
+    return sorted(jobs, key=lambda job: -Path(job.command[0]).stat().st_size)
 
 
 def main() -> int:
+    everything = sys.argv[1:] == ["--all"]
     LOGS.mkdir(parents=True, exist_ok=True)
-    grouped = sum(GROUPS.values(), [])
-    others = sorted(path.stem for path in TESTS.glob("test_*.py") if path.stem not in grouped)
-    unittest = [sys.executable, "-m", "unittest", "-v"]
-    # Whoever is told to end lets the groups put their stacks and emulators away.
+    waiting = rust(everything)
+    # Apart: whatever cargo builds meanwhile, these stay.
+    programs = LOCAL / "test-programs"
+    programs.mkdir(exist_ok=True)
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "debug"
+    for program in PROGRAMS:
+        shutil.copy2(target / program, programs / program)
+    # Of both from the beginning: Rust's need the processors most.
+    pairs = zip_longest(waiting, python(programs, everything))
+    jobs = [job for pair in pairs for job in pair if job]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    groups: list[Group] = []
+    alone = [job for job in jobs if job.name.startswith(ALONE)]
+    jobs = [job for job in jobs if job not in alone]
+    pool = ThreadPoolExecutor(AT_ONCE)
     try:
-        rust = [sys.executable, str(HERE / "stack.py"), "test", "--", "cargo", "test", "--workspace"]
-        groups.append(Group("rust", rust, HERE.parent))
-        # cargo puts its programs into place now; the stacks' own cargo puts the same ones, built with fewer features.
-        groups[0].wait_for_first_test()
-        for name, tests in {**GROUPS, "python stack": others}.items():
-            groups.append(Group(name, [*unittest, *tests], TESTS))
-        running, summary = list(groups), []
-        while running:
-            for group in [group for group in running if group.process.poll() is not None]:
-                running.remove(group)
-                summary.append(group.end())
-            time.sleep(0.2)
+        results = [*map(Job.run, alone), *pool.map(Job.run, jobs)]
+        failed = [job for job, passed in zip([*alone, *jobs], results, strict=True) if not passed]
+        if os.environ.get("TESTS_REPEAT") == "1" and len(failed) <= REPEATED_AT_MOST:
+            flaky = [job for job in failed if job.run()]
+            failed = [job for job in failed if job not in flaky]
+            for job in flaky:
+                say(f"FLAKY: {job.name} failed once and passed when repeated alone. Its first log is above.")
     finally:
-        for group in groups:
-            if group.process.poll() is None:
-                group.process.terminate()
-        for group in groups:
-            group.process.wait()
-        # Python's tests put nothing away when they are broken off.
+        pool.shutdown(wait=False, cancel_futures=True)
+        # Tests put nothing away when they are broken off.
         for pid in processes_with(MARK, str(os.getpid())):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    say("\n" + "\n".join(summary))
-    return 0 if all(group.process.returncode == 0 for group in groups) else 1
+    names = ", ".join(job.name for job in failed)
+    say(f"FAILED: {names}" if failed else f"All {len(results)} jobs passed.")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

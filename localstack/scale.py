@@ -51,7 +51,7 @@ class Scale:
         self.own_redis = redis == "own" and not self.redis_url
         highest = ports["SCALE_PORT"] + 2 * count - 1
         if highest > 65535:
-            raise Failure(f"SCALE_PORT and SCALE make ports up to {highest}; there are none above 65535.")
+            raise Failure(f"SCALE_PORT and SCALE make ports up to {highest}; the highest port is 65535.")
 
     def pairs(self) -> list[tuple[int, int, int]]:
         """The number of each pair, its api's port, and its worker's."""
@@ -115,7 +115,7 @@ class Scale:
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "nginx.conf"
         text = self.config(folder)
-        # Left alone when it is the same: by its time the supervisor knows whether nginx has to be started anew.
+        # Rewritten only if it differs: the supervisor restarts nginx when its modification time changes.
         if not config.exists() or config.read_text() != text:
             config.write_text(text)
         return Service(

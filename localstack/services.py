@@ -61,7 +61,7 @@ class Service:
 
 
 class Supervisor:
-    """Keeps the services of one directory. It does not stay running itself: each command looks at the files anew."""
+    """Keeps the services of one directory. It does not stay running itself: each command reads the files again."""
 
     def __init__(self, directory: Path):
         self.pids = directory / "pids"
@@ -181,7 +181,7 @@ class Supervisor:
 
 
 def started_at(pid: int) -> str | None:
-    """When process `pid` began, in whatever unit the system counts; None if there is none, or only its zombie."""
+    """When process `pid` began, in the system's own unit; None if it does not exist or is a zombie."""
     if os.path.isdir("/proc/self"):
         try:
             # The second field is the program's name in brackets, which may itself hold spaces and brackets.
@@ -296,7 +296,7 @@ def last_lines(log: Path, count: int = 15) -> str:
     except FileNotFoundError:
         lines = []
     begins = max((number for number, line in enumerate(lines, start=1) if line.startswith(STARTED)), default=0)
-    lines = [line for line in lines[begins:] if line.strip()][-count:] or ["(it said nothing)"]
+    lines = [line for line in lines[begins:] if line.strip()][-count:] or ["(no output)"]
     return "\n".join("    " + line for line in lines) + f"\nThe whole log: {log}"
 
 

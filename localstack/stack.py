@@ -1,24 +1,25 @@
 #!/usr/bin/env python3
-"""The whole of Longhand on one machine: AWS emulator, speech-to-text server, api and worker.
+"""Runs Longhand on one machine: AWS emulator, speech-to-text server, api and worker.
 
-Needs nothing but Python and cargo; the rest it installs under .local/. Settings come from the environment:
+It needs Python and cargo, and installs the rest under .local/. Settings come from the environment:
 
   ASR                whisper (default): a real model. sim: the simulated one, which tests and load use.
                      none: the server that ASR_BASE_URL, ASR_API_KEY and ASR_MODEL name
-  EMULATOR           ministack (default), localstack (its Docker image), or none: the AWS endpoints and resources
-                     that the environment names are used as they are
+  EMULATOR           ministack (default), localstack (a program, with Java), localstack-docker (its Docker image),
+                     or none: use the AWS endpoints and resources that the environment names
   EMULATOR_PORT      4566      API_PORT       8080
   ASR_PORT           8790      WORKER_PORT    8081 (the worker's health)
-  SIM_LATENCY_MS     how long a call of the simulated model takes: 250, or 5000..10000 (by chance); none by default
-  SCALE              3: so many apis and workers, with nginx at API_PORT before the apis; none of it by default
-  SCALE_PORT         8100, where theirs begin: api-1 there, worker-1 (its health) on the next, api-2 on the one after
-  REDIS              with SCALE: own (default), one at REDIS_PORT (6390), or none. REDIS_URL names one that there is
+  WEBHOOK_PORT       9099 (callbackUrl may name http://127.0.0.1:9099)
+  SIM_LATENCY_MS     duration of a call of the simulated model: 250, or 5000..10000 (random); 0 by default
+  SCALE              3: three apis and three workers, with nginx at API_PORT in front of the apis; off by default
+  SCALE_PORT         8100: first port of these: api-1 on 8100, worker-1 (its health) on 8101, api-2 on 8102
+  REDIS              with SCALE: own (default) starts one at REDIS_PORT (6390), none omits it. REDIS_URL names another
   PROFILE            dev (default) or release: how the Rust programs are built
-  GATEWAY            1: the api is a Lambda function behind API Gateway, both in the emulator, and no server
-  LONGHAND_BIN_DIR   a directory with ready-made programs, in place of building them
-  LONGHAND_LOCAL_DIR where everything is kept, .local by default; another one makes a second stack beside the first
-  LONGHAND_TOOLS_DIR where the virtual environment and the model are kept, LONGHAND_LOCAL_DIR by default
-  WHISPER_MODEL      a model directory, or a name on the model hub, in place of the one that `up` fetches
+  GATEWAY            1: run the api as a Lambda function behind API Gateway, both in the emulator, not as a server
+  LONGHAND_BIN_DIR   a directory of compiled programs to use instead of building them
+  LONGHAND_LOCAL_DIR the directory for all files, .local by default; another one allows a second stack
+  LONGHAND_TOOLS_DIR the directory of the virtual environment and the model, LONGHAND_LOCAL_DIR by default
+  WHISPER_MODEL      a model directory, or a name on the model hub, instead of the model that `up` downloads
 
 Other LONGHAND_*, ASR_*, REDIS_URL and RUST_LOG settings reach the api and the worker unchanged.
 """
@@ -27,11 +28,10 @@ from __future__ import annotations
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 - the very point is to tell whoever has an older one
+if sys.version_info < (3, 11):  # noqa: UP036 - older versions get this message
     sys.exit(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}. Run it as: make PYTHON=python3.11 ...")
 
 import argparse
-import json
 import os
 import shlex
 import shutil
@@ -39,12 +39,27 @@ import subprocess
 from pathlib import Path
 
 import gateway
-from emulator import CREDENTIALS, at, check_docker, localstack, ministack, private_emulator, without_aws
-from provision import HERE, ROOT, SIM, Binaries, Tools, ensure, ensure_checkov, ensure_redis, ensure_tools, lock
+from cloud import Cloud
+from emulator import CREDENTIALS, at, check_docker, localstack_in_docker, ministack, private_emulator, without_aws
+from fauxqs import Fauxqs
+from localstack_native import Native
+from old_programs import OldPrograms
+from provision import (
+    HERE,
+    ROOT,
+    SIM,
+    Binaries,
+    Tools,
+    ensure,
+    ensure_program,
+    ensure_tools,
+    lock,
+)
 from scale import Scale, ensure_nginx, in_order, kind
 from services import Failure, Service, Supervisor, answers, check_port_free, say
 
 STACK_NAME = "longhand"
+GATEWAY_URL = "gateway.url"
 # What EMULATOR=none takes from the environment instead of deploying it.
 RESOURCES = ["LONGHAND_TABLE", "LONGHAND_QUEUE_URL", "LONGHAND_DLQ_URL", "LONGHAND_AUDIO_BUCKETS"]
 # A laptop works on two calls at a time, and a chunk of five minutes takes half a minute and more. Two more calls may
@@ -53,11 +68,32 @@ PACE = {
     "whisper": {
         "LONGHAND_CONCURRENCY": "4",
         "ASR_TIMEOUT_SECONDS": "150",
-        # That for the first call and each of three retries, and the pauses between: the worker insists.
-        "LONGHAND_MAX_CHUNK_SECONDS": "700",
+        # That for the first call, each of three retries and a probe, and the pauses between: the worker insists.
+        "LONGHAND_MAX_CHUNK_SECONDS": "820",
     },
     "sim": {"LONGHAND_CONCURRENCY": "32"},
     "none": {"LONGHAND_CONCURRENCY": "32"},
+}
+
+
+NEEDED = "Some tests need it."
+# Optional tools, which the stack does not always need.
+INSTALL = {
+    "python": lambda stack: ensure_tools(stack.tools, model=True),
+    "checkov": lambda stack: ensure_tools(stack.tools, checkov=True),
+    "localstack": lambda stack: Native(stack.tools).ensure(),
+    "fauxqs": lambda stack: Fauxqs(stack.tools).ensure(),
+    "old-programs": lambda stack: say(f"The programs of 0.1.0: {OldPrograms(stack.tools).ensure()}"),
+    "redis": lambda stack: ensure_program("redis-server", "redis-server", NEEDED, stack.supervisor.log("redis")),
+    "nginx": lambda stack: ensure_nginx(stack.supervisor.log("nginx")),
+    "chromium": lambda stack: ensure_program(
+        # It brings the browser of its own version.
+        "chromedriver",
+        "chromium-driver",
+        NEEDED,
+        stack.supervisor.log("chromium"),
+    ),
+    "ffmpeg": lambda stack: ensure_program("ffmpeg", "ffmpeg", NEEDED, stack.supervisor.log("ffmpeg")),
 }
 
 
@@ -81,19 +117,22 @@ class Stack:
         self.tools = Tools(Path(os.environ.get("LONGHAND_TOOLS_DIR") or self.local).resolve())
         self.binaries = Binaries()
         self.supervisor = Supervisor(self.local)
-        self.emulator = choice("EMULATOR", ["ministack", "localstack", "none"])
+        self.emulator = choice("EMULATOR", ["ministack", "localstack", "localstack-docker", "none"])
         self.asr = choice("ASR", ["whisper", "sim", "none"])
         self.asr_model = os.environ.get("ASR_MODEL") or "whisper-base"
         self.emulator_port = number("EMULATOR_PORT", 4566)
         self.asr_port = number("ASR_PORT", 8790)
         self.api_port = number("API_PORT", 8080)
         self.worker_port = number("WORKER_PORT", 8081)
+        # Where a receiver of webhooks may listen.
+        self.webhook_port = number("WEBHOOK_PORT", 9099)
         self.gateway = gateway.wanted(os.environ.get("GATEWAY", ""))
-        self.gateway_record = gateway.Record(self.local)
+        # That the gateway is up, and where: what `status` and the next `up` know of it.
+        self.gateway_url = self.local / GATEWAY_URL
         self.scale = None
         if os.environ.get("SCALE"):
             if self.gateway:
-                raise Failure("GATEWAY=1 and SCALE are two rehearsals: as a Lambda function the api is no process.")
+                raise Failure("GATEWAY=1 and SCALE exclude each other: as a Lambda function the api is not a process.")
             ports = {name: number(name, default) for name, default in (("SCALE_PORT", 8100), ("REDIS_PORT", 6390))}
             count = number("SCALE", 1, "how many apis and workers to run, 1 to 20", highest=20)
             self.scale = Scale(count, self.local, {**ports, "API_PORT": self.api_port})
@@ -105,8 +144,10 @@ class Stack:
     # ---- the services -------------------------------------------------------------------------------------------
 
     def emulator_service(self) -> Service:
+        if self.emulator == "localstack-docker":
+            return localstack_in_docker(self.emulator_port)
         if self.emulator == "localstack":
-            return localstack(self.emulator_port)
+            return Native(self.tools).service(self.emulator_port, self.local / "emulator")
         return ministack(self.tools, self.emulator_port, self.local / "emulator", persist=True)
 
     def asr_service(self) -> Service:
@@ -156,7 +197,7 @@ class Stack:
     # ---- commands -----------------------------------------------------------------------------------------------
 
     def up(self) -> dict[str, str]:
-        """Starts what is missing; what the api, the worker and the command line are told."""
+        """Starts what is missing. Returns the settings for the api, the worker and the command line."""
         with lock(self.local / "stack.lock"):
             packages = ["longhand-api", "longhand-worker", "longhand"]
             packages += [SIM] if self.asr == "sim" else []
@@ -166,6 +207,8 @@ class Stack:
             if self.scale is not None:
                 self.scale.ensure(self.supervisor.log("install"))
             ensure(self.tools, self.binaries, packages, model, self.supervisor.log("build"))
+            if self.emulator == "localstack":
+                Native(self.tools).ensure()
 
             say("Starting what does not run yet")
             emulator = [self.emulator_service()] if self.emulator != "none" else []
@@ -179,9 +222,9 @@ class Stack:
                 # Before the settings name it, so that there are never two.
                 self.supervisor.stop(self.surplus(self.behind(settings)))
                 settings["LONGHAND_URL"] = self.deploy_gateway(settings)
-                self.gateway_record.write(settings["LONGHAND_URL"])
+                self.gateway_url.write_text(settings["LONGHAND_URL"])
             else:
-                self.gateway_record.forget()
+                self.gateway_url.unlink(missing_ok=True)
             self.write_env(settings)
             rust = self.behind(settings)
             self.supervisor.stop(self.surplus(rust))
@@ -199,17 +242,13 @@ class Stack:
     def deploy_gateway(self, settings: dict[str, str]) -> str:
         """The api as a function behind the gateway, in the emulator; its URL."""
         zipped = gateway.package(Path(self.binaries.path("longhand-api")), self.local / "function")
-        aws = {name: settings[name] for name in ("AWS_ENDPOINT_URL", *CREDENTIALS)}
-        command = [str(self.tools.python), str(HERE / "upload.py"), str(zipped), gateway.BUCKET]
-        done = subprocess.run(command, env={**self.environment(), **aws}, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise Failure(f"the function's zip could not be uploaded: {done.stderr.strip()}")
+        self.cloud.upload(zipped, gateway.BUCKET)
         parameters = gateway.parameters(settings, self.outputs, zipped.name)
-        outputs = self.deploy(aws, gateway.STACK_NAME, "gateway.yaml", parameters)
+        outputs = self.deploy(gateway.STACK_NAME, "gateway.yaml", parameters)
         return gateway.url(settings["AWS_ENDPOINT_URL"], outputs["ApiId"])
 
     def check(self, packages: list[str]) -> None:
-        """Everything that can be told before the first long step."""
+        """Checks everything that can be checked before the first long step."""
         self.binaries.check(packages)
         if self.gateway:
             gateway.check(self.emulator)
@@ -221,7 +260,7 @@ class Stack:
                 raise Failure(f"EMULATOR=none uses what the environment names, and it lacks: {', '.join(missing)}.")
         if self.asr == "none" and not os.environ.get("ASR_BASE_URL"):
             raise Failure("ASR=none uses the speech-to-text server that ASR_BASE_URL names, and that is not set.")
-        if self.emulator == "localstack":
+        if self.emulator == "localstack-docker":
             check_docker()
         services = self.behind({})
         surplus = {self.supervisor.record(name)["address"] for name in self.surplus(services)}
@@ -258,7 +297,7 @@ class Stack:
         self.supervisor.start(service, self.environment())
 
     def settings(self) -> dict[str, str]:
-        """What the api, the worker and the command line are told; also deploys what they are told of."""
+        """Deploys the resources. Returns the settings for the api, the worker and the command line."""
         if self.emulator == "none":
             shared = {name: os.environ[name] for name in RESOURCES}
             for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
@@ -267,7 +306,8 @@ class Stack:
         else:
             endpoint = f"http://127.0.0.1:{self.emulator_port}"
             shared = {"AWS_ENDPOINT_URL": endpoint, **CREDENTIALS}
-            outputs = self.outputs = self.deploy(shared)
+            self.cloud = Cloud(self.tools, endpoint, CREDENTIALS)
+            outputs = self.outputs = self.deploy(STACK_NAME, "data.yaml", {})
             shared["LONGHAND_TABLE"] = outputs["TableName"]
             shared["LONGHAND_QUEUE_URL"] = at(endpoint, outputs["QueueUrl"])
             shared["LONGHAND_DLQ_URL"] = at(endpoint, outputs["DeadLetterQueueUrl"])
@@ -275,13 +315,13 @@ class Stack:
             shared["LONGHAND_WEBHOOK_QUEUE_URL"] = at(endpoint, outputs["WebhookQueueUrl"])
             shared["LONGHAND_WEBHOOK_DLQ_URL"] = at(endpoint, outputs["WebhookDeadLetterQueueUrl"])
             shared["LONGHAND_WEBHOOK_SECRET"] = "for-this-laptop-alone-and-no-secret-at-all"
-            shared["LONGHAND_CALLBACK_HOSTS"] = "http://127.0.0.1:9099"
+            shared["LONGHAND_CALLBACK_HOSTS"] = f"http://127.0.0.1:{self.webhook_port}"
         pace = dict(PACE[self.asr])
         if self.scale and self.asr == "whisper":
             # There is one model, and one machine, however many workers there are.
             pace["LONGHAND_CONCURRENCY"] = str(max(1, int(pace["LONGHAND_CONCURRENCY"]) // self.scale.count))
         audio = Path(os.environ.get("LONGHAND_AUDIO_ROOT") or self.local / "audio")
-        audio.mkdir(parents=True, exist_ok=True)
+        put_samples(audio)
         return {
             **shared,
             "LONGHAND_AUDIO_ROOT": str(audio),
@@ -294,20 +334,13 @@ class Stack:
             **{name: os.environ.get(name) or value for name, value in pace.items()},
         }
 
-    def deploy(
-        self, aws: dict[str, str], name: str = STACK_NAME, template: str = "data.yaml", parameters: dict | None = None
-    ) -> dict[str, str]:
+    def deploy(self, name: str, template: str, parameters: dict[str, str]) -> dict[str, str]:
         say(f"  deploying infra/{template}")
-        command = [str(self.tools.python), str(HERE / "deploy.py"), name, str(ROOT / "infra" / template)]
-        command += [f"{key}={value}" for key, value in (parameters or {}).items()]
-        done = subprocess.run(command, env={**self.environment(), **aws}, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise Failure(f"infra/{template} could not be deployed: {done.stderr.strip()}")
-        return json.loads(done.stdout)
+        return self.cloud.deploy(name, ROOT / "infra" / template, parameters)
 
     def write_env(self, settings: dict[str, str]) -> None:
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()]
-        # Renamed into place: whoever sources it meanwhile reads the old one or the new one whole.
+        # Renamed into place: a shell that sources it meanwhile reads either the old file or the new one.
         partial = self.local / "env.partial"
         partial.write_text("".join(lines))
         partial.rename(self.local / "env")
@@ -315,7 +348,7 @@ class Stack:
     def down(self, purge: bool) -> None:
         with lock(self.local / "stack.lock"):
             docker = (self.supervisor.record("emulator") or {}).get("program") == "docker"
-            self.gateway_record.forget()
+            self.gateway_url.unlink(missing_ok=True)
             # First those that use the others: a worker that drains still needs its queue.
             names = self.supervisor.names()
             for kinds in (["nginx"], ["api", "worker"], ["asr", "redis", "emulator"]):
@@ -331,7 +364,7 @@ class Stack:
         rows, all_ready = [], True
         names = set(self.supervisor.names())
         missing = {"emulator", "asr", "api", "worker"} - {kind(name) for name in names}
-        url = self.gateway_record.url()
+        url = self.gateway_url.read_text().strip() if self.gateway_url.exists() else None
         for name in sorted(names | missing, key=in_order):
             if name == "api" and url is not None:
                 state = "ready" if answers(f"{url}/readyz") else "is not ready"
@@ -353,6 +386,14 @@ class Stack:
         return all_ready
 
 
+def put_samples(audio: Path) -> None:
+    """The recordings that the documents' examples name, under the audio root."""
+    folder = audio / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    for recording in (HERE / "samples").glob("*.wav"):
+        shutil.copyfile(recording, folder / recording.name)
+
+
 def local_directory() -> Path:
     return Path(os.environ.get("LONGHAND_LOCAL_DIR") or ROOT / ".local").resolve()
 
@@ -364,7 +405,7 @@ def shape_that_runs() -> None:
     apis = [name for name in Supervisor(local_directory()).names() if name.startswith("api-")]
     if apis:
         os.environ["SCALE"] = str(len(apis))
-    elif gateway.Record(local_directory()).url():
+    elif (local_directory() / GATEWAY_URL).exists():
         os.environ["GATEWAY"] = "1"
 
 
@@ -378,15 +419,13 @@ def passed_on() -> dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="start everything; run again, what is missing")
-    up.add_argument("--as-it-is", action="store_true", help="without GATEWAY and SCALE: as they are in what runs")
+    up = commands.add_parser("up", help="start the services that are not running")
+    up.add_argument("--as-it-is", action="store_true", help="take unset GATEWAY and SCALE from the running stack")
     down = commands.add_parser("down", help="stop everything")
     down.add_argument("--purge", action="store_true", help="remove data, logs, virtual environment and model too")
-    commands.add_parser("status", help="what runs, and where; exit code 1 unless everything is ready")
-    commands.add_parser("setup", help="only install the virtual environment and fetch the model")
-    commands.add_parser("checkov", help="only install checkov, which `make check` looks at infra/ with")
-    commands.add_parser("redis", help="only install redis-server, which some tests start")
-    commands.add_parser("nginx", help="only install nginx, which SCALE and some tests start")
+    commands.add_parser("status", help="show the services and their addresses; exit code 1 unless all are ready")
+    install = commands.add_parser("install", help="only install what `up`, tests or checks need")
+    install.add_argument("what", nargs="+", choices=INSTALL, metavar=f"{{{','.join(INSTALL)}}}")
     test = commands.add_parser("test", help="run a command with a private emulator")
     test.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     arguments = parser.parse_args()
@@ -400,17 +439,12 @@ def main() -> int:
         stack.down(arguments.purge)
     elif arguments.command == "status":
         return 0 if stack.status() else 1
-    elif arguments.command == "setup":
-        ensure_tools(stack.tools, model=True)
-    elif arguments.command == "checkov":
-        ensure_checkov(stack.tools)
-    elif arguments.command == "redis":
-        ensure_redis(stack.supervisor.log("redis"))
-    elif arguments.command == "nginx":
-        ensure_nginx(stack.supervisor.log("nginx"))
+    elif arguments.command == "install":
+        for name in arguments.what:
+            INSTALL[name](stack)
     elif arguments.command == "test":
         command = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
-        return private_emulator(stack.tools, stack.local / "test", command)
+        return private_emulator(stack.tools, stack.local / "test", command, stack.emulator)
     return 0
 
 

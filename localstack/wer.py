@@ -1,4 +1,4 @@
-"""Word error rate: how far a transcript is from what was said."""
+"""Word error rate: how far a transcript is from the reference text."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ def words(text: str) -> list[str]:
     return re.sub(r"[^\w\s]", "", text.lower().replace("-", " ")).split()
 
 
-def errors(reference: list[str], heard: list[str]) -> int:
-    """The fewest words to change, add or leave out that make `heard` of `reference` (Levenshtein's distance)."""
-    previous = list(range(len(heard) + 1))
-    for i, said in enumerate(reference, start=1):
+def errors(reference: list[str], hypothesis: list[str]) -> int:
+    """The fewest words to change, add or leave out that turn `reference` into `hypothesis` (Levenshtein distance)."""
+    previous = list(range(len(hypothesis) + 1))
+    for i, expected in enumerate(reference, start=1):
         row = [i]
-        for j, word in enumerate(heard, start=1):
-            row.append(min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (said != word)))
+        for j, word in enumerate(hypothesis, start=1):
+            row.append(min(previous[j] + 1, row[j - 1] + 1, previous[j - 1] + (expected != word)))
         previous = row
     return previous[-1]
 
 
-def wer(reference: str, heard: str) -> float:
+def wer(reference: str, hypothesis: str) -> float:
     """From 0, every word right, upwards; 1 is as many errors as words."""
-    said = words(reference)
-    return errors(said, words(heard)) / len(said)
+    expected = words(reference)
+    return errors(expected, words(hypothesis)) / len(expected)

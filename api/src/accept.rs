@@ -1,26 +1,28 @@
-//! `Accept` (RFC 9110 section 12.5.1): which of the forms that we have a client likes best.
+//! `Accept` (RFC 9110 section 12.5.1): the format that a client prefers.
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 
-/// The place in `offers` (media types without parameters, the one that we like best first) of what the
-/// client likes best; the first when it does not say. `None` when it takes none of them.
+/// The index in `offers` (media types without parameters, our preferred one first) of the one that the client prefers;
+/// the first without a preference. `None` if it accepts none of them.
 ///
-/// Each offer has the quality of the range that fits it most closely. Of equal ones, the closer range
-/// wins: `text/vtt, */*` asks for captions. Parameters are passed over, and so is what cannot be read.
+/// Each offer has the quality of its most specific range. Of equal ones, the more specific range wins: `text/vtt, */*`
+/// asks for captions. Parameters are ignored, and so is what cannot be parsed.
 pub(crate) fn choose(headers: &HeaderMap, offers: &[&str]) -> Option<usize> {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let ranges: Vec<Range> = values.flat_map(|value| value.split(',')).filter_map(Range::parse).collect();
     if ranges.is_empty() {
         return Some(0);
     }
-    let liked = offers.iter().enumerate().filter_map(|(place, offer)| {
-        let fitting = ranges.iter().filter_map(|range| Some((range.closeness(offer)?, range.quality)));
-        let (closeness, quality) = fitting.max()?;
-        (quality > 0).then_some((quality, closeness, place))
+    let accepted = offers.iter().enumerate().filter_map(|(place, offer)| {
+        let matching = ranges.iter().filter_map(|range| Some((range.specificity(offer)?, range.quality)));
+        let (specificity, quality) = matching.max()?;
+        (quality > 0).then_some((quality, specificity, place))
     });
-    // The first of equals, where `max` would take the last.
-    liked.reduce(|best, next| if (next.0, next.1) > (best.0, best.1) { next } else { best }).map(|(.., p)| p)
+    // The first of equals; `max` would return the last.
+    accepted
+        .reduce(|best, next| if (next.0, next.1) > (best.0, best.1) { next } else { best })
+        .map(|(.., p)| p)
 }
 
 /// One media range with its weight.
@@ -47,8 +49,8 @@ impl Range {
         Some(Self { kind: kind.to_ascii_lowercase(), subtype: subtype.to_ascii_lowercase(), quality })
     }
 
-    /// How closely a range fits a media type, if it does.
-    fn closeness(&self, offer: &str) -> Option<u8> {
+    /// How specific a matching range is.
+    fn specificity(&self, offer: &str) -> Option<u8> {
         let (kind, subtype) = offer.split_once('/')?;
         match (self.kind.as_str(), self.subtype.as_str()) {
             ("*", "*") => Some(0),
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_liked_form_is_chosen() {
+    fn the_preferred_format_is_chosen() {
         let rows = [
             ("application/json", Some("application/json")),
             ("TEXT/Vtt", Some("text/vtt")),
@@ -109,7 +111,7 @@ mod tests {
             ("text/html, */*;q=0", None),
             ("application/json;q=0", None),
             ("image/*, text/html", None),
-            // What cannot be read is passed over; of nothing, nothing was asked.
+            // What cannot be parsed is ignored.
             ("", Some("application/json")),
             ("nonsense, */vtt, text/, text/vtt;q=2, text/vtt;q=nan, text/vtt;q=", Some("application/json")),
             (
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn several_headers_are_one_and_none_is_json() {
+    fn several_headers_count_as_one_and_the_default_is_json() {
         assert_chosen(&[], Some("application/json"));
         assert_chosen(&["text/html", "text/vtt;q=0.5, text/plain;q=0.4"], Some("text/vtt"));
     }

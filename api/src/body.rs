@@ -1,4 +1,4 @@
-//! Reading a JSON body: bounded in size and in time, and refused when it says a thing twice.
+//! Reads a JSON body, with limits on size and time. Repeated keys are refused.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,29 +14,37 @@ use tokio::time::timeout;
 
 use crate::error::ApiError;
 
-/// The longest body. 24 paths of 1,024 bytes and all the metadata fit in it, with room to spare; 24 web addresses
-/// of the longest kind leave 14 KB for the rest.
+/// The largest body. 24 paths of 1,024 bytes and all metadata fit in it; 24 URLs of the greatest length leave 14 KB for
+/// the rest.
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// How long a client may take to send it. A client that says a length and sends less is let go then.
+/// How long a client may take to send it. A client that sends less than its `Content-Length` is disconnected then.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Byte order marks, which JSON must not begin with (RFC 8259 section 8.1). Windows tools write them invisibly.
+const MARKS: [(&[u8], &str); 3] =
+    [(b"\xEF\xBB\xBF", "UTF-8"), (b"\xFF\xFE", "UTF-16"), (b"\xFE\xFF", "UTF-16")];
 
 /// The request's body as JSON.
 pub(crate) async fn json(request: Request) -> Result<Value, ApiError> {
     check_type(request.headers())?;
-    // Refused before a byte of it is sent, where the client waits to be told (`Expect`).
+    // A client that sends `Expect: 100-continue` gets this error before it sends the body.
     if stated_length(request.headers()).is_some_and(|length| length > MAX_BODY_BYTES) {
-        return Err(ApiError::BodyTooLarge);
+        return Err(ApiError::BodyTooLarge { limit: MAX_BODY_BYTES });
     }
     let bytes = timeout(BODY_TIMEOUT, Bytes::from_request(request, &()))
         .await
-        .map_err(|_| ApiError::BodyTimeout)?
+        .map_err(|_| ApiError::BodyTimeout { limit: BODY_TIMEOUT })?
         .map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge,
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge { limit: MAX_BODY_BYTES },
             _ => ApiError::BodyBroken,
         })?;
     if bytes.trim_ascii().is_empty() {
         return Err(ApiError::NoBody);
+    }
+    if let Some((mark, encoding)) = MARKS.into_iter().find(|(mark, _)| bytes.starts_with(mark)) {
+        let bytes = mark.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(" ");
+        return Err(ApiError::ByteOrderMark(format!("the bytes {bytes}, a byte order mark of {encoding}")));
     }
     let Unambiguous(value) = serde_json::from_slice(&bytes).map_err(ApiError::NotJson)?;
     Ok(value)
@@ -46,7 +54,7 @@ fn stated_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// No type at all passes: what it is will show.
+/// A body without a type is parsed.
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if let Some(coding) = headers.get(CONTENT_ENCODING).filter(|coding| *coding != "identity") {
         return Err(ApiError::NotJsonType(format!("the body is encoded as {}", quoted(coding))));
@@ -59,7 +67,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// `application/json` and its kin (`application/merge-patch+json`), whatever their parameters.
+/// `application/json` and types with its suffix (`application/merge-patch+json`), with any parameters.
 fn is_json(value: &HeaderValue) -> bool {
     let Ok(text) = value.to_str() else {
         return false;
@@ -73,8 +81,8 @@ fn quoted(value: &HeaderValue) -> String {
     format!("{text:?}")
 }
 
-/// JSON in which no object has a key twice (RFC 7493 section 2.3). `Value` alone would keep the last of
-/// them, where whoever looked at the request before us may have kept the first.
+/// JSON in which no object repeats a key (RFC 7493 section 2.3). `Value` alone would keep the last one, where a proxy
+/// before us may have read the first.
 struct Unambiguous(Value);
 
 impl<'de> Deserialize<'de> for Unambiguous {
@@ -133,7 +141,7 @@ impl<'de> Visitor<'de> for UnambiguousVisitor {
         while let Some(key) = entries.next_key::<String>()? {
             if object.contains_key(&key) {
                 let key: String = key.chars().take(60).collect();
-                return Err(A::Error::custom(format_args!("the key {key:?} is there twice in one object")));
+                return Err(A::Error::custom(format_args!("the key {key:?} is repeated in one object")));
             }
             let Unambiguous(value) = entries.next_value()?;
             object.insert(key, value);
@@ -152,11 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_may_be_there_once_in_each_object() {
+    fn an_object_must_not_repeat_a_key() {
         let text = r#"{"a":[{"b":1},{"b":-2.5}],"b":{"a":null,"c":"é","d":true}}"#;
         assert_eq!(read(text).map(|value| value.to_string()), Ok(text.to_owned()));
-        let error = read("{\"a\":{\"b\":1,\n\"b\":2}}").expect_err("twice");
-        assert_eq!(error, "the key \"b\" is there twice in one object at line 2 column 3");
+        let error = read("{\"a\":{\"b\":1,\n\"b\":2}}").expect_err("a repeated key");
+        assert_eq!(error, "the key \"b\" is repeated in one object at line 2 column 3");
     }
 
     #[test]

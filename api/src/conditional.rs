@@ -1,4 +1,4 @@
-//! What lets a client, and its own cache, read a job anew at little cost (RFC 9110, section 13; RFC 9111).
+//! Conditional requests (RFC 9110, section 13) and caching by clients (RFC 9111).
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -11,17 +11,17 @@ use sha2::{Digest, Sha256};
 /// A completed job does not change, but may be erased.
 const COMPLETED: HeaderValue = HeaderValue::from_static("private, max-age=10");
 
-/// A job in progress changes, and one that failed may be given another try.
+/// A job in progress changes, and a failed one may be retried.
 const MAY_CHANGE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// One form of a job, with its `ETag` and for how long it is good; `304` where the client has it.
+/// A job in one format, with its `ETag` and how long it may be reused; `304` if the client has it.
 pub(crate) fn representation(
     request: &HeaderMap,
     status: JobStatus,
     content_type: HeaderValue,
     body: Vec<u8>,
 ) -> Response {
-    // 128 bits of the digest are as good as all of it here.
+    // 128 bits of the digest suffice here.
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&body)[..16]));
     let cache_control = if status == JobStatus::Completed { COMPLETED } else { MAY_CHANGE };
     let known = has(request, &tag);
@@ -33,10 +33,10 @@ pub(crate) fn representation(
     (headers, [(CONTENT_TYPE, content_type)], body).into_response()
 }
 
-/// Whether `If-None-Match` names the tag, or anything. It is compared weakly (section 13.1.2).
+/// Whether `If-None-Match` has the tag or `*`, by weak comparison (section 13.1.2).
 fn has(request: &HeaderMap, tag: &str) -> bool {
     let values = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    // Tags of ours have no comma.
+    // Our tags have no commas.
     let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
     tags.any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
 }

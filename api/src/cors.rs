@@ -1,18 +1,18 @@
-//! Whose pages may call from a browser. Nobody's, unless a setting names them.
+//! CORS: the origins whose pages may call from a browser. None, unless a setting names them.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use axum::http::header::{LOCATION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method};
 use longhand_shared::settings::List;
 use reqwest::Url;
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
-/// How long a browser may remember what it was allowed.
+/// How long a browser may cache a preflight.
 const MAX_AGE: Duration = Duration::from_hours(1);
 
-/// Origins, as browsers name them.
+/// Origins, as browsers send them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins(Vec<HeaderValue>);
 
@@ -29,7 +29,7 @@ impl FromStr for Origins {
                 text == "*" || Url::parse(&text).is_ok_and(|url| url.origin().ascii_serialization() == text);
             let value = HeaderValue::try_from(&text).ok().filter(|_| good);
             value.ok_or_else(|| {
-                format!("names {text:?}, which is no origin: expected one like https://app.example.com")
+                format!("names {text:?}, which is not an origin such as https://app.example.com")
             })
         };
         origins.into_iter().map(origin).collect::<Result<_, _>>().map(Self)
@@ -37,8 +37,8 @@ impl FromStr for Origins {
 }
 
 impl Origins {
-    /// What allows them, where there are any. Cookies and other credentials that a browser adds by itself are
-    /// never allowed, which is what makes `*` harmless: a page has to know the token that it sends.
+    /// `None` without origins. Cookies and other credentials that a browser adds by itself are never allowed, so `*` is
+    /// harmless: a page must know the token that it sends.
     pub(crate) fn layer(&self) -> Option<CorsLayer> {
         if self.0.is_empty() {
             return None;
@@ -46,17 +46,8 @@ impl Origins {
         let header = HeaderName::from_static;
         let layer = CorsLayer::new()
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
-            .allow_headers([
-                AUTHORIZATION,
-                CONTENT_TYPE,
-                header("idempotency-key"),
-                header("if-none-match"),
-                header("last-event-id"),
-                header("prefer"),
-                header("traceparent"),
-                header("x-api-key"),
-                header("x-request-id"),
-            ])
+            // Browsers and libraries in pages add headers such as `baggage`. Unknown headers are not read.
+            .allow_headers(AllowHeaders::mirror_request())
             .expose_headers([
                 LOCATION,
                 RETRY_AFTER,
@@ -79,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_as_browsers_name_them() {
+    fn origins_are_as_browsers_send_them() {
         let read = |text: &str| text.parse::<Origins>().map(|Origins(origins)| origins.len());
         assert_eq!(read("https://a.example, http://localhost:3000"), Ok(2));
         assert_eq!(read("*"), Ok(1));

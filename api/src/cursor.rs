@@ -1,6 +1,6 @@
-//! The cursor of a search: where its last page ended, and which search it was.
+//! The cursor of a search: where its last page ended, and a digest of the search.
 //!
-//! Opaque to clients, so that it can change. It opens nothing that the search itself does not.
+//! Opaque to clients, so that it can change. It gives access to nothing that the search itself does not.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -11,17 +11,17 @@ use serde::{Deserialize, Serialize};
 /// The version that is written and read here.
 const VERSION: u8 = 1;
 
-/// The longest cursor that is looked at, in bytes; ours have about 160.
+/// The longest cursor that is decoded, in bytes; ours have about 160.
 const MAX_BYTES: usize = 512;
 
-/// Why a text is no cursor of this search.
+/// Why a text is not a cursor of this search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidCursor {
-    /// It was not made here.
-    #[error("is not a cursor: give the nextCursor of the page before, as it is")]
+    #[error("is not a cursor: send the nextCursor of the previous page unchanged")]
     Unreadable,
-    /// It was made for another search.
-    #[error("belongs to another search: a cursor goes on with the parameters that it came from, limit aside")]
+    #[error(
+        "belongs to another search: send the same parameters as for the previous page; only limit may differ"
+    )]
     OtherSearch,
 }
 
@@ -41,14 +41,14 @@ pub(crate) fn encode(search: &Search, position: SearchPosition) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).expect("only strings and numbers"))
 }
 
-/// Where the page before ended.
+/// Where the previous page ended.
 pub(crate) fn decode(text: &str, search: &Search) -> Result<SearchPosition, InvalidCursor> {
     if text.len() > MAX_BYTES {
         return Err(InvalidCursor::Unreadable);
     }
     let json = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor::Unreadable)?;
     let cursor: Cursor = serde_json::from_slice(&json).map_err(|_| InvalidCursor::Unreadable)?;
-    // Ours are in UTC. Nobody else's offset gets to push a time over the end of the calendar.
+    // Ours are in UTC. Another offset could move a time past the end of the calendar.
     let submitted = cursor.submitted.strip_suffix('Z').and_then(|_| cursor.submitted.parse().ok());
     let (VERSION, Some(submitted)) = (cursor.v, submitted) else {
         return Err(InvalidCursor::Unreadable);
@@ -59,8 +59,8 @@ pub(crate) fn decode(text: &str, search: &Search) -> Result<SearchPosition, Inva
     Ok(SearchPosition { submitted, job: cursor.job })
 }
 
-/// Tells one search from another, the same in every process and version: FNV-1a, 64 bits. It
-/// guards against mistakes, not against malice: a forged cursor shows only what its search shows.
+/// Identifies a search, in every process and version alike: FNV-1a, 64 bits. It guards against mistakes, not against
+/// malice: a forged cursor shows only what its search shows.
 fn digest(search: &Search) -> String {
     let Search { user, status, from, until, .. } = search;
     let text = format!("{status:?} {from:?} {until:?} {user}");
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_goes_on_with_its_own_search_only() {
+    fn a_cursor_continues_only_its_own_search() {
         let submitted = Timestamp::from_unix(1_763_852_400);
         let position = SearchPosition { submitted, job: JobId::random() };
         let ours = search("ana", Some(JobStatus::Failed));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cursor_is_refused() {
+    fn invalid_cursors_are_refused() {
         let unreadable = Err(InvalidCursor::Unreadable);
         for text in ["", "x", "%", "e30", &"A".repeat(10_000)] {
             assert_eq!(decode(text, &search("ana", None)), unreadable, "{text}");

@@ -1,5 +1,4 @@
-//! What is done for every request, whatever it asks for: its id, its log line, its time limit, and
-//! the headers that every answer carries.
+//! What is done for every request: its id, its log line, its time limit, and the headers of every answer.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -21,54 +20,62 @@ use tracing::{Instrument, Span, debug, error_span, field, info};
 use uuid::Uuid;
 
 use crate::error::ApiError;
+use crate::fault::Fault;
+use crate::request_id;
 
-/// The longest time that a request may take, its body and a wait (`waiting/prefer.rs`) included. A
-/// stream of events goes on after its request was answered.
+/// The longest time that a request may take, including its body and a wait (`waiting/prefer.rs`). A stream of events
+/// continues after its request was answered.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(28);
 
 /// The longest `x-request-id` that is kept, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// The mark of a request that comes through API Gateway. Whoever sets it, us included (`lambda.rs`), only makes that
-/// request get less: so it need not be guarded.
+/// Marks a request that comes through API Gateway. Setting it, as `lambda.rs` does, only restricts the answer, so it
+/// need not be protected.
 pub(crate) const GATEWAY: HeaderName = HeaderName::from_static("longhand-gateway");
 
+/// The value for a Lambda function behind API Gateway.
+pub(crate) const LAMBDA: HeaderValue = HeaderValue::from_static("lambda");
+
+/// The value for a Lambda function behind a load balancer.
+pub(crate) const LOAD_BALANCER: HeaderValue = HeaderValue::from_static("alb");
+
+/// Names what an event had and a request cannot have (`lambda.rs`). Such a request is refused, so this need not be
+/// protected either.
+pub(crate) const UNREADABLE: HeaderName = HeaderName::from_static("longhand-unreadable");
+
 /// The longest body of an answer through API Gateway. A Lambda function may answer with 6 MB, of which base64
-/// leaves three quarters; some of that is for the headers. What is behind a VPC link could give 10 MB, and gives the
-/// same: no answer is there or not by what is behind the gateway.
+/// leaves three quarters; some of that is for the headers. Behind a VPC link 10 MB would be possible, but the limit is
+/// the same, so that answers do not depend on what is behind the gateway.
 pub(crate) const MAX_GATEWAY_ANSWER: usize = 4_700_000;
+
+/// The longest body of a function's answer through a load balancer, which passes on 1 MB.
+const MAX_LOAD_BALANCER_ANSWER: usize = 700_000;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Nothing that is answered is a page, unless its handler says so with a policy of its own.
+/// No answer is a page, unless its handler sets a policy of its own.
 const NO_CONTENT: &str = "default-src 'none'; frame-ancestors 'none'";
 
 tokio::task_local! {
-    static REQUEST_ID: String;
-    /// How long the running request has waited because its client asked to.
+    /// How long the running request has waited at its client's request.
     static WAITED: Cell<Duration>;
 }
 
-/// Runs what a client asked to wait for. Its time is not the server's: it is left out of `own_ms`, by which slow
-/// servers are found.
+/// Runs a wait that a client asked for. Its time is excluded from `own_ms`, by which slow servers are found.
 pub(crate) async fn waited<T>(waiting: impl Future<Output = T>) -> T {
     let began = Instant::now();
     let waited = waiting.await;
-    // Not set where nobody answers a request, as in a test.
+    // Not set outside of a request, as in a test.
     let _ = WAITED.try_with(|all| all.set(all.get() + began.elapsed()));
     waited
 }
 
-/// The id of the request that the running task answers.
-pub(crate) fn current_request_id() -> Option<String> {
-    REQUEST_ID.try_with(String::clone).ok()
-}
-
-/// The outermost layer. Once `stop` is cancelled each answer is the last one of its connection, so that a load
-/// balancer does not use that one again while it is being closed.
+/// The outermost layer. Once `stop` is cancelled each answer closes its connection, so that a load balancer does not
+/// reuse it while it is being closed.
 pub(crate) async fn edge(State(stop): State<CancellationToken>, request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
-    // A span of the highest level, so that it is there whatever the log's filter is.
+    // A span of the highest level, so that no filter of the log removes it.
     let span = error_span!(
         "request",
         request_id = id,
@@ -79,8 +86,10 @@ pub(crate) async fn edge(State(stop): State<CancellationToken>, request: Request
         http.response.status_code = field::Empty,
     );
     trace::adopt(&span, traceparent(request.headers()));
-    let https = only(request.headers(), "x-forwarded-proto") == Some("https");
-    let mut response = REQUEST_ID.scope(id.clone(), answer(request, next)).instrument(span).await;
+    // A gateway accepts only HTTPS, but the load balancer behind it reports its own connection, which is HTTP.
+    let https =
+        only(request.headers(), "x-forwarded-proto") == Some("https") || through_gateway(request.headers());
+    let mut response = request_id::scope(id.clone(), answer(request, next)).instrument(span).await;
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -107,7 +116,7 @@ async fn answer(request: Request, next: Next) -> Response {
     let took = started.elapsed();
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let own_ms = u64::try_from(took.saturating_sub(waited).as_millis()).unwrap_or(u64::MAX);
-    // A client may make up methods; a label may not.
+    // A client may invent methods; labels must be bounded.
     let known =
         matches!(method, Method::GET | Method::POST | Method::DELETE | Method::HEAD | Method::OPTIONS);
     let name = if known { method.to_string() } else { "other".to_owned() };
@@ -117,8 +126,8 @@ async fn answer(request: Request, next: Next) -> Response {
     )
     .increment(1);
     histogram!("longhand_http_request_seconds", "route" => route.clone()).record(took);
-    // Probes come every few seconds and would bury the rest.
-    if matches!(route.as_str(), "/healthz" | "/readyz" | "/metrics") {
+    // Probes arrive every few seconds and would drown the rest.
+    if matches!(route.as_str(), "/healthz" | "/readyz" | "/serving" | "/metrics") {
         debug!(%method, route, status, ms, own_ms, "request");
     } else {
         info!(%method, route, status, ms, own_ms, "request");
@@ -126,37 +135,51 @@ async fn answer(request: Request, next: Next) -> Response {
     response
 }
 
-/// What an answer may take, in time and, through API Gateway, in bytes. Inside of what tells browsers whose pages may
-/// read it: they may read of these errors too.
+/// Limits an answer in time and, through API Gateway, in bytes. This layer is inside that of CORS, so that pages can
+/// read these errors too.
 pub(crate) async fn bounded(request: Request, next: Next) -> Response {
-    let gateway = through_gateway(request.headers());
+    let unreadable = unreadable(request.headers());
+    if !unreadable.is_empty() {
+        return ApiError::Invalid(unreadable).into_response();
+    }
+    let longest = longest_answer(request.headers());
     let Ok(response) = timeout(REQUEST_TIMEOUT, next.run(request)).await else {
-        return ApiError::Timeout.into_response();
+        return ApiError::Timeout { limit: REQUEST_TIMEOUT }.into_response();
     };
-    match too_long(&response) {
-        Some(bytes) if gateway => ApiError::AnswerTooLarge { bytes }.into_response(),
-        _ => response,
+    match longest.and_then(|longest| too_long(&response, longest)) {
+        Some(error) => error.into_response(),
+        None => response,
     }
 }
 
-/// How many bytes an answer has, if API Gateway does not pass on as many.
-pub(crate) fn too_long(response: &Response) -> Option<u64> {
-    let bytes = response.body().size_hint().lower();
-    (bytes > MAX_GATEWAY_ANSWER as u64).then_some(bytes)
+fn unreadable(headers: &HeaderMap) -> Vec<Fault> {
+    let names = headers.get_all(UNREADABLE).iter().filter_map(|name| name.to_str().ok());
+    names.map(|name| Fault::new(name, "is not valid in a request")).collect()
 }
 
-/// The pattern, not the path: what a client sends does not get to write log lines.
+/// The error for an answer that has more than `longest` bytes.
+pub(crate) fn too_long(response: &Response, longest: usize) -> Option<ApiError> {
+    let bytes = response.body().size_hint().lower();
+    (bytes > longest as u64).then_some(ApiError::AnswerTooLarge { bytes, longest })
+}
+
+/// The largest body of the answer to such a request, if it is limited.
+pub(crate) fn longest_answer(headers: &HeaderMap) -> Option<usize> {
+    let mark = headers.get(GATEWAY)?;
+    Some(if mark == LOAD_BALANCER { MAX_LOAD_BALANCER_ANSWER } else { MAX_GATEWAY_ANSWER })
+}
+
+/// The pattern, not the path: clients must not write into log lines.
 fn route(request: &Request) -> String {
     request.extensions().get::<MatchedPath>().map_or_else(|| "-".to_owned(), |path| path.as_str().to_owned())
 }
 
-/// Whether the request comes through API Gateway, which streams nothing, has nobody wait longer than 30 s, and passes
-/// on no long answers.
+/// Whether the request comes through API Gateway, which does not stream, limits waits to 30 s, and limits answers.
 pub(crate) fn through_gateway(headers: &HeaderMap) -> bool {
     headers.contains_key(GATEWAY)
 }
 
-/// The client's or the load balancer's id where it is fit for a log and a header, else a new one.
+/// The id that the client or the load balancer sent, if it is fit for a log and a header, else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let given = only(headers, "x-request-id").filter(|id| {
         (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
@@ -165,7 +188,7 @@ fn request_id(headers: &HeaderMap) -> String {
     given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// The request's `traceparent`, where it is well-formed (W3C Trace Context, section 3.2.2).
+/// The `traceparent`, if it is well-formed (W3C Trace Context, section 3.2.2).
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<&str> {
     let text = only(headers, "traceparent")?;
     let parts: Vec<&str> = text.split('-').collect();
@@ -186,7 +209,7 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<&str> {
     good.then_some(text)
 }
 
-/// A header that is there exactly once, as text.
+/// A header that occurs exactly once, as text.
 pub(crate) fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;

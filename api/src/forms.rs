@@ -1,39 +1,59 @@
-//! A transcript in the form that a client asks for.
+//! A transcript in the format that a client asks for.
+
+use std::ops::RangeInclusive;
 
 use axum::http::header::VARY;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::Response;
-use longhand_shared::captions::Timeline;
 use longhand_shared::transcript::TranscriptResult;
 use serde::Serialize;
 
+use crate::captions::Timeline;
 use crate::error::ApiError;
 use crate::input::Fields;
-use crate::{AppState, accept, conditional};
+use crate::state::AppState;
+use crate::{accept, conditional};
 
-/// What there is, the default first.
-pub(crate) const MEDIA_TYPES: [&str; 4] =
-    ["application/json", "text/plain", "text/vtt", "application/x-subrip"];
+/// The available formats, the default first.
+const MEDIA_TYPES: [&str; 4] = ["application/json", "text/plain", "text/vtt", "application/x-subrip"];
 
 const JSON: &str = MEDIA_TYPES[0];
 
-/// Whether some of the text is missing, for the forms that have no other place to say so.
+/// Whether some of the text is missing, for formats without a place for it.
 const PARTIAL: HeaderName = HeaderName::from_static("longhand-partial");
 
-/// Whether the times of all words rest on measured lengths; `captions.rs` has the rule.
+/// Whether the times of all words rest on measured lengths; `captions/mod.rs` has the rule.
 const TIMES_EXACT: HeaderName = HeaderName::from_static("longhand-times-exact");
 
-/// The form of an answer.
+/// The format of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Json { segments: bool },
     Text,
-    Vtt,
-    Srt,
+    Vtt(LineChars),
+    Srt(LineChars),
 }
 
-/// A result with what is said when. The segments are read after the rest, so of a job in progress they
-/// may know a little more.
+/// The most characters of a line of captions.
+type LineChars = Option<usize>;
+
+/// The range of `maxLineChars`. Broadcasters use 42.
+const LINE_CHARS: RangeInclusive<usize> = 10..=1000;
+
+/// The query in the description.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+#[expect(dead_code, reason = "`Form::asked` reads the query field by field, to report every fault")]
+pub(crate) struct FormParams {
+    /// Whether JSON has the text with its times.
+    #[param(default = false)]
+    segments: Option<bool>,
+    /// The most characters of a line of captions; without it a segment is one line.
+    #[param(minimum = 10, maximum = 1000)]
+    max_line_chars: Option<usize>,
+}
+
+/// A result with its segments. These are read after the rest, so they may be a little newer in a job in progress.
 #[derive(Serialize)]
 struct WithSegments<'a> {
     #[serde(flatten)]
@@ -43,22 +63,24 @@ struct WithSegments<'a> {
 }
 
 impl Form {
-    /// What a request asks for, by `Accept` and `segments`.
+    /// Parses `Accept`, `segments` and `maxLineChars`.
     pub(crate) fn asked(headers: &HeaderMap, uri: &Uri) -> Result<Self, ApiError> {
         let mut fields = Fields::of_query(uri);
         let segments = fields.flag("segments");
+        let line_chars = fields.optional_text::<String>("maxLineChars");
+        let line_chars = line_chars.and_then(|text| fields.check("maxLineChars", line_length(&text)));
         let segments = fields.finish(segments)?;
         match accept::choose(headers, &MEDIA_TYPES).map(|place| MEDIA_TYPES[place]) {
             Some("text/plain") => Ok(Self::Text),
-            Some("text/vtt") => Ok(Self::Vtt),
-            Some("application/x-subrip") => Ok(Self::Srt),
+            Some("text/vtt") => Ok(Self::Vtt(line_chars)),
+            Some("application/x-subrip") => Ok(Self::Srt(line_chars)),
             Some(_) => Ok(Self::Json { segments }),
-            None => Err(ApiError::NotAcceptable),
+            None => Err(ApiError::NotAcceptable { offers: &MEDIA_TYPES }),
         }
     }
 
-    /// The answer, or `304` where the client has it. Segments are in the chunks, which are read only for
-    /// the forms that need them.
+    /// The answer, or `304` if the client has it. Segments are in the chunks, which are read only for the formats that
+    /// need them.
     pub(crate) async fn respond(
         self,
         app: &AppState,
@@ -66,7 +88,7 @@ impl Form {
         result: &TranscriptResult,
     ) -> Result<Response, ApiError> {
         let id = result.job_id;
-        let timeline = async || match app.store.chunks(id).await? {
+        let timeline = async || match app.store().chunks(id).await? {
             chunks if chunks.is_empty() => Err(ApiError::NoSuchJob(id)),
             chunks => Ok(Timeline::new(&chunks)),
         };
@@ -81,16 +103,20 @@ impl Form {
                 (
                     "text/plain; charset=utf-8",
                     text.into_bytes(),
-                    [Some((PARTIAL, told(result.partial))), None],
+                    [Some((PARTIAL, flag(result.partial))), None],
                 )
             }
-            Self::Vtt => {
+            Self::Vtt(line_chars) => {
                 let timeline = timeline().await?;
-                ("text/vtt; charset=utf-8", timeline.vtt().into_bytes(), notes(&timeline))
+                ("text/vtt; charset=utf-8", timeline.vtt(line_chars).into_bytes(), notes(&timeline))
             }
-            Self::Srt => {
+            Self::Srt(line_chars) => {
                 let timeline = timeline().await?;
-                ("application/x-subrip; charset=utf-8", timeline.srt().into_bytes(), notes(&timeline))
+                (
+                    "application/x-subrip; charset=utf-8",
+                    timeline.srt(line_chars).into_bytes(),
+                    notes(&timeline),
+                )
             }
         };
         let content_type = HeaderValue::from_static(content_type);
@@ -104,14 +130,19 @@ impl Form {
     }
 }
 
+fn line_length(text: &str) -> Result<usize, String> {
+    let length = text.parse().ok().filter(|length| LINE_CHARS.contains(length));
+    length.ok_or_else(|| format!("must be a number from {} to {}", LINE_CHARS.start(), LINE_CHARS.end()))
+}
+
 fn json(value: &impl Serialize) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(value).map_err(|error| ApiError::Internal { cause: error.to_string() })
 }
 
 fn notes(timeline: &Timeline) -> [Option<(HeaderName, &'static str)>; 2] {
-    [Some((PARTIAL, told(timeline.partial()))), Some((TIMES_EXACT, told(timeline.times_exact)))]
+    [Some((PARTIAL, flag(timeline.partial()))), Some((TIMES_EXACT, flag(timeline.times_exact)))]
 }
 
-fn told(yes: bool) -> &'static str {
+fn flag(yes: bool) -> &'static str {
     if yes { "true" } else { "false" }
 }

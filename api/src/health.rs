@@ -1,60 +1,207 @@
-//! What orchestrators and load balancers ask: is it alive, and should it get requests?
+//! Probes for orchestrators and load balancers, and metrics.
 
 use std::fmt::Display;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use longhand_shared::cache::Cache;
+use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
 
 use crate::edge;
 use crate::error::ApiError;
+use crate::error_codes::Code;
+use crate::openapi::problems::{COMMON, problems};
 
-/// The dependency without which nothing works.
-const TABLE: &str = "table";
-
-/// What is said to be missing when the process was asked to stop: itself.
+/// The reason when the process was asked to stop.
 const STOPPING: &str = "this server is stopping";
 
 /// How long a dependency may take to answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an answer is good for: many probes cost as little as one.
+/// How long a check is reused: many probes cost as little as one.
 const REUSE: Duration = Duration::from_secs(1);
 
-/// `GET /healthz`: the process answers. It asks nobody: restarting us would not mend the table.
-pub(crate) async fn alive() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// What the service depends on. It works without all but the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Dependency {
+    Table,
+    Queue,
+    Redis,
 }
 
-/// `GET /readyz`: the table answers too. A queue that does not is told, but is no reason to send the
-/// clients away: jobs are taken and read without it, and the sweeper sends their messages later. Were
-/// it one, a bad hour of SQS would take every server from behind the load balancer at once. Nor is Redis:
-/// without it results come from the table. A server that was asked to stop is not ready, though it still answers:
-/// the load balancer has until then to send its clients elsewhere.
-pub(crate) async fn ready(State(readiness): State<Arc<Readiness>>) -> Result<Json<Value>, ApiError> {
-    if readiness.stop.is_cancelled() {
-        return Err(ApiError::NotReady(vec![STOPPING]));
+impl Dependency {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Queue => "queue",
+            Self::Redis => "redis",
+        }
     }
-    let missing = readiness.missing().await;
-    if missing.contains(&TABLE) {
-        return Err(ApiError::NotReady(missing));
-    }
-    let status = if missing.is_empty() { "ready" } else { "degraded" };
-    Ok(Json(json!({"status": status, "missing": missing})))
 }
 
-/// `GET /metrics`: what has happened, in Prometheus' text form. Not for those who come through API Gateway: that is
-/// the whole Internet, and the figures are those of the one server, or function, that happens to answer.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Alive {
+    #[schema(inline)]
+    status: AliveStatus,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum AliveStatus {
+    Ok,
+}
+
+const ALIVE: Json<Alive> = Json(Alive { status: AliveStatus::Ok });
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Ready {
+    #[schema(inline)]
+    status: ReadyStatus,
+    #[schema(schema_with = optional_dependencies)]
+    missing: Vec<Dependency>,
+    /// Why the service is degraded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1)]
+    reasons: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = always_false)]
+    message_groups: Option<bool>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ReadyStatus {
+    Ready,
+    Degraded,
+}
+
+/// Without the table the answer is an error.
+fn optional_dependencies() -> ArrayBuilder {
+    let names = [Dependency::Queue, Dependency::Redis].map(Dependency::name);
+    ArrayBuilder::new().items(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)))
+}
+
+fn always_false() -> ObjectBuilder {
+    let description = "The queue refuses `MessageGroupId`, so one user's backlog may delay others.";
+    let object = ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([false]));
+    object.description(Some(description))
+}
+
+problems!(Problems: COMMON);
+problems!(NotReady: COMMON, &[Code::NotReady]);
+problems!(NoMetrics: COMMON, &[Code::RouteNotFound]);
+
+/// Check that the process is alive
+// It asks no dependency: a restart would not repair the table.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "Service",
+    operation_id = "healthz",
+    security(()),
+    responses(
+        (
+            status = 200,
+            description = "The process answers.",
+            body = inline(Alive),
+            examples(("example" = (value = json!({"status": "ok"})))),
+        ),
+        Problems,
+    ),
+)]
+pub(crate) async fn alive() -> Json<Alive> {
+    ALIVE
+}
+
+/// Check that the server should get requests
+// A queue that does not answer, or refuses messages, degrades the service but leaves it ready: jobs are accepted and
+// read without it, and the sweeper sends their messages later. Otherwise a bad hour of SQS would take every server from
+// behind the load balancer at once. The same is true of Redis: without it results come from the table. A server that
+// was asked to stop is not ready, though it still answers until its clients are sent elsewhere.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "Service",
+    operation_id = "readyz",
+    security(()),
+    responses(
+        (
+            status = 200,
+            description = "The table answers.",
+            body = inline(Ready),
+            examples(("example" = (value = json!({"status": "ready", "missing": []})))),
+        ),
+        NotReady,
+    ),
+)]
+pub(crate) async fn ready(State(readiness): State<Arc<Readiness>>) -> Result<Json<Ready>, ApiError> {
+    let missing = readiness.missing_but_table().await?;
+    let queue = readiness.queue.standing();
+    let mut reasons: Vec<String> =
+        missing.iter().map(|dependency| format!("the {} does not answer", dependency.name())).collect();
+    // The code alone: SQS's message may name accounts and users, and this is open to everybody.
+    reasons.extend(queue.refused.map(|code| format!("the queue refuses messages: {code}")));
+    let status = if reasons.is_empty() { ReadyStatus::Ready } else { ReadyStatus::Degraded };
+    // Jobs are done all the same, so this does not degrade the service.
+    let message_groups = queue.groups_refused.then_some(false);
+    Ok(Json(Ready { status, missing, reasons, message_groups }))
+}
+
+/// Check that the server has started and is not stopping
+// For a load balancer that replaces failed servers. It waits for the table when the process starts, so that a
+// deployment with the wrong table gets no requests and is rolled back. Once the table has answered, only a server that
+// is stopping fails: replacing all servers would not repair the table.
+#[utoipa::path(
+    get,
+    path = "/serving",
+    tag = "Service",
+    operation_id = "serving",
+    security(()),
+    responses(
+        (
+            status = 200,
+            description = "The table has answered once.",
+            body = inline(Alive),
+            examples(("example" = (value = json!({"status": "ok"})))),
+        ),
+        NotReady,
+    ),
+)]
+pub(crate) async fn serving(State(readiness): State<Arc<Readiness>>) -> Result<Json<Alive>, ApiError> {
+    if readiness.stop.is_cancelled() || !readiness.started.load(Ordering::Relaxed) {
+        readiness.missing_but_table().await?;
+        readiness.started.store(true, Ordering::Relaxed);
+    }
+    Ok(ALIVE)
+}
+
+/// Get metrics
+///
+/// Counters and histograms since the start, in Prometheus' text format. Not through API Gateway.
+// Through API Gateway they would be open to the Internet, and those of any one server, or function.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "Service",
+    operation_id = "metrics",
+    security(()),
+    responses((status = 200, description = "The metrics.", body = String, content_type = "text/plain"), NoMetrics),
+)]
 pub(crate) async fn metrics(headers: HeaderMap) -> Result<String, ApiError> {
     if edge::through_gateway(&headers) {
         Err(ApiError::NoSuchRoute)
@@ -63,28 +210,38 @@ pub(crate) async fn metrics(headers: HeaderMap) -> Result<String, ApiError> {
     }
 }
 
-/// Asks the dependencies, and remembers for a second what they said.
+/// Checks the dependencies, and reuses a check for a second.
 #[derive(Debug)]
 pub(crate) struct Readiness {
     store: Arc<dyn JobStore>,
     queue: Arc<dyn ChunkQueue>,
     cache: Cache,
     stop: CancellationToken,
-    last: Mutex<Option<(Instant, Vec<&'static str>)>>,
+    /// Whether the table has ever answered this process.
+    started: AtomicBool,
+    last: Mutex<Option<(Instant, Vec<Dependency>)>>,
 }
 
 impl Readiness {
-    pub(crate) fn new(
-        store: Arc<dyn JobStore>,
-        queue: Arc<dyn ChunkQueue>,
-        cache: Cache,
-        stop: CancellationToken,
-    ) -> Self {
-        Self { store, queue, cache, stop, last: Mutex::new(None) }
+    pub(crate) fn new(lifecycle: &Lifecycle, cache: Cache, stop: CancellationToken) -> Self {
+        let (store, queue) = (Arc::clone(lifecycle.store()), Arc::clone(lifecycle.queue()));
+        Self { store, queue, cache, stop, started: AtomicBool::new(false), last: Mutex::new(None) }
     }
 
-    /// Which dependencies do not answer. Probes that come while one is asking wait for its answer.
-    async fn missing(&self) -> Vec<&'static str> {
+    /// The dependencies that do not answer. Without the table, or while the process stops, it is an error.
+    async fn missing_but_table(&self) -> Result<Vec<Dependency>, ApiError> {
+        if self.stop.is_cancelled() {
+            return Err(ApiError::NotReady(vec![STOPPING]));
+        }
+        let missing = self.missing().await;
+        if missing.contains(&Dependency::Table) {
+            return Err(ApiError::NotReady(missing.into_iter().map(Dependency::name).collect()));
+        }
+        Ok(missing)
+    }
+
+    /// Probes that arrive during a check wait for its result.
+    async fn missing(&self) -> Vec<Dependency> {
         let mut last = self.last.lock().await;
         if let Some((at, missing)) = &*last
             && at.elapsed() < REUSE
@@ -96,11 +253,15 @@ impl Readiness {
             timeout(CHECK_TIMEOUT, self.queue.depth()),
             timeout(CHECK_TIMEOUT, self.cache.ping()),
         );
-        let answers = [(TABLE, failure(table)), ("queue", failure(queue)), ("redis", failure(redis))];
+        let answers = [
+            (Dependency::Table, failure(table)),
+            (Dependency::Queue, failure(queue)),
+            (Dependency::Redis, failure(redis)),
+        ];
         let mut missing = Vec::new();
         for (dependency, failure) in answers {
             if let Some(cause) = failure {
-                warn!(dependency, cause, "does not answer");
+                warn!(dependency = dependency.name(), cause, "does not answer");
                 missing.push(dependency);
             }
         }

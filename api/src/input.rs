@@ -1,38 +1,22 @@
-//! Fields of a JSON object or of a query, taken one by one, every fault gathered on the way.
+//! Reads the fields of a JSON object or of a query one by one, and collects every fault.
 
 use std::fmt::{Display, Write};
 
 use axum::extract::Query;
 use axum::http::Uri;
-use serde::Serialize;
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
 
 use crate::error::ApiError;
+use crate::fault::Fault;
 
-/// The most faults that are listed: the answer must not outgrow the request many times over.
+/// The most faults that are listed: the answer must not be many times larger than the request.
 const MAX_FAULTS: usize = 100;
 
-/// One thing that is wrong with a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct Fault {
-    /// Where; its forms are told in `error.rs`.
-    pub(crate) pointer: String,
-    /// What, to be read after the pointer: "must not be empty".
-    pub(crate) detail: String,
-}
-
-impl Fault {
-    pub(crate) fn new(pointer: impl Into<String>, detail: impl Display) -> Self {
-        Self { pointer: pointer.into(), detail: detail.to_string() }
-    }
-}
-
-/// The fields of a request that have not been taken yet, and the faults of those that have.
+/// The fields of a request that have not been read yet, and the faults of those that have.
 ///
-/// A reader takes each field that it knows and ends with [`Fields::finish`], which faults the rest.
+/// A reader removes each field that it knows and ends with [`Fields::finish`], which faults the rest.
 pub(crate) struct Fields {
-    /// What goes before a field's name to make it a pointer.
+    /// The pointer of the object itself, before the name of a field.
     prefix: String,
     values: Map<String, Value>,
     known: Vec<&'static str>,
@@ -53,15 +37,15 @@ impl Fields {
         }
     }
 
-    /// The parameters of a query; each may be there once.
+    /// The parameters of a query; none may be repeated.
     pub(crate) fn of_query(uri: &Uri) -> Self {
         let mut fields = Self { prefix: "?".to_owned(), values: Map::new(), known: vec![], faults: vec![] };
-        // Bytes that are no UTF-8 become U+FFFD, which no parameter takes.
+        // Bytes that are not UTF-8 become U+FFFD, which no parameter accepts.
         match Query::<Vec<(String, String)>>::try_from_uri(uri) {
             Ok(Query(pairs)) => {
                 for (name, value) in pairs {
                     if fields.values.contains_key(&name) {
-                        fields.fault(&name, "is there more than once");
+                        fields.fault(&name, "is repeated");
                     } else {
                         fields.values.insert(name, value.into());
                     }
@@ -83,13 +67,12 @@ impl Fields {
         self.faults.push(Fault::new(pointer, detail));
     }
 
-    /// A field that may be absent; null is as good as absent.
+    /// A field that may be absent or null.
     pub(crate) fn optional(&mut self, name: &'static str) -> Option<Value> {
         self.known.push(name);
         self.values.remove(name).filter(|value| !value.is_null())
     }
 
-    /// A field that must be there.
     pub(crate) fn required(&mut self, name: &'static str) -> Option<Value> {
         let value = self.optional(name);
         if value.is_none() {
@@ -98,7 +81,7 @@ impl Fields {
         value
     }
 
-    /// A parameter that is `true` or `false`, and `false` when it is not there.
+    /// A parameter that is `true` or `false`, by default `false`.
     pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
         let Some(text) = self.optional_text::<String>(name) else {
             return Some(false);
@@ -106,7 +89,7 @@ impl Fields {
         self.check(name, text.parse::<bool>().map_err(|_| "must be true or false"))
     }
 
-    /// [`Fields::optional`], as text that makes a `T`.
+    /// [`Fields::optional`], parsed from text.
     pub(crate) fn optional_text<T>(&mut self, name: &'static str) -> Option<T>
     where
         T: TryFrom<String, Error: Display>,
@@ -115,22 +98,12 @@ impl Fields {
         self.check(name, text(value))
     }
 
-    /// [`Fields::required`], as text that makes a `T`.
-    pub(crate) fn required_text<T>(&mut self, name: &'static str) -> Option<T>
-    where
-        T: TryFrom<String, Error: Display>,
-    {
-        let value = self.required(name)?;
-        self.check(name, text(value))
-    }
-
-    /// What was made of a field; what was wrong with it is recorded.
+    /// Records the error, if there is one.
     pub(crate) fn check<T>(&mut self, name: &str, made: Result<T, impl Display>) -> Option<T> {
         made.map_err(|detail| self.fault(name, detail)).ok()
     }
 
-    /// What was made of the fields, or all that is wrong with them. `None` without a fault is not
-    /// possible: whatever made it `None` recorded one.
+    /// The parsed value, or every fault. A reader that returns `None` has recorded one.
     pub(crate) fn finish<T>(mut self, made: Option<T>) -> Result<T, ApiError> {
         self.fault_unknown();
         match made {
@@ -148,7 +121,7 @@ impl Fields {
         }
     }
 
-    /// What `read` makes of an object that is an entry of a field; its faults are recorded here.
+    /// Reads an object that is an entry of a field; its faults are recorded here.
     pub(crate) fn entry<T>(
         &mut self,
         name: &str,
@@ -171,17 +144,16 @@ impl Fields {
     fn fault_unknown(&mut self) {
         let expected = self.known.join(", ");
         for name in std::mem::take(&mut self.values).keys() {
-            self.fault(name, format_args!("is not known here: expected {expected}"));
+            self.fault(name, format_args!("is unknown: expected {expected}"));
         }
     }
 
-    /// Where a field is.
     pub(crate) fn pointer(&self, name: &str) -> String {
         format!("{}{}", self.prefix, escaped(name))
     }
 }
 
-/// A value as text that makes a `T`, or what is wrong with it.
+/// Parses a value from text.
 pub(crate) fn text<T>(value: Value) -> Result<T, String>
 where
     T: TryFrom<String, Error: Display>,
@@ -192,7 +164,7 @@ where
     }
 }
 
-/// What kind of JSON a value is, with its article.
+/// The kind of JSON, with its article.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -204,7 +176,7 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// A part of a JSON pointer in a URI fragment: RFC 6901's own escapes, then those of a URI.
+/// A part of a JSON pointer in a URI fragment: with RFC 6901's escapes, then those of a URI.
 fn escaped(part: &str) -> String {
     let mut text = String::with_capacity(part.len());
     for byte in part.bytes() {
@@ -237,17 +209,17 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_are_gathered() {
+    fn all_faults_are_collected() {
         let body = json!({"userId": 7, "a/b~c é": 1, "language": null});
         let mut fields = Fields::of_body(body).expect("an object");
-        let user: Option<UserId> = fields.required_text("userId");
+        let user: Option<UserId> = fields.optional_text("userId");
         let language: Option<String> = fields.optional_text("language");
         let paths = fields.required("audioChunkPaths");
         assert_eq!((user, language, paths), (None, None, None));
         let expected = [
             ("#/userId", "must be a string, is a number"),
             ("#/audioChunkPaths", "is required"),
-            ("#/a~1b~0c%20%C3%A9", "is not known here: expected userId, language, audioChunkPaths"),
+            ("#/a~1b~0c%20%C3%A9", "is unknown: expected userId, language, audioChunkPaths"),
         ];
         let expected = expected.map(|(pointer, detail)| (pointer.to_owned(), detail.to_owned()));
         assert_eq!(faults(fields.finish(None)), expected);
@@ -262,7 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_read_whatever_is_in_it() {
+    fn a_long_pointer_is_cut() {
+        let body: Map<_, _> = [("é/".repeat(5000), Value::Null)].into_iter().collect();
+        let faults = faults(Fields::of_body(body.into()).expect("an object").finish(Some(())));
+        assert_eq!(faults[0].0.chars().count(), 200);
+        assert!(faults[0].0.starts_with("#/%C3%A9~1"), "{}", faults[0].0);
+    }
+
+    #[test]
+    fn a_query_with_bad_escapes_is_read() {
         let uri = Uri::from_static("/?a=1&a=2&b=%ff&%zz&c=%2");
         let mut fields = Fields::of_query(&uri);
         assert_eq!(fields.optional("b"), Some(json!("\u{fffd}")));

@@ -1,8 +1,7 @@
-//! What each user may do at most: jobs a minute, and jobs in progress.
+//! The limits of each user: jobs a minute, and jobs in progress.
 //!
-//! Both are counted in this process. Behind a balancer over ten servers a user may submit up to ten times as
-//! fast as the setting says; to share the count would cost a call for every submit. It is there
-//! to keep one user's runaway loop from everybody else, and for that it does.
+//! With Redis all servers count submits together, by one round trip. Without it, or while it is slow or gone, each
+//! server counts for itself: behind a balancer over ten servers a user may then submit up to ten times as fast.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -13,6 +12,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use longhand_shared::cache::remote::Redis;
 use longhand_shared::job::JobStatus;
 use longhand_shared::settings::Reader;
 use longhand_shared::store::{JobStore, Search, StoreError};
@@ -21,115 +21,165 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::error::ApiError;
+use crate::reads::Reads;
 
-/// How long a count of open jobs is good for, jobs submitted since added to it. One that says that there
-/// is no room is good for [`FULL_RECOUNT`] only.
-pub(crate) const RECOUNT: Duration = Duration::from_secs(10);
+/// How long a count of open jobs is used, with the jobs submitted since. At the limit it is used for [`FULL_RECOUNT`].
+const RECOUNT: Duration = Duration::from_secs(10);
 const FULL_RECOUNT: Duration = Duration::from_secs(1);
 
-/// How many users are remembered at most. Then the idle ones are forgotten; when that is not half of them,
-/// all: rather too lenient than out of memory.
+/// The most users in memory. Then the idle ones are removed; if that is less than half of them, all: rather too lenient
+/// than out of memory.
 const MAX_USERS: usize = 20_000;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 tokio::task_local! {
-    /// Where the user of the running request stands, for the headers of its answer.
-    static STANDING: Cell<Option<Standing>>;
+    /// The user's remaining quota, for the headers of the answer.
+    static QUOTA: Cell<Option<Quota>>;
 }
 
-/// What each user may do at most. The default is anything.
+/// The limits of each user. By default there are no limits, except those of [`Reads`].
 #[derive(Debug, Default)]
 pub struct Limits {
     /// Jobs submitted in a minute; 0 for any number.
     per_minute: u32,
     /// Jobs in progress; 0 for any number.
     max_open: usize,
+    /// Reads in a minute; 0 for any number.
+    reads_per_minute: u32,
+    reads: Reads,
+    /// Counts submits for all servers.
+    redis: Option<Redis>,
     users: Mutex<HashMap<UserId, Usage>>,
 }
 
 /// What a user has used up.
 #[derive(Debug)]
 struct Usage {
-    /// How many jobs may be submitted at `at`: a bucket that fills up in a minute.
-    room: f64,
-    at: Instant,
-    /// How many jobs are in progress, as counted then and submitted since.
+    submits: Bucket,
+    reads: Bucket,
+    /// Jobs in progress: those counted at `counted`, and those submitted since.
     open: usize,
     counted: Option<Instant>,
 }
 
-/// Where a user stands.
+/// A bucket that fills up in a minute.
+#[derive(Debug)]
+struct Bucket {
+    /// How many are left at `at`.
+    room: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(most: u32) -> Self {
+        Self { room: f64::from(most), at: Instant::now() }
+    }
+
+    /// Takes one, if one is left. Returns how many were left before.
+    fn take(&mut self, most: u32) -> f64 {
+        let now = Instant::now();
+        let gained = now.duration_since(self.at).as_secs_f64() * f64::from(most) / 60.0;
+        let before = (self.room + gained).min(f64::from(most));
+        self.room = if before >= 1.0 { before - 1.0 } else { before };
+        self.at = now;
+        before
+    }
+}
+
+/// A user's remaining quota.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
+struct Quota {
     per_minute: u32,
     /// How many jobs may be submitted now.
     remaining: u32,
-    /// When it is as many as ever, in seconds.
+    /// Seconds until the quota is whole again.
     full_in: u64,
 }
 
 impl Limits {
-    /// So many jobs a minute, and so many in progress; 0 for any number.
+    /// Jobs a minute, and jobs in progress; 0 for any number.
     pub fn new(per_minute: u32, max_open: usize) -> Self {
-        Self { per_minute, max_open, users: Mutex::default() }
+        Self { per_minute, max_open, ..Self::default() }
+    }
+
+    /// Adds a limit on reads a minute; 0 for any number.
+    #[must_use]
+    pub fn with_reads(self, reads_per_minute: u32, reads: Reads) -> Self {
+        Self { reads_per_minute, reads, ..self }
+    }
+
+    /// Counts by Redis, for all servers.
+    #[must_use]
+    pub fn shared(self, redis: Option<Redis>) -> Self {
+        Self { redis, ..self }
+    }
+
+    /// The bounds on reads at once.
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
     }
 
     /// Reads them.
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(crate) fn read_settings(reader: &mut Reader<'_>) -> Self {
         let per_minute = reader.within(
             "LONGHAND_RATE_PER_MINUTE",
             600,
             0..=1_000_000,
-            "jobs that a user may submit in a minute, to each server; 0 for any number",
+            "jobs that a user may submit per minute: across all servers with Redis, else at each server; 0 for no limit",
         );
         let max_open = reader.within(
             "LONGHAND_MAX_OPEN_JOBS",
             1000,
             0..=1_000_000,
-            "jobs that a user may have in progress; 0 for any number",
+            "jobs that a user may have in progress; 0 for no limit",
         );
-        Self::new(per_minute, max_open)
+        let reads_per_minute = reader.within(
+            "LONGHAND_READS_PER_MINUTE",
+            6000,
+            0..=1_000_000,
+            "reads, searches and streams that a user may start per minute at each server; 0 for no limit",
+        );
+        Self::new(per_minute, max_open).with_reads(reads_per_minute, Reads::read_settings(reader))
     }
 
-    /// Counts one more job of a user's, or says that it is one too many. A request that is refused for its
-    /// open jobs counts towards the rate all the same.
+    /// Counts one more job of a user, or refuses it. A request that is refused for its open jobs also counts towards the
+    /// rate.
     pub(crate) async fn submit(&self, store: &dyn JobStore, user: &UserId) -> Result<(), ApiError> {
-        self.rate(user)?;
+        self.rate(user).await?;
         self.open(store, user).await
     }
 
-    /// The same for what makes no job, but is not for nothing either.
-    pub(crate) fn rate(&self, user: &UserId) -> Result<(), ApiError> {
+    /// Counts one more request that makes no job but has a cost.
+    pub(crate) async fn rate(&self, user: &UserId) -> Result<(), ApiError> {
         if self.per_minute == 0 {
             return Ok(());
         }
+        let shared = match &self.redis {
+            Some(redis) => redis.take("submits", user, self.per_minute).await,
+            None => None,
+        };
+        let room = shared.unwrap_or_else(|| self.with(user, |usage| usage.submits.take(self.per_minute)));
         let (most, a_second) = (f64::from(self.per_minute), f64::from(self.per_minute) / 60.0);
-        let room = self.with(user, |usage| {
-            let now = Instant::now();
-            let gained = now.duration_since(usage.at).as_secs_f64() * a_second;
-            usage.room = (usage.room + gained).min(most);
-            usage.at = now;
-            let before = usage.room;
-            if before >= 1.0 {
-                usage.room -= 1.0;
-            }
-            before
-        });
         let left = if room >= 1.0 { room - 1.0 } else { room };
-        let standing = Standing {
+        let quota = Quota {
             per_minute: self.per_minute,
             remaining: whole(left.floor()),
             full_in: whole(((most - left) / a_second).ceil()).into(),
         };
-        // Outside of a request, as in some tests, there is no answer to say it in.
-        let _ = STANDING.try_with(|cell| cell.set(Some(standing)));
-        if room >= 1.0 {
+        // Not set outside of a request, as in some tests.
+        let _ = QUOTA.try_with(|cell| cell.set(Some(quota)));
+        within(room, self.per_minute, || format!("submits more than {} jobs", self.per_minute))
+    }
+
+    /// Counts one more read, or refuses it. Without authentication reads are not limited.
+    pub(crate) fn read(&self, user: Option<&UserId>) -> Result<(), ApiError> {
+        let Some(user) = user.filter(|_| self.reads_per_minute > 0) else {
             return Ok(());
-        }
-        let retry_after = Duration::from_secs(whole(((1.0 - room) / a_second).ceil()).max(1).into());
-        Err(ApiError::RateLimited { per_minute: self.per_minute, retry_after })
+        };
+        let room = self.with(user, |usage| usage.reads.take(self.reads_per_minute));
+        within(room, self.reads_per_minute, || format!("reads more than {} times", self.reads_per_minute))
     }
 
     async fn open(&self, store: &dyn JobStore, user: &UserId) -> Result<(), ApiError> {
@@ -140,7 +190,7 @@ impl Limits {
             let good_for = if usage.open >= self.max_open { FULL_RECOUNT } else { RECOUNT };
             let stale = usage.counted.is_none_or(|at| at.elapsed() >= good_for);
             if stale {
-                // Whoever comes while this one counts goes on with the number that there is.
+                // Requests that arrive during this count use the old one.
                 usage.counted = Some(Instant::now());
             }
             stale
@@ -148,8 +198,7 @@ impl Limits {
         if stale {
             match self.count(store, user).await {
                 Ok(open) => self.with(user, |usage| usage.open = open),
-                // The submit itself will say so, if it is the table; if it is the index alone, this is no
-                // reason to take no jobs.
+                // If the table fails, the submit reports it; if only the index does, jobs are still accepted.
                 Err(error) => warn!(%error, "cannot count open jobs"),
             }
         }
@@ -158,10 +207,14 @@ impl Limits {
             usage.open += usize::from(admitted);
             admitted
         });
-        if admitted { Ok(()) } else { Err(ApiError::TooManyOpenJobs { most: self.max_open }) }
+        if admitted {
+            Ok(())
+        } else {
+            Err(ApiError::TooManyOpenJobs { most: self.max_open, retry_after: RECOUNT })
+        }
     }
 
-    /// How many open jobs a user has, as far as it matters. Read from an index, which may lag by a moment.
+    /// Counts a user's open jobs, up to the limit. Read from an index, which may lag by a moment.
     async fn count(&self, store: &dyn JobStore, user: &UserId) -> Result<usize, StoreError> {
         let all = Search::all(user.clone(), 100, Timestamp::now());
         let mut search = Search { status: Some(JobStatus::InProgress), ..all };
@@ -179,15 +232,16 @@ impl Limits {
     fn with<T>(&self, user: &UserId, use_it: impl FnOnce(&mut Usage) -> T) -> T {
         let mut users = self.users.lock().expect("nothing panics with it locked");
         if users.len() >= MAX_USERS && !users.contains_key(user) {
-            // After a minute a bucket is full and a count is old: nothing is lost.
-            users.retain(|_, usage| usage.at.elapsed() < Duration::from_mins(1));
+            // After a minute a bucket is full and a count is stale: nothing is lost.
+            let minute = Duration::from_mins(1);
+            users.retain(|_, it| it.submits.at.elapsed() < minute || it.reads.at.elapsed() < minute);
             if users.len() > MAX_USERS / 2 {
                 users.clear();
             }
         }
         let usage = users.entry(user.clone()).or_insert_with(|| Usage {
-            room: f64::from(self.per_minute),
-            at: Instant::now(),
+            submits: Bucket::full(self.per_minute),
+            reads: Bucket::full(self.reads_per_minute),
             open: 0,
             counted: None,
         });
@@ -195,15 +249,24 @@ impl Limits {
     }
 }
 
-/// A number that is whole and small already.
+/// Refuses a request if there was no `room` for it.
+fn within(room: f64, per_minute: u32, excess: impl FnOnce() -> String) -> Result<(), ApiError> {
+    if room >= 1.0 {
+        return Ok(());
+    }
+    let seconds = whole(((1.0 - room) * 60.0 / f64::from(per_minute)).ceil()).max(1);
+    Err(ApiError::RateLimited { excess: excess(), retry_after: Duration::from_secs(seconds.into()) })
+}
+
+/// The number is already whole and small.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to a million")]
 fn whole(number: f64) -> u32 {
     number as u32
 }
 
-impl Standing {
-    /// As draft-ietf-httpapi-ratelimit-headers has it, version 8 and later.
-    fn tell(self, headers: &mut HeaderMap) {
+impl Quota {
+    /// draft-ietf-httpapi-ratelimit-headers, version 8 and later.
+    fn write_headers(self, headers: &mut HeaderMap) {
         let Self { per_minute, remaining, full_in } = self;
         let value = |text: String| HeaderValue::try_from(text).expect("only visible ASCII");
         headers.insert(RATE_LIMIT_POLICY, value(format!("\"submits\";q={per_minute};w=60")));
@@ -211,16 +274,16 @@ impl Standing {
     }
 }
 
-/// The layer that tells clients where they stand, on every answer to a request that was counted.
+/// The layer that adds the quota to every answer to a request that was counted.
 pub(crate) async fn report(request: Request, next: Next) -> Response {
     let answer = async {
         let mut response = next.run(request).await;
-        if let Some(standing) = STANDING.with(Cell::get) {
-            standing.tell(response.headers_mut());
+        if let Some(quota) = QUOTA.with(Cell::get) {
+            quota.write_headers(response.headers_mut());
         }
         response
     };
-    STANDING.scope(Cell::new(None), answer).await
+    QUOTA.scope(Cell::new(None), answer).await
 }
 
 #[cfg(test)]
@@ -236,16 +299,16 @@ mod tests {
         let limits = Limits::new(60, 0);
         let known = |limits: &Limits| limits.users.lock().expect("not poisoned").len();
         for number in 0..MAX_USERS {
-            limits.rate(&user(number)).expect("room");
+            limits.rate(&user(number)).await.expect("room");
         }
         assert_eq!(known(&limits), MAX_USERS);
         tokio::time::advance(Duration::from_secs(61)).await;
-        limits.rate(&user(0)).expect("room");
-        limits.rate(&user(MAX_USERS)).expect("room");
+        limits.rate(&user(0)).await.expect("room");
+        limits.rate(&user(MAX_USERS)).await.expect("room");
         assert_eq!(known(&limits), 2, "those of this minute");
         // All of them busy.
         for number in 0..3 * MAX_USERS {
-            limits.rate(&user(number)).expect("room");
+            limits.rate(&user(number)).await.expect("room");
             assert!(known(&limits) <= MAX_USERS);
         }
     }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use longhand_api::auth::settings::AuthSettings;
 use longhand_api::settings::Settings;
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, lambda, openapi, router, server};
+use longhand_api::{AppState, Auth, Signer, description, lambda, router, server};
 use longhand_shared::cache::Cache;
-use longhand_shared::cache::observed::ObservedStore;
 use longhand_shared::cache::remote::Redis;
+use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::queue::sqs::SqsQueue;
+use longhand_shared::settings::HttpUrl;
 use longhand_shared::store::JobStore;
 use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::{aws, metrics, settings, shutdown, telemetry};
@@ -21,14 +22,14 @@ use tracing::warn;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--openapi") {
-        // A closed pipe is no reason to complain.
-        let _ = std::io::stdout().write_all(openapi::text().as_bytes());
+        // A closed pipe is not an error.
+        let _ = std::io::stdout().write_all(description().as_bytes());
         return ExitCode::SUCCESS;
     }
     settings::main(
         "longhand-api",
-        "takes transcription jobs over HTTP: listens, or runs as a Lambda function where AWS_LAMBDA_RUNTIME_API is set; \
-         --openapi prints its description and ends, --health asks one that runs whether it lives",
+        "accepts transcription jobs over HTTP, as a server, or as a Lambda function if AWS_LAMBDA_RUNTIME_API is set; \
+         --openapi prints its description, --health checks a running server",
         &Settings::help(),
         Settings::read(&settings::environment),
         |settings| settings.listen,
@@ -44,23 +45,31 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let auth = Auth::new(settings.auth).map_err(|error| format!("LONGHAND_AUTH: {error}"))?;
     // Lambda stops a function by itself.
     let stop = if lambda::is_lambda() { CancellationToken::new() } else { shutdown::on_signal()? };
-    // Waits go on until no more requests are taken: before that their clients might come back to this very server.
+    // Waits continue until no more requests are accepted: earlier their clients might return to this very server.
     let (closing, drain) = server::closing(&stop, settings.drain);
     let config = aws::load().await;
+    let credentials = config.credentials_provider().ok_or("there is no provider of AWS credentials")?;
+    let upload_s3 = settings
+        .upload_endpoint
+        .map_or_else(|| aws::s3(&config), |HttpUrl(endpoint)| aws::s3_at(&config, &endpoint));
     let cache =
         settings.redis.map_or_else(|| Ok(Cache::local()), |url| Redis::new(url).map(Cache::shared))?;
     let table = DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention);
-    let store: Arc<dyn JobStore> = Arc::new(ObservedStore::new(Arc::new(table), cache.clone()));
-    let waiting = Waiting::new(store.clone(), cache, closing.clone());
+    let store: Arc<dyn JobStore> = Arc::new(table);
+    let queue = SqsQueue::new(aws::sqs(&config), settings.queue_url);
+    let lifecycle = Lifecycle::new(store.clone(), Arc::new(queue)).with_cache(cache.clone());
+    let limits = settings.limits.shared(cache.redis().cloned());
+    let (most, age) = (settings.max_waiting, settings.stream_age);
+    let waiting = Waiting::bounded(store.clone(), cache, closing.clone(), most, age);
     let router = router(AppState {
-        store,
-        queue: Arc::new(SqsQueue::new(aws::sqs(&config), settings.queue_url)),
+        lifecycle,
         sources: Arc::new(settings.sources),
         callback_hosts: Arc::new(settings.callback_hosts),
         auth: Arc::new(auth),
-        limits: Arc::new(settings.limits),
+        limits: Arc::new(limits),
         origins: settings.origins,
         s3: aws::s3(&config),
+        upload_signer: Arc::new(Signer::new(upload_s3, credentials)),
         waiting: waiting.clone(),
         stop,
     });
@@ -68,15 +77,15 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         return Ok(lambda::serve(router).await?);
     }
     if open_to_all {
-        warn!("LONGHAND_AUTH is none: whoever can reach this address may do everything, in everybody's name");
+        warn!("LONGHAND_AUTH=none: every caller that can reach this address may act for every user");
     }
-    // Each client that waits keeps a connection. What the system allows is all that can be had.
+    // Each client that waits keeps a connection.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        warn!(%error, "the limit on open files stays as it is");
+        warn!(%error, "cannot raise the limit on open files");
     }
     tokio::spawn(async move { waiting.listen().await });
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("LONGHAND_LISTEN: cannot listen on {}: {error}", settings.listen))?;
-    Ok(server::serve(listener, router, closing, drain).await?)
+    Ok(server::serve(listener, router, settings.max_connections, closing, drain).await?)
 }

@@ -12,38 +12,47 @@ use longhand_shared::webhook::CallbackSettings;
 use crate::auth::settings::{self as auth, AuthSettings};
 use crate::cors::Origins;
 use crate::limits::Limits;
+use crate::waiting::{MAX_WAITING, STREAM_AGE};
 
-/// What the API needs to know. Read once, at start.
+/// Read once, at start.
 #[derive(Debug)]
 pub struct Settings {
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// The table that jobs are kept in.
+    /// The table of jobs.
     pub table: String,
     /// The queue that chunks are sent to.
     pub queue_url: String,
     /// Where audio may be read from.
     pub sources: AudioSources,
-    /// Who may be told of a job's end.
+    /// The hosts that webhooks may be delivered to.
     pub callback_hosts: AllowedHosts,
     /// How long a job is kept after it was submitted.
     pub retention: Duration,
-    /// How long requests in hand may take to end once the process was told to stop.
+    /// How long running requests may take to end after the process was asked to stop.
     pub drain: Duration,
-    /// How callers are told apart.
+    /// How callers are authenticated.
     pub auth: AuthSettings,
-    /// What each user may have and do at most.
+    /// The limits of each user.
     pub limits: Limits,
-    /// Whose pages may call from a browser.
+    /// How many connections are kept at once.
+    pub max_connections: usize,
+    /// How many clients may follow a job or wait for one.
+    pub max_waiting: usize,
+    /// How long an event stream lasts.
+    pub stream_age: Duration,
+    /// The origins whose pages may call from a browser.
     pub origins: Origins,
-    /// Where results are cached for all processes.
+    /// The endpoint at which clients reach S3, if the api uses another.
+    pub upload_endpoint: Option<HttpUrl>,
+    /// The Redis that caches results for all processes.
     pub redis: Option<RedisUrl>,
     /// How to log.
     pub log: LogSettings,
 }
 
 impl Settings {
-    /// Reads them, or says all that is wrong with them. `lookup` is the environment.
+    /// Reads them, and reports every fault. `lookup` is the environment.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
         let mut reader = Reader::new(lookup);
         let settings = Self::take(&mut reader, lookup("AWS_LAMBDA_RUNTIME_API").is_some());
@@ -61,27 +70,33 @@ impl Settings {
         let listen = reader.or(
             "LONGHAND_LISTEN",
             SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            "address and port to listen on; not used as a Lambda function",
+            "address and port of the api; ignored as a Lambda function",
         );
-        let table = reader.required("LONGHAND_TABLE", "DynamoDB table of jobs");
-        let queue_url = reader.required("LONGHAND_QUEUE_URL", "URL of the SQS queue of chunks");
+        let table = reader.required("LONGHAND_TABLE", "name of the DynamoDB table");
+        let queue_url = reader.required("LONGHAND_QUEUE_URL", "URL of the SQS queue for chunks");
         let sources = audio_sources(reader);
         let callbacks = CallbackSettings::read(reader);
-        let days = reader.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, "days that a job is kept");
+        let days =
+            reader.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, "days until jobs and transcripts expire");
         let drain = reader.within(
             "LONGHAND_DRAIN_SECONDS",
             25,
             1..=3600,
-            "seconds that requests in hand have to end at a stop; less than the platform waits before it kills",
+            "seconds from SIGTERM to the exit, at most; must be below the platform's kill timeout",
         );
         let auth = auth::read(reader, (!lambda).then_some(listen));
-        let limits = Limits::read(reader);
+        let limits = Limits::read_settings(reader);
+        let capacity = Capacity::read(reader);
         let origins = reader
             .optional(
                 "LONGHAND_CORS_ORIGINS",
-                "origins whose pages may call from a browser, commas between; * for all",
+                "origins of web pages that may call the api, separated by commas, or * for all",
             )
             .unwrap_or_default();
+        let upload_endpoint = reader.optional(
+            "LONGHAND_UPLOAD_ENDPOINT",
+            "URL of S3 for clients, in upload URLs; default: the api's own endpoint",
+        );
         let redis = redis_url(reader);
         let log = LogSettings::read(reader);
         let HttpUrl(queue_url) = queue_url?;
@@ -95,10 +110,46 @@ impl Settings {
             drain: Duration::from_secs(drain),
             auth: auth?,
             limits,
+            max_connections: capacity.connections,
+            max_waiting: capacity.waiting,
+            stream_age: Duration::from_mins(capacity.stream_minutes),
             origins,
+            upload_endpoint,
             redis,
             log,
         })
+    }
+}
+
+/// How much one server does at once.
+struct Capacity {
+    connections: usize,
+    waiting: usize,
+    stream_minutes: u64,
+}
+
+impl Capacity {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            connections: reader.within(
+                "LONGHAND_MAX_CONNECTIONS",
+                4000,
+                1..=1_000_000,
+                "concurrent connections of this server; further ones are closed",
+            ),
+            waiting: reader.within(
+                "LONGHAND_MAX_WAITING",
+                MAX_WAITING,
+                1..=1_000_000,
+                "event streams and waits of this server; a tenth at most for one user, a twentieth for one job",
+            ),
+            stream_minutes: reader.within(
+                "LONGHAND_STREAM_MINUTES",
+                STREAM_AGE.as_secs() / 60,
+                1..=1440,
+                "minutes that an event stream lasts; its client then resumes",
+            ),
+        }
     }
 }
 
@@ -131,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told() {
+    fn every_fault_is_reported() {
         let faults = read(&[
             ("LONGHAND_LISTEN", "8080"),
             ("LONGHAND_TABLE", ""),
@@ -147,20 +198,20 @@ mod tests {
         for fault in [
             "LONGHAND_LISTEN is \"8080\": invalid socket address",
             "LONGHAND_TABLE is not set",
-            "LONGHAND_QUEUE_URL is \"chunks\": must be a URL",
-            "LONGHAND_AUDIO_BUCKETS names \"Not_A_Bucket\", which cannot be a bucket",
-            "LONGHAND_AUDIO_HOSTS is \"good.example, 10.0.0.1\": \"10.0.0.1\" is an IP address: name a host",
+            "LONGHAND_QUEUE_URL must be a URL",
+            "LONGHAND_AUDIO_BUCKETS contains \"Not_A_Bucket\", which is not a valid bucket name",
+            "LONGHAND_AUDIO_HOSTS is \"good.example, 10.0.0.1\": \"10.0.0.1\" is an IP address: use a host name",
             "LONGHAND_AUDIO_ROOT is /no/such/folder, which is not a folder",
             "LONGHAND_RETENTION_DAYS is 0: must be 1 to 3650",
             "LONGHAND_DRAIN_SECONDS is \"soon\": invalid digit",
-            "REDIS_URL is \"cache:6379\": must be a URL",
+            "REDIS_URL must be a URL",
         ] {
             assert!(faults.contains(fault), "{fault}: {faults}");
         }
     }
 
     #[test]
-    fn without_auth_only_this_machine_is_let_in() {
+    fn without_auth_only_this_machine_has_access() {
         let auth = |changes: &[(&str, &str)]| read(changes).map(|settings| format!("{:?}", settings.auth));
         let anybody = ("LONGHAND_LISTEN", "0.0.0.0:8080");
         let none = ("LONGHAND_AUTH", "none");
@@ -171,7 +222,7 @@ mod tests {
         let lambda = ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001");
         assert_eq!(auth(&[lambda, none, twice]), Ok("None".to_owned()));
         for (bad, fault) in [
-            (&[anybody][..], "LONGHAND_AUTH is not set, and others than this machine may reach the api"),
+            (&[anybody][..], "LONGHAND_AUTH is not set, and the api can be reached from other machines"),
             (&[anybody, twice], "LONGHAND_AUTH is not set"),
             (&[("LONGHAND_LISTEN", "[::]:80")], "LONGHAND_AUTH is not set"),
             (&[lambda], "LONGHAND_AUTH is not set"),
@@ -248,12 +299,7 @@ mod tests {
     #[test]
     fn some_audio_must_be_readable() {
         let faults = read(&[("LONGHAND_AUDIO_BUCKETS", " , ")]).expect_err("no audio");
-        assert!(
-            faults.contains(
-                "LONGHAND_AUDIO_BUCKETS is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT"
-            ),
-            "{faults}"
-        );
+        assert!(faults.contains("LONGHAND_AUDIO_BUCKETS is not set: set at least one of"), "{faults}");
         let hosts = read(&[("LONGHAND_AUDIO_BUCKETS", ""), ("LONGHAND_AUDIO_HOSTS", "*.good.example")]);
         assert!(!hosts.expect("good settings").sources.hosts.is_empty());
         let folder = tempfile::tempdir().expect("a folder");

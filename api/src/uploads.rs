@@ -1,7 +1,6 @@
-//! `POST /uploads`: addresses that put audio into the bucket, for clients without an account at AWS.
+//! `POST /uploads`: signed addresses to upload audio to the bucket, for clients without an AWS account.
 
-use std::time::Duration;
-
+use aws_sdk_s3::Client;
 use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::presigning::PresigningConfig;
 use axum::Json;
@@ -9,32 +8,62 @@ use axum::extract::{Request, State};
 use futures::future::try_join_all;
 use longhand_shared::id::MAX_CHUNKS;
 use longhand_shared::job::InvalidChunkCount;
-use longhand_shared::media::{MAX_AUDIO_BYTES, known_type};
+use longhand_shared::media::{MAX_AUDIO_BYTES, announced};
 use longhand_shared::path::AudioSources;
 use longhand_shared::upload::{Upload, Uploads, folder, safe_name};
 use longhand_shared::{AudioPath, Timestamp, UserId};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::auth::Caller;
+use crate::auth::caller::Caller;
+use crate::body;
 use crate::error::ApiError;
+use crate::error_codes::Code;
 use crate::input::{Fields, kind};
-use crate::{AppState, body};
+use crate::openapi::examples;
+use crate::openapi::problems::{AUTHENTICATED, COMMON, JSON_BODY, problems};
+use crate::signer::Signing;
+use crate::state::AppState;
 
-/// How long an upload may begin.
-const LIFETIME: Duration = Duration::from_mins(15);
-
-/// The longest name of a file that is taken, in characters.
+/// The longest name of a file, in characters.
 const MAX_NAME_CHARS: usize = 255;
 
-/// A file that is going to be uploaded.
 struct File {
     name: String,
-    content_type: &'static str,
+    content_type: String,
     bytes: i64,
 }
 
-/// Signs one address for each file. Nothing is made yet: what is never uploaded leaves nothing behind.
+problems!(Problems: COMMON, AUTHENTICATED, JSON_BODY, &[
+    Code::Forbidden,
+    Code::NoUploads,
+    Code::RateLimited,
+    Code::UploadsUnavailable,
+]);
+
+/// Get addresses to upload audio to
+///
+/// Send each file to its address as described there, then submit the paths.
+#[utoipa::path(
+    post,
+    path = "/uploads",
+    tag = "Uploads",
+    operation_id = "createUploads",
+    request_body(
+        content = ref("#/components/schemas/NewUploads"),
+        content_type = "application/json",
+        examples(("example" = (value = json!(examples::new_uploads())))),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "One entry for each file, in their order. An address is valid until `expiresTime`, at most 15 minutes, and secret until then.",
+            body = Uploads,
+            examples(("example" = (value = json!(examples::uploads())))),
+        ),
+        Problems,
+    ),
+)]
 pub(crate) async fn create(
     State(app): State<AppState>,
     caller: Caller,
@@ -42,19 +71,19 @@ pub(crate) async fn create(
 ) -> Result<Json<Uploads>, ApiError> {
     let fields = Fields::of_body(body::json(request).await?)?;
     let (user, files) = new_uploads(fields, &caller)?;
-    app.limits.rate(&user)?;
+    app.limits.rate(&user).await?;
     let bucket = app.sources.buckets.first().ok_or(ApiError::NoUploads)?;
+    let signing = app.upload_signer.begin().await?;
     let mut uploads = Vec::with_capacity(files.len());
     for file in files {
-        uploads.push(sign(&app.s3, bucket, &user, file).await?);
+        uploads.push(sign(&signing, bucket, &user, file).await?);
     }
     Ok(Json(Uploads { uploads }))
 }
 
-/// Deletes what the user has uploaded, of these paths. Others' audio, and what came here in another way, is
-/// not ours to delete.
+/// Deletes those of the paths that the user uploaded. Other audio is not ours to delete.
 pub(crate) async fn delete(
-    s3: &aws_sdk_s3::Client,
+    s3: &Client,
     sources: &AudioSources,
     user: &UserId,
     paths: impl Iterator<Item = AudioPath>,
@@ -62,7 +91,7 @@ pub(crate) async fn delete(
     let (ours, folder) = (sources.buckets.first(), format!("{}/", folder(user)));
     let deletes = paths.filter_map(|path| match path {
         AudioPath::S3 { bucket, key } if Some(&bucket) == ours && key.starts_with(&folder) => {
-            // What is not there is as good as deleted, to S3 too.
+            // S3 does not fail for an object that does not exist.
             Some(s3.delete_object().bucket(bucket).key(key).send())
         }
         _ => None,
@@ -72,13 +101,13 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Signed headers are part of the address: S3 takes the file with this size and this type, or not at all.
-async fn sign(s3: &aws_sdk_s3::Client, bucket: &str, user: &UserId, file: File) -> Result<Upload, ApiError> {
+/// Size and type are signed headers: S3 refuses a file with others.
+async fn sign(signing: &Signing, bucket: &str, user: &UserId, file: File) -> Result<Upload, ApiError> {
     let key = format!("{}/{}/{}", folder(user), Uuid::now_v7(), file.name);
-    let expires_time = Timestamp::now().plus(LIFETIME);
-    let lifetime = PresigningConfig::expires_in(LIFETIME)
+    let expires_time = Timestamp::now().plus(signing.lifetime);
+    let lifetime = PresigningConfig::expires_in(signing.lifetime)
         .map_err(|error| ApiError::Internal { cause: error.to_string() })?;
-    let put = s3.put_object().bucket(bucket).key(&key);
+    let put = signing.s3.put_object().bucket(bucket).key(&key);
     let put = put.content_type(file.content_type).content_length(file.bytes);
     let signed = put
         .presigned(lifetime)
@@ -112,7 +141,7 @@ fn files(fields: &mut Fields) -> Option<Vec<File>> {
     if !(1..=MAX_CHUNKS).contains(&entries.len()) {
         fields.fault(FIELD, InvalidChunkCount(entries.len()));
     }
-    // Those that are too many are not looked at: they have their fault.
+    // The rest is not checked: the count is a fault already.
     let entries = entries.into_iter().take(MAX_CHUNKS).enumerate();
     Some(entries.filter_map(|(index, entry)| fields.entry(FIELD, index, entry, file)).collect())
 }
@@ -120,16 +149,10 @@ fn files(fields: &mut Fields) -> Option<Vec<File>> {
 fn file(fields: &mut Fields) -> Option<File> {
     let name = fields.optional_text::<String>("name").map(|name| file_name(&name));
     let name = name.map(|name| fields.check("name", name));
-    let content_type = fields.required_text::<String>("contentType");
-    let content_type = content_type.and_then(|text| {
-        let known = known_type(&text).ok_or(
-            "is not a type of audio that is known here: expected one like audio/wav, audio/mpeg or audio/webm",
-        );
-        fields.check("contentType", known)
-    });
+    let content_type = fields.optional_text::<String>("contentType").unwrap_or_default();
+    let (content_type, extension) = announced(&content_type);
     let bytes = fields.required("bytes");
     let bytes = bytes.and_then(|value| fields.check("bytes", size(&value)));
-    let (content_type, extension) = content_type?;
     let name = name.unwrap_or_else(|| Some(format!("audio.{extension}")))?;
     Some(File { name, content_type, bytes: bytes? })
 }
@@ -144,7 +167,7 @@ fn file_name(name: &str) -> Result<String, String> {
 fn size(value: &Value) -> Result<i64, String> {
     match value {
         Value::Number(number) => {
-            // `5.0` is a whole number too: JSON knows one kind, and some languages write it so.
+            // `5.0` is a whole number too: JSON has one kind of number, and some languages write it so.
             let whole =
                 number.as_f64().filter(|bytes| bytes.fract() == 0.0).map(|bytes| format!("{bytes:.0}"));
             let bytes = whole.and_then(|bytes| bytes.parse().ok());

@@ -1,4 +1,4 @@
-//! The command line, parsed into types that cannot be wrong.
+//! The command line.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,40 +17,44 @@ use crate::operator::args::{Dlq, JobCommand};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
-const GLOBAL: &str = "Options of every command";
+const GLOBAL: &str = "Global options";
 
 pub(crate) const AFTER_HELP: &str = "\
 Exit codes:
-    0  done (of a job that was waited for: COMPLETED)
-    1  the job ended FAILED; what could be transcribed is on stdout, the reasons are on stderr (doctor: a FAULT)
-    2  bad usage or bad files, or the service refused the request (4xx)
-    3  there is no such job, or dead letter
-    4  the service or S3 cannot be reached, answers 5xx or has no room (429)
-    5  gave up waiting (--timeout); the job goes on
+    0  success (with --wait and for watch: the job is COMPLETED)
+    1  the job FAILED: stdout has the text that could be transcribed, stderr the reasons (doctor: a check is FAULT)
+    2  wrong usage or files, or the service rejected the request (4xx)
+    3  no such job or dead letter
+    4  the service or S3 cannot be reached, answers with 5xx, or is limiting requests (429)
+    5  the time limit (--timeout) ended; the job continues
    74  the result could not be written
-  130  interrupted (Ctrl-C); a job that was submitted goes on
+  130  interrupted (Ctrl-C); a submitted job continues
 
-stdout holds the result and nothing else; progress and errors go to stderr. With --json the result is
-one JSON document (watch: one a line), and an error is the last line of stderr: {\"error\":{\"code\",\"message\",..}}.
+Only the result is written to stdout. Progress and errors are written to stderr. With --json the result is one
+JSON document (for watch, one on each line). After an error, the last line of stderr is
+{\"error\":{\"code\",\"message\",..}}.
 
-S3, where --bucket or an operator's command needs it, is set up by the AWS SDK's own variables: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE, ..";
+Commands that call AWS themselves (--bucket, load and the operator's commands) use the AWS SDK's variables:
+AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_PROFILE and others.";
 
 const DOCTOR_HELP: &str = "\
-Run it with the environment of the services: LONGHAND_TABLE, LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL,
-LONGHAND_AUDIO_BUCKETS (or LONGHAND_AUDIO_HOSTS, LONGHAND_AUDIO_ROOT), ASR_BASE_URL; where the services have them, ASR_API_KEY,
-LONGHAND_VISIBILITY_SECONDS, LONGHAND_WEBHOOK_QUEUE_URL, LONGHAND_WEBHOOK_DLQ_URL, LONGHAND_WEBHOOK_SECRET,
-LONGHAND_CALLBACK_HOSTS and LONGHAND_CORS_ORIGINS; AWS_REGION, AWS_ENDPOINT_URL and the SDK's other variables.
-It changes nothing, and needs to be allowed dynamodb:DescribeTable, DescribeTimeToLive and DescribeContinuousBackups,
-sqs:GetQueueAttributes, and of the bucket s3:ListBucket, GetBucketPublicAccessBlock, GetEncryptionConfiguration,
-GetLifecycleConfiguration, GetBucketPolicy and GetBucketCORS. What it may not look at is a FAULT that names the permission.
+Set the same environment as for the services. Required: LONGHAND_TABLE, LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL,
+ASR_BASE_URL, and one of LONGHAND_AUDIO_BUCKETS, LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT. If the services have
+them: ASR_API_KEY, LONGHAND_VISIBILITY_SECONDS, LONGHAND_WEBHOOK_QUEUE_URL, LONGHAND_WEBHOOK_DLQ_URL,
+LONGHAND_WEBHOOK_SECRET, LONGHAND_CALLBACK_HOSTS, LONGHAND_CORS_ORIGINS, and the AWS SDK's variables.
 
-Each line is ok, warning or FAULT. Exit code 0 without a FAULT, 1 with one.";
+doctor changes nothing. It needs these permissions: dynamodb:DescribeTable, DescribeTimeToLive and
+DescribeContinuousBackups; sqs:GetQueueAttributes; on the bucket s3:ListBucket, GetBucketPublicAccessBlock,
+GetEncryptionConfiguration, GetLifecycleConfiguration, GetBucketPolicy and GetBucketCORS. A missing permission is a
+FAULT that names it.
 
-/// Turns short recordings into one transcript.
+Each line of the report is ok, warning or FAULT. The exit code is 1 if there is a FAULT, else 0.";
+
+/// Transcribe short recordings into one text, and operate the Longhand service.
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP, max_term_width = 110)]
 pub(crate) struct Cli {
-    /// Where the service is.
+    /// URL of the service.
     #[arg(
         long,
         global = true,
@@ -67,16 +71,19 @@ pub(crate) struct Cli {
         global = true,
         value_name = "FILE",
         help_heading = GLOBAL,
-        help = "A file that holds the token, or API key, to call with; LONGHAND_TOKEN without it"
+        help = "File with the token or API key. Default: the token in LONGHAND_TOKEN"
     )]
     pub(crate) token_file: Option<PathBuf>,
 
-    /// How the result is printed: for a person, as the service's own answer for a program, or (get, and
-    /// transcribe with --wait) as captions.
+    /// Output format: text, the service's JSON, or captions (srt and vtt: for get, and for transcribe with --wait).
     #[arg(long, global = true, value_enum, default_value = "text", help_heading = GLOBAL)]
     format: Format,
 
-    /// The same as --format json.
+    /// Longest line of captions, in characters, such as 42. Only with --format srt or vtt.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1000), help_heading = GLOBAL)]
+    pub(crate) max_line_chars: Option<u32>,
+
+    /// Same as --format json.
     #[arg(long, global = true, conflicts_with = "format", help_heading = GLOBAL)]
     json: bool,
 
@@ -94,40 +101,45 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Uploads recordings and submits them as one job; prints the job id or, with --wait, the transcript.
+    /// Upload recordings and submit them as one job. Prints the job id or, with --wait, the transcript.
     #[command(after_help = AFTER_HELP)]
     Transcribe(Transcribe),
-    /// Prints the transcript of a job, as far as it is known.
+    /// Print the transcript of a job. If the job is in progress, print the completed part.
     #[command(after_help = AFTER_HELP)]
     Get(Get),
-    /// Follows a job until it has ended; prints each chunk's changes, one a line.
+    /// Follow a job until it ends. Prints each change of a chunk on a line.
     #[command(after_help = AFTER_HELP)]
     Watch(Watch),
-    /// Has the failed chunks of a job that has ended tried anew, only those.
+    /// Retry the failed chunks of a finished job.
     #[command(after_help = AFTER_HELP)]
     Retry(Retry),
-    /// Erases a job with all that belongs to it; what runs of it is not heard any more.
+    /// Erase a job and its transcript. Results of in-flight calls of the model are discarded.
     #[command(after_help = AFTER_HELP)]
     Delete(Delete),
-    /// Lists a user's jobs, newest first.
+    /// List a user's jobs, newest first.
     #[command(after_help = AFTER_HELP)]
     Search(Search),
-    /// Checks all that the services stand on, says what is wrong and how to mend it.
+    /// Check the table, queues, bucket, model and api, and say how to fix faults.
     #[command(after_help = DOCTOR_HELP)]
     Doctor,
-    /// Submits made-up jobs at a rate and reports how the service did: turnaround, throughput, AWS calls, memory, CPU.
+    /// Submit test jobs at a rate. Reports turnaround, throughput, AWS calls, memory and CPU.
     #[command(after_help = LOAD_HELP)]
     Load(Load),
-    /// Looks into the dead-letter queue, and sends what is there back to work.
+    /// List and redrive dead letters.
     #[command(subcommand)]
     Dlq(Dlq),
-    /// Looks after one job without the service, by its table and queue.
+    /// Retry a job directly through the table and the queue, without the api.
     #[command(subcommand)]
     Job(JobCommand),
-    /// Makes API keys.
+    /// Create API keys.
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Looks after webhooks.
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print webhook secrets.
     #[command(subcommand)]
     Webhook(WebhookCommand),
 }
@@ -135,7 +147,7 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum WebhookCommand {
     #[command(
-        about = "Prints what a user verifies webhooks with. Run it with the worker's LONGHAND_WEBHOOK_SECRET",
+        about = "Print the secret with which a user verifies webhooks. Needs LONGHAND_WEBHOOK_SECRET as for the worker",
         after_help = AFTER_HELP
     )]
     Secret(WebhookSecret),
@@ -143,11 +155,11 @@ pub(crate) enum WebhookCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct WebhookSecret {
-    /// Whose.
+    /// The user.
     #[arg(long, value_name = "USER")]
     pub(crate) user: UserId,
 
-    #[arg(long, help = "The secret before this one, of LONGHAND_WEBHOOK_SECRET_PREVIOUS")]
+    #[arg(long, help = "Print the secret that is derived from LONGHAND_WEBHOOK_SECRET_PREVIOUS")]
     pub(crate) previous: bool,
 }
 
@@ -156,27 +168,44 @@ pub(crate) struct Transcribe {
     #[arg(
         required = true,
         value_name = "FILES",
-        help = "The recordings in the order they are spoken: 1 to 24 local files, up to 5 MB each, s3://bucket/key or https://host/.."
+        help = "1 to 24 recordings in order: local files of up to 5 MB, s3://bucket/key, https://host/.., or - for stdin"
     )]
     pub(crate) files: Vec<OsString>,
 
-    /// Whose job it is.
+    /// The owner of the job. Default: the caller.
     #[arg(long, value_name = "USER")]
-    pub(crate) user: UserId,
+    pub(crate) user: Option<UserId>,
 
-    /// The language spoken, such as en or pt-BR; guessed when not given.
+    /// Do not sort numbered files. By default 1.wav 10.wav 2.wav become 1.wav 2.wav 10.wav.
+    #[arg(long)]
+    pub(crate) keep_order: bool,
+
+    /// Language of the speech, such as en or pt-BR. Default: the model detects it.
     #[arg(long, value_name = "TAG", value_parser = |tag: &str| Language::try_from(tag.to_owned()))]
     pub(crate) language: Option<Language>,
 
-    /// Words that help the model: names, spellings, what was said before.
+    /// Text that helps the model: names, spellings, the preceding text.
     #[arg(long, value_name = "WORDS", value_parser = |words: &str| Prompt::try_from(words.to_owned()))]
     pub(crate) prompt: Option<Prompt>,
 
-    /// Put local files into this bucket with your own AWS credentials; without it, the service gives addresses for them.
+    /// Metadata, returned with the job. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = entry)]
+    pub(crate) metadata: Vec<(String, String)>,
+
+    /// https:// URL for a webhook when the job ends.
+    #[arg(long, value_name = "URL")]
+    pub(crate) callback_url: Option<String>,
+
+    /// Submitting the same paths again with the same key returns the existing job. Each upload of a local file has a new
+    /// path, so this is for s3:// and https:// paths.
+    #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
+    pub(crate) idempotency_key: Option<String>,
+
+    /// Upload local files into this bucket with your own AWS credentials. Default: the service provides upload URLs.
     #[arg(long, value_name = "BUCKET", value_parser = first_of_list)]
     pub(crate) bucket: Option<String>,
 
-    /// Write the transcript into this file, not to stdout.
+    /// Write the transcript to this file instead of stdout.
     #[arg(long, value_name = "FILE", requires = "wait")]
     pub(crate) output: Option<PathBuf>,
 
@@ -186,13 +215,17 @@ pub(crate) struct Transcribe {
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// The job.
+    /// Id of the job.
     #[arg(value_name = "JOB_ID")]
     pub(crate) job: JobId,
 
-    /// Write the transcript into this file, not to stdout.
+    /// Write the transcript to this file instead of stdout.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+
+    /// Print each segment of the text with its times, in seconds from the beginning of the job.
+    #[arg(long)]
+    pub(crate) segments: bool,
 
     #[command(flatten)]
     pub(crate) waiting: Waiting,
@@ -200,40 +233,44 @@ pub(crate) struct Get {
 
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
-    /// The job.
+    /// Id of the job.
     #[arg(value_name = "JOB_ID")]
     pub(crate) job: JobId,
 
-    /// How long to follow it at most: 90s, 10m, 2h. For ever when not given.
+    /// Longest time to follow the job: 90s, 10m, 2h. Default: no limit.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Retry {
-    /// The job.
+    /// Id of the job.
     #[arg(value_name = "JOB_ID")]
     pub(crate) job: JobId,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
-    /// The job.
+    /// Id of the job.
     #[arg(value_name = "JOB_ID")]
     pub(crate) job: JobId,
 
-    /// Do not ask.
+    /// Also erase the recordings that were uploaded for the job.
+    #[arg(long)]
+    pub(crate) audio: bool,
+
+    /// Do not ask for confirmation.
     #[arg(long)]
     pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Waiting {
-    /// Wait until the job has ended, showing each chunk's progress.
+    /// Wait until the job ends, and show the progress of each chunk.
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// How long to wait at most: 90s, 10m, 2h.
+    /// Longest time to wait: 90s, 10m, 2h.
     #[arg(
         long,
         value_name = "TIME",
@@ -246,37 +283,40 @@ pub(crate) struct Waiting {
 
 #[derive(Debug, Args)]
 pub(crate) struct Search {
-    /// Whose jobs.
+    /// The owner of the jobs. Default: the caller.
     #[arg(long, value_name = "USER")]
-    pub(crate) user: UserId,
+    pub(crate) user: Option<UserId>,
 
-    #[arg(long, value_name = "STATUS", help = "Only jobs of this status: IN_PROGRESS, COMPLETED or FAILED")]
+    #[arg(
+        long,
+        value_name = "STATUS",
+        help = "Only jobs with this status: IN_PROGRESS, COMPLETED or FAILED"
+    )]
     pub(crate) status: Option<JobStatus>,
 
-    /// Only jobs submitted at or after this: 2026-11-22, or a moment such as 2026-11-22T23:10:00Z.
+    /// Only jobs submitted at or after this time: 2026-11-22 or 2026-11-22T23:10:00Z.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) after: Option<Timestamp>,
 
-    /// Only jobs submitted before this, likewise.
+    /// Only jobs submitted before this time.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) before: Option<Timestamp>,
 
-    /// How many jobs at most (with --all: in one call).
+    /// Maximum number of jobs on a page.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
 
-    /// Where the page before ended.
+    /// Cursor of the next page, as printed with the page before it.
     #[arg(long, value_name = "CURSOR")]
     pub(crate) cursor: Option<String>,
 
-    /// All pages, to the end.
+    /// All pages.
     #[arg(long)]
     pub(crate) all: bool,
 }
 
 impl Cli {
-    /// Reads the command line. Ends the process when there is nothing more to do: after `--help`, or
-    /// when the line is wrong.
+    /// Reads the command line. Exits after `--help` and after a usage error.
     pub(crate) fn read() -> Self {
         Self::try_parse().and_then(Self::check_format).unwrap_or_else(|error| {
             if error.use_stderr() && asks_for_json(std::env::args_os()) {
@@ -286,26 +326,34 @@ impl Cli {
         })
     }
 
-    /// Captions are of transcripts alone.
+    /// Only transcripts can be printed as captions.
     fn check_format(self) -> Result<Self, clap::Error> {
         let transcript = match &self.command {
             Command::Get(_) => true,
             Command::Transcribe(args) => args.waiting.wait,
             _ => false,
         };
-        if transcript || matches!(self.format, Format::Text | Format::Json) {
+        let captions = matches!(self.format, Format::Srt | Format::Vtt);
+        if captions && matches!(&self.command, Command::Get(args) if args.segments) {
+            let message = "--segments needs --format text or json: captions already have times";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        if self.max_line_chars.is_some() && !captions {
+            let message = "--max-line-chars needs --format srt or vtt";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        if transcript || !captions {
             return Ok(self);
         }
         let message = "--format srt and vtt are for get, and for transcribe with --wait";
         Err(Self::command().error(ErrorKind::ArgumentConflict, message))
     }
 
-    /// How results are printed; with [`Format::Json`], errors too.
     pub(crate) fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }
     }
 
-    /// The beginning of a command that speaks to the same service, for hints.
+    /// The beginning of a command line for the same service, for hints.
     pub(crate) fn command_prefix(&self) -> String {
         let url = self.url.as_str().trim_end_matches('/');
         let usual = std::env::var("LONGHAND_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned());
@@ -320,7 +368,14 @@ impl Cli {
     }
 }
 
-/// A wrong line cannot be asked what it wants, so its words are.
+/// A completion script.
+pub(crate) fn completions(shell: clap_complete::Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "longhand", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// Whether JSON is wanted, if the line cannot be parsed.
 fn asks_for_json(line: impl Iterator<Item = OsString>) -> bool {
     let words: Vec<_> = line.collect();
     words.iter().any(|word| word == "--json" || word == "--format=json")
@@ -332,7 +387,7 @@ fn usage(error: &clap::Error) -> Failure {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing".to_owned(),
         _ => error.render().to_string(),
     };
-    // The first paragraph says what is wrong; the rest says how to use the command.
+    // The first paragraph is the error; the rest is the usage.
     let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
     Failure::new(Exit::Refused, "USAGE", message.split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -346,7 +401,17 @@ pub(crate) fn url(text: &str) -> Result<Url, String> {
     }
 }
 
-/// A day is the midnight, in UTC, that it begins with.
+fn entry(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn idempotency_key(text: &str) -> Result<String, &'static str> {
+    let good = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    good.then(|| text.to_owned()).ok_or("expected 1 to 255 visible ASCII characters")
+}
+
+/// A day means its beginning in UTC.
 fn moment(text: &str) -> Result<Timestamp, &'static str> {
     let moment = text.parse().or_else(|_| format!("{text}T00:00:00Z").parse());
     moment.map_err(|_| "expected a time such as 2026-11-22 or 2026-11-22T23:10:00Z")
@@ -354,7 +419,7 @@ fn moment(text: &str) -> Result<Timestamp, &'static str> {
 
 pub(crate) fn first_of_list(text: &str) -> Result<String, &'static str> {
     let first = text.split(',').map(str::trim).find(|name| !name.is_empty());
-    first.map(str::to_owned).ok_or("names no bucket")
+    first.map(str::to_owned).ok_or("is empty: expected the name of a bucket")
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
@@ -377,7 +442,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_holds_together() {
+    fn the_definition_is_valid() {
         Cli::command().debug_assert();
     }
 

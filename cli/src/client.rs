@@ -1,37 +1,35 @@
-//! The service's HTTP API, as this command uses it.
+//! A client of the service's HTTP API.
 
 use std::time::Duration;
 
-use longhand_shared::job::{JobStatus, TranscribeOptions};
+use longhand_shared::job::{JobStatus, Metadata, TranscribeOptions};
 use longhand_shared::secret::Secret;
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::upload::{Upload, Uploads};
 use longhand_shared::{JobId, Timestamp, UserId};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{RequestBuilder, StatusCode, Url};
-use serde::de::DeserializeOwned;
+use reqwest::{Body, RequestBuilder, StatusCode, Url};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use crate::error::{Exit, Failure, Fault, RetryAfter, chain};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One call, from the first byte to the last. The service answers in milliseconds.
+/// The time limit of one call.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A stream that is older is opened anew.
+/// An older stream is opened again.
 const LONGEST_STREAM: Duration = Duration::from_hours(24);
 
-/// The service.
 pub(crate) struct Api {
     http: reqwest::Client,
     base: Url,
     token: Option<Secret>,
 }
 
-/// What the service answered, as it came and as it is understood here.
+/// An answer of the service, as text and parsed.
 pub(crate) struct Answer<T> {
     pub(crate) raw: String,
     pub(crate) value: T,
@@ -40,29 +38,50 @@ pub(crate) struct Answer<T> {
 /// A transcript as captions.
 pub(crate) struct Captions {
     pub(crate) text: String,
-    /// Whether all times are measured.
+    /// Whether no time is estimated.
     pub(crate) times_exact: bool,
+}
+
+/// A job with its segments.
+#[derive(Deserialize)]
+pub(crate) struct Segments {
+    #[serde(flatten)]
+    pub(crate) result: TranscriptResult,
+    pub(crate) segments: Vec<Segment>,
+}
+
+/// A piece of text with its times in seconds from the beginning of the job.
+#[derive(Deserialize)]
+pub(crate) struct Segment {
+    pub(crate) start: f64,
+    pub(crate) end: f64,
+    pub(crate) text: String,
 }
 
 /// The body of `POST /transcribe`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewTranscription<'a> {
-    pub(crate) user_id: &'a UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user_id: Option<&'a UserId>,
     pub(crate) audio_chunk_paths: &'a [String],
     #[serde(flatten)]
     pub(crate) options: TranscribeOptions,
+    #[serde(skip_serializing_if = "Metadata::is_empty")]
+    pub(crate) metadata: Metadata,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) callback_url: Option<&'a str>,
 }
 
 /// The body of `POST /uploads`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewUploads<'a> {
-    pub(crate) user_id: &'a UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user_id: Option<&'a UserId>,
     pub(crate) files: Vec<NewUpload>,
 }
 
-/// A file that is to be uploaded.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NewUpload {
@@ -71,7 +90,7 @@ pub(crate) struct NewUpload {
     pub(crate) bytes: u64,
 }
 
-/// What matters here of the answer to `POST /transcribe`.
+/// The part of the answer to `POST /transcribe` that this command uses.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Submitted {
@@ -82,7 +101,8 @@ pub(crate) struct Submitted {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Query {
-    pub(crate) user_id: UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user_id: Option<UserId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) job_status: Option<JobStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,17 +113,32 @@ pub(crate) struct Query {
     pub(crate) limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cursor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fields: Option<&'static str>,
 }
 
 /// One page of `GET /transcript/search`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Page {
-    pub(crate) results: Vec<TranscriptResult>,
+    pub(crate) results: Vec<ListedJob>,
     pub(crate) next_cursor: Option<String>,
 }
 
-/// An error as RFC 9457 has it. What is missing is made up for.
+/// A job in a listing.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ListedJob {
+    pub(crate) job_id: JobId,
+    pub(crate) job_status: JobStatus,
+    pub(crate) submitted_time: Timestamp,
+    /// Only summaries have it; a full result has `chunks`.
+    chunk_count: Option<usize>,
+    #[serde(default)]
+    chunks: Vec<IgnoredAny>,
+}
+
+/// An error (RFC 9457). Every field may be missing.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Problem {
@@ -111,6 +146,12 @@ struct Problem {
     detail: Option<String>,
     code: Option<String>,
     errors: Vec<ProblemFault>,
+}
+
+impl ListedJob {
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.chunk_count.unwrap_or(self.chunks.len())
+    }
 }
 
 #[derive(Deserialize)]
@@ -130,27 +171,27 @@ impl Api {
         Ok(Self { http, base, token })
     }
 
-    /// Whether anybody is there, whatever is answered.
+    /// Fails if the service cannot be reached. Any answer counts.
     pub(crate) async fn reach(&self) -> Result<(), Failure> {
         let request = self.http.get(self.at(&["healthz"]));
         request.send().await.map(drop).map_err(|error| self.unreachable(error))
     }
 
-    /// A page of text that somebody serves: the service itself, a worker, the simulated model.
+    /// Gets a text from the service, a worker or the simulated model, without the token.
     pub(crate) async fn page(&self, base: &Url, path: &[&str]) -> Result<String, String> {
         let get = async || self.http.get(join(base, path)).send().await?.error_for_status()?.text().await;
         get().await.map_err(|error| chain(&error))
     }
 
-    /// `POST /transcribe`. Without an idempotency key a second time might make a second job.
+    /// `POST /transcribe`. Without an idempotency key a second call can create a second job.
     pub(crate) async fn submit(
         &self,
         new: &NewTranscription<'_>,
-        key: Option<Uuid>,
+        key: Option<&str>,
     ) -> Result<Answer<Submitted>, Failure> {
         let request = self.http.post(self.at(&["transcribe"])).json(new);
         self.call(match key {
-            Some(key) => request.header("idempotency-key", key.to_string()),
+            Some(key) => request.header("idempotency-key", key),
             None => request,
         })
         .await
@@ -161,55 +202,56 @@ impl Api {
         Ok(self.call(self.http.post(self.at(&["uploads"])).json(new)).await?.value)
     }
 
-    /// Sends a file where `POST /uploads` said.
+    /// Sends a file to an address from `POST /uploads`.
     pub(crate) async fn put(
         &self,
         upload: &Upload,
-        file: Vec<u8>,
-        patience: Duration,
+        file: impl Into<Body>,
+        limit: Duration,
     ) -> Result<reqwest::Response, reqwest::Error> {
-        let request = self.http.put(&upload.url).timeout(patience).body(file);
+        let request = self.http.put(&upload.url).timeout(limit).body(file);
         upload.headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send().await
     }
 
-    /// `GET /transcript/{jobId}`, which must answer within `patience`. The service is asked to wait so long for the end.
+    /// `GET /transcript/{jobId}`, which must answer within `limit`. With `wait`, the service waits that long for the
+    /// end of the job.
     pub(crate) async fn transcript(
         &self,
         job: JobId,
         wait: Duration,
-        patience: Duration,
+        limit: Duration,
     ) -> Result<Answer<TranscriptResult>, Failure> {
-        let mut request = self.http.get(self.at(&["transcript", &job.to_string()])).timeout(patience);
+        let mut request = self.http.get(self.at(&["transcript", &job.to_string()])).timeout(limit);
         if wait.as_secs() > 0 {
             request = request.header("prefer", format!("wait={}", wait.as_secs()));
         }
         self.call(request).await.map_err(|failure| self.about(job, failure))
     }
 
-    /// `GET /transcript/{jobId}/events`, from where it was last read. None where there is no such stream, or nothing
-    /// in it that was not read. It must begin within `patience`.
+    /// `GET /transcript/{jobId}/events`, after `last_event`. `None` if there is no stream, or no unread event in it.
+    /// The stream must begin within `limit`.
     pub(crate) async fn events(
         &self,
         job: JobId,
         last_event: Option<&str>,
-        patience: Duration,
+        limit: Duration,
     ) -> Result<Option<reqwest::Response>, Failure> {
         let request = self.http.get(self.at(&["transcript", &job.to_string(), "events"]));
-        // Whoever listens says how long.
+        // The reader of the stream has its own timeouts.
         let mut request = request.header(ACCEPT, "text/event-stream").timeout(LONGEST_STREAM);
         if let Some(id) = last_event {
             request = request.header("last-event-id", id);
         }
-        let answer = timeout(patience, self.authorized(request).send()).await.map_err(|_| {
+        let answer = timeout(limit, self.authorized(request).send()).await.map_err(|_| {
             let message = format!("the service at {} does not answer in time", self.base);
-            Failure::new(Exit::Unavailable, "TIMEOUT", message).passing(None)
+            Failure::new(Exit::Unavailable, "TIMEOUT", message).retryable(None)
         })?;
         let answer = answer.map_err(|error| self.unreachable(error))?;
         let status = answer.status();
         if !status.is_success() {
             let retry_after = retry_after(answer.headers());
-            let said = timeout(patience, answer.text()).await.ok().and_then(Result::ok).unwrap_or_default();
-            return Err(self.about(job, self.refusal(status, retry_after, &said)));
+            let body = timeout(limit, answer.text()).await.ok().and_then(Result::ok).unwrap_or_default();
+            return Err(self.about(job, self.refusal(status, retry_after, &body)));
         }
         let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let is_stream = status == StatusCode::OK && kind.starts_with("text/event-stream");
@@ -217,11 +259,27 @@ impl Api {
     }
 
     /// `GET /transcript/{jobId}` as `media_type`.
-    pub(crate) async fn captions(&self, job: JobId, media_type: &str) -> Result<Captions, Failure> {
-        let request = self.http.get(self.at(&["transcript", &job.to_string()])).header(ACCEPT, media_type);
+    pub(crate) async fn captions(
+        &self,
+        job: JobId,
+        media_type: &str,
+        max_line_chars: Option<u32>,
+    ) -> Result<Captions, Failure> {
+        let mut request =
+            self.http.get(self.at(&["transcript", &job.to_string()])).header(ACCEPT, media_type);
+        if let Some(most) = max_line_chars {
+            request = request.query(&[("maxLineChars", most)]);
+        }
         let (headers, text) = self.send(request).await.map_err(|failure| self.about(job, failure))?;
         let times_exact = headers.get("longhand-times-exact").is_none_or(|value| value != "false");
         Ok(Captions { text, times_exact })
+    }
+
+    /// `GET /transcript/{jobId}` with its segments.
+    pub(crate) async fn segments(&self, job: JobId) -> Result<Answer<Segments>, Failure> {
+        let request =
+            self.http.get(self.at(&["transcript", &job.to_string()])).query(&[("segments", "true")]);
+        self.call(request).await.map_err(|failure| self.about(job, failure))
     }
 
     /// `POST /transcript/{jobId}/retry`.
@@ -231,12 +289,15 @@ impl Api {
     }
 
     /// `DELETE /transcript/{jobId}`.
-    pub(crate) async fn delete(&self, job: JobId) -> Result<(), Failure> {
-        let request = self.http.delete(self.at(&["transcript", &job.to_string()]));
+    pub(crate) async fn delete(&self, job: JobId, audio: bool) -> Result<(), Failure> {
+        let mut request = self.http.delete(self.at(&["transcript", &job.to_string()]));
+        if audio {
+            request = request.query(&[("audio", "true")]);
+        }
         self.send(request).await.map(drop).map_err(|failure| self.about(job, failure))
     }
 
-    /// What failed in a call about a job.
+    /// Adds the job to a failure, and recognises a job that does not exist.
     fn about(&self, job: JobId, mut failure: Failure) -> Failure {
         if failure.status == Some(StatusCode::NOT_FOUND.as_u16()) {
             failure.exit = Exit::NoSuchJob;
@@ -250,7 +311,6 @@ impl Api {
         self.call(self.http.get(self.at(&["transcript", "search"])).query(query)).await
     }
 
-    /// Where the service is.
     pub(crate) fn base(&self) -> &Url {
         &self.base
     }
@@ -271,7 +331,7 @@ impl Api {
         }
     }
 
-    /// The token goes with these calls alone, not with [`Api::page`], which asks others too.
+    /// Adds the token. [`Api::page`] does not, since it also calls other servers.
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.token {
             Some(token) => request.bearer_auth(token.reveal()),
@@ -296,22 +356,23 @@ impl Api {
         } else if error.is_connect() {
             ("UNREACHABLE", "cannot be reached")
         } else {
-            ("BROKEN_OFF", "broke off")
+            ("BROKEN_OFF", "closed the connection")
         };
         let message = format!("the service at {} {what}: {}", self.base, chain(&error.without_url()));
-        Failure::new(Exit::Unavailable, code, message).passing(None)
+        Failure::new(Exit::Unavailable, code, message).retryable(None)
     }
 
     fn refusal(&self, status: StatusCode, retry_after: RetryAfter, body: &str) -> Failure {
         let problem: Problem = serde_json::from_str(body).unwrap_or_default();
-        // 501 stays: the service cannot do it here, as it cannot stream through a gateway.
-        let passing = (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
+        // A 501 is permanent: the service cannot do this here, such as stream through API Gateway.
+        let retryable = (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
             || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-        let exit = if status.is_client_error() && !passing { Exit::Refused } else { Exit::Unavailable };
-        let verb = if exit == Exit::Refused { "refused" } else { "failed" };
-        let mut message = format!("the service at {} {verb} ({status})", self.base);
-        if let Some(said) = problem.detail.or(problem.title) {
-            message = format!("{message}: {said}");
+        let exit = if status.is_client_error() && !retryable { Exit::Refused } else { Exit::Unavailable };
+        let verb = if exit == Exit::Refused { "rejected" } else { "failed on" };
+        let mut message = format!("the service at {} {verb} the request ({status})", self.base);
+        // With faults, the detail repeats the first one with its JSON pointer. All are printed below the message.
+        if let Some(detail) = problem.detail.or(problem.title).filter(|_| problem.errors.is_empty()) {
+            message = format!("{message}: {detail}");
         }
         if status == StatusCode::UNAUTHORIZED {
             message = format!("{message} (set LONGHAND_TOKEN, or give --token-file)");
@@ -324,7 +385,7 @@ impl Api {
         });
         let mut failure = Failure::new(exit, code, message).with_faults(faults.collect());
         failure.status = Some(status.as_u16());
-        if passing { failure.passing(retry_after) } else { failure }
+        if retryable { failure.retryable(retry_after) } else { failure }
     }
 }
 
@@ -334,7 +395,7 @@ fn join(base: &Url, path: &[&str]) -> Url {
     url
 }
 
-/// Seconds only: the service sends no dates.
+/// In seconds: the service sends no dates.
 fn retry_after(headers: &HeaderMap) -> RetryAfter {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }

@@ -1,4 +1,4 @@
-//! What went wrong: for a person, for a program and for a shell.
+//! Failures: their text, their JSON and their exit code.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -7,8 +7,9 @@ use longhand_shared::JobId;
 use serde::Serialize;
 
 use crate::output;
+use crate::wait::chunk_label;
 
-/// The exit codes, as `--help` lists them.
+/// The exit codes. `--help` describes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -28,27 +29,26 @@ impl From<Exit> for i32 {
     }
 }
 
-/// Why a command did not do what was asked. Serialized, it is what stands under `error`.
+/// Why a command failed. Its JSON is the value of `error`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Failure {
     #[serde(skip)]
     pub(crate) exit: Exit,
-    /// For a program: the service's own code, or one of those made here.
+    /// The service's code, or one of this command's own.
     code: String,
-    /// For a person.
     pub(crate) message: String,
-    /// The status that the service answered with.
+    /// The HTTP status of the service's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<JobId>,
-    /// The faults one by one: of the files, of the request, or of the chunks.
+    /// The faults of the files, of the request or of the chunks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     faults: Vec<Fault>,
-    /// Whether asking again may help, and after how long when the service said so.
+    /// Whether a retry may help, and after what pause, if the service named one.
     #[serde(skip)]
-    pub(crate) passing: Option<RetryAfter>,
+    pub(crate) retryable: Option<RetryAfter>,
 }
 
 #[derive(Serialize)]
@@ -56,30 +56,30 @@ struct Document<'a> {
     error: &'a Failure,
 }
 
-/// What the service said about when to ask again.
+/// The value of `Retry-After`.
 pub(crate) type RetryAfter = Option<Duration>;
 
-/// One thing that is wrong with one file, one field or one chunk.
+/// One fault of a file, a field or a chunk.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Fault {
     /// The field of the request, as a JSON pointer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pointer: Option<String>,
-    /// The file, as the user gave it or as the job names it.
+    /// The file as the user gave it or as the job names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<String>,
     /// The chunk, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) chunk: Option<u8>,
-    /// For a program.
+    /// The number of chunks of its job.
+    #[serde(skip)]
+    pub(crate) chunks: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<String>,
-    /// For a person.
     pub(crate) detail: String,
 }
 
 impl Fault {
-    /// What is wrong with a file.
     pub(crate) fn of_file(file: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { file: Some(file.into()), detail: detail.into(), ..Self::default() }
     }
@@ -94,7 +94,7 @@ impl Failure {
             status: None,
             job_id: None,
             faults: Vec::new(),
-            passing: None,
+            retryable: None,
         }
     }
 
@@ -111,25 +111,31 @@ impl Failure {
     }
 
     #[must_use]
-    pub(crate) fn passing(mut self, retry_after: RetryAfter) -> Self {
-        self.passing = Some(retry_after);
+    pub(crate) fn retryable(mut self, retry_after: RetryAfter) -> Self {
+        self.retryable = Some(retry_after);
         self
     }
 
-    /// Whether the request may have been carried out although no good answer came.
-    pub(crate) fn is_doubtful(&self) -> bool {
+    /// Whether the request may have succeeded although no valid answer arrived.
+    pub(crate) fn is_ambiguous(&self) -> bool {
         matches!(self.code.as_str(), "TIMEOUT" | "BROKEN_OFF" | "PROTOCOL")
             || matches!(self.status, Some(500 | 502 | 504))
     }
 
-    /// Whether nobody is there: of a wrong address that is told at once.
+    /// Whether no connection was possible. This is reported at once, since the address may be wrong.
     pub(crate) fn is_unreachable(&self) -> bool {
         self.code == "UNREACHABLE"
     }
 
-    /// Puts a file's name to each fault that points into `#/FIELD/N`.
+    /// Whether a fault is about this field or parameter of the request.
+    pub(crate) fn is_about(&self, field: &str) -> bool {
+        let names = |pointer: &str| pointer.trim_start_matches(['#', '?', '/']) == field;
+        self.faults.iter().any(|fault| fault.pointer.as_deref().is_some_and(names))
+    }
+
+    /// Adds the file's name to each fault whose pointer is `#/FIELD/N`.
     #[must_use]
-    pub(crate) fn naming(mut self, field: &str, files: &[String]) -> Self {
+    pub(crate) fn with_file_names(mut self, field: &str, files: &[String]) -> Self {
         for fault in &mut self.faults {
             let pointer = fault.pointer.as_deref().unwrap_or_default().trim_start_matches('#');
             let mut parts = pointer.split('/').skip(1);
@@ -140,7 +146,7 @@ impl Failure {
         self
     }
 
-    /// Says on stderr what went wrong, and gives the code to end with.
+    /// Writes the failure to stderr and returns the exit code.
     pub(crate) fn report(&self, json: bool) -> Exit {
         if json {
             let document = Document { error: self };
@@ -158,9 +164,9 @@ impl fmt::Display for Failure {
         for fault in &self.faults {
             text.push_str("\n  ");
             if let Some(chunk) = fault.chunk {
-                write!(text, "chunk {chunk} ")?;
+                write!(text, "{} ", chunk_label(chunk, fault.chunks))?;
             }
-            if let Some(subject) = fault.file.as_ref().or(fault.pointer.as_ref()) {
+            if let Some(subject) = fault.file.clone().or_else(|| fault.pointer.as_deref().map(named)) {
                 write!(text, "{subject}: ")?;
             }
             if let Some(code) = &fault.code {
@@ -168,18 +174,39 @@ impl fmt::Display for Failure {
             }
             text.push_str(&fault.detail);
         }
-        // Some of this comes from elsewhere; it must not steer the terminal.
+        // Parts come from servers and must not control the terminal.
         f.write_str(&text.replace(|c: char| c.is_control() && c != '\n', " "))
     }
 }
 
-/// An error with all that caused it, in one line.
+/// The option that sets the field of a JSON pointer.
+fn named(pointer: &str) -> String {
+    let path = pointer.trim_start_matches(['#', '?', '/']);
+    let (field, inside) = path.split_once('/').unwrap_or((path, ""));
+    let option = match field {
+        "userId" => "--user",
+        "language" => "--language",
+        "prompt" => "--prompt",
+        "metadata" => "--metadata",
+        "callbackUrl" => "--callback-url",
+        "jobStatus" => "--status",
+        "submittedAfter" => "--after",
+        "submittedBefore" => "--before",
+        "limit" => "--limit",
+        "cursor" => "--cursor",
+        "maxLineChars" => "--max-line-chars",
+        other => other,
+    };
+    if inside.is_empty() { option.to_owned() } else { format!("{option} {}", inside.replace('/', " ")) }
+}
+
+/// An error with its causes, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {
         let cause = error.to_string();
-        // Many errors repeat their cause in their own text.
+        // Many errors contain the text of their cause.
         if !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);

@@ -1,36 +1,36 @@
-//! A job's stream of server-sent events (WHATWG HTML, section 9.2), as far as the service uses it.
+//! Reads a job's stream of server-sent events (WHATWG HTML, section 9.2), as far as the service uses them.
 
 use std::time::Duration;
 
+use longhand_shared::attempt::AttemptRecord;
 use longhand_shared::job::{ChunkStatus, JobStatus};
 use longhand_shared::transcript::TranscriptResult;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-/// The most that an event may have before its end: the result of 24 long texts, with room.
+/// The largest event in bytes: more than the result of 24 long texts.
 const MAX_BYTES: usize = 64 << 20;
 
-/// A stream that is open.
 pub(crate) struct Events {
     answer: reqwest::Response,
     parser: Parser,
 }
 
-/// What a stream brings.
 #[derive(Debug)]
-pub(crate) enum Heard {
-    /// A chunk has changed.
-    Chunk { index: usize, status: ChunkStatus },
-    /// The job has ended, and this is its result: as it came, and as it is understood here.
+pub(crate) enum StreamEvent {
+    Chunk {
+        index: usize,
+        status: ChunkStatus,
+        running: Option<AttemptRecord>,
+    },
+    /// The job has ended: its result as text and parsed.
     Ended(String, Box<TranscriptResult>),
-    /// The stream lives, and says nothing that matters here.
-    Life,
-    /// Nothing came in time.
-    Silence,
-    /// It was cut, or has ended.
-    Cut,
-    /// What came makes no sense.
-    Nonsense,
+    /// The stream is alive, but this event changes nothing.
+    Alive,
+    TimedOut,
+    /// The stream was interrupted or has ended.
+    Disconnected,
+    Invalid,
 }
 
 impl Events {
@@ -38,37 +38,37 @@ impl Events {
         Self { answer, parser: Parser::default() }
     }
 
-    /// What comes next, within `patience`.
-    pub(crate) async fn next(&mut self, patience: Duration) -> Heard {
-        if let Some(heard) = self.parser.heard() {
-            return heard;
+    /// The next event, or [`StreamEvent::TimedOut`] after `limit`.
+    pub(crate) async fn next(&mut self, limit: Duration) -> StreamEvent {
+        if let Some(event) = self.parser.next_event() {
+            return event;
         }
-        match timeout(patience, self.answer.chunk()).await {
+        match timeout(limit, self.answer.chunk()).await {
             Ok(Ok(Some(bytes))) => self.parser.buffer.extend_from_slice(&bytes),
-            Ok(Ok(None) | Err(_)) => return Heard::Cut,
-            Err(_) => return Heard::Silence,
+            Ok(Ok(None) | Err(_)) => return StreamEvent::Disconnected,
+            Err(_) => return StreamEvent::TimedOut,
         }
-        self.parser.heard().unwrap_or(Heard::Life)
+        self.parser.next_event().unwrap_or(StreamEvent::Alive)
     }
 
-    /// What tells a server how far was read: the id of the last event.
+    /// The id of the last event that was read, for `Last-Event-ID`.
     pub(crate) fn last_id(&self) -> Option<&str> {
         self.parser.last_id.as_deref()
     }
 
-    /// When to come again after a cut, if the server said so.
+    /// The pause before a reconnect, if the server sent one.
     pub(crate) fn retry(&self) -> Option<Duration> {
         self.parser.retry
     }
 }
 
-/// Bytes to events. Lines end with a line feed, as the service's do, with or without a carriage return.
+/// Parses bytes into events. Lines end with `\n` or `\r\n`.
 #[derive(Default)]
 struct Parser {
     buffer: Vec<u8>,
-    /// How much of the buffer was read.
+    /// Bytes of the buffer that were parsed.
     read: usize,
-    /// How much of it was searched for the end of a line: a result may be one long line in many pieces.
+    /// Bytes that were searched for the end of a line: a result may be one long line in many pieces.
     searched: usize,
     event: Event,
     last_id: Option<String>,
@@ -86,15 +86,14 @@ struct Event {
 struct TooLong;
 
 impl Parser {
-    /// What the next event says, if one is there.
-    fn heard(&mut self) -> Option<Heard> {
+    fn next_event(&mut self) -> Option<StreamEvent> {
         match self.next() {
-            Ok(event) => event.map(Event::meaning),
-            Err(TooLong) => Some(Heard::Nonsense),
+            Ok(event) => event.map(Event::decode),
+            Err(TooLong) => Some(StreamEvent::Invalid),
         }
     }
 
-    /// The next event that is whole.
+    /// The next complete event.
     fn next(&mut self) -> Result<Option<Event>, TooLong> {
         while let Some(more) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
             let end = self.searched + more;
@@ -131,12 +130,12 @@ impl Parser {
                 }
                 None => self.event.data = Some(value.to_owned()),
             },
-            // It goes back in a header.
+            // The id is sent back in a header.
             "id" if value.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 self.event.id = Some(value.to_owned());
             }
             "retry" => self.retry = value.parse().ok().map(Duration::from_millis),
-            // A comment, or something newer.
+            // A comment, or a field of a newer version.
             _ => {}
         }
     }
@@ -147,6 +146,9 @@ impl Parser {
 struct ChunkEvent {
     index: usize,
     chunk_status: ChunkStatus,
+    /// The running attempt, after failed calls of the model.
+    #[serde(default)]
+    running: Option<AttemptRecord>,
 }
 
 #[derive(Deserialize)]
@@ -156,19 +158,23 @@ struct JobEvent {
 }
 
 impl Event {
-    fn meaning(self) -> Heard {
+    fn decode(self) -> StreamEvent {
         let data = self.data.unwrap_or_default();
         let read = match self.name.as_str() {
-            "chunk" => serde_json::from_str(&data)
-                .map(|ChunkEvent { index, chunk_status: status }| Heard::Chunk { index, status }),
+            "chunk" => {
+                serde_json::from_str(&data).map(|ChunkEvent { index, chunk_status: status, running }| {
+                    StreamEvent::Chunk { index, status, running }
+                })
+            }
             "job" => serde_json::from_str(&data).and_then(|JobEvent { job_status }| match job_status {
-                JobStatus::InProgress => Ok(Heard::Life),
-                _ => serde_json::from_str(&data).map(|result| Heard::Ended(data.clone(), Box::new(result))),
+                JobStatus::InProgress => Ok(StreamEvent::Alive),
+                _ => serde_json::from_str(&data)
+                    .map(|result| StreamEvent::Ended(data.clone(), Box::new(result))),
             }),
-            // Something newer.
-            _ => Ok(Heard::Life),
+            // An event of a newer version.
+            _ => Ok(StreamEvent::Alive),
         };
-        read.unwrap_or(Heard::Nonsense)
+        read.unwrap_or(StreamEvent::Invalid)
     }
 }
 
@@ -195,19 +201,19 @@ mod tests {
                           id:I;C1\r\nevent: chunk\r\ndata: one\r\ndata:two\r\n\r\nid: unread\nevent: chunk\ndata: x\n";
 
     #[test]
-    fn events_are_read_wherever_the_bytes_are_parted() {
+    fn events_are_read_however_the_bytes_are_split() {
         let expected = [event("job", "{\"a\":\"é\"}", Some("I;.")), event("chunk", "one\ntwo", Some("I;C1"))];
         for size in 1..STREAM.len() {
             let (events, parser) = parsed(&STREAM.as_bytes().chunks(size).collect::<Vec<_>>());
             assert_eq!(events, expected, "{size}");
             assert_eq!(parser.retry, Some(Duration::from_secs(2)));
-            // An event that was cut was not read.
+            // An incomplete event does not count as read.
             assert_eq!(parser.last_id.as_deref(), Some("I;C1"), "{size}");
         }
     }
 
     #[test]
-    fn what_is_no_field_is_passed_over() {
+    fn unknown_fields_are_ignored() {
         let (events, parser) =
             parsed(&[b"data\n\nid: a\x01b\nnewer: 7\nretry: soon\n\xff\n:\n\nevent: x\n\n"]);
         assert_eq!(events, [event("", "", None)]);
@@ -215,28 +221,31 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_end_is_given_up() {
+    fn an_event_that_is_too_long_is_an_error() {
         let mut parser = Parser { buffer: vec![b'x'; MAX_BYTES + 1], ..Parser::default() };
         assert_eq!(parser.next(), Err(TooLong));
     }
 
     #[test]
-    fn what_an_event_means() {
-        let meaning = |name, data| event(name, data, None).meaning();
-        let chunk = meaning("chunk", r#"{"index":3,"chunkStatus":"COMPLETED","attempts":1,"newer":1}"#);
-        assert!(matches!(chunk, Heard::Chunk { index: 3, status: ChunkStatus::Completed }));
-        let job = meaning("job", r#"{"jobStatus":"IN_PROGRESS","chunkCount":2}"#);
-        assert!(matches!(job, Heard::Life));
-        assert!(matches!(meaning("newer", "?"), Heard::Life));
+    fn events_are_decoded() {
+        let decode = |name, data| event(name, data, None).decode();
+        let chunk = decode("chunk", r#"{"index":3,"chunkStatus":"COMPLETED","attempts":1,"newer":1}"#);
+        assert!(matches!(
+            chunk,
+            StreamEvent::Chunk { index: 3, status: ChunkStatus::Completed, running: None }
+        ));
+        let job = decode("job", r#"{"jobStatus":"IN_PROGRESS","chunkCount":2}"#);
+        assert!(matches!(job, StreamEvent::Alive));
+        assert!(matches!(decode("newer", "?"), StreamEvent::Alive));
         for (name, data) in [
             ("chunk", "{}"),
             ("chunk", r#"{"index":-1,"chunkStatus":"COMPLETED"}"#),
             ("chunk", r#"{"index":0,"chunkStatus":"DONE"}"#),
             ("job", "<html>"),
-            // The end without the result.
+            // An ended job without its result.
             ("job", r#"{"jobStatus":"COMPLETED","chunkCount":2}"#),
         ] {
-            assert!(matches!(meaning(name, data), Heard::Nonsense), "{name} {data}");
+            assert!(matches!(decode(name, data), StreamEvent::Invalid), "{name} {data}");
         }
     }
 }

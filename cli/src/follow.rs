@@ -1,5 +1,5 @@
-//! Following a job until it has ended: by its stream of events, or where there is none by asking again and again.
-//! Two requests do when all goes well: how the job stands, with the names of its chunks, and the stream.
+//! Follows a job until it ends: by its event stream, or by polling where the service has no streams.
+//! Normally two requests suffice: one for the job with the names of its chunks, one for the stream.
 
 use std::time::Duration;
 
@@ -11,54 +11,52 @@ use tokio::time::Instant;
 use crate::Context;
 use crate::client::{Answer, CALL_TIMEOUT};
 use crate::error::{Exit, Failure};
-use crate::events::{Events, Heard};
+use crate::events::{Events, StreamEvent};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long a service that has never answered may stay silent. Later on only the user's own limit
-/// counts: the job is there, and outages pass.
-const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// How long to wait for the first answer of the service. After that only the user's own limit counts.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A stream that has said nothing for so long is dead: the service shows every 15 s that it lives.
-const SILENCE: Duration = Duration::from_secs(45);
+/// A stream without data for this long is dead: the service sends a comment every 15 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The first words of a stream come at once. If they do not, something between keeps them back.
-const FIRST_WORDS: Duration = Duration::from_secs(10);
+/// The first event of a stream arrives at once, unless a proxy buffers the stream.
+const FIRST_EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where there are no streams, how long the service is asked to wait for the end: changes are shown as late as this.
+/// When polling, how long each request waits for the end of the job. Changes appear with this delay at most.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// What is heard of a job.
-pub(crate) enum News {
-    /// How it stands. It may stand as it did before.
-    Stands(Box<TranscriptResult>),
-    /// It has ended so.
+/// What [`Follow::next`] reports.
+pub(crate) enum Update {
+    /// The job is in progress. It may be unchanged.
+    InProgress(Box<TranscriptResult>),
     Ended(Box<Answer<TranscriptResult>>),
-    /// Nothing for now: a line that says why. Told once for each run of failures.
-    Trouble(String),
+    /// Requests fail and are repeated: the message for the user. Reported once for each run of failures.
+    Retrying(String),
 }
 
-/// A job that is followed, through failures that pass.
+/// Follows one job and retries after transient failures.
 pub(crate) struct Follow<'a> {
     context: &'a Context,
     job: JobId,
     timeout: Duration,
-    began: Instant,
-    /// Until the service is asked again; none before the first time.
+    started: Instant,
+    /// The pause before the next request; `None` before the first one.
     pause: Option<Duration>,
-    hint: Duration,
-    trouble: Option<Failure>,
-    /// How the job stands, as far as it was heard.
+    retry_after_hint: Duration,
+    failure: Option<Failure>,
+    /// The last known state of the job.
     known: Option<Box<TranscriptResult>>,
     stream: Option<Events>,
     last_event: Option<String>,
-    /// Whether the stream that is open has said anything.
-    lives: bool,
-    /// Whether the last stream was cut before it said anything.
-    mute: bool,
-    /// Whether there are streams here.
-    streams: bool,
+    /// Whether the open stream has sent anything.
+    stream_alive: bool,
+    /// Whether the last stream ended before it sent anything.
+    stream_was_silent: bool,
+    /// Whether the service supports streams.
+    streaming: bool,
 }
 
 impl<'a> Follow<'a> {
@@ -67,169 +65,171 @@ impl<'a> Follow<'a> {
             context,
             job,
             timeout,
-            began: Instant::now(),
+            started: Instant::now(),
             pause: None,
-            hint: Duration::ZERO,
-            trouble: None,
+            retry_after_hint: Duration::ZERO,
+            failure: None,
             known: None,
             stream: None,
             last_event: None,
-            lives: false,
-            mute: false,
-            streams: true,
+            stream_alive: false,
+            stream_was_silent: false,
+            streaming: true,
         }
     }
 
-    /// The next news. Not to be asked for after the job has ended.
-    pub(crate) async fn next(&mut self) -> Result<News, Failure> {
+    /// The next update. Must not be called after [`Update::Ended`].
+    pub(crate) async fn next(&mut self) -> Result<Update, Failure> {
         loop {
             if self.stream.is_some() {
-                match self.listen().await {
-                    Some(news) => return Ok(news),
+                match self.read_stream().await {
+                    Some(update) => return Ok(update),
                     None => continue,
                 }
             }
             self.pause().await?;
-            let listen = self.known.is_some() && self.streams && !self.mute;
-            let asked = if listen { self.open().await } else { self.look().await };
-            match asked {
-                Ok(news) => {
-                    (self.trouble, self.hint) = (None, Duration::ZERO);
+            let use_stream = self.known.is_some() && self.streaming && !self.stream_was_silent;
+            let result = if use_stream { self.open_stream().await } else { self.poll().await };
+            match result {
+                Ok(update) => {
+                    (self.failure, self.retry_after_hint) = (None, Duration::ZERO);
                     let _ = self.context.job.set(self.job);
-                    if let Some(news) = news {
-                        return Ok(news);
+                    if let Some(update) = update {
+                        return Ok(update);
                     }
                 }
                 Err(failure) => {
-                    let Some(retry_after) = failure.passing else { return Err(failure) };
-                    self.hint = retry_after.unwrap_or_default();
-                    let line = self.trouble.is_none().then(|| format!("{failure}; trying again"));
-                    self.trouble = Some(failure);
+                    let Some(retry_after) = failure.retryable else { return Err(failure) };
+                    self.retry_after_hint = retry_after.unwrap_or_default();
+                    let line = self.failure.is_none().then(|| format!("{failure}; trying again"));
+                    self.failure = Some(failure);
                     if let Some(line) = line {
-                        return Ok(News::Trouble(line));
+                        return Ok(Update::Retrying(line));
                     }
                 }
             }
         }
     }
 
-    fn left(&self) -> Duration {
-        self.timeout.saturating_sub(self.began.elapsed())
+    fn remaining(&self) -> Duration {
+        self.timeout.saturating_sub(self.started.elapsed())
     }
 
-    /// How long an answer may take. The last one gets a moment too.
-    fn patience(&self) -> Duration {
-        self.left().clamp(Duration::from_secs(1), CALL_TIMEOUT)
+    /// The time limit of one request: at least a second, even at the end of the user's limit.
+    fn answer_timeout(&self) -> Duration {
+        self.remaining().clamp(Duration::from_secs(1), CALL_TIMEOUT)
     }
 
-    /// Asks how the job stands.
-    async fn look(&mut self) -> Result<Option<News>, Failure> {
-        let wait = if self.known.is_some() { WAIT.min(self.left()) } else { Duration::ZERO };
-        let patience = self.patience();
-        let asked = Instant::now();
-        let answer = self.context.api.transcript(self.job, wait, wait + patience).await?;
-        self.mute = false;
+    async fn poll(&mut self) -> Result<Option<Update>, Failure> {
+        let wait = if self.known.is_some() { WAIT.min(self.remaining()) } else { Duration::ZERO };
+        let limit = self.answer_timeout();
+        let started = Instant::now();
+        let answer = self.context.api.transcript(self.job, wait, wait + limit).await?;
+        self.stream_was_silent = false;
         if self.known.is_none() {
             self.pause = Some(Duration::ZERO);
-        } else if asked.elapsed() >= LONGEST_PAUSE {
-            // It has waited; a service that does not is asked ever less often.
+        } else if started.elapsed() >= LONGEST_PAUSE {
+            // The service has waited. If it does not, the pauses between requests grow.
             self.pause = Some(FIRST_PAUSE);
         }
         if answer.value.job_status != JobStatus::InProgress {
-            return Ok(Some(News::Ended(Box::new(answer))));
+            return Ok(Some(Update::Ended(Box::new(answer))));
         }
         let known = Box::new(answer.value);
         self.known = Some(known.clone());
-        Ok(Some(News::Stands(known)))
+        Ok(Some(Update::InProgress(known)))
     }
 
-    /// Opens the stream, from where it was last read; looks where that cannot be.
-    async fn open(&mut self) -> Result<Option<News>, Failure> {
-        match self.context.api.events(self.job, self.last_event.as_deref(), self.patience()).await {
+    /// Opens the stream after the last event that was read, or polls if that is not possible.
+    async fn open_stream(&mut self) -> Result<Option<Update>, Failure> {
+        match self.context.api.events(self.job, self.last_event.as_deref(), self.answer_timeout()).await {
             Ok(Some(answer)) => {
-                (self.stream, self.lives) = (Some(Events::new(answer)), false);
+                (self.stream, self.stream_alive) = (Some(Events::new(answer)), false);
                 Ok(None)
             }
-            // There is no stream, or nothing in it that was not read.
+            // There is no stream, or no unread event in it.
             Ok(None) => {
-                self.streams = false;
-                self.look().await
+                self.streaming = false;
+                self.poll().await
             }
             Err(failure) if failure.status.is_none() => Err(failure),
             Err(failure) => {
-                // One that has too many, or is going down, may have one later.
-                self.streams = failure.passing.is_some() && failure.status != Some(501);
-                self.look().await
+                // A server with too many streams, or one that is stopping, may offer streams later.
+                self.streaming = failure.retryable.is_some() && failure.status != Some(501);
+                self.poll().await
             }
         }
     }
 
-    /// Listens to the stream that is open; none when it is no more, or tells nothing new.
-    async fn listen(&mut self) -> Option<News> {
-        let limit = if self.lives { SILENCE } else { FIRST_WORDS };
-        let patience = limit.min(self.left());
+    /// Reads one event. `None` if it changes nothing or the stream has ended.
+    async fn read_stream(&mut self) -> Option<Update> {
+        let limit = if self.stream_alive { IDLE_TIMEOUT } else { FIRST_EVENT_TIMEOUT };
+        let limit = limit.min(self.remaining());
         let stream = self.stream.as_mut()?;
-        let heard = stream.next(patience).await;
+        let event = stream.next(limit).await;
         if let Some(id) = stream.last_id() {
             self.last_event = Some(id.to_owned());
         }
         let known = self.known.as_mut()?;
-        match heard {
-            Heard::Chunk { index, status } if index < known.chunks.len() => {
-                (self.lives, self.pause) = (true, Some(FIRST_PAUSE));
+        match event {
+            StreamEvent::Chunk { index, status, running } if index < known.chunks.len() => {
+                (self.stream_alive, self.pause) = (true, Some(FIRST_PAUSE));
                 known.chunks[index].chunk_status = status;
-                return Some(News::Stands(known.clone()));
+                known.chunks[index].history = running.into_iter().collect();
+                return Some(Update::InProgress(known.clone()));
             }
-            Heard::Ended(raw, value) if value.job_id == self.job => {
-                return Some(News::Ended(Box::new(Answer { raw, value: *value })));
+            StreamEvent::Ended(raw, value) if value.job_id == self.job => {
+                return Some(Update::Ended(Box::new(Answer { raw, value: *value })));
             }
-            Heard::Life => {
-                self.lives = true;
+            StreamEvent::Alive => {
+                self.stream_alive = true;
                 return None;
             }
-            Heard::Cut => {
-                self.hint = stream.retry().unwrap_or_default().min(LONGEST_PAUSE);
-                self.mute = !self.lives;
+            StreamEvent::Disconnected => {
+                self.retry_after_hint = stream.retry().unwrap_or_default().min(LONGEST_PAUSE);
+                self.stream_was_silent = !self.stream_alive;
             }
-            // What says nothing from the beginning is kept back by something in between.
-            Heard::Silence => self.streams = self.lives,
-            Heard::Nonsense | Heard::Chunk { .. } | Heard::Ended(..) => self.streams = false,
+            // A stream without a first event is buffered by a proxy.
+            StreamEvent::TimedOut => self.streaming = self.stream_alive,
+            StreamEvent::Invalid | StreamEvent::Chunk { .. } | StreamEvent::Ended(..) => {
+                self.streaming = false;
+            }
         }
         self.stream = None;
         None
     }
 
-    /// Waits before the service is asked again, or gives up.
+    /// Waits before the next request. Fails at the end of the time limit.
     async fn pause(&mut self) -> Result<(), Failure> {
         let Some(pause) = self.pause else {
             self.pause = Some(FIRST_PAUSE);
             return Ok(());
         };
         let seen = self.context.job.get().is_some();
-        let limit = if seen { self.timeout } else { self.timeout.min(FIRST_ANSWER) };
-        let left = limit.saturating_sub(self.began.elapsed());
+        let limit = if seen { self.timeout } else { self.timeout.min(FIRST_ANSWER_TIMEOUT) };
+        let left = limit.saturating_sub(self.started.elapsed());
         if left.is_zero() {
-            return Err(match self.trouble.take() {
-                // Whether there is such a job was never learnt.
+            return Err(match self.failure.take() {
+                // It is unknown whether the job exists.
                 Some(failure) if !seen => failure,
-                trouble => self.gave_up(trouble),
+                failure => self.gave_up(failure),
             });
         }
-        let next = pause.mul_f64(rand::random_range(0.8..1.2)).max(self.hint);
+        let next = pause.mul_f64(rand::random_range(0.8..1.2)).max(self.retry_after_hint);
         tokio::time::sleep(next.min(left)).await;
         self.pause = Some(pause.mul_f64(1.25).clamp(FIRST_PAUSE, LONGEST_PAUSE));
         Ok(())
     }
 
-    fn gave_up(&self, trouble: Option<Failure>) -> Failure {
+    fn gave_up(&self, failure: Option<Failure>) -> Failure {
         let job = self.job;
         let mut message = format!(
-            "gave up waiting after {:.0} s; job {job} goes on. Get it with: {}",
-            self.began.elapsed().as_secs_f64(),
-            self.context.how_to_get(job)
+            "stopped waiting after {:.0} s; job {job} continues. Get it with: {}",
+            self.started.elapsed().as_secs_f64(),
+            self.context.get_command(job)
         );
-        if let Some(trouble) = trouble {
-            message = format!("{message} (the last time it was asked for: {})", trouble.message);
+        if let Some(failure) = failure {
+            message = format!("{message} (last error: {})", failure.message);
         }
         Failure::new(Exit::GaveUp, "GAVE_UP", message).of_job(job)
     }

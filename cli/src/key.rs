@@ -1,4 +1,4 @@
-//! `longhand key new`: an API key, and its line for the file that the api reads.
+//! `longhand key new`: creates an API key and its entry for the api.
 
 use clap::{Args, Subcommand};
 use longhand_shared::UserId;
@@ -14,7 +14,7 @@ use crate::output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
     #[command(
-        about = "Prints a new API key, once, and its line for the file that the api reads (LONGHAND_API_KEYS_FILE)",
+        about = "Print a new API key and its entry for LONGHAND_API_KEYS_FILE. The key cannot be shown again",
         after_help = AFTER_HELP
     )]
     New(KeyNew),
@@ -22,15 +22,15 @@ pub(crate) enum KeyCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct KeyNew {
-    /// Whom the key speaks for.
+    /// The user that the key acts for.
     #[arg(long, value_name = "USER")]
     pub(crate) user: UserId,
 
-    /// What the key is called in the file; made up when not given.
+    /// The key's name in the file. Generated when not given.
     #[arg(long, value_name = "NAME", value_parser = key_id)]
     pub(crate) id: Option<String>,
 
-    /// The key may act for all other users too.
+    /// Allow the key to act for all users.
     #[arg(long)]
     pub(crate) operator: bool,
 }
@@ -44,7 +44,9 @@ pub(crate) fn run(context: &Context, command: KeyCommand) -> Result<(), Failure>
     if context.json {
         return output::print(&json!({ "key": key.reveal(), "entry": entry }).to_string()).map(drop);
     }
-    output::note("the key, for its user alone, shown this once; then its line for LONGHAND_API_KEYS_FILE:");
+    output::note(
+        "The first line is the key: give it to its user, it is not shown again. Add the second line to LONGHAND_API_KEYS_FILE.",
+    );
     output::print(&format!("{}\n{line}", key.reveal())).map(drop)
 }
 

@@ -1,8 +1,8 @@
-//! `longhand`: transcribe files, read and search transcripts; look after the service.
+//! `longhand`: transcribe files, read and search transcripts, operate the service.
 
-mod again;
 mod args;
 mod client;
+mod delete;
 mod error;
 mod events;
 mod follow;
@@ -10,8 +10,10 @@ mod get;
 mod key;
 mod load;
 mod operator;
+mod order;
 mod output;
 mod progress;
+mod retry;
 mod search;
 mod token;
 mod transcribe;
@@ -30,22 +32,21 @@ use longhand_shared::JobId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
-/// What every command works with.
 struct Context {
     api: Api,
-    /// Whether stdout, and errors on stderr, are JSON.
+    /// Whether results and errors are JSON.
     json: bool,
-    /// How a transcript is printed.
     format: Format,
-    /// The job that is known to go on whatever happens here; what Ctrl-C tells about.
+    /// The longest line of captions, in characters.
+    max_line_chars: Option<u32>,
+    /// The accepted job, which continues after Ctrl-C.
     job: Arc<OnceLock<JobId>>,
-    /// The beginning of a command line that speaks to the same service.
+    /// The beginning of a command line for the same service, for hints.
     command: String,
 }
 
 impl Context {
-    /// The command that waits for a job.
-    fn how_to_get(&self, job: JobId) -> String {
+    fn get_command(&self, job: JobId) -> String {
         format!("{} get {job} --wait", self.command)
     }
 }
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
         .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", format!("no runtime: {error}")))
         .and_then(|runtime| {
             let end = runtime.block_on(run_or_interrupt(cli));
-            // A DNS lookup or a write that still hangs must not hold up the end.
+            // A hanging DNS lookup or write must not delay the exit.
             runtime.shutdown_background();
             end
         });
@@ -72,26 +73,27 @@ async fn run_or_interrupt(cli: Cli) -> Result<(), Failure> {
         api: Api::new(cli.url.clone(), token::read(cli.token_file.as_deref())?)?,
         json: cli.format() == Format::Json,
         format: cli.format(),
+        max_line_chars: cli.max_line_chars,
         job: Arc::default(),
         command: cli.command_prefix(),
     };
     let (job, command) = (Arc::clone(&context.job), context.command.clone());
-    // Heard from here on: a job that is under way must not be left without a word.
+    // From here on Ctrl-C prints the id of a submitted job.
     let mut interrupt = signal(SignalKind::interrupt())
         .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", format!("no signals: {error}")))?;
-    // A task of its own, so that Ctrl-C is heard even while stdout is full and nobody reads it.
+    // A separate task, so that Ctrl-C works while a write to stdout blocks.
     let mut task = tokio::spawn(run(context, cli.command));
     tokio::select! {
         end = &mut task => return end.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
         _ = interrupt.recv() => {}
     }
-    // The lines of progress end with the task; one that hangs in a write is left to itself.
+    // The task removes its progress lines when it ends. One that hangs in a write is abandoned.
     task.abort();
     let _ = timeout(Duration::from_millis(200), task).await;
     let interrupted = |message: &str| Failure::new(Exit::Interrupted, "INTERRUPTED", message);
     Err(match job.get() {
         Some(job) => {
-            let hint = format!("interrupted; job {job} goes on. Get it with: {command} get {job} --wait");
+            let hint = format!("interrupted; job {job} continues. Get it with: {command} get {job} --wait");
             interrupted(&hint).of_job(*job)
         }
         None => interrupted("interrupted"),
@@ -103,13 +105,14 @@ async fn run(context: Context, command: Command) -> Result<(), Failure> {
         Command::Transcribe(args) => transcribe::run(&context, args).await,
         Command::Get(args) => get::run(&context, args).await,
         Command::Watch(args) => watch::run(&context, args).await,
-        Command::Retry(args) => again::retry(&context, args).await,
-        Command::Delete(args) => again::delete(&context, args).await,
+        Command::Retry(args) => retry::run(&context, args).await,
+        Command::Delete(args) => delete::run(&context, args).await,
         Command::Search(args) => search::run(&context, args).await,
         Command::Load(args) => Box::pin(load::run(&context, args)).await,
         Command::Doctor => Box::pin(operator::doctor::run(&context)).await,
         Command::Dlq(command) => operator::dlq::run(&context, command).await,
         Command::Key(command) => key::run(&context, command),
+        Command::Completions { shell } => output::print(&args::completions(shell)).map(drop),
         Command::Job(command) => operator::job::run(&context, command).await,
         Command::Webhook(command) => operator::webhook::run(&context, &command),
     }

@@ -1,15 +1,16 @@
-//! Writing to stdout and stderr, either of which may be closed at any time.
+//! Writes to stdout and stderr. Either may be closed at any time.
 
+use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
 use crate::error::{Exit, Failure};
 
-/// Writes a result to stdout, with a newline at its end. `Ok(false)` when nobody reads any more
-/// (`| head -1`), which is no failure.
+/// Writes a result with a newline to stdout. `Ok(false)` if the reader has closed the pipe (`| head -1`).
 pub(crate) fn print(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
+    let text = if stdout.is_terminal() { harmless(text) } else { Cow::Borrowed(text) };
     let written = writeln!(stdout, "{}", text.trim_end_matches('\n')).and_then(|()| stdout.flush());
     match written {
         Ok(()) => Ok(true),
@@ -22,7 +23,7 @@ pub(crate) fn print(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Writes a result to a file where one is named, else to stdout.
+/// Writes a result to `file`, or to stdout without one.
 pub(crate) fn write(text: &str, file: Option<&Path>) -> Result<(), Failure> {
     let Some(file) = file else { return print(text).map(drop) };
     std::fs::write(file, format!("{}\n", text.trim_end_matches('\n'))).map_err(|error| {
@@ -31,13 +32,38 @@ pub(crate) fn write(text: &str, file: Option<&Path>) -> Result<(), Failure> {
     })
 }
 
-/// Writes the beginning of a line to stderr, for an answer to follow.
+/// Writes a prompt to stderr.
 pub(crate) fn ask(question: &str) {
     let _ = io::stderr().lock().write_all(question.as_bytes());
 }
 
-/// Writes a line to stderr. There is nowhere to complain when it cannot be written.
+/// Writes a line to stderr. Errors are ignored.
 pub(crate) fn note(line: impl Display) {
     // One write, so that lines of several processes do not mix.
-    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    let mut stderr = io::stderr().lock();
+    let line = line.to_string();
+    let line = if stderr.is_terminal() { harmless(&line) } else { Cow::Borrowed(line.as_str()) };
+    let _ = stderr.write_all(format!("{line}\n").as_bytes());
+}
+
+/// Removes characters that control a terminal: the text may be a transcript or come from a server.
+fn harmless(text: &str) -> Cow<'_, str> {
+    // The last ranges change the writing direction, which can disguise a text.
+    let steers = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.contains(steers) { Cow::Owned(text.replace(steers, "")) } else { Cow::Borrowed(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_no_control_characters() {
+        let text = "one\ttwo\n\u{1b}[31mred\u{7}\r\u{9b}2Jback\u{202e}";
+        assert_eq!(harmless(text), "one\ttwo\n[31mred2Jback");
+        assert!(matches!(harmless("語 é\n"), Cow::Borrowed(_)));
+    }
 }

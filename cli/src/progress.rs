@@ -1,5 +1,4 @@
-//! What is shown on stderr while the work goes on: one line per chunk on a terminal, one line per
-//! change elsewhere.
+//! Progress on stderr: one line per chunk on a terminal, else one line per change.
 
 use std::time::Duration;
 
@@ -10,8 +9,9 @@ use longhand_shared::job::ChunkStatus;
 use longhand_shared::transcript::{ChunkResult, TranscriptResult};
 
 use crate::output;
+use crate::wait::{chunk_label, running_failure};
 
-/// How far a row of steps is; hidden when stderr is no terminal, and gone when dropped.
+/// A progress bar. Hidden if stderr is not a terminal; removed when dropped.
 pub(crate) fn steps(doing: &str, count: usize) -> ProgressBar {
     let bar = ProgressBar::new(count as u64).with_finish(ProgressFinish::AndClear);
     bar.set_style(style("{spinner} {msg}: {pos} of {len}, {elapsed_precise}"));
@@ -20,10 +20,10 @@ pub(crate) fn steps(doing: &str, count: usize) -> ProgressBar {
     bar
 }
 
-/// How far the chunks of a job are.
+/// The progress of a job's chunks.
 pub(crate) struct Progress {
     names: Vec<String>,
-    shown: Vec<ChunkStatus>,
+    shown: Vec<(ChunkStatus, Option<String>)>,
     began: Instant,
     all: MultiProgress,
     lines: Vec<ProgressBar>,
@@ -31,7 +31,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Nothing is known yet of the chunks but their `names`.
+    /// All chunks are shown as pending at first.
     pub(crate) fn new(names: Vec<String>) -> Self {
         let all = MultiProgress::new();
         let add = |bar: ProgressBar, template| {
@@ -45,52 +45,59 @@ impl Progress {
             "{spinner} {pos} of {len} chunks done, {elapsed_precise}",
         );
         total.enable_steady_tick(Duration::from_millis(100));
-        let shown = vec![ChunkStatus::Pending; names.len()];
+        let shown = vec![(ChunkStatus::Pending, None); names.len()];
         let progress = Self { names, shown, began: Instant::now(), all, lines, total };
         for index in 0..progress.names.len() {
-            progress.draw(index, ChunkStatus::Pending);
+            progress.draw(index, ChunkStatus::Pending, None);
         }
         progress
     }
 
-    /// Shows what has changed.
     pub(crate) fn show(&mut self, result: &TranscriptResult) {
         for chunk in &result.chunks {
             let index = usize::from(chunk.index.get());
-            let Some(shown) = self.shown.get_mut(index).filter(|shown| **shown != chunk.chunk_status) else {
+            let now = (chunk.chunk_status, running_failure(chunk));
+            let Some(shown) = self.shown.get_mut(index).filter(|shown| **shown != now) else {
                 continue;
             };
-            *shown = chunk.chunk_status;
+            shown.clone_from(&now);
             if self.all.is_hidden() {
-                let (status, name) = (chunk.chunk_status.as_str(), &self.names[index]);
-                output::note(format_args!("chunk {index} {status}  {name}"));
+                output::note(line(chunk, &self.names[index], result.chunks.len()));
             } else {
-                self.draw(index, chunk.chunk_status);
+                self.draw(index, chunk.chunk_status, now.1.as_deref());
             }
         }
         self.total.set_position(settled(&result.chunks) as u64);
     }
 
-    /// Says something beside the lines.
+    /// Writes a message between the lines.
     pub(crate) fn note(&self, line: &str) {
         self.all.suspend(|| output::note(line));
     }
 
-    fn draw(&self, index: usize, status: ChunkStatus) {
+    fn draw(&self, index: usize, status: ChunkStatus, trouble: Option<&str>) {
         let (line, name) = (&self.lines[index], &self.names[index]);
-        let text = format!("chunk {index:>2} {:<11}  {name}", status.as_str());
+        let trouble = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
+        let (place, all) = (index + 1, self.names.len());
+        let text = format!("chunk {place:>2} of {all:<2} {:<11}  {name}{trouble}", status.as_str());
         if matches!(status, ChunkStatus::Completed | ChunkStatus::Failed) {
             let seconds = self.began.elapsed().as_secs_f64();
             line.abandon_with_message(format!("{text}  {seconds:.1} s"));
         } else {
             line.set_message(text);
-            // Without a tick a line is not drawn before its first change.
+            // Without a tick a line is drawn only after its first change.
             line.tick();
         }
     }
 }
 
-/// How many chunks are over.
+pub(crate) fn line(chunk: &ChunkResult, name: &str, chunks: usize) -> String {
+    let trouble = running_failure(chunk).map(|trouble| format!(": {trouble}")).unwrap_or_default();
+    let place = chunk_label(chunk.index.get(), chunks);
+    format!("{place} {}  {name}{trouble}", chunk.chunk_status.as_str())
+}
+
+/// The number of completed and failed chunks.
 pub(crate) fn settled(chunks: &[ChunkResult]) -> usize {
     let over =
         |chunk: &&ChunkResult| matches!(chunk.chunk_status, ChunkStatus::Completed | ChunkStatus::Failed);

@@ -1,4 +1,4 @@
-//! What to call the service with. Never from the command line, which everybody on the machine can read.
+//! The token for the service. There is no option for it, since other users of the machine can read those.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use longhand_shared::secret::Secret;
 
 use crate::error::{Exit, Failure};
 
-/// The token, or API key: from the file, else from `LONGHAND_TOKEN`, else none.
+/// The token or API key from the file, else from `LONGHAND_TOKEN`.
 pub(crate) fn read(file: Option<&Path>) -> Result<Option<Secret>, Failure> {
     let usage = |message: String| Failure::new(Exit::Refused, "USAGE", message);
     let (place, token) = match file {

@@ -1,5 +1,6 @@
-//! `longhand transcribe`: files to a job, and to its transcript with `--wait`.
+//! `longhand transcribe`: submits files as a job and, with `--wait`, prints the transcript.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use longhand_shared::job::TranscribeOptions;
@@ -10,34 +11,39 @@ use crate::Context;
 use crate::args::Transcribe;
 use crate::client::{Answer, NewTranscription, Submitted};
 use crate::error::Failure;
-use crate::output;
-use crate::upload::Audio;
-use crate::wait;
+use crate::upload::{self, Audio};
+use crate::{order, output, wait};
 
-/// From one try of a submit to the next; there is one more try than pauses.
+/// The pauses between the attempts to submit: one more attempt than pauses.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
 
-/// The longest that the service may ask us to wait before a try.
+/// A longer `Retry-After` is not waited for.
 const LONGEST_HINT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(context: &Context, args: Transcribe) -> Result<(), Failure> {
-    let audio = Audio::check(&args.files)?;
-    let paths = audio.upload(&context.api, &args.user, args.bucket.as_deref()).await?;
+    let files = if args.keep_order { args.files } else { in_order(args.files) };
+    let audio = Audio::check(&files)?;
+    let user = args.user.as_ref();
+    let paths = audio.upload(&context.api, user, args.bucket.as_deref()).await?;
 
     let new = NewTranscription {
-        user_id: &args.user,
+        user_id: user,
         audio_chunk_paths: &paths,
         options: TranscribeOptions { language: args.language, prompt: args.prompt },
+        metadata: args.metadata.into_iter().collect(),
+        callback_url: args.callback_url.as_deref(),
     };
-    let submitted = submit(context, &new).await.map_err(|mut failure| {
-        if failure.is_doubtful() {
+    let key = args.idempotency_key.unwrap_or_else(|| Uuid::now_v7().to_string());
+    let submitted = submit(context, &new, &key).await.map_err(|mut failure| {
+        if failure.is_ambiguous() {
+            let user = user.map(|user| format!(" --user {user}")).unwrap_or_default();
             failure.message = format!(
-                "{}. The job may have been accepted all the same: {} search --user {} --status IN_PROGRESS",
-                failure.message, context.command, args.user
+                "{}. The job may have been accepted. Look for it with: {} search{user} --status IN_PROGRESS",
+                failure.message, context.command
             );
         }
-        failure.naming("audioChunkPaths", &audio.names)
+        failure.with_file_names("audioChunkPaths", &audio.names)
     })?;
     let job = submitted.value.job_id;
     let _ = context.job.set(job);
@@ -53,22 +59,41 @@ pub(crate) async fn run(context: &Context, args: Transcribe) -> Result<(), Failu
         output::print(&job.to_string())?;
         output::note(format_args!(
             "longhand: submitted. Get the transcript with: {}",
-            context.how_to_get(job)
+            context.get_command(job)
         ));
     }
     Ok(())
 }
 
-/// Submits the job, again where no good answer came: the key makes sure that there is one job.
-async fn submit(context: &Context, new: &NewTranscription<'_>) -> Result<Answer<Submitted>, Failure> {
-    let key = Uuid::now_v7();
+/// Sorts numbered files by number if a shell has sorted them as text.
+fn in_order(files: Vec<OsString>) -> Vec<OsString> {
+    let names: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+    // A shell expands only local names.
+    if !names.iter().all(|name| upload::is_local(name)) {
+        return files;
+    }
+    let Some(places) = order::by_number(&names) else { return files };
+    let ordered: Vec<&str> = places.iter().map(|place| names[*place].as_str()).collect();
+    output::note(format_args!(
+        "longhand: using the files in the order of their numbers: {} (--keep-order keeps the given order)",
+        ordered.join(" ")
+    ));
+    places.into_iter().map(|place| files[place].clone()).collect()
+}
+
+/// Submits the job and retries after transient failures. The key ensures that there is only one job.
+async fn submit(
+    context: &Context,
+    new: &NewTranscription<'_>,
+    key: &str,
+) -> Result<Answer<Submitted>, Failure> {
     let mut pauses = PAUSES.iter();
     loop {
         let failure = match context.api.submit(new, Some(key)).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
-        let hint = failure.passing.map(Option::unwrap_or_default).filter(|hint| *hint <= LONGEST_HINT);
+        let hint = failure.retryable.map(Option::unwrap_or_default).filter(|hint| *hint <= LONGEST_HINT);
         let hint = hint.filter(|_| !failure.is_unreachable());
         let (Some(hint), Some(pause)) = (hint, pauses.next()) else { return Err(failure) };
         output::note(format_args!("{failure}; trying again"));

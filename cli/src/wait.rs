@@ -1,22 +1,23 @@
-//! Waiting for a job, and showing how it ended.
+//! Waits for a job and prints its result.
 
 use std::path::Path;
 use std::time::Duration;
 
 use longhand_shared::JobId;
-use longhand_shared::job::{ChunkStatus, JobStatus};
-use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::attempt::AttemptOutcome;
+use longhand_shared::job::{ChunkStatus, ErrorCode, JobStatus};
+use longhand_shared::transcript::{ChunkResult, TranscriptResult};
 
 use crate::Context;
 use crate::args::Format;
 use crate::client::Answer;
 use crate::error::{Exit, Failure, Fault};
-use crate::follow::{Follow, News};
+use crate::follow::{Follow, Update};
 use crate::output;
 use crate::progress::{Progress, settled};
 
-/// Follows the job until it has ended, showing its progress. `names` are the files as the user knows
-/// them, when the job was submitted here; without them the job's own are shown.
+/// Shows the job's progress until it ends. `names` are the files as the user gave them; without them the job's own
+/// names are shown.
 pub(crate) async fn wait(
     context: &Context,
     job: JobId,
@@ -27,22 +28,22 @@ pub(crate) async fn wait(
     let mut progress = names.map(|names| Progress::new(names.to_vec()));
     loop {
         match follow.next().await? {
-            News::Stands(result) => {
+            Update::InProgress(result) => {
                 progress.get_or_insert_with(|| Progress::new(own_names(&result))).show(&result);
             }
-            News::Ended(answer) => {
+            Update::Ended(answer) => {
                 let result = &answer.value;
                 progress.get_or_insert_with(|| Progress::new(own_names(result))).show(result);
                 return Ok(*answer);
             }
-            News::Trouble(line) => {
+            Update::Retrying(line) => {
                 progress.as_ref().map_or_else(|| output::note(&line), |progress| progress.note(&line));
             }
         }
     }
 }
 
-/// Prints what is known of a job, to `file` where one is named, and says how it stands.
+/// Prints the job's text to `file` or stdout, and its state to stderr.
 pub(crate) async fn show(
     context: &Context,
     answer: &Answer<TranscriptResult>,
@@ -57,10 +58,10 @@ pub(crate) async fn show(
         Format::Srt | Format::Vtt => {
             let vtt = context.format == Format::Vtt;
             let media_type = if vtt { "text/vtt" } else { "application/x-subrip" };
-            captions = context.api.captions(result.job_id, media_type).await?;
+            captions = context.api.captions(result.job_id, media_type, context.max_line_chars).await?;
             if !captions.times_exact {
-                let what = "some times are estimated: the model measured no length for a chunk before";
-                output::note(format_args!("longhand: {what}, or the chunk is missing"));
+                let what = "some times are estimated: an earlier chunk has no measured length";
+                output::note(format_args!("longhand: {what}, or is missing"));
             }
             Some(&captions.text)
         }
@@ -68,19 +69,23 @@ pub(crate) async fn show(
     if let Some(text) = text {
         output::write(text, file).map_err(|failure| failure.of_job(result.job_id))?;
     }
+    let silent = result.transcription.as_deref().is_some_and(|text| text.trim().is_empty());
+    if silent && result.job_status == JobStatus::Completed && !context.json {
+        output::note("longhand: no speech found");
+    }
     if result.job_status == JobStatus::InProgress && !context.json {
         output::note(format_args!(
             "longhand: job {} is in progress, {} of {} chunks are done. Wait for it with: {}",
             result.job_id,
             settled(&result.chunks),
             result.chunks.len(),
-            context.how_to_get(result.job_id)
+            context.get_command(result.job_id)
         ));
     }
     verdict(result, names)
 }
 
-/// How a job ended, as the end of a command. One that goes on is no failure.
+/// A failed job is a failed command. A job in progress is not.
 pub(crate) fn verdict(result: &TranscriptResult, names: Option<&[String]>) -> Result<(), Failure> {
     if result.job_status == JobStatus::Failed { Err(failed(result, names)) } else { Ok(()) }
 }
@@ -93,7 +98,7 @@ fn failed(result: &TranscriptResult, names: Option<&[String]>) -> Failure {
         .map(|chunk| Fault {
             file: names.get(usize::from(chunk.index.get())).cloned(),
             chunk: Some(chunk.index.get()),
-            // As it stands in JSON: codes have no other text.
+            chunks: result.chunks.len(),
             code: chunk
                 .error
                 .as_ref()
@@ -108,5 +113,31 @@ fn failed(result: &TranscriptResult, names: Option<&[String]>) -> Failure {
 }
 
 fn own_names(result: &TranscriptResult) -> Vec<String> {
-    result.chunks.iter().map(|chunk| chunk.audio_chunk_path.file_name().to_owned()).collect()
+    result.chunks.iter().map(own_name).collect()
+}
+
+/// The name of a chunk's file, without the prefix that this command adds when it uploads a file.
+pub(crate) fn own_name(chunk: &ChunkResult) -> String {
+    let name = chunk.audio_chunk_path.file_name();
+    let uploaded = chunk.audio_chunk_path.shown().contains("/uploads/");
+    let original = name.strip_prefix(&*format!("{:02}-", chunk.index.get())).filter(|name| !name.is_empty());
+    original.filter(|_| uploaded).unwrap_or(name).to_owned()
+}
+
+/// `chunk 1 of 6`: counted from 1.
+pub(crate) fn chunk_label(index: u8, chunks: usize) -> String {
+    format!("chunk {} of {chunks}", u32::from(index) + 1)
+}
+
+/// The failed calls of a running attempt: `model timed out, 2 of 4 calls`.
+pub(crate) fn running_failure(chunk: &ChunkResult) -> Option<String> {
+    let running = chunk.history.last().filter(|last| last.outcome == AttemptOutcome::Running)?;
+    let (code, calls, most) = (running.code?, running.asr_calls?, running.most_calls?);
+    let what = match code {
+        ErrorCode::AsrTimeout => "timed out",
+        ErrorCode::AsrRejected => "rejected the call",
+        ErrorCode::AsrProtocol => "returned no transcription",
+        _ => "failed",
+    };
+    Some(format!("model {what}, {calls} of {most} calls"))
 }

@@ -1,4 +1,4 @@
-//! `longhand watch`: each change of a job's chunks, one a line, until the job has ended.
+//! `longhand watch`: prints each change of a job's chunks on a line, until the job ends.
 
 use std::time::Duration;
 
@@ -8,26 +8,30 @@ use serde_json::json;
 use crate::Context;
 use crate::args::Watch;
 use crate::error::Failure;
-use crate::follow::{Follow, News};
-use crate::{output, wait};
+use crate::follow::{Follow, Update};
+use crate::wait::running_failure;
+use crate::{output, progress, wait};
 
 pub(crate) async fn run(context: &Context, args: Watch) -> Result<(), Failure> {
     let mut follow = Follow::new(context, args.job, args.timeout.unwrap_or(Duration::MAX));
     let mut before: Option<TranscriptResult> = None;
     loop {
         let (result, ended) = match follow.next().await? {
-            News::Stands(result) => (*result, false),
-            News::Ended(answer) => (answer.value, true),
-            News::Trouble(line) => {
+            Update::InProgress(result) => (*result, false),
+            Update::Ended(answer) => (answer.value, true),
+            Update::Retrying(line) => {
                 output::note(line);
                 continue;
             }
         };
         let known = before.as_ref().map_or(&[][..], |before| &before.chunks);
         let changed = result.chunks.iter().enumerate().filter(|(place, chunk)| {
-            known.get(*place).is_none_or(|known| known.chunk_status != chunk.chunk_status)
+            known.get(*place).is_none_or(|known| {
+                known.chunk_status != chunk.chunk_status || running_failure(known) != running_failure(chunk)
+            })
         });
-        let mut lines: Vec<String> = changed.map(|(_, chunk)| of_chunk(context, chunk)).collect();
+        let count = result.chunks.len();
+        let mut lines: Vec<String> = changed.map(|(_, chunk)| of_chunk(context, chunk, count)).collect();
         if ended {
             lines.push(of_job(context, &result));
         }
@@ -41,12 +45,17 @@ pub(crate) async fn run(context: &Context, args: Watch) -> Result<(), Failure> {
     }
 }
 
-fn of_chunk(context: &Context, chunk: &ChunkResult) -> String {
-    if context.json {
-        return json!({ "chunk": chunk.index, "chunkStatus": chunk.chunk_status }).to_string();
+fn of_chunk(context: &Context, chunk: &ChunkResult, chunks: usize) -> String {
+    if !context.json {
+        return progress::line(chunk, &wait::own_name(chunk), chunks);
     }
-    let name = chunk.audio_chunk_path.file_name();
-    format!("chunk {} {}  {name}", chunk.index, chunk.chunk_status.as_str())
+    let mut document = json!({ "chunk": chunk.index, "chunkStatus": chunk.chunk_status });
+    if let (Some(_), Some(running)) = (running_failure(chunk), chunk.history.last()) {
+        document["asrCalls"] = json!(running.asr_calls);
+        document["mostCalls"] = json!(running.most_calls);
+        document["code"] = json!(running.code);
+    }
+    document.to_string()
 }
 
 fn of_job(context: &Context, result: &TranscriptResult) -> String {

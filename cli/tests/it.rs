@@ -1,9 +1,10 @@
-//! The real command against a small fake of the service and of S3.
+//! Tests the command against fakes of the service and of S3.
 
 mod access;
 mod fake;
 mod follow;
 mod forms;
+mod line;
 mod load;
 mod uploads;
 
@@ -29,12 +30,17 @@ fn in_progress() -> Reply {
     Reply::ok(&result(IN_PROGRESS, None, &["PENDING", IN_PROGRESS]))
 }
 
-/// Files of some bytes each, and their paths.
+/// The beginning of a WAV file, enough for the format check.
+fn sound(content: &[u8]) -> Vec<u8> {
+    [b"RIFF\0\0\0\0WAVEfmt ", content].concat()
+}
+
+/// Small files and their paths.
 fn files(names: &[&str]) -> (TempDir, Vec<String>) {
     let folder = tempfile::tempdir().expect("a folder");
     let paths = names.iter().map(|name| {
         let path = folder.path().join(name);
-        std::fs::write(&path, format!("the audio of {name}")).expect("written");
+        std::fs::write(&path, sound(name.as_bytes())).expect("written");
         path.to_str().expect("UTF-8").to_owned()
     });
     let paths = paths.collect();
@@ -49,7 +55,7 @@ async fn files_become_a_transcript() {
     let web = "https://good.example/e.wav?sig=x";
     let mut args = vec!["transcribe", &paths[0], "s3://archive/c d.wav", &paths[1], web];
     args.extend(["--user", "ana", "--language", "en", "--prompt", "Kennedy", "--wait"]);
-    // Without anything of AWS.
+    // Without AWS credentials.
     let mut command = fake.command(&args);
     for name in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3"] {
         command.env_remove(name);
@@ -58,7 +64,7 @@ async fn files_become_a_transcript() {
 
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(ran.stdout, "And so, my fellow Americans.\n");
-    for line in ["chunk 1 IN_PROGRESS", "chunk 0 COMPLETED", "chunk 1 COMPLETED"] {
+    for line in ["chunk 2 of 2 IN_PROGRESS", "chunk 1 of 2 COMPLETED", "chunk 2 of 2 COMPLETED"] {
         assert_eq!(ran.stderr.matches(line).count(), 1, "{line}: {ran:?}");
     }
     assert!(ran.stderr.contains("día 1.wav"), "{ran:?}");
@@ -67,13 +73,13 @@ async fn files_become_a_transcript() {
     assert_eq!(objects.len(), 2);
     let (first, second) = (&objects[0], &objects[1]);
     assert_eq!((&*first.0, &*second.0), ("/audio/uploads/ana/00-d_a_1.wav", "/audio/uploads/ana/02-b.mp3"));
-    assert_eq!(first.1, "the audio of día 1.wav");
-    assert_eq!(second.1, "the audio of b.mp3");
+    assert_eq!(first.1, sound("día 1.wav".as_bytes()));
+    assert_eq!(second.1, sound(b"b.mp3"));
 
     let calls = fake.calls();
     let put = calls.iter().find(|call| call.line == "PUT /audio/uploads/ana/02-b.mp3?X-Amz-Signature=abc");
-    let put = put.expect("sent where the service said");
-    assert_eq!(put.body, json!({ "type": "audio/mpeg", "length": second.1.len().to_string() }));
+    let put = put.expect("sent to the signed address");
+    assert_eq!(put.body, json!({ "type": "audio/wav", "length": second.1.len().to_string() }));
     let submitted = calls.iter().find(|call| call.line == "POST /transcribe").expect("submitted");
     let paths = [
         format!("s3:/{}", first.0),
@@ -86,7 +92,7 @@ async fn files_become_a_transcript() {
 }
 
 #[tokio::test]
-async fn json_is_the_answer_as_it_came() {
+async fn json_is_the_answer_unchanged() {
     let answer = result(COMPLETED, Some("hello"), &[COMPLETED]);
     let fake = Fake::start(vec![in_progress(), Reply::ok(&answer)]).await;
     for flag in [["--json", "--wait"], ["--format=json", "--wait"]] {
@@ -114,7 +120,7 @@ async fn without_wait_the_job_id_is_printed() {
 }
 
 #[tokio::test]
-async fn a_failed_job_gives_what_there_is_and_the_reasons() {
+async fn a_failed_job_prints_the_partial_text_and_the_reasons() {
     let answer = result(FAILED, Some("And so [chunk 1 failed]"), &[COMPLETED, FAILED]);
     let fake = Fake::start(vec![Reply::ok(&answer)]).await;
     let (_folder, paths) = files(&["a.wav", "b.wav"]);
@@ -122,7 +128,7 @@ async fn a_failed_job_gives_what_there_is_and_the_reasons() {
     let ran = fake.run(&line).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), "And so [chunk 1 failed]\n"));
     assert!(ran.stderr.contains("1 of 2 chunks could not be transcribed"), "{}", ran.stderr);
-    let reason = format!("chunk 1 {}: AUDIO_NOT_FOUND: there is no such object", paths[1]);
+    let reason = format!("chunk 2 of 2 {}: AUDIO_NOT_FOUND: there is no such object", paths[1]);
     assert!(ran.stderr.contains(&reason), "{}", ran.stderr);
 
     let ran = fake.run(&["get", JOB, "--json"]).await;
@@ -130,7 +136,7 @@ async fn a_failed_job_gives_what_there_is_and_the_reasons() {
     let error = ran.error();
     assert_eq!((&error["code"], &error["jobId"]), (&json!("JOB_FAILED"), &json!(JOB)));
     let fault = json!({
-        "file": "01-a.wav", "chunk": 1, "code": "AUDIO_NOT_FOUND", "detail": "there is no such object"
+        "file": "a.wav", "chunk": 1, "code": "AUDIO_NOT_FOUND", "detail": "there is no such object"
     });
     assert_eq!(error["faults"], json!([fault]));
 
@@ -150,7 +156,8 @@ async fn faults_of_the_request_name_the_files() {
     let ran = fake.run(&line).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
     assert!(ran.stderr.contains("s3://bad/b.wav: names a bucket"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("#/userId: is not known"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--user: is not known"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("#/"), "a JSON pointer: {}", ran.stderr);
 
     let error = fake.run(&[&line[..], &["--json"]].concat()).await.error();
     assert_eq!((&error["code"], &error["status"]), (&json!("INVALID_INPUT"), &json!(422)));
@@ -160,7 +167,7 @@ async fn faults_of_the_request_name_the_files() {
 }
 
 #[tokio::test]
-async fn an_unknown_job_is_told_from_other_faults() {
+async fn an_unknown_job_has_its_own_exit_code() {
     let fake = Fake::start(vec![Reply::problem(404, "JOB_NOT_FOUND", &json!([]))]).await;
     for line in [&["get", JOB][..], &["get", JOB, "--wait"]] {
         let ran = fake.run(line).await;
@@ -171,7 +178,7 @@ async fn an_unknown_job_is_told_from_other_faults() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_reached_is_exit_4() {
+async fn an_unreachable_service_is_exit_4() {
     let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let nowhere = format!("http://{free}");
     for line in [
@@ -185,7 +192,7 @@ async fn what_cannot_be_reached_is_exit_4() {
         assert_eq!(ran.error()["code"], "UNREACHABLE");
     }
 
-    // The service is there, S3 is not: nothing is submitted.
+    // The service answers but S3 does not: nothing is submitted.
     let fake = Fake::start(vec![]).await.uploading_to(&nowhere);
     let (_folder, paths) = files(&["a.wav"]);
     for line in [&["--json"][..], &["--json", "--bucket", "audio"]] {
@@ -198,13 +205,13 @@ async fn what_cannot_be_reached_is_exit_4() {
 }
 
 #[tokio::test]
-async fn a_service_that_fails_is_exit_4() {
+async fn a_failing_service_is_exit_4() {
     let fake =
         Fake::start(vec![Reply::ok(&json!({ "hello": "there" }))]).await.on_submit(vec![Reply::html(502)]);
     let ran = fake.run(&["transcribe", "s3://archive/a.wav", "--user", "ana"]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(4), ""));
     assert_eq!(fake.count("POST"), 4, "once, and three times more");
-    // It may have arrived, so the user is told where to look.
+    // The job may exist, so the message says where to look.
     assert!(ran.stderr.contains("longhand search --user ana --status IN_PROGRESS"), "{}", ran.stderr);
     let ran = fake.run(&["get", JOB, "--wait", "--json"]).await;
     assert_eq!((ran.code, &ran.error()["code"]), (Some(4), &json!("PROTOCOL")));
@@ -214,17 +221,17 @@ async fn a_service_that_fails_is_exit_4() {
 }
 
 #[tokio::test]
-async fn giving_up_tells_that_the_job_goes_on() {
+async fn after_the_time_limit_the_job_goes_on() {
     let fake = Fake::start(vec![in_progress()]).await;
     let line = ["transcribe", "s3://archive/a.wav", "s3://archive/b.wav", "--user", "ana", "--wait"];
     let began = Instant::now();
     let ran = fake.run(&[&line[..], &["--timeout", "1s"]].concat()).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(5), ""));
     assert!(began.elapsed() >= Duration::from_secs(1));
-    assert!(ran.stderr.contains("goes on"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("continues"), "{}", ran.stderr);
     assert!(ran.stderr.contains(&format!("longhand get {JOB} --wait")), "{}", ran.stderr);
 
-    // One look, with a hint that names the service when it is not the usual one.
+    // One request, and a hint with the service's URL, which is not the default.
     let url = fake.url();
     let mut command = longhand(&["get", JOB, "--wait", "--timeout", "0s", "--json", "--url", &url]);
     let ran = end(command.spawn().expect("it starts")).await;
@@ -235,7 +242,7 @@ async fn giving_up_tells_that_the_job_goes_on() {
 }
 
 #[tokio::test]
-async fn passing_failures_are_waited_out() {
+async fn transient_failures_are_retried() {
     let replies = vec![
         Reply::html(503),
         Reply::problem(500, "INTERNAL", &json!([])),
@@ -254,7 +261,7 @@ async fn passing_failures_are_waited_out() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_exit_2_in_either_form() {
+async fn wrong_usage_is_exit_2_in_text_and_json() {
     let fake = Fake::start(vec![]).await;
     for line in [
         &["get", "no-id"][..],
@@ -262,6 +269,7 @@ async fn wrong_usage_is_exit_2_in_either_form() {
         &["search", "--user", "ana", "--status", "DONE"],
         &["search", "--user", "a b", "--status", FAILED],
         &["transcribe", "--user", "ana"],
+        &["completions", "cmd"],
         &["transcribe", "s3://archive/a.wav", "--user", "ana", "--language", "english!"],
         &["search", "--user", "ana", "--after", "yesterday"],
         &["transcribe", "s3://archive/a.wav", "--user", "ana", "--output", "x.txt"],
@@ -279,36 +287,43 @@ async fn wrong_usage_is_exit_2_in_either_form() {
 }
 
 #[tokio::test]
-async fn a_search_is_a_table_or_the_answer() {
-    let one = result(FAILED, Some("And so\n my fellow [chunk 1 failed]"), &[COMPLETED, FAILED]);
-    let two = result(FAILED, None, &[FAILED]);
+async fn a_search_prints_a_table_or_the_answer() {
+    let job = |chunks: usize| {
+        json!({"jobId": JOB, "userId": "a+b@c", "jobStatus": FAILED, "chunkCount": chunks,
+            "submittedTime": "2026-11-22T23:10:22.000Z", "completedTime": null})
+    };
     let pages = [
-        json!({ "results": [one], "nextCursor": "abc+/=" }),
-        json!({ "results": [two], "nextCursor": null }),
+        json!({ "results": [job(2)], "nextCursor": "abc+/=" }),
+        json!({ "results": [job(1)], "nextCursor": null }),
     ];
     let both = || pages.iter().map(Reply::ok).collect::<Vec<_>>();
     let line = ["search", "--user", "a+b@c", "--status", FAILED];
     let table = format!(
-        "JOB ID                                SUBMITTED                 STATUS       CHUNKS  TEXT\n\
-         {JOB}  2026-11-22T23:10:22.000Z  FAILED          1/2  And so my fellow [chunk 1 failed]\n"
+        "JOB ID                                SUBMITTED                 STATUS       CHUNKS\n\
+         {JOB}  2026-11-22T23:10:22.000Z  FAILED            2\n"
     );
 
     let fake = Fake::start(vec![]).await.on_search(both());
     let ran = fake.run(&[&line[..], &["--limit", "1"]].concat()).await;
     assert_eq!((ran.code, &ran.stdout), (Some(0), &table));
     assert!(ran.stderr.contains("--cursor abc+/="), "{}", ran.stderr);
-    assert_eq!(fake.calls()[0].line, "GET /transcript/search?userId=a%2Bb%40c&jobStatus=FAILED&limit=1");
+    assert_eq!(
+        fake.calls()[0].line,
+        "GET /transcript/search?userId=a%2Bb%40c&jobStatus=FAILED&limit=1&fields=summary"
+    );
 
     let fake = fake.on_search(both());
     let ran = fake.run(&[&line[..], &["--all"]].concat()).await;
-    let second = format!("{JOB}  2026-11-22T23:10:22.000Z  FAILED          0/1\n");
+    let second = format!("{JOB}  2026-11-22T23:10:22.000Z  FAILED            1\n");
     assert_eq!((ran.code, ran.stdout, ran.stderr.as_str()), (Some(0), table + &second, ""));
     let last = fake.calls().pop().expect("a call");
-    assert!(last.line.ends_with("&cursor=abc%2B%2F%3D"), "{}", last.line);
+    assert!(last.line.ends_with("&cursor=abc%2B%2F%3D&fields=summary"), "{}", last.line);
 
     let fake = fake.on_search(both());
     let ran = fake.run(&[&line[..], &["--json"]].concat()).await;
     assert_eq!((ran.code, ran.stdout), (Some(0), format!("{}\n", pages[0])));
+    let last = fake.calls().pop().expect("a call");
+    assert!(!last.line.contains("fields"), "{}", last.line);
 
     let fake = fake.on_search(both());
     let ran = fake.run(&[&line[..], &["--json", "--all"]].concat()).await;
@@ -325,7 +340,25 @@ async fn a_search_is_a_table_or_the_answer() {
 }
 
 #[tokio::test]
-async fn a_job_in_progress_is_shown_as_it_is() {
+async fn a_search_works_with_a_server_without_summaries() {
+    let unknown = json!([{ "pointer": "?fields", "detail": "is not known here" }]);
+    let full = result(COMPLETED, Some("And so"), &[COMPLETED, COMPLETED]);
+    let page = |cursor: Option<&str>| Reply::ok(&json!({ "results": [full], "nextCursor": cursor }));
+    let fake = Fake::start(vec![]).await.on_search(vec![
+        Reply::problem(400, "INVALID_REQUEST", &unknown),
+        page(Some("next")),
+        page(None),
+    ]);
+    let ran = fake.run(&["search", "--user", "ana", "--all"]).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    let rows: Vec<&str> = ran.stdout.lines().skip(1).collect();
+    assert!(rows.len() == 2 && rows.iter().all(|row| row.ends_with("COMPLETED         2")), "{}", ran.stdout);
+    let with_fields = fake.calls().iter().filter(|call| call.line.contains("fields")).count();
+    assert_eq!((fake.calls().len(), with_fields), (3, 1));
+}
+
+#[tokio::test]
+async fn a_job_in_progress_is_printed_with_a_hint() {
     let half = result(IN_PROGRESS, Some("And so [chunk 1 pending]"), &[COMPLETED, "PENDING"]);
     let fake = Fake::start(vec![Reply::ok(&half)]).await;
     let ran = fake.run(&["get", JOB]).await;
@@ -334,8 +367,8 @@ async fn a_job_in_progress_is_shown_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_closed_pipe_is_no_fault() {
-    // More than a pipe holds, so that the write fails whenever the reader goes.
+async fn a_closed_pipe_is_not_an_error() {
+    // More than a pipe's buffer, so that the write fails when the reader closes it.
     let long = "word ".repeat(100_000);
     let fake = Fake::start(vec![Reply::ok(&result(COMPLETED, Some(&long), &[COMPLETED]))]).await;
     for line in [&["get", JOB][..], &["get", JOB, "--json"]] {
@@ -344,14 +377,14 @@ async fn a_closed_pipe_is_no_fault() {
         let ran = end(child).await;
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
     }
-    // Nor is a closed stderr.
+    // A closed stderr is not an error either.
     let mut child = fake.command(&["get", "no-id", "--json"]).spawn().expect("it starts");
     drop(child.stderr.take());
     assert_eq!(end(child).await.code, Some(2));
 }
 
 #[tokio::test]
-async fn ctrl_c_tells_that_the_job_goes_on() {
+async fn ctrl_c_reports_that_the_job_goes_on() {
     let fake = Fake::start(vec![in_progress()]).await;
     let line = ["transcribe", "s3://archive/a.wav", "s3://archive/b.wav", "--user", "ana", "--wait"];
     let child = fake.command(&line).spawn().expect("it starts");
@@ -361,6 +394,6 @@ async fn ctrl_c_tells_that_the_job_goes_on() {
     assert!(sent.success());
     let ran = end(child).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(130), ""));
-    assert!(ran.stderr.contains(&format!("job {JOB} goes on")), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("job {JOB} continues")), "{}", ran.stderr);
     assert!(ran.stderr.contains(&format!("longhand get {JOB} --wait")), "{}", ran.stderr);
 }

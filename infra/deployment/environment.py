@@ -1,4 +1,4 @@
-"""An environment's parameter file, and what each stack gets of it.
+"""An environment's parameter file, what each stack gets of it, and what contradicts itself in it.
 
 A key of the file is a template's parameter in capitals: API_TASKS is ApiTasks of every template that has one. What is
 not in the file comes from the outputs of the stacks before, and else from the template's default.
@@ -6,30 +6,110 @@ not in the file comes from the outputs of the stacks before, and else from the t
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
-from template import INFRA, LARGEST, Template
+import yaml
 
-# In the order in which they are deployed: each gives the next what it needs.
-ORDER = ["network", "images", "code", "data", "cache", "service", "gateway", "alarms"]
-# The keys that are for deploy.sh itself, with what they can be.
-CHOICES = {"CACHE": ("none", "valkey"), "GATEWAY_TARGET": ("none", "lambda", "vpclink")}
-OWN = {"AWS_REGION", "AWS_ACCOUNT", *CHOICES}
+INFRA = Path(__file__).resolve().parents[1]
+# In the order of deployment: each gives the next what it needs. What programs are built into comes first, since a build
+# fails more easily than a stack.
+ORDER = ["images", "code", "network", "data", "cache", "service", "gateway", "alarms"]
+# The keys that are for deploy.sh itself, with the form of their values.
+OWN = {
+    "AWS_REGION": "[a-z0-9-]+",
+    "AWS_ACCOUNT": r"\d{12}",
+    "CLOUDFORMATION_ROLE_ARN": "arn:.+",
+    "MIN_LAMBDA_CONCURRENCY": r"\d{1,6}",
+    "PRIVATE_HOSTS": ".+",
+    "CACHE": "none|valkey",
+    "GATEWAY_TARGET": "none|lambda|vpclink",
+}
 # Parameters whose name is not that of the key or the output that they are filled with.
 ALSO_CALLED = {"Target": "GatewayTarget", "ListenerArn": "LoadBalancerListenerArn"}
-# What deploy.sh makes, once this stack is there.
-MADE = {
-    "images": {"ApiImage", "WorkerImage"},
-    "code": {"CodeKey"},
-}
-# Without them something that is a URL of the public internet is not reached from private subnets.
-PUBLIC = {
-    "AUDIO_HOSTS": "audio is fetched from public addresses only",
-    "CALLBACK_HOSTS": "webhooks are sent to public addresses only",
-}
+# What deploy.sh makes once this stack exists.
+MADE = {"images": {"ApiImage", "WorkerImage"}, "code": {"CodeKey"}}
+# Tasks connect to these at public addresses only.
+PUBLIC = ("AUDIO_HOSTS", "CALLBACK_HOSTS")
+# URLs that tasks call, with the prefix of the parameters (..Port, ..Cidr) of their rule in the security groups.
+RULES = {"ASR_BASE_URL": "Asr", "REDIS_URL": "Redis", "OTLP_ENDPOINT": "Otlp"}
+PORTS = {"https": 443, "http": 80, "rediss": 6379, "redis": 6379}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads names and parameters of a template; the values of CloudFormation's tags are not needed."""
+
+
+Loader.add_multi_constructor("!", lambda *_: None)
+
+
+@dataclass
+class Template:
+    body: str
+    parameters: dict[str, dict]
+    resources: dict[str, dict]
+    outputs: set[str]
+
+    @classmethod
+    def read(cls, file: Path) -> Template:
+        text = file.read_text()
+        found = yaml.load(text, Loader)
+        # CloudFormation counts comments.
+        body = re.sub(r"(?m)^ *#.*\n", "", text)
+        return cls(body, found.get("Parameters") or {}, found["Resources"], set(found.get("Outputs") or {}))
+
+    def required(self) -> set[str]:
+        return {name for name, asked in self.parameters.items() if "Default" not in asked}
+
+    def fault(self, parameter: str, value: str) -> str | None:
+        """What CloudFormation would refuse about `value`, before anything is sent to it."""
+        asked = self.parameters[parameter]
+        allowed = [str(one) for one in asked.get("AllowedValues", [])]
+        if allowed and value not in allowed:
+            return f"is {value!r}; it can be {', '.join(one or '(empty)' for one in allowed)}"
+        if asked["Type"] == "Number":
+            if not re.fullmatch(r"-?\d+(\.\d+)?", value):
+                return f"is {value!r}, which is not a number"
+            lowest, highest = asked.get("MinValue", "-inf"), asked.get("MaxValue", "inf")
+            if not float(lowest) <= float(value) <= float(highest):
+                return f"is {value}; it has to be from {lowest} to {highest}"
+        pattern = asked.get("AllowedPattern", ".*")
+        if not re.fullmatch(pattern, value):
+            return f"is {value!r}; it has to be {asked.get('ConstraintDescription') or f'of the form {pattern}'}"
+        return None
+
+
+class Call(NamedTuple):
+    """An address outside of AWS that tasks call, and the key that names it. Without a host it is not a URL."""
+
+    key: str
+    url: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, key: str, url: str) -> Call:
+        try:
+            parts = urlsplit(f"https://{url}" if key in PUBLIC and "://" not in url else url)
+            return cls(key, url, parts.hostname or "", parts.port or PORTS[parts.scheme])
+        except (ValueError, KeyError):
+            return cls(key, url, "", 0)
+
+
+def commas(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def ip(host: str) -> ipaddress.IPv4Address | None:
+    try:
+        return ipaddress.IPv4Address(host)
+    except ValueError:
+        return None
 
 
 def camel(key: str) -> str:
@@ -41,7 +121,7 @@ def capitals(parameter: str) -> str:
 
 
 def parse(text: str) -> tuple[dict[str, str], list[str]]:
-    """KEY=value lines as a shell reads them, less all expansion; and what is wrong with them."""
+    """KEY=value lines as a shell reads them, without any expansion; and the faults of the others."""
     values, faults = {}, []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
@@ -49,14 +129,12 @@ def parse(text: str) -> tuple[dict[str, str], list[str]]:
         except ValueError as error:
             faults.append(f"line {number}: {error}")
             continue
-        if not words:
-            continue
-        key, equals, value = words[0].partition("=")
-        if len(words) > 1 or not equals or not re.fullmatch("[A-Z][A-Z0-9_]*", key):
+        key, equals, value = (words or [""])[0].partition("=")
+        if words and (len(words) > 1 or not equals or not re.fullmatch("[A-Z][A-Z0-9_]*", key)):
             faults.append(f"line {number} is not KEY=value: {line.strip()!r} (a value with blanks needs quotes)")
         elif key in values:
             faults.append(f"line {number}: {key} is there twice")
-        else:
+        elif words:
             values[key] = value
     return values, faults
 
@@ -69,188 +147,221 @@ class Environment:
 
     @property
     def name(self) -> str:
-        """The prefix of every stack's and every resource's name."""
+        """The prefix of the names of all stacks and resources."""
         return f"longhand-{self.env}"
 
     def stack(self, part: str) -> str:
         return f"{self.name}-{part}"
 
-    @property
-    def region(self) -> str:
-        return self.values["AWS_REGION"]
+    def get(self, key: str, part: str = "service") -> str:
+        """The file's value, else the template's default."""
+        asked = self.templates[part].parameters if part in self.templates else {}
+        return self.values.get(key, str(asked.get(camel(key), {}).get("Default", "")))
 
     @property
     def gateway(self) -> str:
-        return self.values.get("GATEWAY_TARGET") or "none"
+        return self.values.get("GATEWAY_TARGET", "none")
 
     @property
     def parts(self) -> list[str]:
         """The stacks that are wanted, in order."""
         left_out = {
-            "network": bool(self.values.get("VPC_ID")),
-            "cache": (self.values.get("CACHE") or "none") == "none",
+            "network": "VPC_ID" in self.values,
+            "cache": self.values.get("CACHE", "none") == "none",
             "code": self.gateway != "lambda",
             "gateway": self.gateway == "none",
         }
-        return [part for part in ORDER if not left_out.get(part)]
+        found = [part for part in ORDER if not left_out.get(part)]
+        if self.gateway == "lambda":
+            # The gateway has to let go of the load balancer before the service drops it.
+            found.remove("gateway")
+            found.insert(found.index("service"), "gateway")
+        return found
 
     def asked(self, part: str) -> dict[str, dict]:
-        """The parameters of `part` that matter."""
+        """The parameters of `part` that matter. The gateway's Auth is the function's."""
         asked = self.templates[part].parameters
-        if part == "gateway" and self.gateway == "vpclink":
-            # It is the function's, and knows fewer values than the servers do.
-            return {name: about for name, about in asked.items() if name != "Auth"}
-        return asked
+        ignored = "Auth" if part == "gateway" and self.gateway == "vpclink" else ""
+        return {name: about for name, about in asked.items() if name != ignored}
 
     def parameters(self, part: str, outputs: dict[str, str]) -> dict[str, str]:
         """What `part` is deployed with: the file's before the outputs of other stacks; the rest has its default."""
         given = {**outputs, **self.computed(), **{camel(key): value for key, value in self.values.items()}}
-        found = {}
-        for parameter in self.asked(part):
-            value = given.get(parameter, given.get(ALSO_CALLED.get(parameter, "")))
-            if value is not None:
-                found[parameter] = value
-        return found
-
-    def filled(self, part: str, outputs: set[str]) -> set[str]:
-        """The parameters of `part` that these outputs of other stacks would fill."""
-        found = {name for name in self.asked(part) if name in outputs or ALSO_CALLED.get(name) in outputs}
-        return {name for name in found if name not in self.parameters(part, {})}
-
-    @property
-    def architecture(self) -> str:
-        """One for all: templates may have defaults of their own."""
-        default = self.templates["service"].parameters["CpuArchitecture"]["Default"]
-        return self.values.get("CPU_ARCHITECTURE", default)
+        named = {name: name if name in given else ALSO_CALLED.get(name) for name in self.asked(part)}
+        return {name: given[source] for name, source in named.items() if source in given}
 
     def computed(self) -> dict[str, str]:
-        values = {"Name": self.name, "CpuArchitecture": self.architecture}
-        if self.values.get("CERTIFICATE_ARN"):
+        values = {"Name": self.name, "CpuArchitecture": self.get("CPU_ARCHITECTURE")}
+        values["ApiOn"] = "function" if self.gateway == "lambda" else "servers"
+        if "CERTIFICATE_ARN" in self.values:
             values["ListenerPort"] = "443"
-        return values
+        # Rules that let tasks call what the file names; 443 is let out everywhere by itself.
+        web = {443}
+        for call in self.calls():
+            if prefix := RULES.get(call.key):
+                values |= {f"{prefix}Port": str(call.port), f"{prefix}Cidr": self.cidr(call.host)}
+            else:
+                web.add(call.port)
+        others = web - {443} or web
+        return values | {"WebFirstPort": str(min(others)), "WebLastPort": str(max(others))}
+
+    def calls(self) -> list[Call]:
+        keys = [*RULES]
+        if self.get("AUTH") == "jwt" and self.gateway != "lambda":
+            # A function is not in the VPC: it reaches the issuer by itself.
+            keys.append("JWT_JWKS_URL")
+        found = [Call.of(key, self.values[key]) for key in keys if key in self.values]
+        return found + [Call.of(key, host) for key in PUBLIC for host in commas(self.values.get(key, ""))]
+
+    def private(self, host: str) -> bool:
+        """Whether the network reaches `host` without the internet."""
+        if found := ip(host):
+            return found.is_private
+        hosts = ["*.internal", *commas(self.values.get("PRIVATE_HOSTS", ""))]
+        return any(host == one or (one.startswith("*.") and host.endswith(one[1:])) for one in hosts)
+
+    def cidr(self, host: str) -> str:
+        """The addresses that `host` may have."""
+        if not self.private(host):
+            return "0.0.0.0/0"
+        own = self.get("VPC_CIDR", "network")
+        return own if not ip(host) or inside(host, own) else f"{host}/32"
 
     def overridden(self, outputs: dict[str, str]) -> list[str]:
         """Keys of the file that take the place of a stack's output: a table restored from a backup, for one."""
         return [key for key, value in self.values.items() if outputs.get(camel(key), value) != value]
 
+    # ---- faults -----------------------------------------------------------------------------------------------------
+
     def faults(self) -> list[str]:
-        """Everything that can be told without asking AWS."""
-        values, parts = self.values, self.parts
-        faults = []
-        if not values.get("AWS_REGION"):
-            faults.append("AWS_REGION is missing: the region to deploy into")
-        for key, allowed in CHOICES.items():
-            if values.get(key) and values[key] not in allowed:
-                faults.append(f"{key} is {values[key]!r}; it can be {', '.join(allowed)}")
-
-        known = {parameter for template in self.templates.values() for parameter in template.parameters} - {"Name"}
-        for key in values:
-            if key not in OWN and camel(key) not in known:
+        """All that can be found without asking AWS."""
+        known = {"Name"}.union(*(template.parameters for template in self.templates.values()))
+        faults = [] if "AWS_REGION" in self.values else ["AWS_REGION is missing: the region to deploy into"]
+        for key, value in self.values.items():
+            if key not in OWN and (camel(key) not in known or key == "NAME"):
                 faults.append(f"{key} is a parameter of no template in infra/")
-        for key in sorted(OWN - set(CHOICES) - {"AWS_REGION"}):
-            if key == "AWS_ACCOUNT" and values.get(key) and not re.fullmatch(r"\d{12}", values[key]):
-                faults.append(f"{key} is {values[key]!r}; it has to be an account's twelve digits")
-
+            elif not re.fullmatch(OWN.get(key, ".*"), value):
+                faults.append(f"{key} is {value!r}; it can be {OWN[key].replace('|', ', ')}")
         coming = {"Name"}
-        told = set()
-        for part in parts:
+        for part in self.parts:
             if part not in self.templates:
                 faults.append(f"infra/{part}.yaml is missing")
                 continue
             template = self.templates[part]
-            if len(template.body.encode()) > LARGEST:
-                faults.append(f"infra/{part}.yaml has more than the {LARGEST} bytes that CloudFormation takes")
             for parameter, asked in self.asked(part).items():
                 key = capitals(ALSO_CALLED.get(parameter, parameter))
-                value = values.get(key)
-                if value is not None:
-                    fault = template.fault(parameter, value)
-                    if fault and (key, fault) not in told:
-                        told.add((key, fault))
-                        faults.append(f"{key} {fault}")
-                elif parameter in template.required() and not {parameter, camel(key)} & coming and key not in told:
-                    told.add(key)
+                if key in self.values:
+                    fault = template.fault(parameter, self.values[key])
+                    faults += [f"{key} {fault}"] if fault else []
+                elif parameter in template.required() and not {parameter, camel(key)} & coming:
                     faults.append(f"{key} is missing, which infra/{part}.yaml needs: {asked.get('Description', '')}")
+                    coming.add(parameter)
             coming |= template.outputs | MADE.get(part, set())
-        return faults + self.relations()
-
-    def strangers(self, identity: dict) -> list[str]:
-        """Credentials for another account than the file names."""
-        wanted, found = self.values.get("AWS_ACCOUNT"), identity.get("Account")
-        if wanted and found and wanted != found:
-            return [f"AWS_ACCOUNT is {wanted}, and the credentials are for {found}"]
-        return []
-
-    def placeholders(self) -> list[str]:
-        """What nobody has filled in yet."""
-        return [
-            f"{key} is still the example's: {value}"
-            for key, value in self.values.items()
-            if "example.com" in value or "123456789012" in value
-        ]
+        return list(dict.fromkeys(faults)) + self.relations()
 
     def relations(self) -> list[str]:
-        values = self.values
-        faults = []
-        if values.get("VPC_ID") and not values.get("PRIVATE_SUBNET_IDS"):
-            faults.append("VPC_ID names a network, and PRIVATE_SUBNET_IDS is missing: its subnets, commas between")
-        if values.get("PRIVATE_SUBNET_IDS") and not values.get("VPC_ID"):
-            faults.append("PRIVATE_SUBNET_IDS names subnets, and VPC_ID is missing: the network that they are in")
-        auth = values.get("AUTH", "jwt")
-        if auth == "jwt":
-            for key in ("JWT_ISSUER", "JWT_AUDIENCE", "JWT_JWKS_URL"):
-                if not values.get(key):
-                    faults.append(f"AUTH is jwt, and {key} is missing")
-        elif values.get("JWT_ISSUER") and self.gateway != "none" and values.get("AUTHORIZER", "true") == "true":
-            faults.append(
-                f"AUTH is {auth}, and JWT_ISSUER is set: the gateway would turn away all that have no token of it"
-            )
-        if values.get("CACHE") == "valkey" and values.get("REDIS_URL"):
-            faults.append("REDIS_URL names a cache, and CACHE=valkey would make one: one of them is too many")
-        if self.gateway == "vpclink" and values.get("CERTIFICATE_ARN") and not values.get("LISTENER_SERVER_NAME"):
-            faults.append(
-                "CERTIFICATE_ARN is set: the gateway needs LISTENER_SERVER_NAME, the name in that certificate"
-            )
-        if not values.get("VPC_ID") and values.get("INTERNET_EGRESS", "none") == "none":
-            for key, why in PUBLIC.items():
-                if values.get(key):
-                    faults.append(f"{key} is set, and {why}, which INTERNET_EGRESS=none has no way to")
+        """Values that contradict each other."""
+        has, auth, behind = self.values.get, self.get("AUTH"), self.gateway != "none"
+        own_certificate = self.gateway == "vpclink" and has("CERTIFICATE_ARN")
+        needed = [
+            (has("VPC_ID"), "VPC_ID names a network", "PRIVATE_SUBNET_IDS", "its subnets, commas between"),
+            (has("PRIVATE_SUBNET_IDS"), "PRIVATE_SUBNET_IDS names subnets", "VPC_ID", "their network"),
+            *(
+                (auth == "jwt", "AUTH is jwt", f"JWT_{name}", "its issuer's")
+                for name in ("ISSUER", "AUDIENCE", "JWKS_URL")
+            ),
+            (has("DOMAIN_NAME"), "DOMAIN_NAME is set", "DOMAIN_CERTIFICATE_ARN", "in ACM, in this region"),
+            (own_certificate, "CERTIFICATE_ARN is set", "LISTENER_SERVER_NAME", "the name in it, for the gateway"),
+            (not behind, "GATEWAY_TARGET is 'none'", "CLIENT_CIDR", "who may call, 10.0.0.0/8 for example"),
+        ]
+        faults = [f"{why}, and {key} is missing: {what}" for asked, why, key, what in needed if asked and not has(key)]
+        if auth != "jwt" and has("JWT_ISSUER") and behind and has("AUTHORIZER", "true") == "true":
+            faults.append(f"AUTH is {auth}, and JWT_ISSUER is set: the gateway would refuse all without its token")
+        caches = [key for key in ("REDIS_URL", "REDIS_URL_SECRET_ARN") if has(key)]
+        caches += ["CACHE=valkey"] if has("CACHE") == "valkey" else []
+        if len(caches) > 1:
+            faults.append(f"{' and '.join(caches)} name a cache each: one of them is too many")
+        if has("DOMAIN_NAME") and not behind:
+            faults.append("DOMAIN_NAME is a gateway's; the load balancer's own name is LISTENER_SERVER_NAME")
+        blanks = [key for key in ("CORS_ORIGINS", "UPLOAD_ORIGINS", "AUDIO_BUCKETS") if " " in has(key, "")]
+        faults += [f"{key} has blanks, which AWS would take for a part of the names: commas alone" for key in blanks]
+        return faults + self.unreachable()
+
+    def unreachable(self) -> list[str]:
+        """What the file lets tasks call, and the network does not."""
+        faults, closed = [], "VPC_ID" not in self.values and self.values.get("INTERNET_EGRESS", "none") == "none"
+        for key, url, host, port in self.calls():
+            prefix = RULES.get(key, "").upper()
+            given, cidr = (self.values.get(f"{prefix}_{rest}") for rest in ("PORT", "CIDR"))
+            if not host:
+                faults.append(f"{key} is {url!r}, which is not a URL")
+                continue
+            if given and given != str(port):
+                faults.append(f"{prefix}_PORT is {given}, and the port in {key} is {port}: leave it out")
+            if cidr and ip(host) and not inside(host, cidr):
+                faults.append(f"{prefix}_CIDR is {cidr}, which does not include {host} of {key}")
+            if closed and (key in PUBLIC or not self.private(host)):
+                fault = f"{key} names {host} on the internet, and INTERNET_EGRESS=none has no way to it"
+                hint = f". If the network reaches it without the internet: PRIVATE_HOSTS={host}"
+                faults.append(fault + hint * (key not in PUBLIC))
         return faults
 
     def warnings(self) -> list[str]:
         """What is allowed, and yet may not be what was meant."""
-        values, warnings = self.values, []
-        if not values.get("VPC_ID") and values.get("INTERNET_EGRESS", "none") == "none":
-            for key in ("ASR_BASE_URL", "JWT_JWKS_URL"):
-                if values.get(key, "").startswith("https://"):
-                    warnings.append(
-                        f"INTERNET_EGRESS=none: {key} is reached only inside the VPC, or where it is peered"
-                    )
-        if values.get("AUTH") == "none" and self.gateway != "none":
-            warnings.append("AUTH=none behind a gateway on the internet: whoever finds its address may do everything")
-        if self.gateway == "none" and values.get("CERTIFICATE_ARN") and not values.get("LISTENER_SERVER_NAME"):
-            warnings.append(
-                "CERTIFICATE_ARN without LISTENER_SERVER_NAME, the name in that certificate: the test at the end will "
-                "call the load balancer by AWS's name for it, and refuse the certificate"
-            )
-        if self.gateway == "none" and values.get("LOAD_BALANCER_SCHEME", "internal") == "internal":
-            warnings.append(
-                "no gateway: the load balancer is internal, and only the VPC reaches it, as does the test at the end"
-            )
-        return warnings
+        has, behind = self.values.get, self.gateway != "none"
+        leads_nowhere = (
+            "DOMAIN_NAME without HOSTED_ZONE_ID: it leads nowhere until you make its record, to DomainTarget"
+        )
+        foreign = "CERTIFICATE_ARN without LISTENER_SERVER_NAME: AWS's own name for the load balancer is not in it"
+        internal = has("LOAD_BALANCER_SCHEME", "internal") == "internal"
+        found = [
+            (has("DOMAIN_NAME") and not has("HOSTED_ZONE_ID"), f"{leads_nowhere} of the gateway's stack"),
+            (
+                behind and self.get("AUTH") == "none",
+                "AUTH=none behind a gateway: all on the internet may do everything",
+            ),
+            (not behind and has("CERTIFICATE_ARN") and not has("LISTENER_SERVER_NAME"), foreign),
+            (not behind and internal, "no gateway: the load balancer is internal, and reached inside the VPC alone"),
+        ]
+        return [warning for holds, warning in found if holds]
+
+    def about_account(self, identity: dict) -> list[str]:
+        wanted, found = self.values.get("AWS_ACCOUNT"), identity.get("Account")
+        return [f"AWS_ACCOUNT is {wanted}, and the credentials are for {found}"] if wanted and found != wanted else []
+
+    def too_few_environments(self, limit: int) -> list[str]:
+        """Whether a function would often be refused, where the account runs `limit` of them at once."""
+        if self.gateway != "lambda" or limit >= int(self.values.get("MIN_LAMBDA_CONCURRENCY", "100")):
+            return []
+        return [
+            f"this account runs {limit} Lambda environments at once, and each waiting client holds one: others would "
+            "get 503. Ask for more (quota L-B99A9384), take GATEWAY_TARGET=vpclink, or say that it is enough: "
+            f"MIN_LAMBDA_CONCURRENCY={limit}"
+        ]
+
+    def placeholders(self) -> list[str]:
+        """What nobody has filled in yet."""
+        examples = [(key, value) for key, value in self.values.items() if re.search("example.com|123456789012", value)]
+        return [f"{key} is still the example's: {value}" for key, value in examples]
 
 
-def load(env: str, infra: Path = INFRA) -> tuple[Environment | None, list[str]]:
+def inside(host: str, cidr: str) -> bool:
+    try:
+        return ip(host) in ipaddress.ip_network(cidr, strict=False)
+    except ValueError:
+        return False
+
+
+def load(env: str) -> tuple[Environment | None, list[str]]:
     if not re.fullmatch("[a-z][a-z0-9-]{0,20}", env):
         return None, [f"{env!r} cannot name an environment: lower-case letters, digits and hyphens, 21 at most"]
-    file = infra / "env" / f"{env}.env"
+    file = INFRA / "env" / f"{env}.env"
     if not file.exists():
-        there = sorted(path.stem for path in (infra / "env").glob("*.env"))
+        there = ", ".join(sorted(path.stem for path in file.parent.glob("*.env")))
         return None, [
-            f"{file} is not there. Environments: {', '.join(there) or 'none'}; "
-            f"copy infra/env/example.env, which says what can be set"
+            f"{file} is missing (there are: {there}). Copy infra/env/example.env, which lists what can be set"
         ]
     values, faults = parse(file.read_text())
-    templates = {part: Template.read(part, infra) for part in ORDER if (infra / f"{part}.yaml").exists()}
-    environment = Environment(env, {key: value for key, value in values.items() if value != ""}, templates)
+    templates = {part: Template.read(INFRA / f"{part}.yaml") for part in ORDER if (INFRA / f"{part}.yaml").exists()}
+    environment = Environment(env, {key: value for key, value in values.items() if value}, templates)
     return environment, [f"{file.name}: {fault}" for fault in [*faults, *environment.faults()]]

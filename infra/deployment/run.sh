@@ -5,7 +5,7 @@ set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 local_dir="${LONGHAND_LOCAL_DIR:-$here/../../.local}"
 python="${LONGHAND_TOOLS_DIR:-$local_dir}/venv/bin/python"
-if ! "$python" -c 'import boto3, yaml' 2>/dev/null; then
+if ! "$python" -c 'import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, ("boto3", "yaml"))))' 2>/dev/null; then
     own="$local_dir/deploy-venv"
     python="$own/bin/python"
     if ! cmp -s "$here/requirements.txt" "$own/installed.txt"; then

@@ -1,4 +1,4 @@
-"""Who signs tokens: a key pair made anew, and a server that publishes the public half, as OpenID Connect has it."""
+"""A token issuer: a new key pair, and a server that publishes the public key as OpenID Connect specifies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import base64
 import hashlib
 import json
 import secrets
+import threading
 import time
 import unittest
-
-from server import Quiet, Server
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Issuer:
@@ -20,17 +20,22 @@ class Issuer:
         self.key = Key("one")
         issuer = self
 
-        class Pages(Quiet):
-            def do_GET(self):
+        class Pages(BaseHTTPRequestHandler):
+            def log_message(self, *_) -> None:
+                pass
+
+            def do_GET(self) -> None:
                 found = issuer.pages().get(self.path)
                 self.send_response(200 if found else 404)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
                 self.wfile.write(json.dumps(found).encode())
 
-        server = Server(Pages)
-        self.url = server.address
-        test.addCleanup(server.close)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+        self.url = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        test.addCleanup(server.server_close)
+        test.addCleanup(server.shutdown)
 
     def pages(self) -> dict[str, dict]:
         jwks = f"{self.url}/keys"

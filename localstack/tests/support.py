@@ -46,7 +46,7 @@ WILL_NOT_STOP = STAND_IN.replace(
 )
 
 
-def eventually(what: str, condition: Callable[[], object], within: float = 20) -> None:
+def eventually(what: str, condition: Callable[[], object], within: float = 60) -> None:
     """Waits until `condition` holds; fails when it does not do so in time."""
     deadline = time.monotonic() + within
     while not condition():
@@ -56,20 +56,35 @@ def eventually(what: str, condition: Callable[[], object], within: float = 20) -
 
 
 # What of the developer's own environment would make it another stack.
-OURS = ("AWS_", "LONGHAND_", "ASR", "EMULATOR", "API_PORT", "WORKER_PORT", "GATEWAY", "SCALE", "REDIS", "MAKE")
+OURS = (
+    "AWS_",
+    "LONGHAND_",
+    "ASR",
+    "EMULATOR",
+    "API_PORT",
+    "WORKER_PORT",
+    "WEBHOOK_PORT",
+    "GATEWAY",
+    "SCALE",
+    "REDIS",
+    "MAKE",
+)
 
 
 class LocalStack:
     def __init__(self, test: unittest.TestCase, **settings: str):
         self.directory = Path(tempfile.mkdtemp(prefix="longhand-test-"))
         self.local = self.directory / "local"
-        self.ports = {name: free_port() for name in ("EMULATOR_PORT", "ASR_PORT", "API_PORT", "WORKER_PORT")}
+        names = ("EMULATOR_PORT", "ASR_PORT", "API_PORT", "WORKER_PORT", "WEBHOOK_PORT")
+        self.ports = {name: free_port() for name in names}
         clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         self.environment = {
             **clean,
             **{name: str(number) for name, number in self.ports.items()},
             "LONGHAND_LOCAL_DIR": str(self.local),
             "LONGHAND_TOOLS_DIR": str(TOOLS),
+            # Of tests that are run side by side: ready-made programs.
+            **{name: os.environ[name] for name in ("LONGHAND_BIN_DIR",) if os.environ.get(name)},
             **settings,
         }
         test.addCleanup(self.clean_up)

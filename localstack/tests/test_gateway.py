@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import shlex
 import subprocess
-import sys
 import tempfile
 import unittest
 import urllib.error
 import urllib.request
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from issuer import Issuer, Key
-from support import LOCALSTACK, PYTHON, ROOT, LocalStack
+from support import LOCALSTACK, PYTHON, LocalStack
+
+# By the path that support makes.
+# isort: split
+from gateway import package
+from provision import Binaries
 
 SAMPLE = LOCALSTACK / "samples" / "lv_0880.wav"
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "debug"
 
 
 class Gateway(unittest.TestCase):
@@ -35,14 +39,16 @@ class Gateway(unittest.TestCase):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.settings()["LONGHAND_URL"] + path, data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, json.load(answer), dict(answer.headers)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error), dict(error.headers)
 
     def longhand(self, *arguments: str) -> subprocess.CompletedProcess:
         environment = {**self.stack.environment, **self.settings()}
-        return subprocess.run([TARGET / "longhand", *arguments], env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            [Binaries().path("longhand"), *arguments], env=environment, capture_output=True, text=True
+        )
 
     def api_id(self) -> str:
         script = "import boto3; print([api['ApiId'] for api in boto3.client('apigatewayv2').get_apis()['Items']])"
@@ -53,8 +59,8 @@ class Gateway(unittest.TestCase):
 
     def test_up_with_the_gateway_again_and_without(self):
         self.stack = LocalStack(self, ASR="sim", LONGHAND_POLL_SECONDS="1", GATEWAY="1")
-        said = self.up()
-        self.assertRegex(said, r"packaged longhand-api: \d+\.\d MB stripped, \d+\.\d MB zipped")
+        output = self.up()
+        self.assertRegex(output, r"packaged longhand-api: \d+\.\d MB stripped, \d+\.\d MB zipped")
         url, first, api = self.settings()["LONGHAND_URL"], self.stack.pids(), self.api_id()
         self.assertIn("/_aws/execute-api/", url)
         self.assertIsNone(first["api"], "there is a server besides the function")
@@ -71,7 +77,7 @@ class Gateway(unittest.TestCase):
         self.assertEqual((done.returncode, done.stdout.splitlines()[-1]), (0, f"job {job['jobId']} COMPLETED"))
         self.assertEqual(self.call("/metrics")[0], 404)
 
-        # Nothing has changed: nothing is made anew. Another setting: the function is told, the API is the same one.
+        # Without a change nothing is made again. A changed setting updates the function, and the API stays the same.
         self.assertNotIn("packaged", self.up())
         self.assertEqual((self.settings()["LONGHAND_URL"], self.stack.pids()), (url, first))
         self.up(LONGHAND_RATE_PER_MINUTE="7")
@@ -118,7 +124,7 @@ class Gateway(unittest.TestCase):
         self.assertEqual(self.call(f"/transcript/{job['jobId']}", bob)[0], 404)
         self.assertEqual(self.call(f"{search}?userId=ana", bob)[1]["code"], "FORBIDDEN")
 
-    def test_what_cannot_be_is_told_first(self):
+    def test_impossible_settings_are_reported_first(self):
         self.stack = LocalStack(self, GATEWAY="1")
         self.stack.with_stand_ins()
         for settings, expected in (
@@ -134,18 +140,19 @@ class Gateway(unittest.TestCase):
 
 
 class Package(unittest.TestCase):
-    def test_a_program_that_lambda_could_not_start_is_told_of(self):
+    def test_a_program_that_lambda_cannot_start_is_reported(self):
         with tempfile.TemporaryDirectory() as folder:
             source, program = Path(folder) / "main.c", Path(folder) / "program"
             # As if it asked for a newer one: no more than the name has to be in it.
             source.write_text('const char *needs = "GLIBC_2.99"; int main(void) { return needs == 0; }')
             subprocess.run(["cc", "-o", program, source], check=True)
-            command = [sys.executable, LOCALSTACK / "gateway.py", program, Path(folder) / "function"]
-            first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            self.assertIn("needs glibc 2.99, and Lambda has 2.34", first)
-            self.assertIn("cargo-zigbuild", first)
-            again = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            self.assertEqual(again.strip(), first.splitlines()[-1], "it was made again")
+            with redirect_stdout(io.StringIO()) as output:
+                first = package(program, Path(folder) / "function")
+            self.assertIn("needs glibc 2.99, and Lambda has 2.34", output.getvalue())
+            self.assertIn("cargo-zigbuild", output.getvalue())
+            with redirect_stdout(io.StringIO()) as output:
+                again = package(program, Path(folder) / "function")
+            self.assertEqual((again, output.getvalue()), (first, ""), "it was made again")
 
 
 if __name__ == "__main__":

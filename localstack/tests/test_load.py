@@ -7,12 +7,12 @@ import unittest
 
 from support import LocalStack
 
-# Says what it was told, and ends as it is told.
+# Prints its arguments and settings, and fails if it is given --jobs.
 LOAD = f"""#!{sys.executable}
 import os, sys, urllib.request
 for name in ("LONGHAND_URL", "ASR_BASE_URL"):
     urllib.request.urlopen(os.environ[name] + "/healthz")
-print("told", " ".join(sys.argv[1:]), "slots", os.environ["LONGHAND_CONCURRENCY"], os.environ["LONGHAND_URL"])
+print("arguments", " ".join(sys.argv[1:]), "slots", os.environ["LONGHAND_CONCURRENCY"], os.environ["LONGHAND_URL"])
 sys.exit(5 if "--jobs" in sys.argv else 0)
 """
 
@@ -30,7 +30,7 @@ class Load(unittest.TestCase):
         elsewhere |= {"LONGHAND_CONCURRENCY": "4", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
         done = stack.run("--jobs", "7", script="load.py", **elsewhere)
         self.assertEqual(done.returncode, 5, done.stdout)
-        self.assertIn("told load --jobs 7 slots 256 http://127.0.0.1:", done.stdout)
+        self.assertIn("arguments load --jobs 7 slots 256 http://127.0.0.1:", done.stdout)
         self.assertNotIn(f"http://127.0.0.1:{stack.ports['API_PORT']}", done.stdout, "another stack's port was taken")
         self.assertEqual(stack.processes(), [])
         self.assertIn("The logs are kept", done.stdout)
@@ -38,7 +38,7 @@ class Load(unittest.TestCase):
 
         done = stack.run(script="load.py", LOAD_CONCURRENCY="9")
         self.assertEqual(done.returncode, 0, done.stdout)
-        self.assertIn("told load slots 9 ", done.stdout)
+        self.assertIn("arguments load slots 9 ", done.stdout)
         self.assertEqual(stack.processes(), [])
         self.assertFalse(stack.local.exists())
 

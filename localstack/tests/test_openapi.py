@@ -52,7 +52,8 @@ class OpenApi(unittest.TestCase):
         """Nothing is found. How often each status was answered, and how many links were followed."""
         paths = [self.upload("lv_0880.wav"), self.upload("lv_0870.wav")]
         described = self.stack.directory / "openapi.json"
-        described.write_text(json.dumps(narrowed(self.call("/openapi.json"), paths)))
+        hook = f"http://127.0.0.1:{self.stack.ports['WEBHOOK_PORT']}/hook"
+        described.write_text(json.dumps(narrowed(self.call("/openapi.json"), paths, hook)))
         command = [
             PYTHON.with_name("schemathesis"),
             "--config-file",
@@ -126,13 +127,13 @@ class OpenApi(unittest.TestCase):
         return upload["audioChunkPath"]
 
 
-def narrowed(description: dict, paths: list[str]) -> dict:
-    """With what is so in this stack and no schema can know: which audio there is, who is calling, who is told."""
+def narrowed(description: dict, paths: list[str], hook: str) -> dict:
+    """Narrows the schemas to values that exist in this stack: audio paths, the user and the webhook receiver."""
     schemas = description["components"]["schemas"]
     schemas["AudioPath"] = {"enum": [*paths, paths[0] + ".missing"]}
     schemas["UserId"] = {"enum": [USER]}
     # Nobody listens there: it is tried again, and the calls do not see it.
-    schemas["NewJob"]["properties"]["callbackUrl"] = {"enum": ["http://127.0.0.1:9099/hook", None]}
+    schemas["NewJob"]["properties"]["callbackUrl"] = {"enum": [hook, None]}
     # No text is a cursor but one that a search with the same parameters has answered.
     search = description["paths"]["/transcript/search"]["get"]
     search["parameters"] = [parameter for parameter in search["parameters"] if parameter["name"] != "cursor"]

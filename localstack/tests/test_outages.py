@@ -38,7 +38,7 @@ def call(
 
 
 class Load:
-    """Submits jobs without a pause between an answer and the next, in a few threads, until told to stop."""
+    """Submits jobs without a pause between an answer and the next, in a few threads, until it is stopped."""
 
     def __init__(self, url: str):
         self.url = url
@@ -109,11 +109,11 @@ class Outage(unittest.TestCase):
         return int(counted[1]) if counted else 0
 
     def says_that_the_table_is_away(self) -> bool:
-        status, told = self.readiness()
+        status, problem = self.readiness()
         if status == 200:
             return False
-        self.assertEqual((status, told["code"]), (503, "NOT_READY"))
-        self.assertIn("table", told["detail"])
+        self.assertEqual((status, problem["code"]), (503, "NOT_READY"))
+        self.assertIn("table", problem["detail"])
         return True
 
     def lives(self, seconds: float) -> None:

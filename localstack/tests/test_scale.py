@@ -32,10 +32,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             except FileNotFoundError:
                 pass
         headers = {{name.lower(): value for name, value in self.headers.items()}}
-        said = dict(listen=listen, redis=os.environ.get("REDIS_URL"), path=self.path, headers=headers)
+        answer = dict(listen=listen, redis=os.environ.get("REDIS_URL"), path=self.path, headers=headers)
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps(said).encode())
+        self.wfile.write(json.dumps(answer).encode())
     do_GET = do_POST = do_DELETE = answer
 host, port = listen.split(":")
 http.server.ThreadingHTTPServer((host, int(port)), Handler).serve_forever()
@@ -68,14 +68,14 @@ class Scale(unittest.TestCase):
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(self.url + path, body, headers, method=method)
         try:
-            with DIRECT.open(request, timeout=20) as answer:
+            with DIRECT.open(request, timeout=60) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as answer:
             self.assertEqual(answer.headers["content-type"], "application/problem+json")
             return answer.code, json.load(answer)
 
     def test_up_with_another_scale_or_none_starts_and_stops_what_it_takes(self):
-        said = self.up(SCALE="3")
+        output = self.up(SCALE="3")
         three = self.pids()
         instances = {f"{kind}-{number}" for kind in ("api", "worker") for number in (1, 2, 3)}
         self.assertEqual(set(three), {"emulator", "asr", "redis", "nginx"} | instances)
@@ -84,16 +84,23 @@ class Scale(unittest.TestCase):
             ("api-1", self.first),
             ("worker-3", self.first + 5),
         ]:
-            self.assertIn(f"{name} is ready on http://127.0.0.1:{port}", said)
+            self.assertIn(f"{name} is ready on http://127.0.0.1:{port}", output)
         status = self.stack.run("status")
         self.assertEqual((status.returncode, status.stdout.count("ready")), (0, 10), status.stdout)
         env = self.env()
         self.assertEqual(env["LONGHAND_URL"], self.url)
         self.assertEqual(env["LONGHAND_LISTEN"], ",".join(f"127.0.0.1:{self.first + place}" for place in (0, 2, 4)))
         self.assertNotIn("REDIS_URL", env, "it is gone when SCALE is, and this shell may outlive it")
-        asked = [self.ask("GET", "/")[1] for _ in range(6)]
-        self.assertEqual({said["listen"] for said in asked}, set(env["LONGHAND_LISTEN"].split(",")))
-        self.assertEqual({said["redis"] for said in asked}, {f"redis://127.0.0.1:{self.redis}"})
+        # nginx leaves out for a second an api that it asked before that api listened.
+        answers_of = {}
+
+        def each_has_answered() -> bool:
+            answer = self.ask("GET", "/")[1]
+            answers_of[answer["listen"]] = answer
+            return set(answers_of) == set(env["LONGHAND_LISTEN"].split(","))
+
+        eventually("nginx asks each of them", each_has_answered)
+        self.assertEqual({answer["redis"] for answer in answers_of.values()}, {f"redis://127.0.0.1:{self.redis}"})
 
         self.up(SCALE="3")
         self.assertEqual(self.pids(), three, "the second `up` started something")
@@ -139,15 +146,15 @@ class Scale(unittest.TestCase):
             ("DELETE", "/transcript/j", {}, 502),
         ]:
             with self.subTest(f"{method} {path} {headers}"):
-                # Whoever hung up before is asked again first.
+                # First nginx asks again the api that hung up before.
                 eventually("all take requests", lambda: len({self.ask("GET", "/")[1]["listen"] for _ in range(9)}) == 3)
                 mark.touch()
-                code, said = self.ask(method, path, body if method == "POST" else None, **headers)
-                self.assertEqual(code, status, said)
+                code, answer = self.ask(method, path, body if method == "POST" else None, **headers)
+                self.assertEqual(code, status, answer)
                 self.assertFalse(mark.exists(), "nobody hung up")
                 # It went on as it came.
-                self.assertEqual(said.get("path", path), path)
-                self.assertEqual(said.get("code"), "BAD_GATEWAY" if status == 502 else None)
+                self.assertEqual(answer.get("path", path), path)
+                self.assertEqual(answer.get("code"), "BAD_GATEWAY" if status == 502 else None)
 
         # One that is not there has been sent nothing: all may go elsewhere.
         os.kill(self.pids()["api-2"], signal.SIGKILL)
@@ -157,26 +164,26 @@ class Scale(unittest.TestCase):
         # The one that would have been asked.
         for name in ("api-1", "api-3"):
             os.kill(self.pids()[name], signal.SIGKILL)
-        code, said = self.ask("POST", "/transcribe", body, **key)
-        self.assertEqual((code, said["status"]), (502, 502))
+        code, answer = self.ask("POST", "/transcribe", body, **key)
+        self.assertEqual((code, answer["status"]), (502, 502))
 
     def test_what_is_passed_on_and_what_is_not(self):
         self.up(SCALE="2", REDIS="none")
-        _, said = self.ask("GET", "/transcript/j?segments=true", x_request_id="mine", x_forwarded_proto="https")
-        self.assertEqual(said["path"], "/transcript/j?segments=true")
-        told = said["headers"]
-        self.assertEqual((told["x-request-id"], told["x-forwarded-for"]), ("mine", "127.0.0.1"))
-        self.assertEqual(told["x-forwarded-proto"], "http", "nobody but nginx knows")
-        self.assertEqual(told["host"], self.url.removeprefix("http://"))
+        _, answer = self.ask("GET", "/transcript/j?segments=true", x_request_id="mine", x_forwarded_proto="https")
+        self.assertEqual(answer["path"], "/transcript/j?segments=true")
+        forwarded = answer["headers"]
+        self.assertEqual((forwarded["x-request-id"], forwarded["x-forwarded-for"]), ("mine", "127.0.0.1"))
+        self.assertEqual(forwarded["x-forwarded-proto"], "http", "nobody but nginx knows")
+        self.assertEqual(forwarded["host"], self.url.removeprefix("http://"))
         self.assertRegex(self.ask("GET", "/")[1]["headers"]["x-request-id"], "^[0-9a-f]{32}$")
         # As much as the api takes, and no more; its headers too.
         self.assertEqual(self.ask("POST", "/transcribe", b" " * 65_536)[0], 200)
-        code, said = self.ask("POST", "/transcribe", b" " * 65_537)
-        self.assertEqual((code, said["code"]), (413, "BODY_TOO_LARGE"))
+        code, answer = self.ask("POST", "/transcribe", b" " * 65_537)
+        self.assertEqual((code, answer["code"]), (413, "BODY_TOO_LARGE"))
         self.assertEqual(self.ask("GET", "/", authorization="Bearer " + "x" * 9_000)[0], 200)
         self.assertEqual(self.ask("GET", "/metrics")[0], 404)
 
-    def test_wrong_settings_are_told_before_anything_starts(self):
+    def test_wrong_settings_are_reported_before_anything_starts(self):
         for settings, expected in [
             ({"SCALE": "many"}, "SCALE is 'many'; it has to be how many apis and workers to run, 1 to 20."),
             ({"SCALE": "2", "REDIS": "yes"}, "REDIS is 'yes'; it can be own, none."),

@@ -32,10 +32,10 @@ class Lifecycle(unittest.TestCase):
         return done.stdout
 
     def test_up_again_starts_only_what_is_missing_and_down_leaves_nothing(self):
-        said = self.up()
+        output = self.up()
         first = self.stack.pids()
         for name, setting in [("emulator", "EMULATOR"), ("asr", "ASR"), ("api", "API"), ("worker", "WORKER")]:
-            self.assertIn(f"{name} is ready on http://127.0.0.1:{self.stack.ports[setting + '_PORT']}", said)
+            self.assertIn(f"{name} is ready on http://127.0.0.1:{self.stack.ports[setting + '_PORT']}", output)
         self.assertNotIn(None, first.values())
 
         self.up()
@@ -87,11 +87,11 @@ class Lifecycle(unittest.TestCase):
         self.assertEqual(aws(f"{queue} print(queue.receive_messages(WaitTimeSeconds=1)[0].body)"), "kept")
         self.assertEqual(aws(f"{bucket} print(bucket.Object('kept.wav').get()['Body'].read())"), r"b'\x00\xff'")
 
-    def test_other_settings_or_another_build_start_a_service_anew(self):
+    def test_other_settings_or_another_build_restart_a_service(self):
         self.up()
         first = self.stack.pids()
-        said = self.up(LONGHAND_CONCURRENCY="3")
-        self.assertIn("worker is another build, or runs with other settings", said)
+        output = self.up(LONGHAND_CONCURRENCY="3")
+        self.assertIn("worker is another build, or runs with other settings", output)
         second = self.stack.pids()
         self.assertNotEqual(second["worker"], first["worker"])
         self.assertEqual(second["emulator"], first["emulator"])
@@ -105,19 +105,19 @@ class Lifecycle(unittest.TestCase):
 
     def test_a_taken_port_is_named_with_its_owner(self):
         with socket.create_server(("127.0.0.1", self.stack.ports["API_PORT"])):
-            said = self.fails("up")
-        self.assertIn(f"api cannot start: port {self.stack.ports['API_PORT']} is taken", said)
-        self.assertIn("API_PORT=NUMBER make up", said)
+            output = self.fails("up")
+        self.assertIn(f"api cannot start: port {self.stack.ports['API_PORT']} is taken", output)
+        self.assertIn("API_PORT=NUMBER make up", output)
         if sys.platform == "linux":
-            self.assertIn(f"process {os.getpid()} (", said)
+            self.assertIn(f"process {os.getpid()} (", output)
         self.assertEqual(self.stack.processes(), [], "something was started before the ports were looked at")
 
     def test_a_service_that_dies_while_starting_shows_its_last_words(self):
         self.stack.program("longhand-worker", DIES)
-        said = self.fails("up")
-        self.assertIn("worker died while starting", said)
-        self.assertIn("LONGHAND_TABLE is not to its liking", said)
-        self.assertIn(str(self.stack.local / "logs" / "worker.log"), said)
+        output = self.fails("up")
+        self.assertIn("worker died while starting", output)
+        self.assertIn("LONGHAND_TABLE is not to its liking", output)
+        self.assertIn(str(self.stack.local / "logs" / "worker.log"), output)
         self.assertIsNone(self.stack.pid("worker"))
 
     def test_a_process_that_was_given_an_old_id_is_neither_counted_nor_killed(self):
@@ -131,22 +131,22 @@ class Lifecycle(unittest.TestCase):
         self.assertNotEqual(self.stack.pid("worker"), os.getpid())
         self.assertEqual(self.stack.run("down").returncode, 0)  # and this test is still alive to say so
 
-    def test_what_does_not_end_is_killed_and_that_is_said(self):
+    def test_what_does_not_end_is_killed_and_reported(self):
         self.stack.program("longhand-sim-asr", WILL_NOT_STOP)
         self.up()
-        said = self.stack.run("down").stdout
-        self.assertIn("asr did not end within 5 s of SIGTERM: killed", said)
+        output = self.stack.run("down").stdout
+        self.assertIn("asr did not end within 5 s of SIGTERM: killed", output)
         self.assertEqual(self.stack.processes(), [])
 
-    def test_wrong_settings_are_told_before_anything_starts(self):
+    def test_wrong_settings_are_reported_before_anything_starts(self):
         nothing = str(self.stack.directory / "nothing")
         os.mkdir(nothing)
         cases = [
-            ({"EMULATOR": "moto"}, "EMULATOR is 'moto'; it can be ministack, localstack, none."),
+            ({"EMULATOR": "moto"}, "EMULATOR is 'moto'; it can be ministack, localstack, localstack-docker, none."),
             ({"API_PORT": "high"}, "API_PORT is 'high'; it has to be a port number."),
             ({"API_PORT": self.stack.environment["ASR_PORT"]}, "Two services have the same port"),
             ({"ASR": "none"}, "ASR_BASE_URL"),
-            ({"EMULATOR": "localstack", "PATH": nothing}, "needs Docker, which is missing"),
+            ({"EMULATOR": "localstack-docker", "PATH": nothing}, "needs Docker, which is missing"),
             ({"LONGHAND_BIN_DIR": nothing}, f"LONGHAND_BIN_DIR lacks {nothing}/longhand-api"),
             (
                 {"EMULATOR": "none", "LONGHAND_TABLE": "jobs"},
@@ -159,9 +159,8 @@ class Lifecycle(unittest.TestCase):
         with self.subTest("docker without its engine"):
             self.stack.program("docker", '#!/bin/sh\n[ "$1" = compose ] || { echo "Cannot connect" >&2; exit 1; }\n')
             path = f"{self.stack.directory / 'bin'}:/bin:/usr/bin"
-            self.assertIn(
-                "its engine does not answer. Cannot connect", self.fails("up", EMULATOR="localstack", PATH=path)
-            )
+            output = self.fails("up", EMULATOR="localstack-docker", PATH=path)
+            self.assertIn("its engine does not answer. Cannot connect", output)
         with self.subTest("cargo"):
             del self.stack.environment["LONGHAND_BIN_DIR"]
             self.assertIn("cargo is missing. Install Rust", self.fails("up", PATH=nothing))
@@ -200,17 +199,17 @@ class Demo(unittest.TestCase):
 
     def test_a_true_transcript_passes_and_a_poor_one_does_not(self):
         references = json.loads((LOCALSTACK / "samples" / "references.json").read_text())
-        said = " ".join(reference["text"] for reference in references)
-        done = self.demo(said.upper().replace("ILL-DISPOSED", "ILL DISPOSED"))
+        spoken = " ".join(reference["text"] for reference in references)
+        done = self.demo(spoken.upper().replace("ILL-DISPOSED", "ILL DISPOSED"))
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertIn("Word error rate  0.0%", done.stdout)
 
-        three_of_92 = said.replace("John", "Jon").replace("Dashwood", "").replace("leisure", "some leisure")
+        three_of_92 = spoken.replace("John", "Jon").replace("Dashwood", "").replace("leisure", "some leisure")
         done = self.demo(three_of_92)
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertIn("Word error rate  3.3%", done.stdout)
 
-        done = self.demo(said.replace("you", "thou"))
+        done = self.demo(spoken.replace("you", "thou"))
         self.assertEqual(done.returncode, 1, done.stdout)
 
     def test_a_failed_job_fails_the_demo(self):
@@ -258,7 +257,7 @@ raise SystemExit(7)
         self.assertEqual(done.returncode, 128 + 9, done.stdout)
         self.assertEqual(self.stack.processes(), [])
 
-    def test_the_emulator_is_stopped_when_it_is_told_to_end_itself(self):
+    def test_the_emulator_is_stopped_when_the_runner_is_terminated(self):
         started = self.stack.directory / "started"
         command = [
             sys.executable,

@@ -1,7 +1,7 @@
-//! API keys: how they are made, and how they are kept.
+//! API keys: creation and storage.
 //!
-//! A key is 32 random bytes, so the file that the api reads holds plain SHA-256 digests of keys: a slow
-//! password hash makes guessing dear where there is something to guess, and nobody guesses 256 bits.
+//! A key is 32 random bytes. The file that the api reads holds plain SHA-256 digests of keys. A slow
+//! password hash would add nothing: 256 random bits cannot be guessed.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -11,23 +11,22 @@ use serde::{Deserialize, Serialize};
 use crate::UserId;
 use crate::secret::Secret;
 
-/// What every key begins with, so that people and scanners of code tell it from other secrets.
+/// The prefix of every key. People and secret scanners recognise a key by it.
 pub const PREFIX: &str = "lh_";
 
-/// The longest `id` of a key, in bytes.
+/// The maximum length of a key's `id`, in bytes.
 pub const MAX_ID_BYTES: usize = 64;
 
-/// One entry of the file of keys.
+/// An entry of the key file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyEntry {
-    /// What the key is called in logs, unique in its file.
+    /// The key's name in logs, unique in its file.
     pub id: String,
-    /// The SHA-256 of the key.
     pub sha256: KeyDigest,
-    /// Whom it speaks for.
+    /// The user that requests with this key act for.
     pub user: UserId,
-    /// Whether it may act for all other users too.
+    /// Whether requests with this key may act for all users.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub operator: bool,
 }
@@ -37,13 +36,12 @@ pub struct KeyEntry {
 #[serde(try_from = "String", into = "String")]
 pub struct KeyDigest([u8; 32]);
 
-/// A text that is no [`KeyDigest`]. It does not say which: it might be a key by mistake.
+/// The text is not a valid [`KeyDigest`]. The message does not show the text: it may be a key by mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("sha256 must be the 64 hexadecimal digits of a key's SHA-256")]
 pub struct InvalidDigest;
 
 impl KeyDigest {
-    /// Of a key.
     pub fn of(key: &str) -> Self {
         let digest = digest(&SHA256, key.as_bytes());
         Self(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
@@ -72,10 +70,10 @@ impl From<KeyDigest> for String {
     }
 }
 
-/// A new key: the prefix and 43 characters of base64url.
+/// Generates a key: the prefix and 43 characters of base64url.
 pub fn new_key() -> Secret {
     let mut bytes = [0_u8; 32];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness: nothing is safe without");
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system's random generator works");
     Secret::from(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
 }
 

@@ -1,74 +1,104 @@
-//! What was tried for one chunk, claim by claim, and what came of each.
+//! The attempts of a chunk and their outcomes.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::job::{ErrorCode, Verdict};
 
-/// How many of a chunk's attempts are kept: the last ones.
+/// How many attempts a chunk's history keeps. Older ones are dropped.
 pub const MAX_HISTORY: usize = 10;
 
-/// Who asks for a chunk.
+/// The message and the worker that claim a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claimant<'a> {
-    /// The message's origin ([`crate::queue::Delivery::origin`]): copies of one message have the same.
+    /// The message's origin ([`crate::queue::Delivery::origin`]), the same for all copies of a message.
     pub origin: &'a str,
-    /// The message's own id: no copy has the same.
+    /// The message's own id, different for each copy.
     pub message: &'a str,
-    /// The worker's name, for people.
+    /// How often the message was requeued ([`crate::queue::Envelope::requeues`]). Each copy has one more.
+    pub generation: u32,
+    /// The worker's name, for display.
     pub worker: &'a str,
 }
 
-/// What came of one attempt.
+impl Claimant<'_> {
+    /// Whether this message may claim a chunk whose last claim was for a message of the same origin.
+    /// It may if it is the same message, delivered again, or a later copy. An earlier copy may not: the later one is
+    /// delivered again itself. At the highest generation, copies may follow each other, since the number cannot grow.
+    pub fn follows(&self, last: &Holder) -> bool {
+        self.message == last.message || self.generation > last.generation || self.generation == u32::MAX
+    }
+}
+
+/// The message that a chunk was last claimed for. The fields are those of [`Claimant`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub origin: String,
+    pub message: String,
+    pub generation: u32,
+}
+
+impl From<Claimant<'_>> for Holder {
+    fn from(by: Claimant<'_>) -> Self {
+        Self { origin: by.origin.to_owned(), message: by.message.to_owned(), generation: by.generation }
+    }
+}
+
+/// The outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AttemptOutcome {
-    /// A worker is at it.
+    /// The attempt continues. After a failed call of the model, `code` says why, and `asrCalls` and `mostCalls` the
+    /// number of calls so far and the maximum.
     Running,
     /// The chunk was transcribed.
     Completed,
-    /// The chunk failed, with the record's `code`.
+    /// The chunk failed; `code` says why.
     Failed,
-    /// Given back: the model has too much to do.
+    /// The model answered 429; the chunk was returned to the queue.
     Throttled,
-    /// Given back: the model is down.
+    /// The model was down; the chunk was returned to the queue.
     ModelDown,
-    /// Given back: the audio's store is down.
+    /// S3 or the web address was down; the chunk was returned to the queue.
     AudioDown,
-    /// Given back: the worker was told to stop.
+    /// The worker was stopped; the chunk was returned to the queue.
     Drained,
-    /// Given back: the message was another worker's by then.
+    /// The worker lost its lease on the message; another worker has the chunk.
     LeaseLost,
-    /// It took longer than any work may. Counts against the chunk.
+    /// The attempt took longer than `LONGHAND_MAX_CHUNK_SECONDS`.
     Overdue,
-    /// Its worker never told: it crashed, or could not reach the table.
+    /// The worker reported no outcome: it crashed or could not reach the table.
     Lost,
 }
 
-/// One attempt, as it is kept and as clients see it.
+/// One attempt, as stored and as shown to clients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptRecord {
     /// When the chunk was claimed.
     pub started_time: Timestamp,
-    /// The worker's name.
+    /// The worker's opaque name.
     pub worker: String,
-    /// What came of it.
+    /// The outcome.
     pub outcome: AttemptOutcome,
-    /// Why the chunk failed, where it did.
+    /// Why the chunk failed. While the attempt runs: why the last model call failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<ErrorCode>,
-    /// From claim to outcome, in seconds.
+    /// The time from claim to outcome, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Calls of the model.
+    /// The number of model calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asr_calls: Option<u32>,
+    /// The maximum number of model calls, shown while the attempt runs and after a call has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_calls: Option<u32>,
 }
 
 impl AttemptRecord {
-    /// One that has just begun.
+    /// A running attempt that starts at `now`.
     pub fn begun(by: Claimant<'_>, now: Timestamp) -> Self {
         Self {
             started_time: now,
@@ -77,27 +107,37 @@ impl AttemptRecord {
             code: None,
             seconds: None,
             asr_calls: None,
+            most_calls: None,
         }
     }
 }
 
-/// A claim that was made: its number, which tells it from every other, and what is known of it and of
-/// those before.
+/// A claim on a chunk: its unique number, and the chunk's history up to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
-    /// From 1. 0 for one who fails a chunk that nobody has claimed.
+    /// Counts from 1. 0 fails a chunk that was never claimed.
     pub number: u32,
-    /// The newest last. Empty for one who has nothing to tell: what is kept then stays as it is.
+    /// The newest last. If empty, the stored history stays as it is.
     pub history: Vec<AttemptRecord>,
 }
 
 impl Attempt {
-    /// A claim by its number alone.
+    /// A claim without a history.
     pub fn number(number: u32) -> Self {
         Self { number, history: Vec::new() }
     }
 
-    /// The same, with what came of it after `asr_calls` calls of the model.
+    /// The same attempt, still running after `calls` of at most `most` model calls. The last call failed with `code`.
+    #[must_use]
+    pub fn retrying(&self, code: ErrorCode, calls: u32, most: u32) -> Self {
+        let mut retrying = self.clone();
+        if let Some(record) = retrying.history.last_mut() {
+            (record.code, record.asr_calls, record.most_calls) = (Some(code), Some(calls), Some(most));
+        }
+        retrying
+    }
+
+    /// The same attempt with its outcome after `asr_calls` model calls.
     #[must_use]
     pub fn ended(&self, outcome: AttemptOutcome, now: Timestamp, asr_calls: u32) -> Self {
         let mut ended = self.clone();
@@ -107,6 +147,7 @@ impl Attempt {
             record.outcome = outcome;
             record.seconds = Some(seconds);
             record.asr_calls = Some(asr_calls);
+            (record.code, record.most_calls) = (None, None);
         }
         mark_lost(&mut ended.history, true);
         let spare = ended.history.len().saturating_sub(MAX_HISTORY);
@@ -114,7 +155,7 @@ impl Attempt {
         ended
     }
 
-    /// The same, ended with a verdict.
+    /// The same attempt with the outcome of `verdict`.
     #[must_use]
     pub fn settled(&self, verdict: &Verdict, now: Timestamp, asr_calls: u32) -> Self {
         let (outcome, code) = match verdict {
@@ -128,16 +169,27 @@ impl Attempt {
         ended
     }
 
-    /// Whether giving it back counts against the chunk.
+    /// Whether the attempt counts against the chunk although it was released.
     pub fn counts(&self) -> bool {
         self.history.last().is_some_and(|record| record.outcome == AttemptOutcome::Overdue)
     }
 }
 
-/// Who was followed by another without a word is lost; the last one too, unless it may be `running`.
+/// A name for a worker that reveals no host and no process. The same worker always gets the same name.
+pub(crate) fn opaque_worker(name: &str) -> String {
+    const PREFIX: &str = "worker-";
+    let digits = name.strip_prefix(PREFIX).unwrap_or_default();
+    if digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return name.to_owned();
+    }
+    let digest = Sha256::digest(name);
+    digest[..6].iter().fold(PREFIX.to_owned(), |name, byte| name + &format!("{byte:02x}"))
+}
+
+/// Marks attempts without an outcome as lost. The last one is not marked if it may still be `running`.
 pub(crate) fn mark_lost(history: &mut [AttemptRecord], running: bool) {
-    let told = if running { history.len().saturating_sub(1) } else { history.len() };
-    for record in &mut history[..told] {
+    let ended = if running { history.len().saturating_sub(1) } else { history.len() };
+    for record in &mut history[..ended] {
         if record.outcome == AttemptOutcome::Running {
             record.outcome = AttemptOutcome::Lost;
         }
@@ -151,7 +203,7 @@ mod tests {
     use super::*;
     use crate::job::{ChunkError, Transcription};
 
-    const BY: Claimant<'_> = Claimant { origin: "o", message: "m", worker: "w-1" };
+    const BY: Claimant<'_> = Claimant { origin: "o", message: "m", generation: 0, worker: "w-1" };
 
     fn claimed(times: u32) -> Attempt {
         let at = |n| Timestamp::from_unix(n * 100);
@@ -159,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_told_is_lost_and_the_last_says_how_it_ended() {
+    fn attempts_without_an_outcome_are_lost() {
         let now = Timestamp::from_unix(200).plus(Duration::from_millis(1500));
         let words = Transcription::new("x", None, vec![]).expect("a byte");
         let done = claimed(2).settled(&Verdict::Completed(words), now, 3);
@@ -182,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_took_too_long_counts() {
+    fn only_overdue_releases_count() {
         let now = Timestamp::from_unix(1000);
         assert!(claimed(1).ended(AttemptOutcome::Overdue, now, 1).counts());
         assert!(!claimed(1).ended(AttemptOutcome::Drained, now, 1).counts());

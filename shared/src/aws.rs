@@ -1,5 +1,5 @@
-//! Clients for AWS, as the SDK's own variables say (`AWS_REGION`, `AWS_ENDPOINT_URL`, credentials). They count
-//! their calls.
+//! AWS clients, configured by the SDK's own variables (`AWS_REGION`, `AWS_ENDPOINT_URL`, credentials).
+//! They count their calls.
 
 mod calls;
 
@@ -11,17 +11,17 @@ use aws_config::{BehaviorVersion, SdkConfig};
 
 use calls::CountCalls;
 
-/// One try of one call. All calls but a long poll answer in milliseconds; what takes longer than
-/// this is better tried again.
+/// The timeout of one attempt of a call. All calls but a long poll normally return in milliseconds.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The same for a call of `DynamoDB`, which a client waits for, and all its tries together.
+/// The timeout of one attempt of a `DynamoDB` call. It is shorter because a client waits for it.
 const TABLE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The timeout of a `DynamoDB` call with all its attempts.
 const TABLE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Reads the SDK's variables. Each call is tried up to three times, with the SDK's own backoff.
+/// Reads the SDK's variables. Each call has up to three attempts, with the SDK's own backoff.
 pub async fn load() -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -34,7 +34,6 @@ pub async fn load() -> SdkConfig {
         .await
 }
 
-/// A client for `DynamoDB`.
 pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -48,20 +47,29 @@ pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
     aws_sdk_dynamodb::Client::from_conf(config)
 }
 
-/// A client for SQS.
 pub fn sqs(config: &SdkConfig) -> aws_sdk_sqs::Client {
     let config = aws_sdk_sqs::config::Builder::from(config).interceptor(CountCalls).build();
     aws_sdk_sqs::Client::from_conf(config)
 }
 
-/// A client for S3. Buckets are named in the path wherever an endpoint is set, since emulators
-/// have no name for each bucket.
+/// An S3 client with this endpoint, to presign URLs for clients.
+pub fn s3_at(config: &SdkConfig, endpoint: &str) -> aws_sdk_s3::Client {
+    let config = aws_sdk_s3::config::Builder::from(config)
+        .interceptor(CountCalls)
+        .endpoint_url(endpoint)
+        .force_path_style(true)
+        .build();
+    aws_sdk_s3::Client::from_conf(config)
+}
+
+/// An S3 client. With an endpoint of its own it puts the bucket into the path, since emulators have no
+/// host name for each bucket.
 pub fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
     let own_endpoint = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
     let config = aws_sdk_s3::config::Builder::from(config)
         .interceptor(CountCalls)
         .force_path_style(own_endpoint)
-        // The audio is bounded by its size instead: a body may take longer than an attempt.
+        // The attempt timeout does not cover the body; the size limit bounds it.
         .build();
     aws_sdk_s3::Client::from_conf(config)
 }

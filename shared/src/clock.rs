@@ -1,4 +1,4 @@
-//! Points in time as Longhand stores and shows them: UTC, to the millisecond, fixed width.
+//! Timestamps as Longhand stores and shows them: UTC, milliseconds, fixed width.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,17 +13,16 @@ use time::macros::format_description;
 const FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// A moment in UTC, with millisecond precision. Its text is RFC 3339: `2026-11-22T23:10:22.000Z`.
+/// A point in time in UTC with millisecond precision. Its text is RFC 3339: `2026-11-22T23:10:22.000Z`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(OffsetDateTime);
 
-/// A text that is no [`Timestamp`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is not a time: expected RFC 3339, such as 2026-11-22T23:10:22.000Z")]
 pub struct InvalidTimestamp;
 
 impl Timestamp {
-    /// The system clock. Call it at the edge and pass the value in.
+    /// Reads the system clock. Call it at the edge and pass the value in.
     #[expect(clippy::disallowed_methods, reason = "this is the edge")]
     pub fn now() -> Self {
         Self::truncate(OffsetDateTime::now_utc())
@@ -37,31 +36,31 @@ impl Timestamp {
         Self(OffsetDateTime::from_unix_timestamp(i64::from(seconds)).expect("a u32 of seconds ends in 2106"))
     }
 
-    /// Seconds since 1970, as `DynamoDB`'s TTL wants them.
+    /// Seconds since 1970, the unit of `DynamoDB`'s TTL.
     pub fn unix(self) -> i64 {
         self.0.unix_timestamp()
     }
 
-    /// This much later. Stops at the end of the calendar.
+    /// The time `by` later. Saturates at the end of the calendar.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         let by = time::Duration::try_from(by).unwrap_or(time::Duration::MAX);
         Self(self.0.saturating_add(by))
     }
 
-    /// This much earlier. Stops at the beginning of the calendar.
+    /// The time `by` earlier. Saturates at the beginning of the calendar.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         let by = time::Duration::try_from(by).unwrap_or(time::Duration::MAX);
         Self(self.0.saturating_sub(by))
     }
 
-    /// How long ago `earlier` was; zero when it was not.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::try_from(self.0 - earlier.0).unwrap_or(Duration::ZERO)
     }
 
-    /// Milliseconds from `earlier` to here, as logs have them; zero when it was later.
+    /// [`Self::since`] in milliseconds, the unit of log fields.
     pub fn millis_since(self, earlier: Self) -> u64 {
         u64::try_from(self.since(earlier).as_millis()).unwrap_or(u64::MAX)
     }
@@ -89,7 +88,7 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
         let moment = OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339);
-        // The last hours of the calendar have no UTC in some zones.
+        // The last hours of the year 9999 in some zones are beyond the calendar in UTC.
         let utc = moment.ok().and_then(|moment| moment.checked_to_offset(time::UtcOffset::UTC));
         utc.map(Self::truncate).ok_or(InvalidTimestamp)
     }

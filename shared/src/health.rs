@@ -1,14 +1,14 @@
-//! `--health`: the program asks the one that already runs beside it whether it lives. An image without a shell or `curl` has
-//! nothing else that a container's health check could call.
+//! `--health`: calls `/healthz` of the server that runs with the same settings. Container health checks use it, since
+//! the images have no shell and no `curl`.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Less than the 5 s after which ECS gives up on a check.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Shorter than the 5 s that ECS allows for a check.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks the server that was told to listen on `listen` for `/healthz`; says what is wrong unless it answers 200.
+/// Calls `/healthz` of the server that listens on `listen`. Returns an error unless the status is 200.
 pub fn probe(listen: SocketAddr) -> Result<(), String> {
     let address = reachable(listen);
     let line = status_line(address).map_err(|error| format!("http://{address}/healthz: {error}"))?;
@@ -18,7 +18,7 @@ pub fn probe(listen: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// "Every address of this machine" is none that can be connected to everywhere.
+/// The loopback address in place of an unspecified one, which not every system can connect to.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -29,13 +29,13 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 fn status_line(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    // In one piece: whoever answers after the first of several may have hung up before the last.
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    // In one write: a server that answers after the first of several may close before the last.
     let request = format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    // The answer is short, and only its first line counts.
+    // The response is short, and only its first line matters.
     let mut answer = Vec::new();
     stream.take(4096).read_to_end(&mut answer)?;
     let text = String::from_utf8_lossy(&answer);
@@ -50,22 +50,22 @@ mod tests {
 
     use super::probe;
 
-    /// A server that answers once, whatever it is asked.
+    /// A server that sends one response to any request.
     fn server(answer: &'static str) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a caller");
-            let mut asked = [0; 1024];
-            let length = stream.read(&mut asked).expect("a request");
-            assert!(asked[..length].starts_with(b"GET /healthz HTTP/1.1\r\n"));
-            stream.write_all(answer.as_bytes()).expect("a caller who listens");
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).expect("a request");
+            assert!(request[..length].starts_with(b"GET /healthz HTTP/1.1\r\n"));
+            stream.write_all(answer.as_bytes()).expect("the client reads");
         });
         address
     }
 
     #[test]
-    fn only_a_200_is_health() {
+    fn only_status_200_is_healthy() {
         assert_eq!(probe(server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")), Ok(()));
         for answer in ["HTTP/1.1 503 Service Unavailable\r\n\r\n", "SSH-2.0-OpenSSH\r\n", ""] {
             assert!(probe(server(answer)).is_err(), "{answer:?}");
@@ -73,17 +73,17 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_all_interfaces_is_asked_on_this_machine() {
+    fn an_unspecified_address_is_probed_on_loopback() {
         let port = server("HTTP/1.1 200 OK\r\n\r\n").port();
         assert_eq!(probe(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))), Ok(()));
     }
 
     #[test]
-    fn nobody_there_is_told_with_the_address() {
+    fn a_refused_connection_names_the_address() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         drop(listener);
-        let error = probe(address).expect_err("nobody listens");
+        let error = probe(address).expect_err("the connection is refused");
         assert!(error.contains(&address.to_string()), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Names of things: jobs, users, chunks. Parsed once, at the edge.
+//! Ids of jobs, users and chunks. Parsed once, at the edge.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,30 +6,29 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The most chunks that a job may have.
+/// The maximum number of chunks of a job.
 pub const MAX_CHUNKS: usize = 24;
 
-/// The longest user id, in bytes: what SQS allows a `MessageGroupId` to have, since the user id is
-/// the group that fair queues share the workers among.
+/// The maximum length of a user id, in bytes. It is SQS's limit for `MessageGroupId`, since the user id is
+/// the message group of fair queues.
 pub const MAX_USER_ID_BYTES: usize = 128;
 
-/// A job's name: a UUID (version 7 when made here), always in its lower-case hyphenated form.
+/// A job's id: a UUID (Longhand generates version 7), always in its lower-case hyphenated form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct JobId(Uuid);
 
-/// Why a text is no [`JobId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is not a job id: expected a UUID such as 0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b")]
 pub struct InvalidJobId;
 
 impl JobId {
-    /// A new name, unique and hard to guess (74 random bits).
+    /// A new id, unique and hard to guess (74 random bits).
     pub fn random() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// The 128 bits, for what must be spread evenly.
+    /// The 128 bits, to distribute jobs evenly.
     pub fn as_u128(self) -> u128 {
         self.0.as_u128()
     }
@@ -44,7 +43,7 @@ impl fmt::Display for JobId {
 impl FromStr for JobId {
     type Err = InvalidJobId;
 
-    /// Takes the hyphenated form only (36 characters, either case): one job has one name.
+    /// Accepts the hyphenated form only (36 characters, either case), so that each id has one spelling.
     fn from_str(text: &str) -> Result<Self, InvalidJobId> {
         if text.len() != 36 {
             return Err(InvalidJobId);
@@ -67,30 +66,26 @@ impl From<JobId> for String {
     }
 }
 
-/// A user's name, as the client gives it: 1 to 128 visible ASCII characters.
+/// A user's id, as the client sends it: 1 to 128 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UserId(String);
 
-/// Why a text is no [`UserId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUserId {
-    /// It has no characters.
     #[error("must not be empty")]
     Empty,
-    /// It is over [`MAX_USER_ID_BYTES`].
     #[error("must have at most {MAX_USER_ID_BYTES} characters, has {0}")]
     TooLong(usize),
-    /// It has a character outside `!`..`~`.
+    /// The position of a character outside `!`..`~`.
     #[error(
-        "may hold letters, digits and punctuation of ASCII only (no spaces, no control characters); \
-         the character at position {0} is none of these"
+        "may contain only ASCII letters, digits and punctuation (no spaces, no control characters); \
+         the character at position {0} is not allowed"
     )]
     Character(usize),
 }
 
 impl UserId {
-    /// The name as it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -133,12 +128,11 @@ impl From<UserId> for String {
     }
 }
 
-/// A chunk's place in its job, from 0.
+/// A chunk's index in its job, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u8")]
 pub struct ChunkIndex(u8);
 
-/// A number that is no [`ChunkIndex`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a chunk index: expected 0 to {max}", max = MAX_CHUNKS - 1)]
 pub struct InvalidChunkIndex(u64);
@@ -149,7 +143,6 @@ impl ChunkIndex {
         (0..).take(count.min(MAX_CHUNKS)).map(Self)
     }
 
-    /// As a number.
     pub fn get(self) -> u8 {
         self.0
     }
@@ -179,12 +172,9 @@ impl From<ChunkIndex> for u8 {
     }
 }
 
-/// One chunk of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkRef {
-    /// The job.
     pub job: JobId,
-    /// The chunk's place in it.
     pub index: ChunkIndex,
 }
 
@@ -209,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn user_ids_say_what_is_wrong() {
+    fn invalid_user_ids_name_the_fault() {
         assert!("auth0|ana.lopez+test@example.com".parse::<UserId>().is_ok());
         assert_eq!("".parse::<UserId>(), Err(InvalidUserId::Empty));
         assert_eq!("a\nb".parse::<UserId>(), Err(InvalidUserId::Character(1)));

@@ -1,19 +1,18 @@
-//! `Idempotency-Key`: the name that a client gives to a request, so that asking again is not asking for more.
+//! `Idempotency-Key`: a client's key for a request, so that repeating the request creates no second job.
 //!
-//! After the IETF's draft (draft-ietf-httpapi-idempotency-key-header). The record is made in the same
-//! transaction as the job, so there is no moment in which a request is known and its job is not.
+//! It follows the IETF draft (draft-ietf-httpapi-idempotency-key-header). One transaction writes the key's record
+//! and the job, so a stored key always has its job.
 
 use std::fmt;
 use std::time::Duration;
 
-/// How long a key is kept.
+/// How long a key is stored.
 pub const KEPT: Duration = Duration::from_hours(24);
 
-/// A client's name for one request: 1 to 255 visible ASCII characters.
+/// 1 to 255 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
-/// A text that is no [`IdempotencyKey`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 255 visible ASCII characters")]
 pub struct InvalidIdempotencyKey;
@@ -21,7 +20,7 @@ pub struct InvalidIdempotencyKey;
 impl TryFrom<String> for IdempotencyKey {
     type Error = InvalidIdempotencyKey;
 
-    /// The draft's form has quotes around it; most clients leave them out.
+    /// Accepts the key with quotes, as in the draft, and without, as most clients send it.
     fn try_from(text: String) -> Result<Self, InvalidIdempotencyKey> {
         let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(&text);
         let visible = bare.bytes().all(|byte| byte.is_ascii_graphic());
@@ -39,12 +38,11 @@ impl fmt::Display for IdempotencyKey {
     }
 }
 
-/// A request's key, and what it asked for.
+/// A request's key and content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
-    /// The client's name for the request.
     pub key: IdempotencyKey,
-    /// The same for two requests that ask for the same.
+    /// Equal for requests with the same content.
     pub digest: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a job and a chunk can be, and nothing that they cannot.
+//! Jobs and chunks, their states, and their results. The types exclude invalid states.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::attempt::{AttemptRecord, mark_lost};
+use crate::attempt::{AttemptRecord, Holder, mark_lost, opaque_worker};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId, MAX_CHUNKS, UserId};
 use crate::idempotency::Idempotency;
@@ -16,30 +16,30 @@ use crate::webhook::Callback;
 
 pub use crate::options::{
     InvalidLanguage, InvalidPrompt, Language, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_PROMPT_CHARS,
-    Metadata, Prompt, TranscribeOptions,
+    MAX_TAG_BYTES, Metadata, Prompt, TranscribeOptions,
 };
 
-/// What one chunk's transcription may weigh in the table, in bytes of JSON: `DynamoDB`'s 400 KB for
-/// an item, less room for the rest of it. Five minutes of speech weigh about a tenth of this.
+/// The maximum size of a chunk's transcription in the table, in bytes of JSON: `DynamoDB`'s 400 KB for an
+/// item, less room for its other attributes. Five minutes of speech take about a tenth of this.
 pub const MAX_TRANSCRIPTION_BYTES: usize = 380_000;
 
-/// Where a job stands.
+/// A job's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum JobStatus {
-    /// Some chunk is not settled yet.
+    /// At least one chunk is not settled.
     InProgress,
     /// Every chunk was transcribed.
     Completed,
-    /// Every chunk is settled, and at least one of them failed.
+    /// Every chunk is settled, and at least one failed.
     Failed,
 }
 
 impl JobStatus {
-    /// All of them, for messages that list the choices.
+    /// All statuses, for messages that list them.
     pub const ALL: [Self; 3] = [Self::InProgress, Self::Completed, Self::Failed];
 
-    /// As it stands in JSON and in the table.
+    /// The status in JSON and in the table.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InProgress => "IN_PROGRESS",
@@ -55,7 +55,6 @@ impl fmt::Display for JobStatus {
     }
 }
 
-/// A text that is no [`JobStatus`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be IN_PROGRESS, COMPLETED or FAILED")]
 pub struct InvalidJobStatus;
@@ -68,22 +67,22 @@ impl FromStr for JobStatus {
     }
 }
 
-/// Where a chunk stands.
+/// A chunk's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ChunkStatus {
-    /// No worker has it.
+    /// No worker has claimed the chunk.
     Pending,
-    /// A worker has claimed it.
+    /// A worker has claimed the chunk.
     InProgress,
-    /// It was transcribed.
+    /// The chunk was transcribed.
     Completed,
-    /// It could not be transcribed, and will not be.
+    /// The chunk failed, and is not tried again.
     Failed,
 }
 
 impl ChunkStatus {
-    /// As it stands in JSON and in the table.
+    /// The status in JSON and in the table.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
@@ -94,43 +93,77 @@ impl ChunkStatus {
     }
 }
 
-/// Why a chunk failed. Stable: clients and alarms match on it.
+/// Why a chunk failed. Clients and alarms depend on these names.
+///
+/// `localstack/documents.py` copies the comments (meaning, then remedy) into `docs/api.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[schema(description = "Why a chunk failed. Clients and alarms depend on these names.")]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorCode {
-    /// There is no audio at the path.
+    /// There is no audio at the path. A web address is retried for 15 minutes.
+    ///
+    /// Upload the audio and submit again. Without the permission `s3:ListBucket`, S3 reports a missing object as forbidden.
     AudioNotFound,
-    /// The audio may not be read.
+    /// The audio may not be read (S3 is retried for 15 minutes), is archived, or is a link out of the audio root; or
+    /// the web address redirects or has no public IP address.
+    ///
+    /// Grant `s3:GetObject` to the worker, or do as the message says.
     AudioForbidden,
-    /// The audio is over 5 MB.
+    /// The audio is larger than 5 MB.
+    ///
+    /// Split it into more chunks.
     AudioTooLarge,
-    /// The audio has no bytes.
+    /// The file states a duration over 330 seconds.
+    ///
+    /// Split the recording into chunks of up to five minutes.
+    AudioTooLong,
+    /// The file is empty.
+    ///
+    /// Check the recording.
     AudioEmpty,
-    /// The bytes are of no audio format that is known here.
+    /// The file is not audio: it begins with text, an image, an archive or zeros.
+    ///
+    /// Submit the recording itself.
     AudioUnsupported,
-    /// The model refused the audio: a 4xx that trying again would not change.
+    /// The model rejected the audio with a 4xx and works otherwise. For 400, 413, 415 and 422 the message quotes the model.
+    ///
+    /// Do as the message says.
     AsrRejected,
-    /// The model answered every try with an error of its own.
+    /// The model failed four times on this chunk while it worked otherwise, or went down three times with it, or was
+    /// down for about a day.
+    ///
+    /// Retry the job. The operator should check the model's log.
     AsrUnavailable,
-    /// The model did not answer in time, at every try.
+    /// Four calls of the model took longer than `ASR_TIMEOUT_SECONDS`.
+    ///
+    /// Submit shorter chunks, or have the operator raise the limit.
     AsrTimeout,
-    /// The model answered, but not with a transcription.
+    /// The model answered 2xx without a transcription.
+    ///
+    /// The operator should check `ASR_BASE_URL`.
     AsrProtocol,
-    /// The transcription does not fit in the table.
+    /// The text of the chunk is larger than 380,000 bytes.
+    ///
+    /// Submit shorter chunks: the model probably repeats itself.
     TranscriptTooLarge,
-    /// The chunk was handed out again and again and never finished.
+    /// Nine workers crashed with the chunk, or three deliveries ended without a result within
+    /// `LONGHAND_MAX_CHUNK_SECONDS`.
+    ///
+    /// The operator should look for the job id in the logs of the workers in `history`.
     DeadLettered,
-    /// A fault of Longhand's own.
+    /// A bug in Longhand, or the queue refused the chunk's message for five minutes.
+    ///
+    /// Retry the job. The operator should check the logs and report a bug.
     Internal,
 }
 
 impl ErrorCode {
-    /// As it stands in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AudioNotFound => "AUDIO_NOT_FOUND",
             Self::AudioForbidden => "AUDIO_FORBIDDEN",
             Self::AudioTooLarge => "AUDIO_TOO_LARGE",
+            Self::AudioTooLong => "AUDIO_TOO_LONG",
             Self::AudioEmpty => "AUDIO_EMPTY",
             Self::AudioUnsupported => "AUDIO_UNSUPPORTED",
             Self::AsrRejected => "ASR_REJECTED",
@@ -144,20 +177,20 @@ impl ErrorCode {
     }
 }
 
-/// Why a chunk failed, for a program and for a person.
+/// Why a chunk failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChunkError {
-    /// For a program.
+    /// A stable code for programs.
     pub code: ErrorCode,
-    /// For a person: at most [`ChunkError::MAX_MESSAGE_CHARS`] characters.
+    /// A message for people, with at most [`ChunkError::MAX_MESSAGE_CHARS`] characters.
     pub message: String,
 }
 
 impl ChunkError {
-    /// The longest message, in characters; the rest is cut off.
+    /// The maximum length of a message, in characters. The rest is cut off.
     pub const MAX_MESSAGE_CHARS: usize = 300;
 
-    /// A failure with its reason in words.
+    /// Replaces control characters in the message, and truncates it.
     pub fn new(code: ErrorCode, message: impl AsRef<str>) -> Self {
         let clean = |c: char| if c.is_control() { ' ' } else { c };
         let message = message.as_ref();
@@ -165,18 +198,20 @@ impl ChunkError {
     }
 }
 
-/// A stretch of speech with its place in the audio, in seconds.
+/// A piece of the text with its time in the audio.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Segment {
     /// Seconds from the beginning of the chunk.
     pub start: f64,
     /// Seconds from the beginning of the chunk.
     pub end: f64,
-    /// What is said.
     pub text: String,
+    /// Whether the start or the end is an estimate, since the model returned no usable time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repaired: bool,
 }
 
-/// What the model heard in one chunk. Known to fit in the table.
+/// The model's transcription of one chunk. It fits in the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Transcription {
@@ -187,20 +222,19 @@ pub struct Transcription {
     segments: Vec<Segment>,
 }
 
-/// A transcription over [`MAX_TRANSCRIPTION_BYTES`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the transcription has {0} bytes, more than the {MAX_TRANSCRIPTION_BYTES} that can be kept")]
+#[error("the transcription has {0} bytes, more than the maximum of {MAX_TRANSCRIPTION_BYTES}")]
 pub struct TooLarge(usize);
 
 impl Transcription {
-    /// An empty `text` is silence, and is as good as any other.
+    /// An empty `text` is valid: the audio is silent.
     pub fn new(
         text: impl Into<String>,
         duration_seconds: Option<f64>,
         segments: Vec<Segment>,
     ) -> Result<Self, TooLarge> {
         let text = text.into();
-        // A segment costs its text and about 60 bytes of names and numbers.
+        // A segment takes its text and about 60 bytes of names and numbers.
         let weight = text.len() + segments.iter().map(|s| s.text.len() + 60).sum::<usize>();
         if weight > MAX_TRANSCRIPTION_BYTES {
             return Err(TooLarge(weight));
@@ -208,76 +242,67 @@ impl Transcription {
         Ok(Self { text, duration_seconds, segments })
     }
 
-    /// What is said.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The measured length of the audio, in seconds, where the model gave it.
+    /// The length of the audio in seconds, if the model measured it.
     pub fn duration_seconds(&self) -> Option<f64> {
         self.duration_seconds
     }
 
-    /// Where in the audio it is said; empty when the model does not tell.
+    /// The text's segments with their times. Empty if the model returns none.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 }
 
-/// How a chunk ended.
+/// The result of a settled chunk.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// With a transcription.
     Completed(Transcription),
-    /// With a reason.
     Failed(ChunkError),
 }
 
-/// Where a chunk stands, with what is known there.
+/// A chunk's state, with the data of that state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChunkState {
-    /// No worker has it.
+    /// No worker has claimed the chunk.
     Pending,
-    /// A worker has it.
+    /// A worker has claimed the chunk.
     InProgress {
-        /// Since when.
+        /// When the chunk was claimed.
         claimed: Timestamp,
-        /// The origin of the message that it was claimed for ([`crate::queue::Delivery::origin`]).
-        by: String,
-        /// That message's own id.
-        message: String,
+        /// The message that the chunk was claimed for.
+        by: Holder,
     },
-    /// It is over, and stays so.
+    /// The chunk has a final verdict.
     Settled {
-        /// Since when.
+        /// When the chunk was settled.
         at: Timestamp,
-        /// How.
         verdict: Verdict,
     },
 }
 
-/// One chunk as the table has it.
+/// A chunk as stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunk {
-    /// Its place in the job.
     pub index: ChunkIndex,
-    /// Its audio.
     pub path: AudioPath,
-    /// How often it was claimed. Only ever grows: it tells one claim from the next.
+    /// How often the chunk was claimed. It only grows, so it identifies a claim.
     pub attempt: u32,
-    /// How many of those claims do not count: given back through no fault of the chunk, or made before
-    /// it was tried anew.
+    /// How many of the claims do not count: those released through no fault of the chunk, and those before
+    /// the last retry of the job.
     pub released: u32,
-    /// The last claims, the newest last, as they were told.
+    /// The last attempts as stored, the newest last.
     pub history: Vec<AttemptRecord>,
-    /// When it was last claimed.
+    /// When the chunk was last claimed.
     pub last_claim: Option<Timestamp>,
-    /// Where it stands.
     pub state: ChunkState,
 }
 
 impl Chunk {
-    /// A chunk that nobody has touched.
+    /// A pending chunk without attempts.
     pub fn new(index: ChunkIndex, path: AudioPath) -> Self {
         Self {
             index,
@@ -290,7 +315,6 @@ impl Chunk {
         }
     }
 
-    /// The state's name.
     pub fn status(&self) -> ChunkStatus {
         match &self.state {
             ChunkState::Pending => ChunkStatus::Pending,
@@ -300,51 +324,56 @@ impl Chunk {
         }
     }
 
-    /// Whether it is over.
+    /// The same chunk without the segments of its transcription.
+    #[must_use]
+    pub fn without_segments(mut self) -> Self {
+        if let ChunkState::Settled { verdict: Verdict::Completed(words), .. } = &mut self.state {
+            words.segments = Vec::new();
+        }
+        self
+    }
+
     pub fn is_settled(&self) -> bool {
         matches!(self.state, ChunkState::Settled { .. })
     }
 
-    /// How many of its claims count: those that ended in a verdict, took too long, or were lost.
+    /// How many claims count: those that ended with a verdict, took too long, or were lost.
     pub fn attempts(&self) -> u32 {
         self.attempt.saturating_sub(self.released)
     }
 
-    /// The last claims, with what is known of each by now.
-    pub fn told(&self) -> Vec<AttemptRecord> {
+    /// The last attempts as shown to clients: lost attempts are marked, and worker names are opaque.
+    pub fn visible_history(&self) -> Vec<AttemptRecord> {
         let mut history = self.history.clone();
         mark_lost(&mut history, matches!(self.state, ChunkState::InProgress { .. }));
+        for record in &mut history {
+            record.worker = opaque_worker(&record.worker);
+        }
         history
     }
 }
 
-/// A job that is about to be.
+/// A job to be created.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewJob {
-    /// Its name.
     pub id: JobId,
-    /// Whose it is.
     pub user: UserId,
-    /// When it was asked for.
     pub submitted: Timestamp,
-    /// What the model is told.
     pub options: TranscribeOptions,
-    /// The client's notes.
     pub metadata: Metadata,
-    /// The client's name for the request.
     pub idempotency: Option<Idempotency>,
-    /// The address that is told of its end.
+    /// The address that receives a webhook when the job ends.
     pub callback_url: Option<String>,
     paths: Vec<AudioPath>,
 }
 
-/// A number of chunks that no job can have.
+/// The number of chunks is out of range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must have 1 to {MAX_CHUNKS} entries, has {0}")]
 pub struct InvalidChunkCount(pub usize);
 
 impl NewJob {
-    /// A job under a new name.
+    /// A job with a new id.
     pub fn new(
         user: UserId,
         paths: Vec<AudioPath>,
@@ -367,12 +396,12 @@ impl NewJob {
         })
     }
 
-    /// The paths of its audio, in order.
+    /// The paths in order of chunk index.
     pub fn paths(&self) -> &[AudioPath] {
         &self.paths
     }
 
-    /// Its chunks, untouched, in order.
+    /// The job's pending chunks in order of index.
     pub fn chunks(&self) -> Vec<Chunk> {
         ChunkIndex::first(self.paths.len())
             .zip(&self.paths)
@@ -380,7 +409,7 @@ impl NewJob {
             .collect()
     }
 
-    /// The job as it is right after it was made.
+    /// The job right after its creation.
     pub fn job(&self) -> Job {
         let unsettled: BTreeSet<_> = ChunkIndex::first(self.paths.len()).collect();
         Job {
@@ -396,52 +425,50 @@ impl NewJob {
             },
             options: self.options.clone(),
             unsettled,
+            check_from: None,
         }
     }
 }
 
-/// Whether a job is over, and how.
+/// Whether a job has ended, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobState {
-    /// It is not.
     Open,
-    /// It is.
     Ended {
         /// Whether every chunk was transcribed.
         completely: bool,
-        /// Since when.
+        /// When the job ended.
         at: Timestamp,
     },
 }
 
-/// What a listing shows of a job.
+/// The part of a job that searches return.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobHead {
-    /// Its name.
     pub id: JobId,
-    /// Whose it is.
     pub user: UserId,
-    /// When it was asked for.
     pub submitted: Timestamp,
-    /// The client's notes.
     pub metadata: Metadata,
-    /// How many chunks it has: 1 to 24.
+    /// 1 to 24.
     pub chunk_count: usize,
-    /// When its failed chunks were last given another try.
+    /// When the failed chunks were last retried.
     pub retried: Option<Timestamp>,
-    /// Who is told of its end, and how far that has come. A listing does not say.
+    /// The webhook and its delivery state. Searches do not load it.
     pub callback: Option<Callback>,
-    /// Whether it is over.
     pub state: JobState,
 }
 
 impl JobHead {
-    /// Since when it is waited for.
+    /// When the job was last retried, or else submitted. The job's age counts from here.
     pub fn since(&self) -> Timestamp {
         self.retried.unwrap_or(self.submitted)
     }
 
-    /// The state's name.
+    /// The approximate size in a search result, in bytes.
+    pub fn weight(&self) -> usize {
+        metadata_weight(&self.metadata) + 300
+    }
+
     pub fn status(&self) -> JobStatus {
         match self.state {
             JobState::Open => JobStatus::InProgress,
@@ -451,15 +478,20 @@ impl JobHead {
     }
 }
 
-/// A job as the table has it.
+/// The approximate size of a job's metadata as JSON, in bytes.
+pub(crate) fn metadata_weight(metadata: &Metadata) -> usize {
+    metadata.iter().map(|(key, value)| key.len() + value.len() + 6).sum()
+}
+
+/// A job as stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
-    /// What a listing shows.
     pub head: JobHead,
-    /// What the model is told.
     pub options: TranscribeOptions,
-    /// The chunks that have not been struck off. The job can end when it is empty.
+    /// The chunks that count as unsettled. The job can end when the set is empty.
     pub unsettled: BTreeSet<ChunkIndex>,
+    /// When the sweeper's current check of the job was due, if that check is not complete.
+    pub check_from: Option<Timestamp>,
 }
 
 #[cfg(test)]
@@ -492,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transcription_knows_that_it_fits() {
+    fn a_transcription_over_the_limit_is_an_error() {
         assert!(Transcription::new("", None, vec![]).is_ok());
         assert!(Transcription::new("x".repeat(MAX_TRANSCRIPTION_BYTES + 1), None, vec![]).is_err());
     }

@@ -1,14 +1,13 @@
-//! Longhand's domain: what a job is, where it is kept, and how its chunks travel.
+//! Longhand's domain: jobs and chunks, their store and their queue.
 //!
-//! Start at [`lifecycle`]: it is the whole protocol between the table and the queue, and everything
-//! else here serves it. [`job`] has the states, [`store`] and [`queue`] the two traits with their
-//! real and in-memory implementations, [`stitch`] turns chunks into a transcript.
+//! Start at [`lifecycle`]: the protocol between the table and the queue. [`job`] defines the states.
+//! [`store`] and [`queue`] define a trait each, with a real and an in-memory implementation. [`stitch`]
+//! joins the chunks to a transcript.
 
 pub mod api_key;
 pub mod attempt;
 pub mod aws;
 pub mod cache;
-pub mod captions;
 pub mod clock;
 pub mod health;
 pub mod id;

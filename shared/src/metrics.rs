@@ -1,7 +1,7 @@
-//! Metrics, in Prometheus' text form. Counted wherever something happens; served at `/metrics`.
+//! Metrics in Prometheus' text format, served at `/metrics`.
 //!
-//! Names and units are as Prometheus advises: seconds, `_total` for what only grows. Labels have few
-//! values each: never a job, a user or a path.
+//! Names and units follow Prometheus' conventions: seconds, `_total` for counters. Each label has few
+//! values: never a job, a user or a path.
 
 mod process;
 
@@ -11,21 +11,21 @@ use std::time::Duration;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-/// Bounds of what takes milliseconds to minutes, in seconds.
+/// Histogram buckets from milliseconds to minutes, in seconds.
 const SECONDS: [f64; 14] = [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0];
 
-/// How often what was gathered is folded into the histograms.
+/// How often recorded samples are merged into the histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Begins to count, for the rest of the process. Before it, and without it, counting costs nothing.
+/// Installs the recorder for the rest of the process. Without it, recording a metric does nothing.
 pub fn install() -> Result<(), BuildError> {
     let builder =
         PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
     let handle = builder.install_recorder()?;
     describe();
-    // Where nobody asks for metrics, what is gathered for histograms would only grow.
+    // Without this, samples would accumulate in a process whose metrics are never read.
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         let handle = handle.clone();
         runtime.spawn(async move {
@@ -35,12 +35,12 @@ pub fn install() -> Result<(), BuildError> {
             }
         });
     }
-    // Installing twice has failed above.
+    // A second call has already failed above.
     let _ = HANDLE.set(handle);
     Ok(())
 }
 
-/// Everything counted so far, and how this process stands, for `/metrics`. Empty before [`install`].
+/// All metrics and the process statistics, for `/metrics`. Empty before [`install`].
 pub fn render() -> String {
     let Some(handle) = HANDLE.get() else {
         return String::new();
@@ -53,52 +53,63 @@ pub fn render() -> String {
 
 fn describe() {
     describe_counter!("longhand_http_requests_total", "Requests, by method, route and status");
-    describe_histogram!("longhand_http_request_seconds", Unit::Seconds, "Time to answer, by route");
-    describe_counter!(
-        "longhand_cache_total",
-        "Results looked for in the cache, by outcome: hit, miss, error"
-    );
+    describe_histogram!("longhand_http_request_seconds", Unit::Seconds, "Time to respond, by route");
+    describe_counter!("longhand_cache_total", "Cache lookups of results, by outcome: hit, miss, error");
     describe_counter!("longhand_receives_total", "Receives, by outcome: messages, empty, error");
     describe_counter!(
         "longhand_messages_total",
-        "Messages dealt with, by outcome: done, superfluous, requeue, retry, reject"
+        "Handled messages, by outcome: done, superfluous, requeue, retry, reject"
     );
+    describe_counter!("longhand_queue_refusals_total", "Sends that a queue refused, by SQS's code");
     describe_histogram!(
         "longhand_queue_wait_seconds",
         Unit::Seconds,
-        "From a message's being sent to its first receive, its delay included"
+        "Time from sending a message to its first receive, including its delay"
     );
     describe_gauge!("longhand_in_hand", "Messages in hand");
-    describe_gauge!("longhand_slots", "Messages that may be in hand: the limit on calls of the model");
-    describe_gauge!("longhand_queue_messages", "Messages in the queue of chunks, by state, as SQS guesses");
+    describe_gauge!(
+        "longhand_slots",
+        "How many messages may be in hand: the concurrency limit of model calls"
+    );
+    describe_gauge!(
+        "longhand_queue_messages",
+        "Messages in the chunk queue, by state; SQS's approximate count"
+    );
     describe_histogram!(
         "longhand_chunk_seconds",
         Unit::Seconds,
-        "From claim to verdict, by outcome: completed or the error's code"
+        "Time from claim to verdict, by outcome: completed or the error's code"
     );
-    describe_counter!("longhand_settle_conflicts_total", "Verdicts that came after another");
-    describe_counter!("longhand_asr_calls_total", "Calls of the model, by outcome");
-    describe_histogram!("longhand_asr_call_seconds", Unit::Seconds, "One call of the model");
-    describe_gauge!("longhand_asr_circuit_open", "1 while the model is taken to be down");
-    describe_counter!("longhand_renewals_total", "Renewed visibility timeouts, by outcome: ok, lost, error");
+    describe_counter!("longhand_settle_conflicts_total", "Verdicts for chunks that were already settled");
+    describe_counter!("longhand_asr_calls_total", "Model calls, by outcome");
+    describe_histogram!("longhand_asr_call_seconds", Unit::Seconds, "Duration of a model call");
+    describe_gauge!("longhand_asr_circuit_open", "1 while the model's circuit breaker is open");
+    describe_counter!(
+        "longhand_renewals_total",
+        "Renewals of visibility timeouts, by outcome: ok, lost, error"
+    );
     describe_counter!(
         "longhand_sweep_repairs_total",
-        "What the sweeper mended, by kind: sent, struck, finished"
+        "Repairs by the sweeper, by kind: sent (message sent again), struck (settled chunk removed from the job's \
+         unsettled set), failed (the queue refuses the chunk's message), finished (job ended)"
     );
     describe_counter!(
         "longhand_dead_letters_total",
         "Dead letters, by outcome: failed, stale, blameless, foreign"
     );
-    describe_counter!("longhand_webhooks_total", "Tries to tell of a job's end: delivered, gone, failed");
+    describe_counter!(
+        "longhand_webhooks_total",
+        "Webhook delivery attempts, by outcome: delivered, gone, failed"
+    );
     describe_counter!(
         "longhand_aws_calls_total",
-        "Attempts of AWS calls that went out, retries included, by service, operation and outcome: ok, refused, \
-         throttled, failed, no_answer"
+        "Attempts of AWS calls, including retries, by service, operation and outcome: ok, refused, throttled, \
+         failed, no_answer"
     );
     describe_histogram!(
         "longhand_job_turnaround_seconds",
         Unit::Seconds,
-        "From submit to the job's end, by status"
+        "Time from submission to the job's end, by status"
     );
 }
 
@@ -107,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_counted_is_in_the_text() {
+    fn recorded_metrics_are_rendered() {
         assert_eq!(render(), "");
         install().expect("once");
         metrics::counter!("longhand_receives_total", "outcome" => "empty").increment(2);

@@ -1,8 +1,8 @@
-//! The one way to call addresses that clients name: audio today, callbacks as well.
+//! The HTTP client for addresses that clients supply: audio and webhooks.
 //!
-//! Such an address is a way to make this service call for somebody else: its own machine, its network,
-//! the cloud's metadata. So it is parsed into a [`PublicUrl`], and the client looks at each IP address
-//! when it connects: what a name meant a moment ago says nothing of what it means now.
+//! Such an address could make the service call its own host, its network, or the cloud's metadata service
+//! (SSRF). So each address is parsed into a [`PublicUrl`], and the client checks each IP address when it
+//! connects. An earlier check would not be enough, since a DNS answer can change (DNS rebinding).
 
 mod address;
 mod url;
@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dns_lookup::{AddrInfoHints, LookupErrorKind, SockType};
 use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, redirect};
@@ -20,36 +21,35 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder, redirect};
 pub use url::{AllowedHosts, InvalidUrl, MAX_URL_BYTES, PublicUrl};
 pub(crate) use url::{shown, well_formed};
 
-/// From the lookup of the name to the end of the TLS handshake.
+/// The timeout from the DNS lookup to the end of the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest silence of the other side.
+/// The timeout between two reads.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One call, from the first byte to the last, unless the request says otherwise.
+/// The timeout of a whole call, unless the request sets another.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The client. It follows no redirect, asks no proxy, and speaks HTTPS with public addresses only; the exception
-/// is what [`AllowedHosts`] names as `http://host:port`. Cloning shares its connections.
+/// The client. It follows no redirects, uses no proxy, and connects only to public addresses with HTTPS. The exception
+/// are entries `http://host:port` of [`AllowedHosts`]. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Outbound {
     public: Client,
-    named: Client,
+    plain: Client,
 }
 
 impl Outbound {
-    /// A client that looks names up as the system does.
+    /// A client with the system's DNS resolver.
     pub fn new() -> Result<Self, reqwest::Error> {
-        let guard = Guard { lookup: Arc::new(|host| Box::pin(system(host))), allowed: address::is_public };
+        let guard = |allowed| Guard { lookup: Arc::new(|host| Box::pin(system(host))), allowed };
         Ok(Self {
-            public: builder().https_only(true).dns_resolver(guard).build()?,
-            named: builder().build()?,
+            public: builder().https_only(true).dns_resolver(guard(address::is_public)).build()?,
+            plain: builder().dns_resolver(guard(|_| true)).build()?,
         })
     }
 
-    /// A request to begin with.
     pub fn request(&self, method: Method, url: &PublicUrl) -> RequestBuilder {
-        let client = if url.is_plain() { &self.named } else { &self.public };
+        let client = if url.is_plain() { &self.plain } else { &self.public };
         client.request(method, url.as_url().clone())
     }
 }
@@ -65,14 +65,28 @@ fn builder() -> ClientBuilder {
         .timeout(CALL_TIMEOUT)
 }
 
-/// A name that means nothing but addresses of this machine, this network or nobody. Which ones is not told:
-/// the answer goes to whoever named it.
+/// A host name without a public address. The error does not show the addresses, since it is returned to the client
+/// that supplied the name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} has no public address")]
 pub struct NotPublic(String);
 
-/// Whether a call failed because the name meant no public address.
+/// A name that DNS does not know, or that has no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a known host")]
+pub struct UnknownHost(String);
+
+/// The [`NotPublic`] error among the causes of `error`, if any.
 pub fn not_public(error: &reqwest::Error) -> Option<&NotPublic> {
+    cause(error)
+}
+
+/// The [`UnknownHost`] error among the causes of `error`, if any. A DNS server that does not answer is a different error.
+pub fn unknown_host(error: &reqwest::Error) -> Option<&UnknownHost> {
+    cause(error)
+}
+
+fn cause<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {
@@ -83,16 +97,30 @@ pub fn not_public(error: &reqwest::Error) -> Option<&NotPublic> {
     None
 }
 
-type Lookup = dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync;
+type Found = Result<Vec<IpAddr>, Box<dyn Error + Send + Sync>>;
+type Lookup = dyn Fn(String) -> BoxFuture<'static, Found> + Send + Sync;
 
-async fn system(host: String) -> io::Result<Vec<IpAddr>> {
-    Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+/// Like the standard library's lookup, whose error does not distinguish an unknown name.
+async fn system(host: String) -> Found {
+    tokio::task::spawn_blocking(move || {
+        let hints = AddrInfoHints { socktype: SockType::Stream.into(), ..AddrInfoHints::default() };
+        let found = dns_lookup::getaddrinfo(Some(&host), None, Some(hints));
+        let found = match found {
+            Ok(found) => found.collect::<Result<Vec<_>, _>>()?,
+            Err(error) => match error.kind() {
+                LookupErrorKind::NoName | LookupErrorKind::NoData => return Err(UnknownHost(host).into()),
+                _ => return Err(io::Error::from(error).into()),
+            },
+        };
+        Ok(found.into_iter().map(|found| found.sockaddr.ip()).collect())
+    })
+    .await?
 }
 
-/// Gives the client those addresses alone that it may connect to. Asked for every new connection.
+/// The DNS resolver that returns only the addresses that the client may connect to. Every new connection uses it.
 struct Guard {
     lookup: Arc<Lookup>,
-    /// Whether an address may be connected to; tests let their own server pass.
+    /// Whether an address may be connected to. Tests allow their own server.
     allowed: fn(IpAddr) -> bool,
 }
 
@@ -107,7 +135,7 @@ impl Resolve for Guard {
             if addresses.is_empty() {
                 return Err(NotPublic(host).into());
             }
-            // Port 0 stands for the address's own.
+            // Port 0 means the port of the URL.
             Ok(Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
         })
     }
@@ -126,7 +154,7 @@ mod tests {
 
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    /// A DNS that gives these answers in turn, the last one for ever.
+    /// A resolver that returns these answers in turn, and then repeats the last one.
     fn dns(answers: &[&[&str]], allowed: fn(IpAddr) -> bool) -> Guard {
         let mut answers: Vec<Vec<IpAddr>> = answers
             .iter()
@@ -151,7 +179,7 @@ mod tests {
         Ok(found.map(|address| address.ip()).collect())
     }
 
-    /// A server that answers every request in this way and closes; its port, and how many have connected.
+    /// A server that sends this response to every request and closes; its port and its number of connections.
     async fn server(answer: &'static str) -> (u16, Arc<AtomicUsize>) {
         let listener = TcpListener::bind((LOOPBACK, 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -172,7 +200,7 @@ mod tests {
     const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 
     #[tokio::test]
-    async fn only_public_addresses_come_through() {
+    async fn only_public_addresses_are_resolved() {
         let guard = dns(&[&["127.0.0.1", "93.184.215.14", "::1", "2606:2800::1"]], address::is_public);
         let public: Vec<IpAddr> =
             ["93.184.215.14", "2606:2800::1"].map(|ip| ip.parse().expect("an address")).to_vec();
@@ -185,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_means_this_machine_is_not_connected_to() {
+    async fn a_name_of_the_loopback_address_is_not_connected_to() {
         let (port, connections) = server(OK).await;
         let client = builder().dns_resolver(dns(&[&["127.0.0.1", "::1"]], address::is_public));
         let client = client.build().expect("a client");
@@ -195,8 +223,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_connection_looks_anew() {
-        // For this test the server's address is public; what the name means next is not.
+    async fn each_connection_checks_its_addresses() {
+        // This test takes the server's address as public. The next answer for the name is not public.
         let (port, connections) = server(OK).await;
         let guard = dns(&[&["127.0.0.1"], &["169.254.169.254"]], |address| {
             address == LOOPBACK || address::is_public(address)
@@ -204,14 +232,14 @@ mod tests {
         let client = builder().dns_resolver(guard).build().expect("a client");
         let get = || client.get(format!("http://good.example:{port}/")).send();
         assert_eq!(get().await.expect("an answer").status(), 200);
-        let error = get().await.expect_err("the name means the metadata service now");
+        let error = get().await.expect_err("the name now resolves to the metadata service");
         assert!(not_public(&error).is_some(), "{error:?}");
         assert_eq!(connections.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
-    async fn a_redirect_is_an_answer_and_not_followed() {
-        let (other, asked) = server(OK).await;
+    async fn a_redirect_is_returned_and_not_followed() {
+        let (other, connections) = server(OK).await;
         let to: &'static str = format!(
             "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:{other}/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         )
@@ -222,11 +250,11 @@ mod tests {
         let url = PublicUrl::parse(&format!("http://127.0.0.1:{port}/a.wav"), &allowed).expect("named");
         let answer = Outbound::new().expect("a client").request(Method::GET, &url).send().await;
         assert_eq!(answer.expect("an answer").status(), 302);
-        assert_eq!(asked.load(Ordering::SeqCst), 0);
+        assert_eq!(connections.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test]
-    async fn the_systems_own_names_are_guarded_too() {
+    async fn names_in_the_hosts_file_are_checked_too() {
         let (port, connections) = server(OK).await;
         let allowed: AllowedHosts = format!("localhost:{port}").parse().expect("a host");
         let url = PublicUrl::parse(&format!("https://localhost:{port}/"), &allowed).expect("allowed");
@@ -234,5 +262,29 @@ mod tests {
         let error = error.expect_err("refused");
         assert!(not_public(&error).is_some(), "{error:?}");
         assert_eq!(connections.load(Ordering::SeqCst), 0);
+    }
+
+    /// RFC 6761: no name under `invalid` exists. Where there is no DNS server at all, that is another failure.
+    #[tokio::test]
+    async fn an_unknown_name_differs_from_a_server_that_is_down() {
+        let found = system("nobody.invalid".to_owned()).await.expect_err("no such name");
+        let unknown = found.downcast_ref::<UnknownHost>().is_some();
+        assert!(unknown || found.to_string().contains("emporary"), "{found}");
+
+        for (known, error) in [
+            (true, Box::from(UnknownHost("good.example".to_owned()))),
+            (false, Box::from(io::Error::other("the DNS server is down"))),
+        ] {
+            let error = Mutex::new(Some(error));
+            let lookup = move |_| -> BoxFuture<'static, Found> {
+                let error = error.lock().expect("not poisoned").take();
+                Box::pin(async move { Err(error.expect("asked once")) })
+            };
+            let guard = Guard { lookup: Arc::new(lookup), allowed: address::is_public };
+            let client = builder().dns_resolver(guard).build().expect("a client");
+            let error = client.get("http://good.example/").send().await.expect_err("no address");
+            assert_eq!(unknown_host(&error).is_some(), known, "{error:?}");
+            assert_eq!(not_public(&error), None);
+        }
     }
 }

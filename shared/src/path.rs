@@ -1,4 +1,4 @@
-//! Where a chunk's audio is: `s3://bucket/key`, `https://host/..`, or a path under the configured audio root.
+//! The path of a chunk's audio: `s3://bucket/key`, `https://host/..`, or a path under the configured audio root.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,72 +9,67 @@ use serde::{Deserialize, Serialize};
 
 use crate::outbound::{self, AllowedHosts, InvalidUrl, PublicUrl};
 
-/// The longest path that is no web address, in bytes: S3's limit on a key.
+/// The maximum length of a local path and of an S3 key, in bytes: S3's own limit.
 pub const MAX_PATH_BYTES: usize = 1024;
 
-/// A place that audio can be read from. Its text is exactly what the client sent.
+/// The maximum length of `s3://bucket/key`, in bytes.
+pub const MAX_S3_PATH_BYTES: usize = "s3://".len() + 63 + "/".len() + MAX_PATH_BYTES;
+
+/// A well-formed path. Its text is exactly what the client sent.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum AudioPath {
-    /// An object in S3.
     S3 {
-        /// The bucket's name.
         bucket: String,
-        /// The object's key.
         key: String,
     },
-    /// A web address, well-formed. [`AudioSources::url`] tells whether it may be called.
+    /// A well-formed web address. [`AudioSources::url`] checks whether it may be called.
     Web(String),
     /// A file under the audio root: relative, without `..`.
     Local(String),
 }
 
-/// Why a text is no [`AudioPath`], or one that may not be used here.
+/// Why a path is malformed or not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPath {
-    /// It has no characters.
     #[error("must not be empty")]
     Empty,
-    /// It is over [`MAX_PATH_BYTES`].
     #[error("must have at most {MAX_PATH_BYTES} bytes, has {0}")]
     TooLong(usize),
-    /// It has a control character.
-    #[error("must not hold control characters")]
+    #[error("must have a key of at most {MAX_PATH_BYTES} bytes, has {0}")]
+    LongKey(usize),
+    #[error("must not contain control characters")]
     ControlCharacter,
-    /// `s3://` without a bucket or a key.
     #[error("is not an S3 address: expected s3://bucket/key")]
     S3,
-    /// A key with `.` or `..` between its slashes. S3 takes it as it is, but whoever stands between may tidy
-    /// it away, into another bucket.
-    #[error("has . or .. in its key")]
+    /// A key with `.` or `..` between slashes. S3 takes it literally, but a client or proxy may resolve it, which could
+    /// lead into another bucket.
+    #[error("has a key with . or .. between slashes")]
     Dots,
-    /// A scheme that is not read here.
     #[error(
         "has the scheme \"{0}\", which is not supported: use s3://bucket/key, https:// or a path under the audio root"
     )]
     Scheme(String),
-    /// A web address that is none, or one that may not be called.
     #[error(transparent)]
     Web(#[from] InvalidUrl),
-    /// There are no hosts to read from.
-    #[error("is a web address, but this service reads from no host: use s3://bucket/key")]
+    /// No hosts are configured.
+    #[error(
+        "is a web address, but this service is not configured to read from any host: use s3://bucket/key"
+    )]
     NoHosts,
-    /// An absolute path.
     #[error("is absolute: give a path relative to the audio root")]
     Absolute,
-    /// `..`, or a link that leaves the root.
+    /// A path with `..`, or a symbolic link that leaves the audio root.
     #[error("leaves the audio root")]
     Escapes,
-    /// The bucket is not one of those configured.
-    #[error("names the bucket \"{0}\", which is not one that this service reads")]
+    #[error("has the bucket \"{0}\", which this service is not configured to read")]
     Bucket(String),
-    /// There is no audio root.
     #[error("is a local path, but this service has no audio root: use s3://bucket/key")]
     NoRoot,
 }
 
 impl AudioPath {
-    /// The last part of the path: the file's name.
+    /// The last part of the path.
     pub fn file_name(&self) -> &str {
         let whole = match self {
             Self::S3 { key, .. } => key,
@@ -84,7 +79,18 @@ impl AudioPath {
         whole.rsplit('/').find(|part| !part.is_empty()).unwrap_or(whole)
     }
 
-    /// The path for messages and logs: a web address without its query, which may hold a signature.
+    /// Whether a key or a local path looks URL-encoded, as in S3's event notifications. Longhand does not decode it.
+    pub fn looks_url_encoded(&self) -> bool {
+        let text = match self {
+            Self::S3 { key, .. } => key,
+            Self::Web(_) => return false,
+            Self::Local(path) => path,
+        };
+        let escapes = |part: &[u8]| part[0] == b'%' && part[1..].iter().all(u8::is_ascii_hexdigit);
+        text.contains('+') || text.as_bytes().windows(3).any(escapes)
+    }
+
+    /// The path for messages and logs. A web address has no query there, since it may contain a signature.
     pub fn shown(&self) -> Cow<'_, str> {
         match self {
             Self::S3 { bucket, key } => Cow::Owned(format!("s3://{bucket}/{key}")),
@@ -111,7 +117,8 @@ impl FromStr for AudioPath {
             outbound::well_formed(text)?;
             return Ok(Self::Web(text.to_owned()));
         }
-        if text.len() > MAX_PATH_BYTES {
+        let in_s3 = text.starts_with("s3://");
+        if text.len() > MAX_PATH_BYTES && !in_s3 {
             return Err(InvalidPath::TooLong(text.len()));
         }
         if text.chars().any(char::is_control) {
@@ -122,6 +129,9 @@ impl FromStr for AudioPath {
                 Some((_, key)) if key.split('/').any(|part| matches!(part, "." | "..")) => {
                     Err(InvalidPath::Dots)
                 }
+                Some((bucket, key)) if is_bucket_name(bucket) && key.len() > MAX_PATH_BYTES => {
+                    Err(InvalidPath::LongKey(key.len()))
+                }
                 Some((bucket, key)) if is_bucket_name(bucket) && !key.is_empty() => {
                     Ok(Self::S3 { bucket: bucket.to_owned(), key: key.to_owned() })
                 }
@@ -131,7 +141,7 @@ impl FromStr for AudioPath {
         if let Some(scheme) = scheme(text) {
             return Err(InvalidPath::Scheme(scheme.to_owned()));
         }
-        // A backslash separates on one platform and not on another; no audio file needs one.
+        // A backslash is a separator on some platforms, and audio files do not need it.
         if text.contains('\\') {
             return Err(InvalidPath::Escapes);
         }
@@ -151,8 +161,7 @@ impl FromStr for AudioPath {
     }
 }
 
-/// The scheme of a URI, in the sense of RFC 3986 section 3.1, when `text` begins with one.
-/// One letter before a colon is a drive, not a scheme; it is caught here all the same.
+/// The URI scheme (RFC 3986, section 3.1) that `text` begins with. A drive letter counts as a scheme too.
 fn scheme(text: &str) -> Option<&str> {
     let (scheme, _) = text.split_once(':')?;
     let mut characters = scheme.chars();
@@ -161,7 +170,7 @@ fn scheme(text: &str) -> Option<&str> {
     .then_some(scheme)
 }
 
-/// S3's own rule: 3 to 63 lower-case letters, digits, dots and hyphens.
+/// S3's rule: 3 to 63 lower-case letters, digits, dots and hyphens.
 fn is_bucket_name(name: &str) -> bool {
     (3..=63).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-')
@@ -190,21 +199,21 @@ impl fmt::Display for AudioPath {
     }
 }
 
-/// What this deployment reads audio from. The API refuses the rest, and the worker looks again,
-/// since a message may be older than the setting and a link may have been put there since.
+/// The sources that this deployment reads audio from. The api rejects other paths. The worker checks again,
+/// since the setting or a symbolic link may have changed since the submission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AudioSources {
-    /// Buckets that `s3://` paths may name.
+    /// The allowed buckets of `s3://` paths.
     pub buckets: Vec<String>,
-    /// Hosts that web addresses may name.
+    /// The allowed hosts of web addresses.
     pub hosts: AllowedHosts,
-    /// The folder that local paths are under.
+    /// The folder that local paths are relative to.
     pub root: Option<PathBuf>,
 }
 
 impl AudioSources {
-    /// Says whether `path` may be read here. Local files are looked at on disk, for links that
-    /// leave the root; one that does not exist passes, since it may be there by the time it is read.
+    /// Checks whether `path` may be read. For a local path this follows symbolic links, which must not leave
+    /// the root. A missing file passes, since it may exist when a worker reads it.
     pub fn check(&self, path: &AudioPath) -> Result<(), InvalidPath> {
         match path {
             AudioPath::S3 { bucket, .. } => {
@@ -219,7 +228,7 @@ impl AudioSources {
         }
     }
 
-    /// The address that a web path means, when it may be called.
+    /// The address of a web path, if it may be called.
     pub fn url(&self, text: &str) -> Result<PublicUrl, InvalidPath> {
         if self.hosts.is_empty() {
             return Err(InvalidPath::NoHosts);
@@ -227,14 +236,24 @@ impl AudioSources {
         Ok(PublicUrl::parse(text, &self.hosts)?)
     }
 
-    /// The file on disk that a local path means, every link in it followed and still under the root.
+    /// The file of a local path, with all symbolic links resolved and checked to be under the root.
     pub fn resolve(&self, relative: &str) -> Result<PathBuf, InvalidPath> {
         let root = self.root.as_ref().ok_or(InvalidPath::NoRoot)?;
         let joined = root.join(relative);
-        let (Ok(root), Ok(real)) = (root.canonicalize(), joined.canonicalize()) else {
+        let Ok(root) = root.canonicalize() else {
             return Ok(joined);
         };
-        if real.starts_with(root) { Ok(real) } else { Err(InvalidPath::Escapes) }
+        // The result must not reveal whether a file exists behind a link that leaves the root.
+        for part in joined.ancestors() {
+            match part.canonicalize() {
+                Ok(real) if !real.starts_with(&root) => return Err(InvalidPath::Escapes),
+                Ok(real) if part == joined => return Ok(real),
+                Ok(_) => return Ok(joined),
+                Err(_) if part.is_symlink() => return Err(InvalidPath::Escapes),
+                Err(_) => {}
+            }
+        }
+        Ok(joined)
     }
 }
 
@@ -247,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn good_paths_read_back_as_they_were() {
+    fn valid_paths_keep_their_text() {
         for text in [
             "s3://audio/a/b c.wav",
             "a.wav",
@@ -255,7 +274,7 @@ mod tests {
             "./a.wav",
             "..a/b..wav",
             "HTTPS://Host.Example/a.wav?sig=x%2F",
-            // Dots in disguise are letters like others on disk and in S3.
+            // Encoded or full-width dots are ordinary characters on disk and in S3.
             "%2e%2e/a.wav",
             "．．/a.wav",
             "s3://audio/a..b/...wav",
@@ -267,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_paths_say_why() {
+    fn invalid_paths_name_the_fault() {
         assert_eq!(parse(""), Err(InvalidPath::Empty));
         assert_eq!(parse("  "), Err(InvalidPath::Empty));
         assert_eq!(parse("."), Err(InvalidPath::Empty));
@@ -288,6 +307,23 @@ mod tests {
         assert_eq!(parse("s3://UPPER/key"), Err(InvalidPath::S3));
         assert_eq!(parse("a\0b"), Err(InvalidPath::ControlCharacter));
         assert_eq!(parse(&"x".repeat(1025)), Err(InvalidPath::TooLong(1025)));
+        let key = |bytes: usize| format!("s3://{}/{}", "b".repeat(63), "é".repeat(bytes / 2));
+        assert_eq!(parse(&key(1024)).map(|path| path.to_string()), Ok(key(1024)));
+        assert_eq!(parse(&key(1026)), Err(InvalidPath::LongKey(1026)));
+    }
+
+    #[test]
+    fn url_encoded_paths_are_detected() {
+        let hint = |text: &str| parse(text).expect("a path").looks_url_encoded();
+        for encoded in ["s3://audio/a%20b.wav", "s3://audio/d%C3%ADa.wav", "s3://audio/a+b.wav", "a%2fb.wav"]
+        {
+            assert!(hint(encoded), "{encoded}");
+        }
+        for plain in
+            ["s3://audio/a b.wav", "s3://audio/100%.wav", "s3://audio/50%off.wav", "https://h.example/a%20b"]
+        {
+            assert!(!hint(plain), "{plain}");
+        }
     }
 
     #[test]
@@ -312,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_does_not_show() {
+    fn signatures_are_not_shown() {
         let path = parse("https://good.example/b/a.wav?sig=secret").expect("a path");
         assert_eq!((path.file_name(), &*path.shown()), ("a.wav", "https://good.example/b/a.wav"));
         assert_eq!(format!("{path:?}"), "AudioPath(\"https://good.example/b/a.wav\")");
@@ -320,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_may_not_leave_the_root() {
+    fn symbolic_links_may_not_leave_the_root() {
         let home = std::env::temp_dir().join(format!("longhand-path-{}", uuid::Uuid::now_v7()));
         let root = home.join("root");
         std::fs::create_dir_all(root.join("in")).expect("a folder");
@@ -334,6 +370,13 @@ mod tests {
         assert_eq!(check("alias/a.wav"), Ok(()));
         assert_eq!(check("not-there.wav"), Ok(()));
         assert_eq!(check("out.wav"), Err(InvalidPath::Escapes));
+        // A path through a link to an outside folder is rejected whether or not the target exists.
+        std::os::unix::fs::symlink(&home, root.join("away")).expect("a link");
+        std::os::unix::fs::symlink(home.join("nothing"), root.join("nowhere")).expect("a link");
+        for text in ["away", "away/secret.wav", "away/missing.wav", "away/no/such", "nowhere", "nowhere/a"] {
+            assert_eq!(check(text), Err(InvalidPath::Escapes), "{text}");
+        }
+        assert_eq!(check("alias/missing.wav"), Ok(()));
         std::fs::remove_dir_all(home).expect("removed");
     }
 }

@@ -1,5 +1,5 @@
-//! The schemas of the names of things, for the description of the API. They are parsed by hand, so what
-//! a text may be is said by hand too, by the limits that the parsers go by.
+//! `OpenAPI` schemas of ids, timestamps and paths. These types have hand-written parsers, so their schemas are
+//! hand-written too. They use the parsers' limits.
 
 use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
@@ -17,7 +17,7 @@ impl ToSchema for JobId {}
 
 impl PartialSchema for JobId {
     fn schema() -> RefOr<Schema> {
-        text("A job's name.")
+        text("A job's id.")
             .format(Some(SchemaFormat::Custom("uuid".to_owned())))
             .pattern(Some("^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"))
             .into()
@@ -28,7 +28,7 @@ impl ToSchema for UserId {}
 
 impl PartialSchema for UserId {
     fn schema() -> RefOr<Schema> {
-        text("A user's name: visible ASCII characters.")
+        text("A user's id: visible ASCII characters.")
             .min_length(Some(1))
             .max_length(Some(MAX_USER_ID_BYTES))
             .pattern(Some("^[!-~]+$"))
@@ -40,7 +40,7 @@ impl ToSchema for Timestamp {}
 
 impl PartialSchema for Timestamp {
     fn schema() -> RefOr<Schema> {
-        text("A moment, in RFC 3339; in answers always in UTC, to the millisecond.")
+        text("A time in RFC 3339. Responses always have UTC and milliseconds.")
             .format(Some(SchemaFormat::Custom("date-time".to_owned())))
             .into()
     }
@@ -52,7 +52,7 @@ impl PartialSchema for ChunkIndex {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new()
             .schema_type(Type::Integer)
-            .description(Some("A chunk's place in its job, from 0."))
+            .description(Some("A chunk's index in its job, from 0."))
             .minimum(Some(0))
             .maximum(Some(MAX_CHUNKS - 1))
             .into()
@@ -64,8 +64,9 @@ impl ToSchema for AudioPath {}
 impl PartialSchema for AudioPath {
     fn schema() -> RefOr<Schema> {
         text(
-            "Where audio is: `s3://bucket/key` (up to 1,024 bytes), `https://host/..` (up to 2,048 bytes) or a \
-             path under the audio root (up to 1,024 bytes), as far as this service reads from there.",
+            "The audio's path: `s3://bucket/key` (a key of up to 1,024 bytes), `https://host/..` (up to 2,048 bytes), \
+             or a path relative to the audio root (up to 1,024 bytes). The service's configuration decides which \
+             buckets and hosts are allowed.",
         )
         .min_length(Some(1))
         .max_length(Some(2048))

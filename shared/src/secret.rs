@@ -1,15 +1,15 @@
-//! What must not be seen: tokens, keys, shared secrets.
+//! Values that must not be shown: tokens, keys, shared secrets.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-/// A text that shows in no log, no error and no `Debug`.
+/// A text that `Debug` hides, so that it appears in no log and no error.
 #[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself, for the one place that needs it.
+    /// The text itself. Call this only where it is sent or compared.
     pub fn reveal(&self) -> &str {
         &self.0
     }

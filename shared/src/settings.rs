@@ -1,7 +1,7 @@
-//! Settings: read once from the environment, every fault reported at once, never a silent fallback.
+//! Settings from the environment: read once at startup, all faults reported at once, no silent fallback.
 //!
-//! A reader calls [`Reader::required`] and [`Reader::or`] for each of its settings. The same calls
-//! make the list that `--help` prints, so that no setting is without its line there.
+//! A program calls [`Reader::required`], [`Reader::or`] and so on for each of its settings. The same
+//! calls build the list that `--help` prints, so it is always complete.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::Write as _;
@@ -19,10 +19,10 @@ use crate::outbound::AllowedHosts;
 use crate::path::{AudioPath, AudioSources};
 use crate::telemetry::{DEFAULT_FILTER, LogFormat};
 
-/// Where values come from: the environment in production, a map in tests.
+/// The source of values: the environment in production, a function in tests.
 type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// Reads settings and gathers what is wrong with them.
+/// Reads settings and collects their faults.
 pub struct Reader<'a> {
     lookup: &'a Lookup<'a>,
     faults: Vec<String>,
@@ -35,13 +35,13 @@ struct Line {
     about: &'static str,
 }
 
-/// Everything that is wrong with the settings.
+/// All faults of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(Vec<String>);
 
 impl Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the settings are wrong:")?;
+        f.write_str("invalid settings:")?;
         for fault in &self.0 {
             write!(f, "\n  {fault}")?;
         }
@@ -52,12 +52,11 @@ impl Display for Faults {
 impl std::error::Error for Faults {}
 
 impl<'a> Reader<'a> {
-    /// A reader of what `lookup` gives.
     pub fn new(lookup: &'a Lookup<'a>) -> Self {
         Self { lookup, faults: Vec::new(), help: Vec::new() }
     }
 
-    /// A setting that must be there. `None` when it is missing or wrong, which is then a fault.
+    /// A required setting. If it is missing or invalid, records a fault and returns `None`.
     pub fn required<T>(&mut self, name: &'static str, about: &'static str) -> Option<T>
     where
         T: FromStr<Err: Display>,
@@ -70,7 +69,7 @@ impl<'a> Reader<'a> {
         self.parse(name, &value?)
     }
 
-    /// A setting that may be absent.
+    /// An optional setting. `None` if it is absent or invalid; an invalid one is a fault.
     pub fn optional<T>(&mut self, name: &'static str, about: &'static str) -> Option<T>
     where
         T: FromStr<Err: Display>,
@@ -80,7 +79,6 @@ impl<'a> Reader<'a> {
         self.parse(name, &value)
     }
 
-    /// A setting with a default.
     pub fn or<T>(&mut self, name: &'static str, default: T, about: &'static str) -> T
     where
         T: FromStr<Err: Display> + Display,
@@ -92,7 +90,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A number with a default, that must be in a range.
+    /// A number with a default and a range.
     pub fn within<T>(
         &mut self,
         name: &'static str,
@@ -110,18 +108,17 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// Records that a setting is wrong.
+    /// Records a fault. `what` continues a sentence that starts with the setting's name.
     pub fn fault(&mut self, name: &str, what: impl Display) {
         self.faults.push(format!("{name} {what}"));
     }
 
-    /// Whether something is wrong with a setting that has been read.
+    /// Whether a fault of this setting was recorded.
     pub fn is_faulted(&self, name: &str) -> bool {
         self.faults.iter().any(|fault| fault.split(' ').next() == Some(name))
     }
 
-    /// What was made of the settings, or all that is wrong with them. `None` without a fault is
-    /// not possible: whatever made it `None` recorded one.
+    /// Returns the settings, or all faults. `settings` is `None` only if a fault was recorded.
     pub fn finish<T>(self, settings: Option<T>) -> Result<T, Faults> {
         match settings {
             Some(settings) if self.faults.is_empty() => Ok(settings),
@@ -129,7 +126,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The list for `--help`.
+    /// The lines for `--help`.
     pub fn help(&self) -> String {
         let width = self.help.iter().map(|line| line.name.len()).max().unwrap_or(0);
         let mut text = String::new();
@@ -143,7 +140,7 @@ impl<'a> Reader<'a> {
         self.help.push(Line { name, default: default.to_owned(), about });
     }
 
-    /// An empty value is as good as none: shells and orchestrators cannot always unset.
+    /// An empty value counts as unset, since shells and orchestrators cannot always unset a variable.
     fn value(&self, name: &str) -> Option<String> {
         (self.lookup)(name).filter(|value| !value.trim().is_empty())
     }
@@ -151,6 +148,11 @@ impl<'a> Reader<'a> {
     fn parse<T: FromStr<Err: Display>>(&mut self, name: &str, value: &str) -> Option<T> {
         match value.trim().parse() {
             Ok(parsed) => Some(parsed),
+            // An address may contain a password, so the message must not quote it.
+            Err(error) if is_address(name) => {
+                self.fault(name, error);
+                None
+            }
             Err(error) => {
                 self.fault(name, format_args!("is {value:?}: {error}"));
                 None
@@ -159,7 +161,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A list with commas between, blanks around them ignored.
+/// Whether a setting's value is a URL.
+fn is_address(name: &str) -> bool {
+    name.ends_with("_URL") || name.ends_with("_ENDPOINT")
+}
+
+/// A list separated by commas. Spaces around the entries are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List(pub Vec<String>);
 
@@ -172,23 +179,21 @@ impl FromStr for List {
     }
 }
 
-/// Where audio may be read from: told to the api, which refuses the rest, and to the worker, which reads.
+/// Reads the allowed audio sources. The api and the worker have the same settings for them.
 pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
     const BUCKETS: &str = "LONGHAND_AUDIO_BUCKETS";
     const ROOT: &str = "LONGHAND_AUDIO_ROOT";
     const HOSTS: &str = "LONGHAND_AUDIO_HOSTS";
-    let List(buckets) =
-        reader.optional(BUCKETS, "S3 buckets that paths may name, commas between").unwrap_or_default();
-    let hosts: AllowedHosts = reader
-        .optional(
-            HOSTS,
-            "hosts that https:// paths may name, commas between; *.example.com for those under it",
-        )
+    let List(buckets) = reader
+        .optional(BUCKETS, "S3 buckets for s3:// paths, separated by commas; uploads go to the first")
         .unwrap_or_default();
-    let root: Option<PathBuf> = reader.optional(ROOT, "folder that local paths are under");
+    let hosts: AllowedHosts = reader
+        .optional(HOSTS, "hosts for https:// paths, separated by commas; *.example.com allows all subdomains")
+        .unwrap_or_default();
+    let root: Option<PathBuf> = reader.optional(ROOT, "folder for local paths");
     for bucket in &buckets {
         if format!("s3://{bucket}/key").parse::<AudioPath>().is_err() {
-            reader.fault(BUCKETS, format_args!("names {bucket:?}, which cannot be a bucket"));
+            reader.fault(BUCKETS, format_args!("contains {bucket:?}, which is not a valid bucket name"));
         }
     }
     if let Some(root) = &root
@@ -199,29 +204,33 @@ pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
     if buckets.is_empty() && root.is_none() && hosts.is_empty() {
         reader.fault(
             BUCKETS,
-            format_args!("is not set, nor are {HOSTS} and {ROOT}: there is no audio to read"),
+            format_args!(
+                "is not set: set at least one of {BUCKETS}, {HOSTS} and {ROOT}, so that audio can be read"
+            ),
         );
     }
     AudioSources { buckets, hosts, root }
 }
 
-/// Where results are cached, and changes told: to the api and the worker alike.
+/// Reads the address of Redis. The api and the worker use the same one for cached results and change events.
 pub fn redis_url(reader: &mut Reader<'_>) -> Option<RedisUrl> {
-    reader.optional("REDIS_URL", "Redis or Valkey for results and for word of changes, redis:// or rediss://")
+    reader.optional(
+        "REDIS_URL",
+        "Redis or Valkey (redis:// or rediss://) that caches results and notifies waiting clients",
+    )
 }
 
-/// How to log; read by every process.
+/// Settings of logs and traces, for every process.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
     /// `LONGHAND_LOG_FORMAT`.
     pub format: LogFormat,
     /// `RUST_LOG`.
     pub filter: String,
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: where traces go.
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: the collector of traces.
     pub traces: Option<HttpUrl>,
 }
 
-/// An address that begins with `http://` or `https://`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl(pub String);
 
@@ -239,15 +248,13 @@ impl FromStr for HttpUrl {
 }
 
 impl LogSettings {
-    /// Reads them.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let format: Format = reader.or("LONGHAND_LOG_FORMAT", Format(LogFormat::Pretty), "pretty or json");
-        let filter =
-            reader.or("RUST_LOG", DEFAULT_FILTER.to_owned(), "what to log, in tracing's filter syntax");
+        let filter = reader.or("RUST_LOG", DEFAULT_FILTER.to_owned(), "log filter, in the syntax of tracing");
         if let Err(error) = EnvFilter::try_new(&filter) {
             reader.fault("RUST_LOG", format_args!("is {filter:?}: {error}"));
         }
-        let about = "where traces go, by OTLP over HTTP, such as http://127.0.0.1:4318";
+        let about = "collector of traces, OTLP over HTTP, such as http://127.0.0.1:4318";
         let traces = reader.optional("OTEL_EXPORTER_OTLP_ENDPOINT", about);
         Self { format: format.0, filter, traces }
     }
@@ -272,9 +279,9 @@ impl Display for Format {
     }
 }
 
-/// What `main` does in every server: prints the settings for `--help`, tells all that is wrong with
-/// them (status 2), runs (status 1 with the reason if that fails). With `--health` it asks the server that runs with the
-/// same settings, at the address that `listen` takes from them, whether it lives.
+/// The `main` of every server. It prints the settings for `--help`, exits with status 2 and all faults if the settings
+/// are invalid, and otherwise calls `run`. If that fails, it exits with status 1 and the reason. With `--health` it
+/// calls `/healthz` of the running server with the same settings, at the address that `listen` takes from them.
 pub fn main<T>(
     name: &str,
     about: &str,
@@ -286,53 +293,53 @@ pub fn main<T>(
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), settings) {
         (Some("--help" | "-h"), _) => {
-            say(&format!(
+            print(&format!(
                 "{name} {about}.\n\nSettings, from the environment [default]:\n{help}\n\
                  AWS: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the SDK's other variables."
             ));
             ExitCode::SUCCESS
         }
         (Some("--version" | "-V"), _) => {
-            say(&format!("{name} {}", env!("CARGO_PKG_VERSION")));
+            print(&format!("{name} {}", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
         }
         (Some("--health"), Ok(settings)) => match health::probe(listen(&settings)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                complain(&format!("{name}: {error}"));
+                print_error(&format!("{name}: {error}"));
                 ExitCode::FAILURE
             }
         },
         (Some(other), _) if other != "--health" => {
-            complain(&format!(
-                "{name}: {other:?} is not known here; settings come from the environment (--help)"
+            print_error(&format!(
+                "{name}: unknown argument {other:?}; settings come from the environment (see --help)"
             ));
             ExitCode::from(2)
         }
         (_, Err(faults)) => {
-            complain(&format!("{name}: {faults}"));
+            print_error(&format!("{name}: {faults}"));
             ExitCode::from(2)
         }
         (_, Ok(settings)) => match run(settings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                complain(&format!("{name}: {error}"));
+                print_error(&format!("{name}: {error}"));
                 ExitCode::FAILURE
             }
         },
     }
 }
 
-/// A closed pipe is no reason to fail.
-fn say(text: &str) {
+/// Ignores a closed pipe.
+fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn complain(text: &str) {
+fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The environment.
+/// Looks a setting up in the environment.
 pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -363,7 +370,23 @@ mod tests {
     }
 
     #[test]
-    fn help_lists_what_was_asked_for() {
+    fn messages_never_quote_addresses() {
+        let lookup = |_: &str| Some("cache:hunter2@host".to_owned());
+        let mut reader = Reader::new(&lookup);
+        redis_url(&mut reader);
+        LogSettings::read(&mut reader);
+        for name in ["LONGHAND_QUEUE_URL", "LONGHAND_ASR_URL", "AWS_ENDPOINT_URL"] {
+            let _: Option<HttpUrl> = reader.required(name, "an address");
+        }
+        let faults = reader.finish::<()>(None).expect_err("faults").to_string();
+        for name in ["REDIS_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "LONGHAND_QUEUE_URL", "LONGHAND_ASR_URL"] {
+            let line = faults.lines().find(|line| line.trim().starts_with(name)).expect("a line");
+            assert!(line.contains("must be a URL") && !line.contains("hunter2"), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_lists_every_setting_read() {
         let mut reader = Reader::new(&lookup);
         reader.or("SIZE", 3, "how many");
         let _: Option<String> = reader.required("QUEUE", "which");

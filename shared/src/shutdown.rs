@@ -1,11 +1,11 @@
-//! When to stop: SIGTERM (an orchestrator) or SIGINT (Ctrl-C).
+//! Shutdown by SIGTERM (an orchestrator) or SIGINT (Ctrl-C).
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// A token that is cancelled at the first SIGTERM or SIGINT. A second one ends the process at once,
-/// with status 130: the person at the keyboard has decided.
+/// A token that the first SIGTERM or SIGINT cancels. A second signal exits the process at once with
+/// status 130, so that a person can skip a long drain.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -18,7 +18,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
                 _ = interrupt.recv() => "SIGINT",
             };
             if turn > 0 {
-                info!(signal = name, "second signal: ending at once");
+                info!(signal = name, "second signal: exiting now");
                 std::process::exit(130);
             }
             info!(signal = name, "stopping");

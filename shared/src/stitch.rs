@@ -1,31 +1,31 @@
-//! Chunks to one text: by chunk index, never by arrival. Pure, and called from one place.
+//! Joins the texts of chunks, in order of chunk index.
 
 use unicode_script::{Script, UnicodeScript};
 
 use crate::job::{Chunk, ChunkState, Transcription, Verdict};
 
-/// The text of `chunks` (in order of index), joined by one space, or by nothing between scripts
-/// that are written without spaces. A chunk without a text leaves a marked gap:
-/// `[chunk 3 pending]`, `[chunk 3 failed]`. `None` when no chunk has a text.
+/// The text of `chunks` (in order of index), joined by a space, or by nothing between scripts
+/// without spaces. A chunk without a text becomes a mark: `[chunk 3 pending]`, `[chunk 3 failed]`.
+/// `None` if no chunk has a text.
 ///
 /// Chunks do not overlap, so nothing is de-duplicated.
 pub fn stitch(chunks: &[Chunk]) -> Option<String> {
     let mut text = String::new();
     let mut any = false;
     for chunk in chunks {
-        match said(chunk) {
+        match text_or_mark(chunk) {
             Ok(transcription) => {
                 any = true;
                 push(&mut text, transcription.text().trim());
             }
-            Err(gap) => push(&mut text, &gap),
+            Err(mark) => push(&mut text, &mark),
         }
     }
     any.then_some(text)
 }
 
-/// What was heard in a chunk, or else the mark that stands for it.
-pub(crate) fn said(chunk: &Chunk) -> Result<&Transcription, String> {
+/// The transcription of a chunk, or the mark that stands for it.
+pub fn text_or_mark(chunk: &Chunk) -> Result<&Transcription, String> {
     match &chunk.state {
         ChunkState::Settled { verdict: Verdict::Completed(transcription), .. } => Ok(transcription),
         ChunkState::Settled { verdict: Verdict::Failed(_), .. } => {
@@ -48,8 +48,8 @@ fn push(text: &mut String, next: &str) {
     text.push_str(next);
 }
 
-/// Whether a character belongs to a script that puts no spaces between words. Punctuation of East
-/// Asia is of no one script, so it is told by its block.
+/// Whether a character belongs to a script without spaces between words. East Asian punctuation belongs
+/// to no single script, so it is matched by its Unicode block.
 fn is_unspaced(c: char) -> bool {
     matches!(c, '\u{3000}'..='\u{303F}' | '\u{FF00}'..='\u{FFEF}')
         || matches!(
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn one_space_between_chunks() {
+    fn chunks_are_joined_by_one_space() {
         assert_eq!(
             joined(&[" And so,", "my fellow  Americans. "]).as_deref(),
             Some("And so, my fellow  Americans.")
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_between_scripts_without_spaces() {
+    fn scripts_without_spaces_are_joined_directly() {
         assert_eq!(joined(&["今日は。", "明日は"]).as_deref(), Some("今日は。明日は"));
         assert_eq!(joined(&["你好", "世界"]).as_deref(), Some("你好世界"));
         assert_eq!(joined(&["สวัสดี", "ครับ"]).as_deref(), Some("สวัสดีครับ"));
@@ -112,13 +112,13 @@ mod tests {
     }
 
     #[test]
-    fn silence_leaves_no_trace() {
+    fn silent_chunks_add_nothing() {
         assert_eq!(joined(&["a", "", "  ", "b"]).as_deref(), Some("a b"));
         assert_eq!(joined(&["", ""]).as_deref(), Some(""));
     }
 
     #[test]
-    fn gaps_are_marked_and_nothing_at_all_is_none() {
+    fn chunks_without_a_text_are_marked() {
         let mut some = chunks(&[Some("a"), None, Some("c"), None]);
         some[3].state = ChunkState::Settled {
             at: Timestamp::from_unix(0),

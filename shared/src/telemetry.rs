@@ -1,5 +1,5 @@
-//! Logs: one event a line, for people (`pretty`) or for machines (`json`), on standard error. Traces: to
-//! an OpenTelemetry collector, where one is named.
+//! Logs and traces. Logs go to standard error, one event per line, for people (`pretty`) or for programs
+//! (`json`). Traces go to an OpenTelemetry collector if one is configured.
 
 use std::io::IsTerminal;
 use std::str::FromStr;
@@ -17,12 +17,12 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::settings::LogSettings;
 
-/// How a line of the log looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -38,10 +38,10 @@ impl FromStr for LogFormat {
     }
 }
 
-/// What `RUST_LOG` is when it is not set.
+/// The default of `RUST_LOG`.
 pub const DEFAULT_FILTER: &str = "info";
 
-/// How long the end of the process waits for the last spans to be sent.
+/// How long the process waits at its end until the last spans are sent.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Sends the last spans when it is dropped.
@@ -50,12 +50,12 @@ pub struct Telemetry(SdkTracerProvider);
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        // A collector that is gone is no reason to fail.
+        // The process does not fail if the collector is not reachable.
         let _ = self.0.shutdown_with_timeout(FLUSH);
     }
 }
 
-/// Begins to log, and to trace, for as long as what is returned is kept. `service` is the program's name.
+/// Starts logs and traces. They stop when the returned value is dropped. `service` is the program's name.
 pub fn init(service: &'static str, settings: &LogSettings) -> Result<Telemetry, Box<dyn std::error::Error>> {
     let filter = EnvFilter::try_new(&settings.filter)
         .map_err(|error| format!("RUST_LOG is {:?}: {error}", settings.filter))?;
@@ -67,7 +67,7 @@ pub fn init(service: &'static str, settings: &LogSettings) -> Result<Telemetry, 
         provider = provider.with_batch_exporter(exporter);
     }
     let provider = provider.build();
-    // Our own spans, whatever the log shows; the SDKs' would be ten for each of ours.
+    // Longhand's own spans, whatever the log filter. The SDKs create about ten spans for each of these.
     let ours = Targets::new().with_target("longhand", LevelFilter::INFO);
     let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("longhand")).with_filter(ours);
 

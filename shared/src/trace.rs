@@ -1,8 +1,8 @@
-//! Traces: one for each job, from the request through the message to the call of the model. What is
-//! passed on is W3C Trace Context's `traceparent`, in HTTP's header and in the message's attribute.
+//! Trace context: one trace per job, from the request through the message to the model call. It is
+//! propagated as W3C Trace Context's `traceparent`, in the HTTP header and in the message attribute.
 //!
-//! Spans have ids of a trace whether or not anybody collects them, so that the logs of one job can be
-//! found by `trace_id`. Where there is no subscriber that makes them, as in tests, nothing is passed on.
+//! Spans have trace ids even without a collector, so the logs of a job can be found by `trace_id`.
+//! Without a subscriber that creates ids, as in tests, nothing is propagated.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,15 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The header's and the attribute's name.
+/// The name of the header and of the message attribute.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Makes a new span, which has a field `trace_id`, part of the trace that `traceparent` names, or of a
-/// new one.
+/// Makes a new span part of the trace in `traceparent`, or of a new trace. The span must have a field
+/// `trace_id`.
 pub fn adopt(span: &Span, traceparent: Option<&str>) {
     if let Some(traceparent) = traceparent {
         let carrier = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
-        // Fails where nobody makes ids, or the span has begun; then there is nothing to tell.
+        // Fails without a subscriber that creates ids, and for a span that has already started. Both are fine.
         let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
     }
     let context = span.context();
@@ -30,7 +30,7 @@ pub fn adopt(span: &Span, traceparent: Option<&str>) {
     }
 }
 
-/// What names the running span to whoever is called next.
+/// The `traceparent` of the current span, for the next call or message.
 pub fn current() -> Option<String> {
     let mut carrier = HashMap::new();
     TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);

@@ -1,4 +1,4 @@
-//! The answer that a client reads: `TranscriptResult`, as served and as kept.
+//! `TranscriptResult`: a job's result as served and as stored.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,36 +8,34 @@ use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId, UserId};
 use crate::job::{
     Chunk, ChunkError, ChunkState, ChunkStatus, JobHead, JobState, JobStatus, Metadata, Verdict,
+    metadata_weight,
 };
 use crate::path::AudioPath;
 use crate::stitch::stitch;
 use crate::webhook::Callback;
 
-/// A job and all that is known of its transcript.
+/// A job with its chunks and its transcript.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TranscriptResult {
-    /// The job.
     pub job_id: JobId,
-    /// Whose it is.
     pub user_id: UserId,
-    /// Where it stands.
     pub job_status: JobStatus,
-    /// When it was asked for.
+    /// When the job was submitted.
     pub submitted_time: Timestamp,
-    /// When it ended; null while it is in progress.
+    /// When the job ended; null while it is in progress.
     #[schema(required)]
     pub completed_time: Option<Timestamp>,
-    /// The text, in order of the chunks, gaps marked; null while no chunk has one.
+    /// The text in order of the chunks. A chunk without a text is marked. Null while no chunk has a text.
     #[schema(required)]
     pub transcription: Option<String>,
     /// Whether some of the text is missing: the job is in progress, or a chunk failed.
     pub partial: bool,
-    /// The client's notes, as they came.
+    /// The client's metadata, unchanged.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub metadata: Metadata,
-    /// Who is told of the job's end, and how far that has come. A listing does not say.
+    /// The webhook and its delivery state. Search results do not include it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<Callback>,
     /// The chunks, in order.
@@ -48,31 +46,29 @@ pub struct TranscriptResult {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChunkResult {
-    /// Its place, from 0.
     pub index: ChunkIndex,
-    /// Its audio, as the client gave it.
+    /// The audio's path, as submitted.
     pub audio_chunk_path: AudioPath,
-    /// Where it stands.
     pub chunk_status: ChunkStatus,
-    /// How often a worker has tried it. Tries given back through no fault of the chunk (the model
-    /// was down, a worker was stopped) do not count.
+    /// The number of attempts that count. Attempts released through no fault of the chunk (the model
+    /// was down, a worker shut down) do not count.
     pub attempts: u32,
-    /// The last ten tries, those that do not count too, the newest last.
+    /// The last ten attempts, including those that do not count, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<AttemptRecord>,
-    /// When it was completed or failed.
+    /// When the chunk was completed or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_time: Option<Timestamp>,
-    /// The length of its audio in seconds, where the model measured it.
+    /// The length of the audio in seconds, if the model measured it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_seconds: Option<f64>,
-    /// Why it failed.
+    /// Why the chunk failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ChunkError>,
 }
 
 impl TranscriptResult {
-    /// A job and its chunks (in order of index) as they stand.
+    /// The current result of a job and its chunks (in order of index).
     pub fn new(head: &JobHead, chunks: &[Chunk]) -> Self {
         let completed_time = match head.state {
             JobState::Open => None,
@@ -92,7 +88,18 @@ impl TranscriptResult {
         }
     }
 
-    /// The result of a job whose chunks are all settled, as of `now`. `None` when one is not.
+    /// The approximate size in memory and as JSON, in bytes.
+    pub fn weight(&self) -> usize {
+        let text = self.transcription.as_ref().map_or(0, String::len);
+        // An attempt has about 200 bytes, an error's message at most four bytes per character.
+        let chunk = |chunk: &ChunkResult| {
+            let error = chunk.error.as_ref().map_or(0, |error| error.message.len());
+            300 + chunk.audio_chunk_path.to_string().len() + 200 * chunk.history.len() + error
+        };
+        text + metadata_weight(&self.metadata) + self.chunks.iter().map(chunk).sum::<usize>() + 500
+    }
+
+    /// The final result of a job that ends at `now`. `None` unless all chunks are settled.
     pub fn ended(head: &JobHead, chunks: &[Chunk], now: Timestamp) -> Option<Self> {
         if chunks.len() != head.chunk_count || !chunks.iter().all(Chunk::is_settled) {
             return None;
@@ -110,7 +117,7 @@ impl ChunkResult {
             audio_chunk_path: chunk.path.clone(),
             chunk_status: chunk.status(),
             attempts: chunk.attempts(),
-            history: chunk.told(),
+            history: chunk.visible_history(),
             completed_time: None,
             duration_seconds: None,
             error: None,

@@ -1,4 +1,4 @@
-//! What `POST /uploads` answers, and the names under which uploads are kept.
+//! The response of `POST /uploads`, and the keys of uploads in the bucket.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -8,32 +8,31 @@ use utoipa::ToSchema;
 
 use crate::{Timestamp, UserId};
 
-/// Where uploads are in their bucket.
+/// The key prefix of all uploads.
 pub const PREFIX: &str = "uploads/";
 
-/// The longest file name that is kept, in characters; what is cut off is its beginning.
+/// The maximum length of a file name in a key, in characters. A longer name loses its beginning.
 const MAX_NAME_CHARS: usize = 100;
 
-/// The answer: one entry for each file, in their order.
+/// The response of `POST /uploads`: one entry for each file, in order.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Uploads {
-    /// The entries.
     pub uploads: Vec<Upload>,
 }
 
-/// How one file is uploaded, and what to post for it afterwards.
+/// How to upload a file, and the path to submit afterwards.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Upload {
-    /// What goes into `audioChunkPaths`: `s3://bucket/key`.
+    /// The path for `audioChunkPaths`: `s3://bucket/key`.
     pub audio_chunk_path: String,
-    /// Where to send the file. Whoever has it may upload: it is a secret until it expires.
+    /// The presigned address for the file. It is a secret until it expires, since it gives permission to upload.
     pub url: String,
-    /// How to send it: `PUT`.
+    /// The HTTP method: `PUT`.
     pub method: String,
-    /// What to send with it, exactly: S3 refuses another size or type.
+    /// The headers to send unchanged: S3 rejects another size or type.
     pub headers: BTreeMap<String, String>,
-    /// When the address ends.
+    /// When the address expires.
     pub expires_time: Timestamp,
 }
 
@@ -43,13 +42,13 @@ impl fmt::Debug for Upload {
     }
 }
 
-/// A user's own folder. No two users have the same.
+/// The key prefix of a user's uploads, unique to the user.
 pub fn folder(user: &UserId) -> String {
     let mut folder = PREFIX.to_owned();
     for (position, byte) in user.as_str().bytes().enumerate() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => folder.push(char::from(byte)),
-            // Not first: `.` and `..` mean something to whoever tidies addresses.
+            // Not as the first character, since clients and proxies may resolve `.` and `..` in an address.
             b'.' if position > 0 => folder.push('.'),
             other => {
                 let _ = write!(folder, "={other:02X}");
@@ -59,7 +58,7 @@ pub fn folder(user: &UserId) -> String {
     folder
 }
 
-/// A file's name, never empty, with nothing in it that a shell, an address or a log could misread.
+/// A file name for a key: never empty, and without characters that are special in shells, addresses or logs.
 pub fn safe_name(name: &str) -> String {
     let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn each_user_has_a_folder() {
+    fn each_user_has_a_folder_of_their_own() {
         let folder = |user: &str| folder(&user.parse().expect("a user"));
         assert_eq!(folder("ana-1_B"), "uploads/ana-1_B");
         assert_eq!(folder("ana@example.com"), "uploads/ana=40example.com");

@@ -1,4 +1,4 @@
-//! The SQS client against answers by script: what an emulator never says, and SQS now and then does.
+//! The SQS queue against scripted responses that SQS sends and an emulator does not.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,18 +6,17 @@ use std::time::Duration;
 use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use longhand_shared::queue::sqs::SqsQueue;
-use longhand_shared::queue::{ChunkQueue, Envelope, Outgoing, QueueError, Receipt};
+use longhand_shared::queue::{ChunkQueue, Envelope, Outgoing, QueueError, Receipt, Standing};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What is answered to one call.
+/// The response to one call.
 enum Reply {
-    /// This status, with this body.
     Status(u16, Value),
-    /// The connection is closed in the middle of the answer.
+    /// The connection closes in the middle of the response.
     Cut,
-    /// What is no JSON.
+    /// The response is not JSON.
     Garbage,
 }
 
@@ -25,10 +24,10 @@ fn ok(body: Value) -> Reply {
     Reply::Status(200, body)
 }
 
-/// An SQS that answers as a closure says, given the operation and the entries.
+/// A server whose responses come from a closure of the operation and the entries.
 struct Sqs {
     queue: SqsQueue,
-    /// How many entries each call had.
+    /// The number of entries of each call.
     sizes: Arc<Mutex<Vec<usize>>>,
 }
 
@@ -41,7 +40,7 @@ impl Sqs {
         tokio::spawn(async move {
             loop {
                 let (mut socket, _) = listener.accept().await.expect("a connection");
-                // A connection that the client has made and then does not need.
+                // The client may open a connection and not use it.
                 let Some((operation, body)) = request(&mut socket).await else { continue };
                 let none = vec![];
                 let entries = body["Entries"].as_array().unwrap_or(&none);
@@ -70,7 +69,7 @@ impl Sqs {
     }
 }
 
-/// A client that tries once.
+/// A client without retries.
 fn queue(endpoint: &str) -> SqsQueue {
     let config = aws_sdk_sqs::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -113,8 +112,8 @@ fn receipts(count: usize) -> Vec<Receipt> {
     (0..count).map(|number| Receipt(number.to_string())).collect()
 }
 
-/// All entries passed.
-fn passed(entries: &[Value]) -> Reply {
+/// A response in which all entries succeed.
+fn all_succeed(entries: &[Value]) -> Reply {
     let passed =
         entries.iter().map(|entry| json!({"Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": ""}));
     ok(json!({"Successful": passed.collect::<Vec<_>>(), "Failed": []}))
@@ -135,8 +134,8 @@ fn places<T>(answers: &[T], is: impl Fn(&T) -> bool) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn sends_deletes_and_renewals_of_25_go_in_10_10_5() {
-    let sqs = Sqs::answering(|_, entries| passed(entries)).await;
+async fn calls_for_25_messages_use_batches_of_10_10_and_5() {
+    let sqs = Sqs::answering(|_, entries| all_succeed(entries)).await;
     for answers in all_batches(&sqs.queue, 25).await {
         assert_eq!(answers, vec![Ok(()); 25]);
     }
@@ -144,13 +143,13 @@ async fn sends_deletes_and_renewals_of_25_go_in_10_10_5() {
 }
 
 #[tokio::test]
-async fn one_failed_call_fails_its_ten_and_the_next_are_tried() {
+async fn a_failed_batch_does_not_affect_the_other_batches() {
     let sqs = Sqs::answering(|_, entries| {
-        // Ids are places in a batch, so the second ten are told by what they hold.
+        // Ids are positions in a batch, so the content identifies the second batch.
         let second = entries.iter().any(|entry| {
             [&entry["MessageBody"], &entry["ReceiptHandle"]].into_iter().any(|value| value == "10")
         });
-        if second { Reply::Status(500, json!({"__type": "InternalError"})) } else { passed(entries) }
+        if second { Reply::Status(500, json!({"__type": "InternalError"})) } else { all_succeed(entries) }
     })
     .await;
     for answers in all_batches(&sqs.queue, 25).await {
@@ -161,7 +160,7 @@ async fn one_failed_call_fails_its_ten_and_the_next_are_tried() {
 }
 
 #[tokio::test]
-async fn failed_entries_of_a_batch_are_told_each_with_its_cause() {
+async fn failed_entries_of_a_batch_have_their_own_errors() {
     let sqs = Sqs::answering(|_, _| {
         ok(json!({
             "Successful": [{"Id": "0"}, {"Id": "4"}],
@@ -169,24 +168,94 @@ async fn failed_entries_of_a_batch_are_told_each_with_its_cause() {
                 {"Id": "1", "SenderFault": false, "Code": "InternalError", "Message": "try again"},
                 {"Id": "2", "SenderFault": true, "Code": "ReceiptHandleIsInvalid", "Message": "it ran out"},
                 {"Id": "3", "SenderFault": true, "Code": "InvalidMessageContents"},
+                // LocalStack.
+                {"Id": "5", "SenderFault": false, "Code": "InvalidParameterValueException",
+                 "Message": "Value x for parameter ReceiptHandle is invalid. Reason: Message does not exist or is \
+                             not available for visibility timeout change."},
             ],
         }))
     })
     .await;
-    for answers in all_batches(&sqs.queue, 5).await {
-        let told = [
+    for answers in all_batches(&sqs.queue, 6).await {
+        let as_expected = [
             answers[0] == Ok(()),
             matches!(&answers[1], Err(QueueError::Unavailable(what)) if what.contains("try again")),
             matches!(&answers[2], Err(QueueError::LeaseLost(what)) if what.contains("it ran out")),
             matches!(&answers[3], Err(QueueError::Refused(what)) if what.contains("InvalidMessageContents")),
             answers[4] == Ok(()),
+            matches!(answers[5], Err(QueueError::LeaseLost(_))),
         ];
-        assert_eq!(told, [true; 5], "{answers:?}");
+        assert_eq!(as_expected, [true; 6], "{answers:?}");
+    }
+}
+
+/// Messages of the user `ana`.
+fn grouped(count: usize) -> Vec<Outgoing> {
+    messages(count).into_iter().map(|message| Outgoing { group: Some("ana".to_owned()), ..message }).collect()
+}
+
+/// The error message of `LocalStack` before 4.7.
+const NO_GROUPS: &str = "Value ana for parameter MessageGroupId is invalid. Reason: The request include parameter that \
+                         is not valid for this queue type";
+
+#[tokio::test]
+async fn messages_are_sent_without_a_group_if_the_queue_refuses_it() {
+    // The queue refuses each message, or the whole call.
+    let each: fn(&[Value]) -> Reply = |entries| {
+        let of = |grouped: bool| {
+            let chosen = entries.iter().filter(move |entry| entry["MessageGroupId"].is_string() == grouped);
+            chosen.map(|entry| {
+                json!({"Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "", "SenderFault": true,
+                       "Code": "InvalidParameterValue", "Message": NO_GROUPS})
+            })
+        };
+        ok(json!({"Successful": of(false).collect::<Vec<_>>(), "Failed": of(true).collect::<Vec<_>>()}))
+    };
+    let whole: fn(&[Value]) -> Reply = |entries| {
+        if entries.iter().any(|entry| entry["MessageGroupId"].is_string()) {
+            return Reply::Status(400, json!({"__type": "InvalidParameterValue", "message": NO_GROUPS}));
+        }
+        all_succeed(entries)
+    };
+    for (reply, mixed) in [(each, vec![3, 2, 3]), (whole, vec![3, 3, 3])] {
+        let sqs = Sqs::answering(move |_, entries| reply(entries)).await;
+        let mut three = grouped(2);
+        three.extend(messages(1));
+        assert_eq!(sqs.queue.send(&three).await, vec![Ok(()); 3]);
+        // A clone shares the state.
+        assert_eq!(sqs.queue.clone().send(&grouped(3)).await, vec![Ok(()); 3]);
+        // After the refusal of a whole batch, all its messages are sent again.
+        assert_eq!(sqs.sizes(), mixed);
+        assert_eq!(sqs.queue.standing(), Standing { groups_refused: true, refused: None });
     }
 }
 
 #[tokio::test]
-async fn a_batch_answer_naming_an_unknown_id_says_nothing_of_ours() {
+async fn a_refusal_is_reported_until_a_message_is_accepted() {
+    for (status, code, refused) in [
+        (403, "com.amazonaws.sqs#AccessDenied", Some("AccessDenied")),
+        (400, "com.amazonaws.sqs#KmsDisabled", Some("KmsDisabled")),
+        (400, "com.amazonaws.sqs#InvalidMessageContents", Some("InvalidMessageContents")),
+        (400, "com.amazonaws.sqs#RequestThrottled", None),
+        (500, "InternalError", None),
+    ] {
+        let calls = Mutex::new(0);
+        let sqs = Sqs::answering(move |_, entries| {
+            let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
+            *calls += 1;
+            if *calls == 1 { Reply::Status(status, json!({"__type": code})) } else { all_succeed(entries) }
+        })
+        .await;
+        assert!(sqs.queue.send(&grouped(1)).await[0].is_err());
+        let expected = Standing { groups_refused: false, refused: refused.map(str::to_owned) };
+        assert_eq!(sqs.queue.standing(), expected, "{code}");
+        assert!(sqs.queue.send(&grouped(1)).await[0].is_ok());
+        assert_eq!(sqs.queue.standing(), Standing::default());
+    }
+}
+
+#[tokio::test]
+async fn unknown_ids_in_a_batch_response_are_ignored() {
     let sqs = Sqs::answering(|_, _| {
         let fault = |id: &str| json!({"Id": id, "SenderFault": true, "Code": "ReceiptHandleIsInvalid"});
         ok(json!({
@@ -198,31 +267,31 @@ async fn a_batch_answer_naming_an_unknown_id_says_nothing_of_ours() {
     for answers in all_batches(&sqs.queue, 3).await {
         assert_eq!(answers[1], Ok(()));
         for unnamed in [&answers[0], &answers[2]] {
-            assert!(matches!(unnamed, Err(QueueError::Unavailable(_))), "not known to be done: {unnamed:?}");
+            assert!(matches!(unnamed, Err(QueueError::Unavailable(_))), "unanswered: {unnamed:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn an_oversize_entry_sends_nothing_and_takes_nobody_with_it() {
+async fn an_oversize_message_fails_alone() {
     let sqs = Sqs::answering(|_, entries| {
         let bytes: usize =
             entries.iter().filter_map(|entry| entry["MessageBody"].as_str()).map(str::len).sum();
         if bytes > 1024 * 1024 {
             return Reply::Status(400, json!({"__type": "com.amazonaws.sqs#BatchRequestTooLong"}));
         }
-        passed(entries)
+        all_succeed(entries)
     })
     .await;
     let sent = [message("a".to_owned()), message("x".repeat(1024 * 1024 + 1)), message("b".to_owned())];
     let answers = sqs.queue.send(&sent).await;
     assert_eq!(places(&answers, Result::is_ok), [0, 2], "{answers:?}");
-    assert_eq!(sqs.sizes(), [1, 1, 1], "it goes alone");
+    assert_eq!(sqs.sizes(), [1, 1, 1], "it is in a batch of its own");
 }
 
 #[tokio::test]
-async fn every_kind_of_trouble_with_a_receive_is_an_error() {
-    let troubles: [fn() -> Reply; 7] = [
+async fn every_failure_of_a_receive_is_an_error() {
+    let failures: [fn() -> Reply; 7] = [
         || Reply::Status(403, json!({"__type": "com.amazonaws.sqs#AccessDenied"})),
         || Reply::Status(400, json!({"__type": "com.amazonaws.sqs#RequestThrottled"})),
         || Reply::Status(400, json!({"__type": "com.amazonaws.sqs#QueueDoesNotExist"})),
@@ -233,12 +302,12 @@ async fn every_kind_of_trouble_with_a_receive_is_an_error() {
     ];
     let receive =
         async |queue: &SqsQueue| queue.receive(10, Duration::from_secs(1), Duration::from_secs(30)).await;
-    for (number, trouble) in troubles.into_iter().enumerate() {
-        let sqs = Sqs::answering(move |_, _| trouble()).await;
+    for (number, failure) in failures.into_iter().enumerate() {
+        let sqs = Sqs::answering(move |_, _| failure()).await;
         let answer = receive(&sqs.queue).await;
-        assert!(matches!(answer, Err(QueueError::Unavailable(_))), "trouble {number}: {answer:?}");
+        assert!(matches!(answer, Err(QueueError::Unavailable(_))), "failure {number}: {answer:?}");
     }
-    // Nobody listens; no such host.
+    // A closed port, and an unknown host.
     for endpoint in ["http://127.0.0.1:1", "http://nowhere.invalid"] {
         let answer = receive(&queue(endpoint)).await;
         assert!(matches!(answer, Err(QueueError::Unavailable(_))), "{endpoint}: {answer:?}");
@@ -246,7 +315,7 @@ async fn every_kind_of_trouble_with_a_receive_is_an_error() {
 }
 
 #[tokio::test]
-async fn odd_attributes_are_as_good_as_none() {
+async fn malformed_attributes_are_ignored() {
     let sqs = Sqs::answering(|_, _| {
         let binary = json!({"DataType": "Binary", "BinaryValue": "AAEC"});
         let text = |value: &str| json!({"DataType": "String", "StringValue": value});
@@ -266,7 +335,7 @@ async fn odd_attributes_are_as_good_as_none() {
     .await;
     let received = sqs.queue.receive(10, Duration::ZERO, Duration::from_secs(30)).await.expect("an answer");
     let handles: Vec<&str> = received.iter().map(|delivery| delivery.receipt.0.as_str()).collect();
-    assert_eq!(handles, ["1", "2", "3"], "what has no receipt handle cannot be dealt with");
+    assert_eq!(handles, ["1", "2", "3"], "messages without a receipt handle are ignored");
     assert!(received.iter().all(|delivery| delivery.envelope == Envelope::default()), "{received:?}");
     assert_eq!(received.iter().map(|delivery| delivery.receive_count).collect::<Vec<_>>(), [2, 1, 1]);
 }

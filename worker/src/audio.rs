@@ -1,6 +1,10 @@
-//! Audio as a stream, opened anew for each try: size and type are checked before a byte of it
-//! reaches the model, and no more than a few kilobytes of it are held.
+//! Audio as a file, opened for each try: size, type and stated length are checked before a byte of it reaches the model.
+//!
+//! What is not a local file is first spooled to disk. So a slow or broken body is a fault of the audio's store and never
+//! of the model, and no more than a few kilobytes of each chunk are in memory.
 
+mod length;
+mod spool;
 mod web;
 
 use std::io;
@@ -9,20 +13,18 @@ use std::path::PathBuf;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
 use longhand_shared::AudioPath;
 use longhand_shared::job::{ChunkError, ErrorCode};
-use longhand_shared::media::MAX_AUDIO_BYTES;
+use longhand_shared::media::{self, MAX_AUDIO_BYTES, MAX_AUDIO_LENGTH};
 use longhand_shared::outbound::Outbound;
 use longhand_shared::path::{AudioSources, InvalidPath};
 use tokio::fs::File;
+use tokio::io::AsyncSeekExt;
 use tokio_util::io::ReaderStream;
 use tracing::warn;
-
-/// How much of the beginning tells the type; every signature lies within.
-const HEAD_BYTES: usize = 512;
 
 /// How much of a file is read at a time.
 const READ_BYTES: usize = 32 * 1024;
@@ -31,7 +33,7 @@ const READ_BYTES: usize = 32 * 1024;
 pub struct Audio {
     /// The file's name, with an extension that fits its type: some models go by it.
     pub name: String,
-    /// Its media type, told by its first bytes.
+    /// Its media type, detected from its first bytes.
     pub mime: &'static str,
     /// Its size.
     pub bytes: u64,
@@ -44,6 +46,8 @@ pub struct Audio {
 pub enum AudioError {
     /// Trying again would not help.
     Bad(ChunkError),
+    /// It is not there yet, or may not be read yet. If that lasts, the chunk fails with this.
+    NotYet(ChunkError),
     /// The place it is in does not answer.
     Unavailable(String),
 }
@@ -51,6 +55,10 @@ pub enum AudioError {
 impl AudioError {
     fn bad(code: ErrorCode, message: impl AsRef<str>) -> Self {
         Self::Bad(ChunkError::new(code, message))
+    }
+
+    fn not_yet(code: ErrorCode, message: impl AsRef<str>) -> Self {
+        Self::NotYet(ChunkError::new(code, message))
     }
 }
 
@@ -62,10 +70,10 @@ pub struct AudioStore {
     sources: AudioSources,
 }
 
-/// Bytes and how many there are, from wherever.
+/// A file with the audio, at its beginning, and its size.
 struct Opened {
     bytes: u64,
-    body: BoxStream<'static, io::Result<Bytes>>,
+    file: File,
 }
 
 impl AudioStore {
@@ -79,7 +87,7 @@ impl AudioStore {
         let opened = match path {
             AudioPath::S3 { bucket, key } => {
                 self.sources.check(path).map_err(|error| not_allowed(path, &error))?;
-                self.open_object(bucket, key).await?
+                self.open_object(bucket, key, encoding_hint(path)).await?
             }
             AudioPath::Web(text) => {
                 let url = self.sources.url(text).map_err(|error| not_allowed(path, &error))?;
@@ -95,64 +103,78 @@ impl AudioStore {
             let message = format!("{shown} has {} bytes, more than {MAX_AUDIO_BYTES}", opened.bytes);
             return Err(AudioError::bad(ErrorCode::AudioTooLarge, message));
         }
-        let mut body = opened.body;
-        let head =
-            head(&mut body).await.map_err(|error| AudioError::Unavailable(format!("{shown}: {error}")))?;
-        let Some((mime, extension)) = audio_type(&head) else {
-            let message =
-                format!("{shown} does not begin like WAV, MP3, FLAC, Ogg, M4A, MP4, WebM, AAC or AMR");
-            return Err(AudioError::bad(ErrorCode::AudioUnsupported, message));
-        };
+        let unreadable = |error: io::Error| AudioError::Unavailable(format!("{shown}: {error}"));
+        let (head, file) = head(opened.file).await.map_err(unreadable)?;
+        let format = media::detect(&head)
+            .map_err(|error| AudioError::bad(ErrorCode::AudioUnsupported, format!("{shown} {error}")))?;
+        drop(head);
+        let (stated, mut file) = length::stated(file).await.map_err(unreadable)?;
+        if let Some(length) = stated.filter(|length| *length > MAX_AUDIO_LENGTH) {
+            let (stated, most) = (length.as_secs(), MAX_AUDIO_LENGTH.as_secs());
+            let message = format!("{shown} is {stated} s long, more than {most} s; split it into chunks");
+            return Err(AudioError::bad(ErrorCode::AudioTooLong, message));
+        }
+        file.rewind().await.map_err(unreadable)?;
         Ok(Audio {
-            name: with_extension(path.file_name(), extension),
-            mime,
+            name: format.file_name(path.file_name()),
+            mime: format.mime(),
             bytes: opened.bytes,
-            body: stream::once(async { Ok(head) }).chain(body).boxed(),
+            body: ReaderStream::with_capacity(file, READ_BYTES).boxed(),
         })
     }
 
-    async fn open_object(&self, bucket: &str, key: &str) -> Result<Opened, AudioError> {
+    async fn open_object(&self, bucket: &str, key: &str, hint: &str) -> Result<Opened, AudioError> {
         let object = self.s3.get_object().bucket(bucket).key(key).send().await.map_err(|error| {
             let name = format!("s3://{bucket}/{key}");
             let status = error.raw_response().map(|response| response.status().as_u16());
             match (error.code(), status) {
                 (Some("NoSuchKey" | "NoSuchBucket"), _) | (None, Some(404)) => {
-                    AudioError::bad(ErrorCode::AudioNotFound, format!("there is no {name}"))
+                    AudioError::bad(ErrorCode::AudioNotFound, format!("there is no {name}{hint}"))
                 }
-                (Some("InvalidObjectState"), _) => {
-                    AudioError::bad(ErrorCode::AudioForbidden, format!("{name} is archived"))
-                }
+                (Some("InvalidObjectState"), _) => AudioError::bad(
+                    ErrorCode::AudioForbidden,
+                    format!("{name} is archived: restore it first"),
+                ),
                 // Without the right to list the bucket, S3 says this of a missing key too.
-                (Some("AccessDenied" | "AllAccessDisabled"), _) => {
-                    AudioError::bad(ErrorCode::AudioForbidden, format!("{name} may not be read"))
+                (Some("AccessDenied" | "AllAccessDisabled"), _) => AudioError::not_yet(
+                    ErrorCode::AudioForbidden,
+                    format!("no permission to read {name}{hint}"),
+                ),
+                // As wrong a setting as a policy is. A 307 is not: S3 sends it while a bucket is new.
+                (Some("PermanentRedirect" | "AuthorizationHeaderMalformed"), _) | (None, Some(301)) => {
+                    let region = error.raw_response().and_then(|it| it.headers().get("x-amz-bucket-region"));
+                    let region = region.map(|region| format!(" ({region})")).unwrap_or_default();
+                    let message = format!("{name} is in another region{region} than this service");
+                    AudioError::not_yet(ErrorCode::AudioForbidden, message)
                 }
-                // Our own credentials, clock or region, and S3's bad days: not the chunk's fault.
+                // Our own credentials or clock, and S3's bad days: not the chunk's fault.
                 _ => {
-                    warn!(error = describe(&error), "S3 does not give the audio");
-                    AudioError::Unavailable(format!("{name} cannot be read just now"))
+                    warn!(error = describe(&error), "cannot read the audio from S3");
+                    AudioError::Unavailable(format!("{name} cannot be read at the moment"))
                 }
             }
         })?;
-        let bytes = object
-            .content_length()
-            .and_then(|length| u64::try_from(length).ok())
-            .ok_or_else(|| AudioError::Unavailable(format!("s3://{bucket}/{key} came without a length")))?;
+        let name = format!("s3://{bucket}/{key}");
+        let stated = object.content_length().and_then(|length| u64::try_from(length).ok());
         let body = stream::unfold(object.body, |mut body: ByteStream| async {
             let next = body.try_next().await.map_err(io::Error::other).transpose()?;
             Some((next, body))
         });
-        // Whoever has read the head may have read it all, and asks again.
-        Ok(Opened { bytes, body: body.fuse().boxed() })
+        spool::spool(&name, stated, body.boxed()).await
     }
 
     async fn open_file(&self, path: &AudioPath, relative: &str) -> Result<Opened, AudioError> {
         let failed = |error: io::Error| match error.kind() {
             // No file can have a name of over 255 bytes.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
-                AudioError::bad(ErrorCode::AudioNotFound, format!("there is no {path} under the audio root"))
+                let hint = encoding_hint(path);
+                AudioError::bad(
+                    ErrorCode::AudioNotFound,
+                    format!("there is no {path} under the audio root{hint}"),
+                )
             }
             io::ErrorKind::PermissionDenied => {
-                AudioError::bad(ErrorCode::AudioForbidden, format!("{path} may not be read"))
+                AudioError::bad(ErrorCode::AudioForbidden, format!("no permission to read {path}"))
             }
             _ => AudioError::Unavailable(format!("{path}: {error}")),
         };
@@ -167,8 +189,16 @@ impl AudioStore {
             return Err(AudioError::bad(ErrorCode::AudioUnsupported, format!("{path} is not a file")));
         }
         let file = File::open(&real).await.map_err(failed)?;
-        let body = ReaderStream::with_capacity(file, READ_BYTES);
-        Ok(Opened { bytes: metadata.len(), body: body.boxed() })
+        Ok(Opened { bytes: metadata.len(), file })
+    }
+}
+
+/// What to add where nothing was found under a path that looks escaped.
+fn encoding_hint(path: &AudioPath) -> &'static str {
+    if path.looks_url_encoded() {
+        "; the path looks URL-encoded, but it is not decoded: send it decoded"
+    } else {
+        ""
     }
 }
 
@@ -182,52 +212,18 @@ fn describe<E: std::error::Error + Send + Sync + 'static>(
     DisplayErrorContext(error).to_string()
 }
 
-/// The first bytes: at least [`HEAD_BYTES`] of them, unless there are fewer in all.
-async fn head(body: &mut BoxStream<'static, io::Result<Bytes>>) -> io::Result<Bytes> {
-    let mut head = BytesMut::new();
-    while head.len() < HEAD_BYTES
-        && let Some(more) = body.try_next().await?
-    {
-        if head.is_empty() && more.len() >= HEAD_BYTES {
-            return Ok(more);
-        }
-        head.extend_from_slice(&more);
-    }
-    Ok(head.freeze())
-}
-
-/// The media type and the extension that go with these first bytes, if they are audio or a
-/// container that models take audio from.
-fn audio_type(head: &[u8]) -> Option<(&'static str, &'static str)> {
-    // MPEG frames with a checksum begin with a byte pair that the library does not know.
-    if head.starts_with(&[0xFF, 0xFA]) {
-        return Some(("audio/mpeg", "mp3"));
-    }
-    let (mime, extension) = match infer::get(head)?.mime_type() {
-        "audio/x-wav" => ("audio/wav", "wav"),
-        "audio/mpeg" => ("audio/mpeg", "mp3"),
-        "audio/x-flac" => ("audio/flac", "flac"),
-        "audio/ogg" | "audio/opus" => ("audio/ogg", "ogg"),
-        "audio/m4a" => ("audio/mp4", "m4a"),
-        "audio/aac" => ("audio/aac", "aac"),
-        "audio/amr" => ("audio/amr", "amr"),
-        "video/mp4" => ("video/mp4", "mp4"),
-        "video/webm" => ("video/webm", "webm"),
-        _ => return None,
-    };
-    Some((mime, extension))
-}
-
-fn with_extension(name: &str, extension: &str) -> String {
-    let known =
-        ["wav", "mp3", "mpga", "mpeg", "flac", "ogg", "oga", "opus", "m4a", "mp4", "aac", "amr", "webm"];
-    let has_one =
-        name.rsplit_once('.').is_some_and(|(_, end)| known.contains(&end.to_ascii_lowercase().as_str()));
-    if has_one { name.to_owned() } else { format!("{name}.{extension}") }
+/// The bytes that the format is detected from, and the file again, read somewhere.
+async fn head(file: File) -> io::Result<(Vec<u8>, File)> {
+    let mut file = file.into_std().await;
+    tokio::task::spawn_blocking(move || media::read_head(&mut file).map(|head| (head, File::from_std(file))))
+        .await
+        .map_err(io::Error::other)?
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::TryStreamExt;
+
     use super::*;
 
     /// An S3 that nobody listens at; these tests read files.
@@ -285,19 +281,5 @@ mod tests {
         assert_eq!(code(open(&store, "folder").await), ErrorCode::AudioUnsupported);
         assert_eq!(code(open(&store, "out.wav").await), ErrorCode::AudioForbidden);
         assert_eq!(code(open(&store, "s3://elsewhere/a.wav").await), ErrorCode::AudioForbidden);
-    }
-
-    #[test]
-    fn types_go_by_the_first_bytes() {
-        assert_eq!(audio_type(b"fLaC\0\0\0\x22").map(|t| t.1), Some("flac"));
-        assert_eq!(audio_type(b"OggS\0\x02").map(|t| t.1), Some("ogg"));
-        assert_eq!(audio_type(b"ID3\x04\0\0").map(|t| t.1), Some("mp3"));
-        assert_eq!(audio_type(b"\xFF\xFB\x90\x64").map(|t| t.1), Some("mp3"));
-        assert_eq!(audio_type(b"\xFF\xFA\x90\x64").map(|t| t.1), Some("mp3"));
-        assert_eq!(audio_type(b"\xFF\xF1\x50\x80").map(|t| t.1), Some("aac"));
-        let webm = [b"\x1A\x45\xDF\xA3\x42\x82\x84webm".as_slice(), &[0; 300]].concat();
-        assert_eq!(audio_type(&webm).map(|t| t.1), Some("webm"));
-        assert_eq!(audio_type(b"\x89PNG\r\n\x1a\n"), None);
-        assert_eq!(audio_type(b"%PDF-1.7"), None);
     }
 }

@@ -1,15 +1,13 @@
 //! Dead letters: messages that were handed out three times and never finished. A chunk whose workers
 //! were merely lost goes back to the queue, twice; then, or when it was never done in time, it fails,
-//! so that its job ends. What is no chunk's message stays in the queue for a person to look at.
+//! so that its job ends. An invalid message stays in the queue for an operator to look at.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longhand_shared::lifecycle::{self, Burial};
-use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery};
-use longhand_shared::store::JobStore;
-use longhand_shared::{Timestamp, webhook};
+use longhand_shared::Timestamp;
+use longhand_shared::lifecycle::{DeadLetter, Lifecycle};
+use longhand_shared::queue::{ChunkMessage, Delivery};
 use metrics::counter;
 use tracing::{debug, info, warn};
 
@@ -26,12 +24,7 @@ const BACK_IN: Duration = Duration::from_secs(10);
 /// Settles dead letters.
 #[derive(Debug)]
 pub struct DeadLetters {
-    /// Where jobs are kept.
-    pub store: Arc<dyn JobStore>,
-    /// What carries the word of a job's end.
-    pub webhooks: Option<Arc<dyn ChunkQueue>>,
-    /// Where chunks that are not to blame go back to.
-    pub queue: Arc<dyn ChunkQueue>,
+    pub lifecycle: Lifecycle,
 }
 
 #[async_trait]
@@ -43,7 +36,7 @@ impl Handler for DeadLetters {
                 if delivery.receive_count == 1 {
                     counter!("longhand_dead_letters_total", "outcome" => "foreign").increment(1);
                     let reason = delivery.envelope.reason.as_deref().unwrap_or_default();
-                    warn!(%error, reason, "a dead letter that is no chunk's message stays in the queue");
+                    warn!(%error, reason, "an invalid dead letter stays in the queue");
                 } else {
                     debug!(%error, "still there");
                 }
@@ -53,38 +46,39 @@ impl Handler for DeadLetters {
         let (job_id, chunk_index) = (chunk.job, chunk.index);
         let again = Outcome::Retry { delay: retry_backoff(delivery.receive_count) };
         // One that was rejected, and that can be read here: an older worker did not know its version.
-        let buried = if delivery.envelope.reason.is_some() {
-            Ok(Burial::Blameless)
+        let applied = if delivery.envelope.reason.is_some() {
+            Ok(DeadLetter::Redrive)
         } else {
-            lifecycle::bury(self.store.as_ref(), chunk, delivery, Timestamp::now()).await
+            self.lifecycle.dead_letter(chunk, delivery, Timestamp::now()).await
         };
-        let outcome = match &buried {
-            Ok(Burial::Failed) => "failed",
-            Ok(Burial::Stale) => "stale",
-            Ok(Burial::Blameless) => "blameless",
+        let outcome = match &applied {
+            Ok(DeadLetter::Failed) => "failed",
+            Ok(DeadLetter::Stale) => "stale",
+            Ok(DeadLetter::Redrive) => "blameless",
             Err(_) => "error",
         };
         counter!("longhand_dead_letters_total", "outcome" => outcome).increment(1);
-        match buried {
-            Ok(Burial::Failed) => {
-                warn!(%job_id, %chunk_index, "a dead letter failed its chunk");
-                webhook::announce(self.store.as_ref(), self.webhooks.as_deref(), job_id).await;
+        match applied {
+            Ok(DeadLetter::Failed) => {
+                warn!(dead_lettered = 1, %job_id, %chunk_index, "a dead letter failed its chunk");
                 Outcome::Done
             }
-            Ok(Burial::Stale) => {
+            Ok(DeadLetter::Stale) => {
                 info!(%job_id, %chunk_index, "a dead letter that says nothing any more");
                 Outcome::Done
             }
-            Ok(Burial::Blameless) => match self.queue.send(&[delivery.requeued(BACK_IN)]).await.pop() {
-                Some(Ok(())) => {
-                    warn!(%job_id, %chunk_index, "a dead letter whose chunk is not to blame went back");
-                    Outcome::Done
+            Ok(DeadLetter::Redrive) => {
+                match self.lifecycle.queue().send(&[delivery.requeued(BACK_IN)]).await.pop() {
+                    Some(Ok(())) => {
+                        warn!(%job_id, %chunk_index, "a dead letter whose chunk is not to blame went back");
+                        Outcome::Done
+                    }
+                    answer => {
+                        warn!(%job_id, %chunk_index, ?answer, "a dead letter could not go back yet");
+                        again
+                    }
                 }
-                answer => {
-                    warn!(%job_id, %chunk_index, ?answer, "a dead letter could not go back yet");
-                    again
-                }
-            },
+            }
             Err(error) => {
                 warn!(%job_id, %chunk_index, %error, "dead letter not applied yet");
                 again

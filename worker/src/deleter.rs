@@ -58,7 +58,7 @@ async fn flush(queue: Arc<dyn ChunkQueue>, mut batch: Vec<Receipt>) {
         let mut left = Vec::new();
         for (receipt, answer) in batch.into_iter().zip(answers) {
             match answer {
-                // No longer ours: whoever has it now finds the chunk settled.
+                // The lease is lost: the worker that holds the message now finds the chunk settled.
                 Ok(()) | Err(QueueError::LeaseLost(_)) => {}
                 Err(error) => {
                     warn!(%error, turn, "message not deleted");

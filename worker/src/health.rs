@@ -15,6 +15,7 @@ use tracing::info;
 
 use crate::asr::guard::Guard;
 use crate::runner::Pulse;
+use crate::service::Worker;
 
 /// From one line about the worker's state to the next: alarms count them by the minute.
 const REPORT_EVERY: Duration = Duration::from_mins(1);
@@ -24,6 +25,9 @@ const REPORT_EVERY: Duration = Duration::from_mins(1);
 #[serde(rename_all = "camelCase")]
 struct Health {
     status: &'static str,
+    /// The first consumer that does not ask its queue for messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_polling: Option<&'static str>,
     /// How long ago the queue was last asked for messages, in seconds.
     last_poll_age_seconds: f64,
     /// Chunks in hand.
@@ -32,19 +36,26 @@ struct Health {
     slots: usize,
     /// Whether the model is called; if not, it is down.
     model: &'static str,
+    /// Why it is down: what the last probe met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_problem: Option<String>,
 }
 
 #[derive(Debug)]
 struct Watched {
+    /// The consumer of chunks.
     pulse: Arc<Pulse>,
+    /// All consumers, by their names.
+    pulses: Vec<(&'static str, Arc<Pulse>)>,
     guard: Arc<Guard>,
-    patience: Duration,
+    longest: Duration,
 }
 
-/// The routes. A worker whose last poll is older than `patience`, though it has free slots, is not
+/// The routes. A worker with a consumer whose last poll is older than `longest`, though it has free slots, is not
 /// healthy: 503.
-pub fn router(pulse: Arc<Pulse>, guard: Arc<Guard>, patience: Duration) -> Router {
-    let watched = Arc::new(Watched { pulse, guard, patience });
+pub fn router(worker: &Worker, longest: Duration) -> Router {
+    let watched = Watched { pulse: worker.pulse(), pulses: worker.pulses(), guard: worker.guard(), longest };
+    let watched = Arc::new(watched);
     Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics)).with_state(watched)
 }
 
@@ -65,14 +76,16 @@ async fn healthz(State(watched): State<Arc<Watched>>) -> (StatusCode, Json<Healt
     let age = watched.pulse.last_poll_age();
     let in_hand = watched.pulse.in_hand();
     let slots = watched.guard.limit();
-    // With every slot taken, or none while the model is down, there is nothing to poll for.
-    let healthy = age <= watched.patience || in_hand >= slots;
+    let silent = watched.pulses.iter().find(|(_, pulse)| !pulse.is_polling(watched.longest));
+    let healthy = silent.is_none();
     let health = Health {
         status: if healthy { "ok" } else { "not polling" },
+        not_polling: silent.map(|(name, _)| *name),
         last_poll_age_seconds: age.as_secs_f64(),
         in_hand,
         slots,
         model: if watched.guard.is_closed() { "called" } else { "down" },
+        model_problem: watched.guard.problem(),
     };
     (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
 }

@@ -13,6 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::slots::HeldSlot;
+
 /// Why work on a message should stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -29,6 +31,7 @@ pub enum Stop {
 pub struct Lease {
     token: CancellationToken,
     why: Arc<OnceLock<Stop>>,
+    slot: Arc<HeldSlot>,
 }
 
 impl Lease {
@@ -38,11 +41,16 @@ impl Lease {
         self.why()
     }
 
-    /// Tells whoever watches to stop. Only the first reason counts.
+    /// Asks the work to stop. Only the first reason counts.
     pub fn stop(&self, why: Stop) {
         // The reason is there before the token says so.
         let _ = self.why.set(why);
         self.token.cancel();
+    }
+
+    /// The slot that the message is in.
+    pub fn slot(&self) -> &HeldSlot {
+        &self.slot
     }
 
     fn why(&self) -> Stop {
@@ -67,7 +75,7 @@ pub struct Leases {
 struct Held {
     lease: Lease,
     since: Instant,
-    /// Locked while a renewal is under way.
+    /// Locked during a renewal.
     term: Arc<AsyncMutex<Term>>,
 }
 
@@ -102,14 +110,12 @@ impl Leases {
         self.lock().contains_key(receipt)
     }
 
-    /// Ends a lease. When this returns no renewal of the message is under way and none will begin.
-    /// Whether the message was still ours.
-    pub async fn end(&self, receipt: &Receipt) -> bool {
-        let Some(held) = self.lock().remove(receipt) else {
-            return false;
-        };
+    /// Ends a lease. When this returns no renewal of the message is running and none will begin.
+    /// Until when the message is ours; `None` if it is not any more.
+    pub async fn end(&self, receipt: &Receipt) -> Option<Instant> {
+        let held = self.lock().remove(receipt)?;
         let term = held.term.lock().await;
-        !held.lease.is_lost() && Instant::now() < term.ends
+        (!held.lease.is_lost() && Instant::now() < term.ends).then_some(term.ends)
     }
 
     /// Tells everyone who holds a lease to stop.
@@ -147,7 +153,7 @@ impl Leases {
             if now - held.since >= self.longest {
                 held.lease.stop(Stop::Overdue);
             }
-            // Locked means that a renewal of it is under way.
+            // A locked term is being renewed.
             let Ok(term) = Arc::clone(&held.term).try_lock_owned() else { continue };
             if term.ends <= now {
                 held.lease.stop(Stop::LeaseLost);
@@ -167,11 +173,11 @@ impl Leases {
         let asked = Instant::now();
         let changes: Vec<_> =
             batch.iter().map(|(receipt, _, _)| (receipt.clone(), self.visibility)).collect();
-        // A call that is never answered must not keep the others from being renewed, nor from being lost.
-        let patience =
+        // A call that is never answered must not block the renewal or the expiry of other leases.
+        let deadline =
             batch.iter().map(|(_, _, term)| term.ends).fold(asked + self.visibility / 3, Instant::min);
         let answers =
-            timeout_at(patience, self.queue.change_visibility(&changes)).await.unwrap_or_else(|_| {
+            timeout_at(deadline, self.queue.change_visibility(&changes)).await.unwrap_or_else(|_| {
                 let error = QueueError::Unavailable("a renewal was not answered in time".to_owned());
                 vec![Err(error); changes.len()]
             });

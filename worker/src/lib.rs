@@ -6,6 +6,7 @@
 pub mod asr;
 pub mod audio;
 pub mod dead_letters;
+pub mod failure;
 pub mod health;
 pub mod lease;
 pub mod process;
@@ -15,7 +16,10 @@ pub mod slots;
 pub mod sweeper;
 pub mod webhooks;
 
+mod backoff;
 mod deleter;
+mod pulse;
+mod receiving;
 mod service;
 
-pub use service::{WebhookSources, Worker};
+pub use service::{Parts, WebhookSources, Worker};

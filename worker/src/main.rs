@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::cache::Cache;
-use longhand_shared::cache::observed::ObservedStore;
 use longhand_shared::cache::remote::Redis;
+use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::outbound::Outbound;
 use longhand_shared::queue::sqs::SqsQueue;
-use longhand_shared::store::JobStore;
 use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::{aws, metrics, settings, shutdown, telemetry};
 use longhand_worker::audio::AudioStore;
 use longhand_worker::settings::Settings;
-use longhand_worker::{WebhookSources, Worker, health};
+use longhand_worker::{Parts, WebhookSources, Worker, health};
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
@@ -22,7 +21,7 @@ fn main() -> ExitCode {
     let settings = Settings::read(&settings::environment, &mut help);
     settings::main(
         "longhand-worker",
-        "takes chunks from the queue and has them transcribed; --health asks one that runs whether it lives",
+        "transcribes chunks from the queue; --health checks a running worker",
         &help,
         settings,
         |settings| settings.health_listen,
@@ -42,10 +41,11 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let config = aws::load().await;
     let sqs = aws::sqs(&config);
     let limits = settings.limits;
-    let mut store: Arc<dyn JobStore> =
-        Arc::new(DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention));
+    let store = DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention);
+    let queue = SqsQueue::new(sqs.clone(), settings.queue_url);
+    let mut lifecycle = Lifecycle::new(Arc::new(store), Arc::new(queue));
     if let Some(url) = settings.redis {
-        store = Arc::new(ObservedStore::new(store, Cache::shared(Redis::new(url)?)));
+        lifecycle = lifecycle.with_cache(Cache::shared(Redis::new(url)?));
     }
     let outbound = Outbound::new()?;
     let webhooks = settings.webhooks.map(|webhooks| WebhookSources {
@@ -55,32 +55,30 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         hosts: webhooks.hosts,
         secrets: webhooks.secrets,
     });
-    let worker = Worker::new(
-        store,
-        Arc::new(SqsQueue::new(sqs.clone(), settings.queue_url)),
-        Arc::new(SqsQueue::new(sqs, settings.dlq_url)),
+    let worker = Worker::new(Parts {
+        lifecycle,
+        dead_letters: Arc::new(SqsQueue::new(sqs, settings.dlq_url)),
         webhooks,
-        AudioStore::new(aws::s3(&config), outbound, settings.sources),
-        settings.asr,
+        audio: AudioStore::new(aws::s3(&config), outbound, settings.sources),
+        asr: settings.asr,
         limits,
-        settings.sweep,
-        settings.name,
-    )?;
+        sweep: settings.sweep,
+        name: settings.name,
+    })?;
 
     let listener = tokio::net::TcpListener::bind(settings.health_listen).await.map_err(|error| {
         format!("LONGHAND_HEALTH_LISTEN: cannot listen on {}: {error}", settings.health_listen)
     })?;
-    // A receive that nobody answers is cut 5 s after its poll and tried three times, with pauses between; it
-    // may take longer than the pause after it.
-    let patience = (limits.poll + Duration::from_secs(5)) * 3 + Duration::from_secs(10);
-    let health =
-        axum::serve(listener, health::router(worker.pulse(), worker.guard(), patience)).into_future();
+    // A receive that nobody answers is given up 5 s after its poll, and followed by a pause of up to 30 s.
+    let longest = limits.poll + Duration::from_secs(5) + Duration::from_secs(40);
+    let health = axum::serve(listener, health::router(&worker, longest)).into_future();
     let health = tokio::spawn(health);
     let report = tokio::spawn(health::report(worker.pulse(), worker.guard()));
     info!(slots = limits.slots, health = %settings.health_listen, "worker started");
-    worker.run(stop).await;
+    let ended = worker.run(stop).await;
     health.abort();
     report.abort();
     info!("worker stopped");
-    Ok(())
+    // A part that ended by itself is a fault: the process exits with an error, and its platform starts another.
+    Ok(ended?)
 }

@@ -1,42 +1,47 @@
 //! One chunk, from message to settled: parse, claim, transcribe, settle. Read it top to bottom.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longhand_shared::attempt::{Attempt, AttemptOutcome, Claimant};
+use futures::FutureExt;
+use longhand_shared::attempt::Attempt;
 use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
-use longhand_shared::lifecycle::{self, MOST_REQUEUES, Settled};
-use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery};
-use longhand_shared::store::{Claim, JobStore, StoreError};
-use longhand_shared::{ChunkRef, Timestamp, trace, webhook};
+use longhand_shared::lifecycle::{Lifecycle, MAX_REQUEUES, Settled};
+use longhand_shared::queue::{ChunkMessage, Delivery, Progress};
+use longhand_shared::store::{Claim, Settle, StoreError};
+use longhand_shared::{AudioPath, ChunkRef, Timestamp, trace};
 use metrics::{counter, histogram};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{Instrument, error, field, info, info_span, warn};
 
-use crate::asr::{Asr, TranscribeError};
+use crate::asr::{Asr, ChunkRequest, FailedCall, TranscribeError};
 use crate::audio::AudioStore;
+use crate::backoff::backoff;
+use crate::failure::{Failure, Next};
 use crate::lease::{Lease, Stop};
 use crate::runner::{Handler, Outcome, retry_backoff};
 
-/// How often settling is tried while the table does not answer: a transcription is too dear to throw
-/// away for a hiccup. After that the message goes back and the model is asked once more.
-const SETTLE_TRIES: u32 = 5;
+/// How often the steps of settling are repeated while the table does not answer: a transcription is too expensive to
+/// lose to a short failure. After that the message goes back, and the model is called once more.
+const SETTLE_RETRIES: usize = 4;
+
+/// The pause before the first repetition; it doubles.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Transcribes chunks.
 #[derive(Debug)]
 pub struct Processor {
-    /// Where jobs are kept.
-    pub store: Arc<dyn JobStore>,
-    /// What carries the word of a job's end.
-    pub webhooks: Option<Arc<dyn ChunkQueue>>,
+    pub lifecycle: Lifecycle,
     /// Where audio is read from.
     pub audio: AudioStore,
     /// The model.
-    pub asr: Asr,
+    pub asr: Arc<Asr>,
     /// How long a claim keeps other messages off. Longer than any chunk is worked on.
-    pub silence: Duration,
+    pub claim_timeout: Duration,
     /// This worker's name, for the history of the chunks it tries.
     pub name: String,
 }
@@ -62,93 +67,128 @@ impl Processor {
     async fn chunk(&self, message: &ChunkMessage, delivery: &Delivery, lease: &Lease) -> Outcome {
         let chunk = message.chunk();
         let now = Timestamp::now();
-        let by =
-            Claimant { origin: delivery.origin(), message: &delivery.message_id, worker: self.name.as_str() };
-        let attempt = match self.store.claim(chunk, by, now, self.silence).await {
-            Ok(Claim::Claimed(attempt)) => attempt,
-            Ok(Claim::Settled) => return self.conclude(chunk, delivery).await,
-            Ok(Claim::Gone) => {
-                info!("the job is gone");
-                return Outcome::Done;
-            }
-            Ok(Claim::Busy) => {
-                // That one settles the chunk, or comes again itself, or becomes a dead letter.
-                info!("another message is in charge of the chunk");
-                return Outcome::Superfluous;
-            }
-            Err(error) => return blameless(delivery, &error),
-        };
+        let attempt =
+            match self.lifecycle.claim(chunk, delivery.claimant(&self.name), now, self.claim_timeout).await {
+                Ok(Claim::Claimed(attempt)) => attempt,
+                Ok(Claim::Settled) => return self.conclude(chunk, delivery).await,
+                Ok(Claim::Gone) => {
+                    info!("the job does not exist; it was erased or has expired");
+                    return Outcome::Done;
+                }
+                Ok(Claim::Busy) => {
+                    // That one settles the chunk, or comes again itself, or becomes a dead letter.
+                    info!("another message holds the claim of the chunk");
+                    return Outcome::Superfluous;
+                }
+                Err(error) => return after_store_error(delivery, &error),
+            };
 
         let began = Instant::now();
-        let calls = AtomicU32::new(0);
-        let transcribing = self.asr.transcribe(
-            &self.audio,
-            message.path(),
-            message.options(),
-            delivery.envelope.traceparent.as_deref(),
-            &calls,
-        );
-        let heard = tokio::select! {
-            biased;
-            why = lease.stopped() => {
-                return self.give_back(chunk, &attempt, why, calls.load(Ordering::Relaxed), delivery).await;
+        match self.transcribe(message, &attempt, delivery, lease).await {
+            Ok((verdict, calls)) => {
+                self.finish(chunk, &attempt, verdict, calls, began.elapsed(), delivery).await
             }
-            heard = transcribing => heard,
-        };
-        let calls = calls.load(Ordering::Relaxed);
-        let mut verdict = match heard {
-            Ok(transcription) => Verdict::Completed(transcription),
-            Err(TranscribeError::Permanent(error)) => Verdict::Failed(error),
-            Err(TranscribeError::Transient { message, .. })
-                if delivery.envelope.requeues >= MOST_REQUEUES =>
-            {
-                let message = format!("given up after {MOST_REQUEUES} turns: {message}");
-                Verdict::Failed(ChunkError::new(ErrorCode::AsrUnavailable, message))
-            }
-            Err(TranscribeError::Transient { why, message, pause }) => {
-                warn!(attempt = attempt.number, ?why, message, "put back: what the chunk needs is down");
-                self.release(chunk, &attempt.ended(why, Timestamp::now(), calls)).await;
-                let backoff = retry_backoff(delivery.envelope.requeues.saturating_add(1));
-                return Outcome::Requeue { delay: pause.map_or(backoff, |pause| pause.max(backoff)) };
-            }
-        };
-
-        let took = began.elapsed();
-        let mut settled = self.settle(chunk, &attempt, &verdict, calls).await;
-        if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&settled, &verdict) {
-            // The same answer would be refused again.
-            error!(error, "the table does not take this transcription");
-            let error = ChunkError::new(ErrorCode::Internal, "the transcription could not be kept");
-            verdict = Verdict::Failed(error);
-            settled = self.settle(chunk, &attempt, &verdict, calls).await;
-        }
-        match settled {
-            Ok(settled) => {
-                report(&verdict, settled, attempt.number, calls, took);
-                if matches!(settled, Settled::Done { finished: true, .. }) {
-                    webhook::announce(self.store.as_ref(), self.webhooks.as_deref(), chunk.job).await;
-                }
-                match settled {
-                    Settled::Done { .. } | Settled::Gone => Outcome::Done,
-                    // The chunk is not settled, and this may be the only message that it has.
-                    Settled::Superseded => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
-                }
-            }
-            Err(error) => blameless(delivery, &error),
+            Err(outcome) => outcome,
         }
     }
 
-    /// The chunk was settled before. Whoever did it may have died before the job could end.
-    async fn conclude(&self, chunk: ChunkRef, delivery: &Delivery) -> Outcome {
-        match lifecycle::conclude(self.store.as_ref(), chunk, Timestamp::now()).await {
-            Ok(finished) => {
-                info!(finished, "settled before");
-                if finished {
-                    webhook::announce(self.store.as_ref(), self.webhooks.as_deref(), chunk.job).await;
+    /// The chunk's verdict and the number of model calls, or the outcome of a message without a verdict.
+    async fn transcribe(
+        &self,
+        message: &ChunkMessage,
+        attempt: &Attempt,
+        delivery: &Delivery,
+        lease: &Lease,
+    ) -> Result<(Verdict, u32), Outcome> {
+        let chunk = message.chunk();
+        let calls = AtomicU32::new(0);
+        let failed = watch::Sender::new(None);
+        let envelope = &delivery.envelope;
+        let request = ChunkRequest {
+            audio: &self.audio,
+            path: message.path(),
+            options: message.options(),
+            traceparent: envelope.traceparent.as_deref(),
+            progress: envelope.progress,
+            first_delivery: envelope.requeues == 0,
+            slot: lease.slot(),
+            calls: &calls,
+            failed: &failed,
+            still_ours: &|| self.is_ours(chunk, attempt).boxed(),
+        };
+        let noting = self.note_failures(chunk, attempt, failed.subscribe());
+        let result = tokio::select! {
+            biased;
+            why = lease.stopped() => {
+                return Err(self.stopped(chunk, attempt, why, calls.load(Ordering::Relaxed), delivery).await);
+            }
+            result = self.asr.transcribe(&request) => result,
+            never = noting => match never {},
+        };
+        let calls = calls.load(Ordering::Relaxed);
+        match result {
+            Ok(transcription) => Ok((Verdict::Completed(transcription), calls)),
+            Err(TranscribeError::Failed(error)) => Ok((Verdict::Failed(error), calls)),
+            Err(TranscribeError::Superseded) => {
+                info!(attempt = attempt.number, calls, "a newer attempt has claimed the chunk");
+                Err(Outcome::Abandon)
+            }
+            Err(TranscribeError::GivenBack { failure, error, pause, progress }) => {
+                if let Some(error) = failed_at_last(failure, &error, delivery) {
+                    warn_if_forbidden(message.path(), &error);
+                    return Ok((Verdict::Failed(error), calls));
                 }
+                warn!(attempt = attempt.number, ?failure, "the message returns to the queue");
+                let ended = attempt.ended(failure.rule().recorded, Timestamp::now(), calls);
+                if !self.release(chunk, &ended).await {
+                    return Err(Outcome::Abandon);
+                }
+                let audio = progress.audio.saturating_add(u32::from(failure == Failure::AudioNotYet));
+                let delay = requeue_backoff(delivery).max(pause.unwrap_or_default());
+                Err(Outcome::RequeueWith { delay, progress: Progress { audio, ..progress } })
+            }
+        }
+    }
+
+    /// Stores the verdict and does everything that follows. `took`: the time since the claim.
+    async fn finish(
+        &self,
+        chunk: ChunkRef,
+        attempt: &Attempt,
+        mut verdict: Verdict,
+        calls: u32,
+        took: Duration,
+        delivery: &Delivery,
+    ) -> Outcome {
+        let mut settled = self.settle(chunk, attempt, &verdict, calls).await;
+        if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&settled, &verdict) {
+            // The same answer would be refused again.
+            error!(error, "the table rejected the transcription");
+            let error = ChunkError::new(ErrorCode::Internal, "the transcription could not be stored");
+            verdict = Verdict::Failed(error);
+            settled = self.settle(chunk, attempt, &verdict, calls).await;
+        }
+        let settled = match settled {
+            Ok(settled) => settled,
+            Err(error) => return after_store_error(delivery, &error),
+        };
+        report(&verdict, settled, attempt.number, calls, took);
+        match settled {
+            Settled::Done { .. } | Settled::Gone => Outcome::Done,
+            // The chunk is not settled, and this may be the only message that it has. When it comes again,
+            // the claim decides whether it is needed.
+            Settled::Superseded => Outcome::Abandon,
+        }
+    }
+
+    /// The chunk is settled already. The worker that settled it may have died before it could end the job.
+    async fn conclude(&self, chunk: ChunkRef, delivery: &Delivery) -> Outcome {
+        match self.lifecycle.conclude(chunk, Timestamp::now()).await {
+            Ok(finished) => {
+                info!(finished, "the chunk is already settled");
                 Outcome::Done
             }
-            Err(error) => blameless(delivery, &error),
+            Err(error) => after_store_error(delivery, &error),
         }
     }
 
@@ -160,23 +200,23 @@ impl Processor {
         calls: u32,
     ) -> Result<Settled, StoreError> {
         let attempt = attempt.settled(verdict, Timestamp::now(), calls);
-        let mut turn = 1;
-        loop {
-            let now = Timestamp::now();
-            let answer = lifecycle::settle(self.store.as_ref(), chunk, &attempt, verdict, now).await;
-            match answer {
-                Err(StoreError::Unavailable(error)) if turn < SETTLE_TRIES => {
-                    warn!(turn, error, "not settled yet");
-                    tokio::time::sleep(Duration::from_millis(250) * 2u32.pow(turn)).await;
-                    turn += 1;
-                }
-                other => return other,
-            }
-        }
+        let lifecycle = &self.lifecycle;
+        let mut pauses = backoff(SETTLE_PAUSE, SETTLE_PAUSE * 32).take(SETTLE_RETRIES);
+        let store = || lifecycle.store_verdict(chunk, &attempt, verdict, Timestamp::now());
+        let stored = again(&mut pauses, store).await?;
+        let mine = match stored {
+            Settle::Settled => true,
+            Settle::AlreadySettled => false,
+            Settle::Superseded => return Ok(Settled::Superseded),
+            Settle::Gone => return Ok(Settled::Gone),
+        };
+        // The verdict is stored, and large: only what follows it is repeated.
+        let finished = again(&mut pauses, || lifecycle.conclude(chunk, Timestamp::now())).await?;
+        Ok(Settled::Done { mine, finished })
     }
 
-    /// Stops without a verdict. The claim is given back, so that the next one need not wait for it.
-    async fn give_back(
+    /// Stops without a verdict. The claim is released, so that the next delivery need not wait for it.
+    async fn stopped(
         &self,
         chunk: ChunkRef,
         attempt: &Attempt,
@@ -184,37 +224,115 @@ impl Processor {
         calls: u32,
         delivery: &Delivery,
     ) -> Outcome {
-        warn!(attempt = attempt.number, calls, ?why, "stopped before it was done");
-        let outcome = match why {
-            Stop::Draining => AttemptOutcome::Drained,
-            Stop::LeaseLost => AttemptOutcome::LeaseLost,
-            Stop::Overdue => AttemptOutcome::Overdue,
+        warn!(attempt = attempt.number, calls, ?why, "stopped before the chunk was settled");
+        let (failure, outcome) = match why {
+            Stop::Draining => (Failure::Draining, Outcome::Requeue { delay: Duration::ZERO }),
+            Stop::LeaseLost => (Failure::LeaseLost, Outcome::Abandon),
+            Stop::Overdue => (Failure::Overdue, after(Failure::Overdue, delivery)),
         };
-        self.release(chunk, &attempt.ended(outcome, Timestamp::now(), calls)).await;
-        match why {
-            Stop::Draining => Outcome::Requeue { delay: Duration::ZERO },
-            Stop::LeaseLost => Outcome::Retry { delay: Duration::ZERO },
-            // The chunk itself may be to blame: this attempt counts, and the third one is the last.
-            Stop::Overdue => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
+        if self.release(chunk, &attempt.ended(failure.rule().recorded, Timestamp::now(), calls)).await {
+            outcome
+        } else {
+            Outcome::Abandon
         }
     }
 
-    async fn release(&self, chunk: ChunkRef, attempt: &Attempt) {
-        if let Err(error) = self.store.release(chunk, attempt).await {
-            warn!(%error, "claim not given back; it runs out by itself");
+    /// Shows clients which calls have failed, while others follow. Never ends.
+    async fn note_failures(
+        &self,
+        chunk: ChunkRef,
+        attempt: &Attempt,
+        mut failed: watch::Receiver<Option<FailedCall>>,
+    ) -> Infallible {
+        while failed.changed().await.is_ok() {
+            let Some(FailedCall { code, calls, most }) = *failed.borrow_and_update() else { continue };
+            if let Err(error) = self.lifecycle.note(chunk, &attempt.retrying(code, calls, most)).await {
+                warn!(%error, "cannot store the failed call for clients");
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn is_ours(&self, chunk: ChunkRef, attempt: &Attempt) -> bool {
+        // The work goes on if the table does not answer.
+        self.lifecycle.store().is_claimed_by(chunk, attempt).await.unwrap_or(true)
+    }
+
+    /// Gives the claim back. `false` when the chunk was claimed again since: the message may have been delivered
+    /// again, and is not ours any more, even if its old receipt handle still works.
+    async fn release(&self, chunk: ChunkRef, attempt: &Attempt) -> bool {
+        match self.lifecycle.release(chunk, attempt).await {
+            Ok(released) => released,
+            Err(error) => {
+                warn!(%error, "cannot release the claim; it expires");
+                true
+            }
         }
     }
 }
 
-/// The table does not answer: no fault of the chunk's.
-fn blameless(delivery: &Delivery, error: &StoreError) -> Outcome {
-    warn!(%error, "put back");
-    match error {
-        StoreError::Unavailable(_) => {
-            Outcome::Requeue { delay: retry_backoff(delivery.envelope.requeues.saturating_add(1)) }
+/// Raises the alarm for audio in S3 that may not be read. The operator allows what users may name there, so a policy is
+/// wrong.
+fn warn_if_forbidden(path: &AudioPath, error: &ChunkError) {
+    if error.code == ErrorCode::AudioForbidden && matches!(path, AudioPath::S3 { .. }) {
+        error!(audio_forbidden = 1, reason = error.message, "audio may not be read");
+    }
+}
+
+/// What the chunk fails with, if its message has gone back as often as this failure allows.
+fn failed_at_last(failure: Failure, error: &ChunkError, delivery: &Delivery) -> Option<ChunkError> {
+    let turns = match failure {
+        // Only its own turns count: throttling and shutdowns say nothing about the audio.
+        Failure::AudioNotYet => delivery.envelope.progress.audio,
+        _ => delivery.envelope.requeues,
+    };
+    match failure.rule().next {
+        Next::GiveBack(most) if turns >= most => {}
+        // Throttled at every try, which is never counted.
+        Next::Retry if turns >= MAX_REQUEUES => {}
+        Next::GiveBack(_) | Next::Retry | Next::Redeliver | Next::Fail => return None,
+    }
+    Some(ChunkError::new(
+        error.code,
+        format!("given up after {turns} returns to the queue: {}", error.message),
+    ))
+}
+
+/// What becomes of a message after a failure of the table or of the work around a chunk.
+fn after(failure: Failure, delivery: &Delivery) -> Outcome {
+    match failure.rule().next {
+        Next::GiveBack(_) => Outcome::Requeue { delay: requeue_backoff(delivery) },
+        Next::Retry | Next::Redeliver | Next::Fail => {
+            Outcome::Retry { delay: retry_backoff(delivery.receive_count) }
         }
-        // Somebody should look at it: three tries, then it is a dead letter.
-        StoreError::Corrupt(_) => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
+    }
+}
+
+fn after_store_error(delivery: &Delivery, error: &StoreError) -> Outcome {
+    warn!(%error, "the message returns to the queue");
+    match error {
+        StoreError::Unavailable(_) => after(Failure::TableUnavailable, delivery),
+        StoreError::Corrupt(_) => after(Failure::TableCorrupt, delivery),
+    }
+}
+
+fn requeue_backoff(delivery: &Delivery) -> Duration {
+    retry_backoff(delivery.envelope.requeues.saturating_add(1))
+}
+
+/// Repeats a step while the table does not answer, for as long as there are pauses.
+async fn again<T, F: Future<Output = Result<T, StoreError>>>(
+    pauses: &mut impl Iterator<Item = Duration>,
+    step: impl Fn() -> F,
+) -> Result<T, StoreError> {
+    loop {
+        match (step().await, pauses.next()) {
+            (Err(StoreError::Unavailable(error)), Some(pause)) => {
+                warn!(error, "cannot settle the chunk; trying again");
+                tokio::time::sleep(pause).await;
+            }
+            (answer, _) => return answer,
+        }
     }
 }
 
@@ -233,7 +351,7 @@ fn report(verdict: &Verdict, settled: Settled, attempt: u32, calls: u32, took: D
         }
         (Settled::Done { mine: false, .. } | Settled::Superseded | Settled::Gone, _) => {
             counter!("longhand_settle_conflicts_total").increment(1);
-            info!(attempt, calls, asr_ms, ?settled, "another settled the chunk first");
+            info!(attempt, calls, asr_ms, ?settled, "the outcome was not stored: stale attempt");
         }
     }
 }

@@ -4,21 +4,23 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use longhand_shared::queue::{ChunkQueue, Delivery, MAX_DELAY, Outgoing, QueueError};
+use longhand_shared::queue::{ChunkQueue, Delivery, MAX_DELAY, Outgoing, Progress, QueueError};
 use metrics::counter;
-use rand::RngExt;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span, warn};
 
+use crate::backoff;
 use crate::deleter::Deleter;
 use crate::lease::{Lease, Leases, Stop};
+pub use crate::pulse::Pulse;
+use crate::receiving::{Place, Receiving};
 use crate::slots::{Slot, Slots};
 
 /// What becomes of a message once its handler has ended.
@@ -29,17 +31,27 @@ pub enum Outcome {
     /// Another message stands for it: it is deleted if it is still ours, and left alone if not, since it
     /// may be in charge where it is now.
     Superfluous,
-    /// It is not to blame: it is sent anew, with a receive count that starts over, and deleted.
+    /// A copy of it is sent, with a receive count that starts over, and it is deleted.
     Requeue {
         /// Until it can be received.
         delay: Duration,
+    },
+    /// The same, and the copy says how far the work has come.
+    RequeueWith {
+        /// Until it can be received.
+        delay: Duration,
+        /// How far the work has come.
+        progress: Progress,
     },
     /// It is received again, and its receive count counts on towards the dead-letter queue.
     Retry {
         /// Until it can be received.
         delay: Duration,
     },
-    /// It is none of ours: it goes to the dead-letter queue at once.
+    /// It may be in the hands of another worker: nothing is done to it, and it comes again when its visibility
+    /// runs out.
+    Abandon,
+    /// The message is invalid: it goes to the dead-letter queue at once.
     Reject {
         /// Why.
         reason: String,
@@ -51,8 +63,9 @@ impl Outcome {
         match self {
             Self::Done => "done",
             Self::Superfluous => "superfluous",
-            Self::Requeue { .. } => "requeue",
+            Self::Requeue { .. } | Self::RequeueWith { .. } => "requeue",
             Self::Retry { .. } => "retry",
+            Self::Abandon => "abandon",
             Self::Reject { .. } => "reject",
         }
     }
@@ -89,39 +102,16 @@ pub struct Runner {
     slots: Arc<Slots>,
     leases: Arc<Leases>,
     pulse: Arc<Pulse>,
+    receiving: Receiving,
 }
 
-/// Signs of life, for health checks.
-#[derive(Debug)]
-pub struct Pulse {
-    began: Instant,
-    /// Milliseconds after `began`.
-    last_poll: AtomicU64,
-    answered: AtomicU64,
-    leases: Arc<Leases>,
-}
+/// How much longer than its poll a receive may take.
+const RECEIVE_GRACE: Duration = Duration::from_secs(5);
 
-impl Pulse {
-    /// How long ago the queue was last asked for messages, or last answered.
-    pub fn last_poll_age(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.last_poll.load(Ordering::Relaxed)))
-    }
-
-    /// Receives that the queue has answered so far, with messages or without.
-    pub fn polls(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
-    }
-
-    /// Messages in hand.
-    pub fn in_hand(&self) -> usize {
-        self.leases.len()
-    }
-
-    fn beat(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_poll.store(now, Ordering::Relaxed);
-    }
-}
+/// A part of the worker ended by itself, which none may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} ended by itself")]
+pub struct EndedEarly(pub &'static str);
 
 impl Runner {
     /// A runner that has not begun. Messages that the handler rejects go to `dead_letters`.
@@ -131,21 +121,20 @@ impl Runner {
         handler: Arc<dyn Handler>,
         limits: Limits,
     ) -> Self {
-        let leases = Arc::new(Leases::new(Arc::clone(&queue), limits.visibility, limits.longest));
-        let pulse = Arc::new(Pulse {
-            began: Instant::now(),
-            last_poll: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            leases: Arc::clone(&leases),
-        });
-        let slots = Slots::new(limits.slots);
-        Self { queue, dead_letters, handler, limits, slots, leases, pulse }
+        Self::with_slots(queue, dead_letters, handler, limits, Slots::new(limits.slots))
     }
 
-    /// The same, but with slots that somebody else sizes.
-    #[must_use]
-    pub fn with_slots(self, slots: Arc<Slots>) -> Self {
-        Self { slots, ..self }
+    /// The same, with slots that somebody else sizes.
+    pub fn with_slots(
+        queue: Arc<dyn ChunkQueue>,
+        dead_letters: Option<Arc<dyn ChunkQueue>>,
+        handler: Arc<dyn Handler>,
+        limits: Limits,
+        slots: Arc<Slots>,
+    ) -> Self {
+        let leases = Arc::new(Leases::new(Arc::clone(&queue), limits.visibility, limits.longest));
+        let pulse = Arc::new(Pulse::new(Arc::clone(&leases), Arc::clone(&slots)));
+        Self { queue, dead_letters, handler, limits, slots, leases, pulse, receiving: Receiving::default() }
     }
 
     /// Signs of life.
@@ -154,38 +143,57 @@ impl Runner {
     }
 
     /// Takes messages until `stop`, then drains: what is in hand is finished, or given back when
-    /// time is nearly up. Ends within `limits.drain` of `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    /// time is nearly up. Ends within `limits.drain` of `stop`. If a part of it ends by itself, it drains at once.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), EndedEarly> {
         let tasks = TaskTracker::new();
         let (deleter, deleting) = Deleter::new(Arc::clone(&self.queue));
-        let deleting = tokio::spawn(deleting);
+        let mut deleting = tokio::spawn(deleting);
         let renewing = CancellationToken::new();
-        let keeper = tokio::spawn({
+        let mut keeper = tokio::spawn({
             let (leases, renewing) = (Arc::clone(&self.leases), renewing.clone());
             async move { leases.keep(&renewing).await }
         });
         let this = Arc::new(self);
-
-        let receiving = tokio::spawn(Arc::clone(&this).receive(tasks.clone(), deleter, stop.clone()));
-        stop.cancelled().await;
+        // A child token: if a loop ends early, only the loops stop. The caller stops the other parts.
+        let receive_until = stop.child_token();
+        let mut receiving = JoinSet::new();
+        for place in [Place::First, Place::Second] {
+            let (this, until) = (Arc::clone(&this), receive_until.clone());
+            receiving.spawn(this.receive(place, tasks.clone(), deleter.clone(), until));
+        }
+        drop(deleter);
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            _ = &mut keeper => Err(EndedEarly("the lease keeper")),
+            _ = receiving.join_next() => Err(EndedEarly("a receive loop")),
+            _ = &mut deleting => Err(EndedEarly("the deleter")),
+        };
+        if let Err(early) = ended {
+            error!(%early, "draining");
+        }
+        receive_until.cancel();
         let deadline = Instant::now() + this.limits.drain;
         info!(in_hand = this.leases.len(), "draining");
         this.drain(receiving, &tasks, deadline).await;
 
         renewing.cancel();
-        let _ = timeout_at(deadline, keeper).await;
-        if timeout_at(deadline, deleting).await.is_err() {
+        if !keeper.is_finished() {
+            let _ = timeout_at(deadline, keeper).await;
+        }
+        if !deleting.is_finished() && timeout_at(deadline, deleting).await.is_err() {
             warn!(
                 "not all deletes were answered in time; those messages will come again, and change nothing"
             );
         }
+        ended
     }
 
     /// Waits for the last receive and for what is in hand; in the last third of the time, tells
     /// what is left to stop.
-    async fn drain(&self, receiving: tokio::task::JoinHandle<()>, tasks: &TaskTracker, deadline: Instant) {
+    async fn drain(&self, mut receiving: JoinSet<()>, tasks: &TaskTracker, deadline: Instant) {
         let ended = async {
-            let _ = receiving.await;
+            while receiving.join_next().await.is_some() {}
             tasks.close();
             tasks.wait().await;
         };
@@ -206,23 +214,32 @@ impl Runner {
         }
     }
 
-    async fn receive(self: Arc<Self>, tasks: TaskTracker, deleter: Deleter, stop: CancellationToken) {
+    async fn receive(
+        self: Arc<Self>,
+        place: Place,
+        tasks: TaskTracker,
+        deleter: Deleter,
+        stop: CancellationToken,
+    ) {
         let mut failures = 0;
         loop {
+            let slots = async {
+                self.receiving.turn(place, self.limits.poll).await;
+                self.slots.take().await
+            };
             let free = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                free = self.slots.take() => free,
+                free = slots => free,
             };
             self.pulse.beat();
-            // Never dropped half-way: its messages would be in hand with nobody knowing.
-            let received = self.queue.receive(free.len(), self.limits.poll, self.limits.visibility).await;
-            // However long it took: a pause may follow, and both together are no sign of death.
+            let received = self.receive_once(place, free.len()).await;
+            // Beat again: the receive and the pause after it may together exceed the health check's limit.
             self.pulse.beat();
             match received {
                 Ok(deliveries) => {
                     failures = 0;
-                    self.pulse.answered.fetch_add(1, Ordering::Relaxed);
+                    self.pulse.answered();
                     let outcome = if deliveries.is_empty() { "empty" } else { "messages" };
                     counter!("longhand_receives_total", "outcome" => outcome).increment(1);
                     self.start(deliveries, free, &tasks, &deleter, &stop);
@@ -240,6 +257,19 @@ impl Runner {
                 }
             }
         }
+    }
+
+    /// A receive that is not answered in time is given up: its messages, if any, come again when their visibility
+    /// runs out. It is never dropped earlier.
+    async fn receive_once(&self, place: Place, max: usize) -> Result<Vec<Delivery>, QueueError> {
+        self.receiving.begins(place);
+        let received = self.queue.receive(max, self.limits.poll, self.limits.visibility);
+        let received = timeout(self.limits.poll + RECEIVE_GRACE, received).await.unwrap_or_else(|_| {
+            Err(QueueError::Unavailable("a receive was not answered in time".to_owned()))
+        });
+        let full = received.as_ref().is_ok_and(|deliveries| deliveries.len() >= max);
+        self.receiving.ends(place, full);
+        received
     }
 
     fn start(
@@ -260,18 +290,14 @@ impl Runner {
             // for no slot, since it is in hand already.
             let slot = free.pop();
             let lease = self.leases.begin(delivery.receipt.clone(), received);
+            if let Some(slot) = slot {
+                lease.slot().hold(slot);
+            }
             if stop.is_cancelled() {
                 lease.stop(Stop::Draining);
             }
             let span = info_span!("message", id = %delivery.message_id, receives = delivery.receive_count);
-            let work = Arc::clone(self).one(delivery, lease, deleter.clone());
-            tasks.spawn(
-                async move {
-                    work.await;
-                    drop(slot);
-                }
-                .instrument(span),
-            );
+            tasks.spawn(Arc::clone(self).one(delivery, lease, deleter.clone()).instrument(span));
         }
     }
 
@@ -285,24 +311,48 @@ impl Runner {
                 Outcome::Retry { delay: retry_backoff(delivery.receive_count) }
             }
         };
-        let ours = self.leases.end(&delivery.receipt).await;
+        let ours_until = self.leases.end(&delivery.receipt).await;
         counter!("longhand_messages_total", "outcome" => outcome.name()).increment(1);
+        self.dispose(delivery, outcome, ours_until, &deleter).await;
+        lease.slot().release();
+    }
+
+    /// Does with the message what its handler decided.
+    async fn dispose(
+        &self,
+        delivery: Delivery,
+        outcome: Outcome,
+        ours_until: Option<Instant>,
+        deleter: &Deleter,
+    ) {
+        let until = match (&outcome, ours_until) {
+            (Outcome::Done, _) => return deleter.delete(delivery.receipt),
+            (Outcome::Abandon, _) | (_, None) => {
+                return warn!("the lease on the message is lost; another worker may have it");
+            }
+            (_, Some(until)) => until,
+        };
         match outcome {
-            Outcome::Done => deleter.delete(delivery.receipt),
-            _ if !ours => warn!("the message is no longer ours; whoever has it now goes on"),
+            Outcome::Done | Outcome::Abandon => {}
             Outcome::Superfluous => deleter.delete(delivery.receipt),
-            Outcome::Retry { delay } => self.make_visible(&delivery, delay.min(MAX_DELAY)).await,
+            Outcome::Retry { delay } => self.make_visible(&delivery, delay, until).await,
             Outcome::Requeue { delay } => {
-                self.move_to(self.queue.as_ref(), delivery.requeued(delay), &delivery, delay, &deleter).await;
+                let copy = delivery.requeued(delay);
+                self.move_to(self.queue.as_ref(), copy, &delivery, delay, until, deleter).await;
+            }
+            Outcome::RequeueWith { delay, progress } => {
+                let mut copy = delivery.requeued(delay);
+                copy.envelope.progress = progress;
+                self.move_to(self.queue.as_ref(), copy, &delivery, delay, until, deleter).await;
             }
             Outcome::Reject { reason } => {
                 warn!(reason, "message rejected");
                 let Some(dead_letters) = &self.dead_letters else {
-                    return self.make_visible(&delivery, self.limits.visibility).await;
+                    return self.make_visible(&delivery, self.limits.visibility, until).await;
                 };
                 let wait = retry_backoff(delivery.receive_count);
-                self.move_to(dead_letters.as_ref(), delivery.rejected(reason), &delivery, wait, &deleter)
-                    .await;
+                let letter = delivery.rejected(reason);
+                self.move_to(dead_letters.as_ref(), letter, &delivery, wait, until, deleter).await;
             }
         }
     }
@@ -314,6 +364,7 @@ impl Runner {
         outgoing: Outgoing,
         delivery: &Delivery,
         otherwise: Duration,
+        until: Instant,
         deleter: &Deleter,
     ) {
         match queue.send(&[outgoing]).await.pop() {
@@ -321,13 +372,17 @@ impl Runner {
             answer => {
                 let error = answer.and_then(Result::err);
                 warn!(?error, "the message could not be sent on; it stays where it is");
-                self.make_visible(delivery, otherwise.min(MAX_DELAY)).await;
+                self.make_visible(delivery, otherwise, until).await;
             }
         }
     }
 
-    async fn make_visible(&self, delivery: &Delivery, delay: Duration) {
-        let change = (delivery.receipt.clone(), delay);
+    /// Sets when the message comes again, if it is still ours: an old receipt handle may work.
+    async fn make_visible(&self, delivery: &Delivery, delay: Duration, until: Instant) {
+        if Instant::now() >= until {
+            return;
+        }
+        let change = (delivery.receipt.clone(), delay.min(MAX_DELAY));
         match self.queue.change_visibility(&[change]).await.pop() {
             Some(Ok(()) | Err(QueueError::LeaseLost(_))) | None => {}
             Some(Err(error)) => warn!(%error, "visibility not set; the message comes when it runs out"),
@@ -335,18 +390,14 @@ impl Runner {
     }
 }
 
-/// After the `n`-th failed receive in a row: from half a second, doubled, to 30 s, half of it at random.
+/// After the `n`-th failed receive in a row: from half a second to 30 s.
 fn receive_backoff(failures: u32) -> Duration {
-    half_random(Duration::from_millis(500) * 2u32.pow(failures.clamp(1, 7) - 1), Duration::from_secs(30))
+    backoff::nth(failures, Duration::from_millis(500), Duration::from_secs(30))
 }
 
-/// After the `n`-th delivery of a message that could not be dealt with: from 2 s, doubled, to 5 min.
+/// After the `n`-th delivery of a message that could not be dealt with: from 2 s to 5 min.
 pub(crate) fn retry_backoff(deliveries: u32) -> Duration {
-    half_random(Duration::from_secs(2) * 2u32.pow(deliveries.clamp(1, 9) - 1), Duration::from_mins(5))
-}
-
-fn half_random(longest: Duration, cap: Duration) -> Duration {
-    longest.min(cap).mul_f64(rand::rng().random_range(0.5..=1.0))
+    backoff::nth(deliveries, Duration::from_secs(2), Duration::from_mins(5))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::Timestamp;
+use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::outbound::{AllowedHosts, Outbound};
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use longhand_shared::webhook::signature::MasterSecrets;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::asr::guard::Guard;
@@ -15,7 +17,7 @@ use crate::asr::{Asr, AsrSettings};
 use crate::audio::AudioStore;
 use crate::dead_letters::DeadLetters;
 use crate::process::Processor;
-use crate::runner::{Limits, Pulse, Runner};
+use crate::runner::{EndedEarly, Limits, Pulse, Runner};
 use crate::sweeper::Sweeper;
 use crate::webhooks::Webhooks;
 
@@ -25,18 +27,15 @@ const DEAD_LETTER_SLOTS: usize = 4;
 /// Webhooks posted at once. Each takes ten seconds at most, and none of the model's time.
 const WEBHOOK_SLOTS: usize = 16;
 
-/// What webhooks stand on.
+/// What webhook delivery needs.
 #[derive(Clone, Debug)]
 pub struct WebhookSources {
-    /// Their queue.
     pub queue: Arc<dyn ChunkQueue>,
-    /// Where those go that nobody took.
+    /// Receives the webhooks whose delivery was given up.
     pub dead_letters: Arc<dyn ChunkQueue>,
-    /// What calls receivers.
     pub outbound: Outbound,
-    /// Who may be told.
+    /// The hosts that webhooks may be sent to.
     pub hosts: AllowedHosts,
-    /// What signs.
     pub secrets: MasterSecrets,
 }
 
@@ -49,56 +48,55 @@ impl WebhookSources {
     }
 }
 
-/// A worker that has not begun.
+/// What a worker is made of.
+pub struct Parts {
+    pub lifecycle: Lifecycle,
+    /// The dead letters of the chunks' queue.
+    pub dead_letters: Arc<dyn ChunkQueue>,
+    pub webhooks: Option<WebhookSources>,
+    pub audio: AudioStore,
+    pub asr: AsrSettings,
+    pub limits: Limits,
+    /// The time from one sweep to the next.
+    pub sweep: Duration,
+    /// The worker's name in the history of the chunks that it attempts.
+    pub name: String,
+}
+
+/// A worker that has not started.
 pub struct Worker {
     chunks: Runner,
     dead_letters: Runner,
     webhooks: Option<Runner>,
     sweeper: Sweeper,
-    guard: Arc<Guard>,
+    asr: Arc<Asr>,
 }
 
 impl Worker {
-    /// A worker of this name between these.
-    #[expect(clippy::too_many_arguments, reason = "it is all that a worker stands on, named once")]
-    pub fn new(
-        store: Arc<dyn JobStore>,
-        queue: Arc<dyn ChunkQueue>,
-        dead_letters: Arc<dyn ChunkQueue>,
-        webhooks: Option<WebhookSources>,
-        audio: AudioStore,
-        asr: AsrSettings,
-        limits: Limits,
-        sweep: Duration,
-        name: String,
-    ) -> Result<Self, reqwest::Error> {
-        let silence = limits.longest + limits.visibility;
-        let told = webhooks.as_ref().map(|webhooks| Arc::clone(&webhooks.queue));
-        let webhooks = webhooks.map(|webhooks| webhooks.runner(Arc::clone(&store), limits));
-        let processor = Processor {
-            store: Arc::clone(&store),
-            webhooks: told.clone(),
-            audio,
-            asr: Asr::new(asr)?,
-            silence,
-            name,
-        };
-        let guard = processor.asr.guard();
-        let chunks =
-            Runner::new(Arc::clone(&queue), Some(Arc::clone(&dead_letters)), Arc::new(processor), limits)
-                .with_slots(guard.slots());
+    pub fn new(parts: Parts) -> Result<Self, reqwest::Error> {
+        let Parts { lifecycle, dead_letters, webhooks, audio, asr, limits, sweep, name } = parts;
+        let claim_timeout = limits.longest + limits.visibility;
+        let lifecycle =
+            lifecycle.with_webhooks(webhooks.as_ref().map(|webhooks| Arc::clone(&webhooks.queue)));
+        let webhooks = webhooks.map(|webhooks| webhooks.runner(Arc::clone(lifecycle.store()), limits));
+        let asr = Arc::new(Asr::new(asr)?);
+        let processor =
+            Processor { lifecycle: lifecycle.clone(), audio, asr: Arc::clone(&asr), claim_timeout, name };
+        let chunks = Runner::with_slots(
+            Arc::clone(lifecycle.queue()),
+            Some(Arc::clone(&dead_letters)),
+            Arc::new(processor),
+            limits,
+            asr.guard().slots(),
+        );
         let dead_letters = Runner::new(
             dead_letters,
             None,
-            Arc::new(DeadLetters {
-                store: Arc::clone(&store),
-                webhooks: told.clone(),
-                queue: Arc::clone(&queue),
-            }),
+            Arc::new(DeadLetters { lifecycle: lifecycle.clone() }),
             Limits { slots: DEAD_LETTER_SLOTS, ..limits },
         );
-        let sweeper = Sweeper { store, queue, webhooks: told, every: sweep, silence };
-        Ok(Self { chunks, dead_letters, webhooks, sweeper, guard })
+        let sweeper = Sweeper { lifecycle, every: sweep, claim_timeout };
+        Ok(Self { chunks, dead_letters, webhooks, sweeper, asr })
     }
 
     /// Signs of life of the consumer of chunks.
@@ -108,21 +106,39 @@ impl Worker {
 
     /// What protects the model.
     pub fn guard(&self) -> Arc<Guard> {
-        Arc::clone(&self.guard)
+        self.asr.guard()
     }
 
-    /// Works until `stop`, then drains.
-    pub async fn run(self, stop: CancellationToken) {
-        let sweeping = tokio::spawn(self.sweeper.run(stop.clone()));
-        let guarding = tokio::spawn(async move { self.guard.keep().await });
-        let telling = async {
-            if let Some(webhooks) = self.webhooks {
-                webhooks.run(stop.clone()).await;
-            }
+    /// Signs of life of all consumers, by their names.
+    pub fn pulses(&self) -> Vec<(&'static str, Arc<Pulse>)> {
+        let mut pulses = vec![("chunks", self.chunks.pulse()), ("dead letters", self.dead_letters.pulse())];
+        pulses.extend(self.webhooks.as_ref().map(|webhooks| ("webhooks", webhooks.pulse())));
+        pulses
+    }
+
+    /// Works until `stop`, then drains. If a part ends by itself, all others drain, and the error says which it was.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), EndedEarly> {
+        let asr = self.asr;
+        // These never end by themselves, and are safe to cut off anywhere.
+        let mut sweeping = tokio::spawn(self.sweeper.run(CancellationToken::new()));
+        let mut probing = tokio::spawn(async move { asr.keep_probing().await });
+        let mut consumers = JoinSet::new();
+        for runner in [Some(self.chunks), Some(self.dead_letters), self.webhooks].into_iter().flatten() {
+            consumers.spawn(runner.run(stop.clone()));
+        }
+        let mut outcome = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            _ = &mut sweeping => Err(EndedEarly("the sweeper")),
+            _ = &mut probing => Err(EndedEarly("the probe")),
+            Some(ended) = consumers.join_next() => ended.unwrap_or(Err(EndedEarly("a consumer"))),
         };
-        tokio::join!(self.chunks.run(stop.clone()), self.dead_letters.run(stop.clone()), telling);
-        // A sweep is safe to cut off anywhere.
+        stop.cancel();
+        while let Some(ended) = consumers.join_next().await {
+            outcome = outcome.and(ended.unwrap_or(Err(EndedEarly("a consumer"))));
+        }
         sweeping.abort();
-        guarding.abort();
+        probing.abort();
+        outcome
     }
 }

@@ -10,10 +10,11 @@ use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sour
 use longhand_shared::webhook::CallbackSettings;
 use longhand_shared::webhook::signature::MasterSecrets;
 
+use crate::asr::probe::Recording;
 use crate::asr::{AsrSettings, LONGEST_PAUSE};
 use crate::runner::Limits;
 
-/// All that a worker is told.
+/// The settings of a worker.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the health check listens.
@@ -36,22 +37,22 @@ pub struct Settings {
     pub name: String,
     /// The model.
     pub asr: AsrSettings,
-    /// Where results are cached and changes told.
+    /// Where results are cached and changes are published.
     pub redis: Option<RedisUrl>,
-    /// Webhooks, where they are told.
+    /// Webhook delivery, if it is enabled.
     pub webhooks: Option<WebhookSettings>,
     /// How to log.
     pub log: LogSettings,
 }
 
-/// What is needed to tell of a job's end.
+/// The settings of webhook delivery.
 #[derive(Clone, Debug)]
 pub struct WebhookSettings {
     /// The queue of webhooks.
     pub queue_url: String,
     /// Its dead-letter queue.
     pub dlq_url: String,
-    /// Who may be told.
+    /// Allowed callback hosts.
     pub hosts: AllowedHosts,
     /// What signs.
     pub secrets: MasterSecrets,
@@ -63,17 +64,36 @@ impl WebhookSettings {
         const DLQ: &str = "LONGHAND_WEBHOOK_DLQ_URL";
         const SECRET: &str = "LONGHAND_WEBHOOK_SECRET";
         let CallbackSettings { queue_url, hosts } = CallbackSettings::read(r);
-        let dlq_url: Option<HttpUrl> = r.optional(DLQ, "its dead-letter queue; required with it");
+        let dlq_url: Option<HttpUrl> =
+            r.optional(DLQ, "URL of the dead-letter queue of LONGHAND_WEBHOOK_QUEUE_URL; required with it");
         let secrets = MasterSecrets::read(r);
         let queue_url = queue_url?;
         if dlq_url.is_none() {
-            r.fault(DLQ, "is not set: LONGHAND_WEBHOOK_QUEUE_URL wants it");
+            r.fault(DLQ, "is not set: it is required with LONGHAND_WEBHOOK_QUEUE_URL");
         }
         if secrets.is_none() {
-            r.fault(SECRET, "is not set, or too short: LONGHAND_WEBHOOK_QUEUE_URL wants it");
+            r.fault(SECRET, "is not set, or too short: it is required with LONGHAND_WEBHOOK_QUEUE_URL");
         }
         Some(Self { queue_url, dlq_url: dlq_url?.0, hosts, secrets: secrets? })
     }
+}
+
+/// Texts of `--help` that are too long for their lines.
+mod about {
+    pub(super) const CONCURRENCY: &str =
+        "chunks in progress at the same time, which limits the concurrent calls of the model, 1 to 10000";
+    pub(super) const DRAIN: &str =
+        "seconds from SIGTERM to the exit, at most; must be below the platform's kill timeout";
+    pub(super) const POLL: &str = "seconds that a receive waits for messages, 1 to 20";
+    pub(super) const VISIBILITY: &str =
+        "visibility timeout: seconds until another worker gets the message after a crash";
+    pub(super) const MAX_CHUNK: &str = "time limit for one attempt at a chunk, in seconds";
+    pub(super) const HEALTH_LISTEN: &str = "address and port of /healthz and /metrics of the worker";
+    pub(super) const NAME: &str = "name of the worker in chunks' histories, up to 100 bytes";
+    pub(super) const TIMEOUT: &str = "time limit for one call of the model, including the upload, in seconds";
+    pub(super) const MAX_RETRIES: &str =
+        "further calls of the model for one attempt at a chunk, including calls with another response format";
+    pub(super) const PROBE: &str = "recording for health probes of the model: built-in, a file, or off";
 }
 
 /// The longest drain: Fargate kills after 120 s at most.
@@ -86,41 +106,30 @@ impl Settings {
     /// Reads the settings, or tells all that is wrong with them. `help` gets the list of them.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>, help: &mut String) -> Result<Self, Faults> {
         let mut r = Reader::new(lookup);
-        let table = r.required("LONGHAND_TABLE", "the DynamoDB table");
-        let queue_url: Option<HttpUrl> = r.required("LONGHAND_QUEUE_URL", "the SQS queue of chunks");
-        let dlq_url: Option<HttpUrl> = r.required("LONGHAND_DLQ_URL", "its dead-letter queue");
+        let table = r.required("LONGHAND_TABLE", "name of the DynamoDB table");
+        let queue_url: Option<HttpUrl> = r.required("LONGHAND_QUEUE_URL", "URL of the SQS queue for chunks");
+        let dlq_url: Option<HttpUrl> =
+            r.required("LONGHAND_DLQ_URL", "URL of the dead-letter queue of LONGHAND_QUEUE_URL");
         let sources = audio_sources(&mut r);
-        let slots: usize =
-            r.within("LONGHAND_CONCURRENCY", 32, 1..=10_000, "chunks in hand at once, 1 to 10000");
-        let drain: u64 =
-            r.within("LONGHAND_DRAIN_SECONDS", 25, 1..=MAX_DRAIN_SECONDS, "from SIGTERM to the end, at most");
-        let poll: u64 =
-            r.within("LONGHAND_POLL_SECONDS", 5, 1..=20, "how long a receive waits for a message, 1 to 20");
-        let visibility: u64 = r.within(
-            "LONGHAND_VISIBILITY_SECONDS",
-            30,
-            3..=43_200,
-            "how long a message is ours without a renewal",
-        );
-        let longest: u64 = r.within(
-            "LONGHAND_MAX_CHUNK_SECONDS",
-            300,
-            1..=43_200,
-            "the longest that one chunk is worked on",
-        );
+        let slots: usize = r.within("LONGHAND_CONCURRENCY", 32, 1..=10_000, about::CONCURRENCY);
+        let drain: u64 = r.within("LONGHAND_DRAIN_SECONDS", 25, 1..=MAX_DRAIN_SECONDS, about::DRAIN);
+        let poll: u64 = r.within("LONGHAND_POLL_SECONDS", 5, 1..=20, about::POLL);
+        let visibility: u64 = r.within("LONGHAND_VISIBILITY_SECONDS", 30, 3..=43_200, about::VISIBILITY);
+        let longest: u64 = r.within("LONGHAND_MAX_CHUNK_SECONDS", 300, 1..=43_200, about::MAX_CHUNK);
         let sweep: u64 =
-            r.within("LONGHAND_SWEEP_SECONDS", 15, 1..=3600, "from one sweep of open jobs to the next");
+            r.within("LONGHAND_SWEEP_SECONDS", 15, 1..=3600, "seconds between sweeps of open jobs");
         let retention: u64 =
-            r.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, "how long jobs are kept, as for the api");
+            r.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, "days until jobs and transcripts expire");
         let health_listen =
-            r.or("LONGHAND_HEALTH_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8081)), "the health check");
-        let name = r.or("LONGHAND_WORKER_NAME", host_and_process(lookup), "its name in chunks' histories");
-        let base_url: Option<HttpUrl> = r.required("ASR_BASE_URL", "the model's server, without /v1");
-        let api_key = r.optional("ASR_API_KEY", "its key, sent as a bearer token");
-        let model = r.or("ASR_MODEL", "whisper-1".to_owned(), "the model's name");
-        let timeout: f64 = r.or("ASR_TIMEOUT_SECONDS", 30.0, "one call, from first byte to last");
-        let max_retries: usize =
-            r.within("ASR_MAX_RETRIES", 3, 0..=20, "calls for one chunk after the first");
+            r.or("LONGHAND_HEALTH_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8081)), about::HEALTH_LISTEN);
+        let name = r.or("LONGHAND_WORKER_NAME", host_and_process(lookup), about::NAME);
+        let base_url: Option<HttpUrl> =
+            r.required("ASR_BASE_URL", "URL of the model server, with or without /v1");
+        let api_key = r.optional("ASR_API_KEY", "API key of the model, sent as a bearer token");
+        let model = r.or("ASR_MODEL", "whisper-1".to_owned(), "name of the model");
+        let timeout: f64 = r.or("ASR_TIMEOUT_SECONDS", 30.0, about::TIMEOUT);
+        let max_retries: u32 = r.within("ASR_MAX_RETRIES", 3, 0..=20, about::MAX_RETRIES);
+        let probe: String = r.or("ASR_PROBE", "built-in".to_owned(), about::PROBE);
         let redis = redis_url(&mut r);
         let webhooks = WebhookSettings::read(&mut r);
         let log = LogSettings::read(&mut r);
@@ -137,6 +146,10 @@ impl Settings {
         if !(timeout.is_finite() && timeout > 0.0 && timeout <= 3600.0) {
             r.fault("ASR_TIMEOUT_SECONDS", "must be more than 0 and at most 3600");
         }
+        let probe = Recording::read(&probe).unwrap_or_else(|error| {
+            r.fault("ASR_PROBE", error);
+            None
+        });
         held_together(&mut r, timeout, max_retries, longest, visibility);
         *help = r.help();
         let settings = (|| {
@@ -165,6 +178,7 @@ impl Settings {
                     // Each chunk in hand makes one call at a time.
                     max_concurrency: slots,
                     first_pause: Duration::from_millis(500),
+                    probe,
                 },
                 redis,
                 webhooks,
@@ -176,16 +190,17 @@ impl Settings {
 }
 
 /// A chunk's tries fit into the time that it has, and that into what SQS allows for one receive.
-fn held_together(r: &mut Reader<'_>, timeout: f64, max_retries: usize, longest: u64, visibility: u64) {
-    #[expect(clippy::cast_precision_loss, reason = "both were held to small ranges above")]
-    let tries = (max_retries + 1) as f64 * timeout + max_retries as f64 * LONGEST_PAUSE.as_secs_f64();
+fn held_together(r: &mut Reader<'_>, timeout: f64, max_retries: u32, longest: u64, visibility: u64) {
+    // And the probe's call, which the last one waits for.
+    let calls = f64::from(max_retries) + 2.0;
+    let tries = calls * timeout + f64::from(max_retries) * LONGEST_PAUSE.as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "held to a small range above")]
     if tries > longest as f64 {
         r.fault(
             "LONGHAND_MAX_CHUNK_SECONDS",
             format_args!(
-                "must be at least {tries}: ASR_TIMEOUT_SECONDS for each of the ASR_MAX_RETRIES + 1 calls, \
-                 and {} s between them",
+                "must be at least {tries}: ASR_TIMEOUT_SECONDS for each of the ASR_MAX_RETRIES + 1 calls and a probe, \
+                 and {} s between the calls",
                 LONGEST_PAUSE.as_secs()
             ),
         );
@@ -200,8 +215,8 @@ fn held_together(r: &mut Reader<'_>, timeout: f64, max_retries: usize, longest: 
 
 /// The host's name, a container's own on most platforms, and the process' number.
 fn host_and_process(lookup: &dyn Fn(&str) -> Option<String>) -> String {
-    let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| lookup("HOSTNAME"));
-    let host: String = told.as_deref().unwrap_or("worker").trim().chars().take(60).collect();
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| lookup("HOSTNAME"));
+    let host: String = hostname.as_deref().unwrap_or("worker").trim().chars().take(60).collect();
     format!("{host}-{}", std::process::id())
 }
 
@@ -233,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_are_told_at_once() {
+    fn all_faults_are_reported_at_once() {
         let faults = read(&[
             ("LONGHAND_TABLE", ""),
             ("LONGHAND_CONCURRENCY", "0"),
@@ -248,9 +263,9 @@ mod tests {
             "LONGHAND_TABLE is not set",
             "LONGHAND_CONCURRENCY is 0: must be 1 to 10000",
             "LONGHAND_DRAIN_SECONDS is 300",
-            "ASR_BASE_URL is \"model:80\": must be a URL",
-            "LONGHAND_MAX_CHUNK_SECONDS must be at least 460",
-            "LONGHAND_AUDIO_BUCKETS is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT",
+            "ASR_BASE_URL must be a URL",
+            "LONGHAND_MAX_CHUNK_SECONDS must be at least 560",
+            "LONGHAND_AUDIO_BUCKETS is not set: set at least one of",
         ] {
             assert!(faults.contains(fault), "{fault} in {faults}");
         }

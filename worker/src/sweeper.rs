@@ -1,14 +1,13 @@
-//! The sweeper: looks at jobs that have been open for a while, or whose end is yet to be told, and repairs what
-//! a crash left half-done. Every worker runs one; they share the work by putting each job's next check off.
+//! The sweeper: looks at jobs that have been open for a while, or whose webhook is still pending, and
+//! repairs what a crash left half-done. Every worker runs one; they share the work by postponing each
+//! job's next check.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use longhand_shared::lifecycle::{self, Repair};
-use longhand_shared::queue::{ChunkQueue, Depth};
-use longhand_shared::store::{DueJob, JobStore, StoreError};
-use longhand_shared::{Timestamp, webhook};
+use longhand_shared::Timestamp;
+use longhand_shared::lifecycle::Lifecycle;
+use longhand_shared::store::StoreError;
 use metrics::gauge;
 use rand::RngExt;
 use tokio_util::sync::CancellationToken;
@@ -23,16 +22,11 @@ const AT_ONCE: usize = 4;
 /// Repairs open jobs.
 #[derive(Clone, Debug)]
 pub struct Sweeper {
-    /// Where jobs are kept.
-    pub store: Arc<dyn JobStore>,
-    /// Where messages go.
-    pub queue: Arc<dyn ChunkQueue>,
-    /// What carries the word of a job's end.
-    pub webhooks: Option<Arc<dyn ChunkQueue>>,
+    pub lifecycle: Lifecycle,
     /// From one sweep to the next.
     pub every: Duration,
     /// How long a claimed chunk may be silent before its message is taken for lost.
-    pub silence: Duration,
+    pub claim_timeout: Duration,
 }
 
 impl Sweeper {
@@ -54,15 +48,21 @@ impl Sweeper {
     /// Looks at all jobs that are due at `now`; how many needed a repair.
     pub async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
         // A queue that cannot say what is waiting cannot be sent to either; the next sweep goes on.
-        let depth = self.queue.depth().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let depth = self
+            .lifecycle
+            .queue()
+            .depth()
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         #[expect(clippy::cast_precision_loss, reason = "a number of messages is far below 2^52")]
         for (state, count) in
             [("visible", depth.visible), ("in_flight", depth.in_flight), ("delayed", depth.delayed)]
         {
             gauge!("longhand_queue_messages", "state" => state).set(count as f64);
         }
-        let due = self.store.due(now, BATCH).await?;
-        let looks = stream::iter(due).map(|due| self.look(due, depth, now));
+        let due = self.lifecycle.store().due(now, BATCH).await?;
+        let looks = stream::iter(due)
+            .map(async |due| self.lifecycle.repair(&due, depth, self.claim_timeout, now).await);
         let mut repaired = 0;
         let mut looks = looks.buffer_unordered(AT_ONCE);
         while let Some(look) = looks.next().await {
@@ -72,17 +72,5 @@ impl Sweeper {
             }
         }
         Ok(repaired)
-    }
-
-    async fn look(&self, due: DueJob, depth: Depth, now: Timestamp) -> Result<Repair, StoreError> {
-        let (store, queue) = (self.store.as_ref(), self.queue.as_ref());
-        let repair = lifecycle::repair(store, queue, &due, depth, self.silence, now).await?;
-        if repair.untold && self.webhooks.is_none() {
-            warn!(job_id = %due.job, "somebody waits for a webhook, and LONGHAND_WEBHOOK_QUEUE_URL is not set");
-        }
-        if repair.finished || repair.untold {
-            webhook::announce(store, self.webhooks.as_deref(), due.job).await;
-        }
-        Ok(repair)
     }
 }

@@ -1,4 +1,4 @@
-//! One webhook, from message to noted: is it still to be told, post, note what came of it. Read it top to
+//! One webhook delivery: check that it is still pending, post the event, record the outcome. Read it top to
 //! bottom; the protocol around it is in [`longhand_shared::webhook`].
 
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub struct Webhooks {
     pub store: Arc<dyn JobStore>,
     /// What calls receivers.
     pub outbound: Outbound,
-    /// Who may be told.
+    /// Allowed callback hosts.
     pub hosts: AllowedHosts,
     /// What signs.
     pub secrets: MasterSecrets,
@@ -43,7 +43,7 @@ pub struct Webhooks {
 }
 
 /// What came of a post.
-enum Told {
+enum PostOutcome {
     Delivered,
     Gone,
     /// To be tried again, if the receiver asked for it after this time.
@@ -62,31 +62,32 @@ impl Handler for Webhooks {
             Ok(None) => return Outcome::Done,
             Err(error) => return not_now(delivery, &error),
         };
-        let wanted = webhook::untold(&job.head)
+        let wanted = webhook::pending_event(&job.head)
             .or_else(|| webhook::given_up(&job.head).filter(|_| was_dead(delivery)))
             .filter(|(ended, _)| *ended == message.completed_time);
         let Some((ended, callback)) = wanted else {
-            return told_before(&job.head, message.completed_time);
+            return no_longer_pending(&job.head, message.completed_time);
         };
         let now = (self.clock)();
         if callback.next_try_time.is_some_and(|next| now.plus(SKEW) < next) {
             // A copy of a message that waits for its time, or of one that the sweeper will send.
             return Outcome::Superfluous;
         }
-        let (told, attempt) = tokio::select! {
+        let (posted, attempt) = tokio::select! {
             biased;
             why = lease.stopped() => return match why {
                 Stop::Draining => put_back(delivery, Duration::ZERO),
-                Stop::LeaseLost | Stop::Overdue => Outcome::Retry { delay: Duration::ZERO },
+                Stop::LeaseLost => Outcome::Abandon,
+                Stop::Overdue => Outcome::Retry { delay: Duration::ZERO },
             },
-            told = self.post(&job.head, ended, callback, now) => told,
+            posted = self.post(&job.head, ended, callback, now) => posted,
         };
-        report(&job.head, &told, &attempt, callback.tries + 1);
+        report(&job.head, &posted, &attempt, callback.tries + 1);
         let now = (self.clock)();
-        let (after, outcome) = match told {
-            Told::Delivered => (callback.settled(CallbackState::Delivered, attempt), Outcome::Done),
-            Told::Gone => (callback.settled(CallbackState::Gone, attempt), Outcome::Done),
-            Told::Failed(asked) => {
+        let (after, outcome) = match posted {
+            PostOutcome::Delivered => (callback.settled(CallbackState::Delivered, attempt), Outcome::Done),
+            PostOutcome::Gone => (callback.settled(CallbackState::Gone, attempt), Outcome::Done),
+            PostOutcome::Failed(asked) => {
                 let (after, next) = callback.tried(attempt, ended, asked, now);
                 let outcome = match next {
                     Next::InQueue(delay) => Outcome::Requeue { delay },
@@ -98,8 +99,8 @@ impl Handler for Webhooks {
         };
         match self.store.note_callback(job.head.id, ended, &after).await {
             Ok(true) => outcome,
-            // Another was quicker, or this very note was taken and its answer lost: look again.
-            Ok(false) => Outcome::Retry { delay: retry_backoff(delivery.receive_count) },
+            // Another was quicker, perhaps with this very message, or this note was taken and its answer lost.
+            Ok(false) => Outcome::Abandon,
             Err(error) => not_now(delivery, &error),
         }
     }
@@ -113,7 +114,7 @@ impl Webhooks {
         ended: Timestamp,
         callback: &Callback,
         now: Timestamp,
-    ) -> (Told, CallbackAttempt) {
+    ) -> (PostOutcome, CallbackAttempt) {
         let began = Instant::now();
         let answer = self.call(job, ended, callback, now).await;
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -123,19 +124,19 @@ impl Webhooks {
                 let code = Some(status.as_u16());
                 let refused = Some(format!("HTTP {}", status.as_u16()));
                 match status {
-                    _ if status.is_success() => (Told::Delivered, attempt(code, None)),
-                    StatusCode::GONE => (Told::Gone, attempt(code, None)),
+                    _ if status.is_success() => (PostOutcome::Delivered, attempt(code, None)),
+                    StatusCode::GONE => (PostOutcome::Gone, attempt(code, None)),
                     StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                        (Told::Failed(asked), attempt(code, refused))
+                        (PostOutcome::Failed(asked), attempt(code, refused))
                     }
-                    _ => (Told::Failed(None), attempt(code, refused)),
+                    _ => (PostOutcome::Failed(None), attempt(code, refused)),
                 }
             }
-            Err(error) => (Told::Failed(None), attempt(None, Some(error))),
+            Err(error) => (PostOutcome::Failed(None), attempt(None, Some(error))),
         }
     }
 
-    /// The status of the receiver's answer and when it wants to be asked again, or why there is none.
+    /// The response status and the receiver's `Retry-After`, or why there is no response.
     async fn call(
         &self,
         job: &JobHead,
@@ -183,10 +184,10 @@ fn put_back(delivery: &Delivery, delay: Duration) -> Outcome {
     if was_dead(delivery) { Outcome::Retry { delay } } else { Outcome::Requeue { delay } }
 }
 
-/// A message about an end that nobody is to be told of any more.
-fn told_before(job: &JobHead, ended: Timestamp) -> Outcome {
+/// A message whose webhook is no longer pending.
+fn no_longer_pending(job: &JobHead, ended: Timestamp) -> Outcome {
     match webhook::given_up(job) {
-        // Whoever gave up may have died before there was a dead letter. There may be two now.
+        // The worker that gave up may have died before it sent the dead letter. There may be two now.
         Some((at, callback)) if at == ended => given_up(callback),
         _ => Outcome::Done,
     }
@@ -201,7 +202,7 @@ fn given_up(callback: &Callback) -> Outcome {
 
 /// The table does not answer: no fault of the receiver's.
 fn not_now(delivery: &Delivery, error: &StoreError) -> Outcome {
-    warn!(%error, "put back");
+    warn!(%error, "the webhook message returns to the queue");
     match error {
         StoreError::Unavailable(_) => {
             put_back(delivery, retry_backoff(delivery.envelope.requeues.saturating_add(1)))
@@ -210,11 +211,11 @@ fn not_now(delivery: &Delivery, error: &StoreError) -> Outcome {
     }
 }
 
-fn report(job: &JobHead, told: &Told, attempt: &CallbackAttempt, tries: u32) {
-    let outcome = match told {
-        Told::Delivered => "delivered",
-        Told::Gone => "gone",
-        Told::Failed(_) => "failed",
+fn report(job: &JobHead, posted: &PostOutcome, attempt: &CallbackAttempt, tries: u32) {
+    let outcome = match posted {
+        PostOutcome::Delivered => "delivered",
+        PostOutcome::Gone => "gone",
+        PostOutcome::Failed(_) => "failed",
     };
     counter!("longhand_webhooks_total", "outcome" => outcome).increment(1);
     let CallbackAttempt { status, milliseconds, error, .. } = attempt;

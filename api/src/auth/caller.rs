@@ -1,4 +1,4 @@
-//! What a caller may do: the only place that decides it.
+//! Authorisation: what a caller may do is decided here alone.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -8,22 +8,23 @@ use longhand_shared::upload::{PREFIX, folder};
 use longhand_shared::{AudioPath, JobId, UserId};
 
 use crate::error::ApiError;
-use crate::input::{Fault, Fields, text};
+use crate::fault::Fault;
+use crate::input::{Fields, text};
 
-/// The field, or parameter, that says whose a job is.
+/// The field, or parameter, with the owner of a job.
 const USER: &str = "userId";
 
-/// Who is calling. A handler takes it as an argument.
+/// An authenticated caller. A handler takes it as an argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// `None` when nobody is asked who they are.
+    /// `None` when authentication is disabled.
     user: Option<UserId>,
     operator: bool,
 }
 
 impl Caller {
-    /// Whom [`super::Auth::none`] lets in.
-    pub(super) fn anybody() -> Self {
+    /// The caller when authentication is disabled.
+    pub(super) fn unidentified() -> Self {
         Self { user: None, operator: true }
     }
 
@@ -31,13 +32,16 @@ impl Caller {
         Self { user: Some(user), operator }
     }
 
-    /// Whether the caller may see, and change, what is `owner`'s.
+    pub(crate) fn name(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
     fn may_act_for(&self, owner: &UserId) -> bool {
         self.operator || self.user.as_ref() == Some(owner)
     }
 
-    /// Whether the caller may have this audio transcribed: anything but what others have uploaded.
-    pub(crate) fn may_hear(&self, path: &AudioPath) -> bool {
+    /// Whether the caller may have this audio transcribed: anything except other users' uploads.
+    pub(crate) fn may_transcribe(&self, path: &AudioPath) -> bool {
         match (path, &self.user) {
             (AudioPath::S3 { key, .. }, Some(user)) if key.starts_with(PREFIX) && !self.operator => {
                 key.strip_prefix(&folder(user)).is_some_and(|rest| rest.starts_with('/'))
@@ -46,9 +50,8 @@ impl Caller {
         }
     }
 
-    /// Whom the request is about: its `userId`, which may be left out by whoever has said who they
-    /// are. Another's is 403, not 404: nothing is told by it, since whether there is such a user is
-    /// not looked at.
+    /// The user that a request is about: its `userId`, by default the caller. Another user is 403, not 404: it does not
+    /// reveal whether that user exists, since this is not checked.
     pub(crate) fn user(&self, fields: &mut Fields) -> Result<Option<UserId>, ApiError> {
         let given = match (fields.optional(USER), &self.user) {
             (Some(value), _) => fields.check(USER, text(value)),
@@ -60,15 +63,15 @@ impl Caller {
         };
         match given {
             Some(user) if !self.may_act_for(&user) => {
-                let detail = "is not the caller: leave it out, only an operator acts for others";
+                let detail = "is not the caller: leave it out; only operators may act for other users";
                 Err(ApiError::Forbidden(Fault::new(fields.pointer(USER), detail)))
             }
             given => Ok(given),
         }
     }
 
-    /// What was found under a job's id, where the caller may see it. What they may not see is answered
-    /// as what does not exist is.
+    /// What was found under a job's id, if the caller may see it. The error is the same whether the job does not exist or
+    /// belongs to another user.
     pub(crate) fn visible<T>(
         &self,
         id: JobId,
@@ -78,8 +81,8 @@ impl Caller {
         found.filter(|found| self.may_act_for(owner(found))).ok_or(ApiError::NoSuchJob(id))
     }
 
-    /// The job of this id, where the caller may see it. Called before anything else is read or done, so
-    /// that the answer about another's job takes no longer than that about none.
+    /// The job of this id, if the caller may see it. Call it before anything else is read or done, so that the answer
+    /// takes as long for another user's job as for one that does not exist.
     pub(crate) async fn job(&self, store: &dyn JobStore, id: JobId) -> Result<Job, ApiError> {
         self.visible(id, store.job(id).await?, |job| &job.head.user)
     }
@@ -90,7 +93,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         parts.extensions.get().cloned().ok_or_else(|| ApiError::Internal {
-            cause: "the route is not behind auth::authenticate".to_owned(),
+            cause: "the route has no auth::authenticate layer".to_owned(),
         })
     }
 }

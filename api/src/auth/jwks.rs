@@ -1,5 +1,5 @@
-//! The issuer's public keys: fetched when they are first needed, kept, fetched again when they are old or a
-//! token names one that is not among them. An issuer that is down changes nothing for keys that are known.
+//! The issuer's public keys: fetched at first use, then again when they are old or a token names an unknown one. While
+//! the issuer is down, known keys stay valid.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
@@ -14,28 +14,28 @@ use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Refusal;
-use super::jwt::TokenKey;
+use super::refusal::Refusal;
 use super::settings::JwksUrl;
+use super::token_key::TokenKey;
 
 /// How long the issuer may take to answer.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most that it may answer, in bytes.
+/// The largest answer, in bytes.
 const MAX_SET_BYTES: usize = 256 * 1024;
 
-/// From one fetch to the next, however many unknown keys are named.
-const PAUSE: Duration = Duration::from_secs(30);
+/// The interval between fetches, however many unknown keys are named.
+const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The same while there are no keys at all, and so nobody gets in.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The same while there are no keys at all, and so no caller is accepted.
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How old keys may be before they are fetched again: how long a key that the issuer has withdrawn is
 /// accepted, while the issuer can be reached.
 const MAX_AGE: Duration = Duration::from_mins(10);
 
-/// How old they may be before a request waits for the fetch. A Lambda function is held still between its requests, so
-/// that what it does beside them may never come to an end.
+/// How old they may be before a request waits for the fetch. A Lambda function is frozen between requests, so a fetch in
+/// the background may never finish.
 const OVERDUE: Duration = MAX_AGE.saturating_mul(2);
 
 /// The issuer's keys. Cloning shares them.
@@ -62,18 +62,18 @@ impl KeySet {
         let client = Client::builder()
             .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
             .timeout(FETCH_TIMEOUT)
-            // Where the keys are is a setting; an answer does not get to change it.
+            // A setting says where the keys are; an answer must not change it.
             .redirect(redirect::Policy::none())
             .build()
-            .map_err(|error| format!("no client for the issuer's keys: {error}"))?;
+            .map_err(|error| format!("cannot create the HTTP client for the issuer's keys: {error}"))?;
         let inner = Inner { client, url, keys: Mutex::default(), tried: tokio::sync::Mutex::default() };
         Ok(Self(Arc::new(inner)))
     }
 
-    /// The key of this id; without an id, the only key.
-    pub(super) async fn key(&self, id: Option<&str>) -> Result<TokenKey, Refusal> {
+    /// The key of this id that is for this algorithm; without an id, the only one for it.
+    pub(super) async fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<TokenKey, Refusal> {
         if let Some(keys) = self.keys()
-            && let Some(key) = keys.find(id)
+            && let Some(key) = keys.find(id, algorithm)
         {
             let age = keys.fetched.elapsed();
             if age <= OVERDUE {
@@ -83,14 +83,14 @@ impl KeySet {
                 }
                 return Ok(key);
             }
-            // One request waits, not all that come meanwhile: the issuer may be down.
+            // One request waits, the others use the old keys: the issuer may be down.
             let Ok(tried) = self.0.tried.try_lock() else { return Ok(key) };
             self.fetch_again(tried).await;
         } else {
             self.refresh().await;
         }
         let keys = self.keys().ok_or(Refusal::Unavailable)?;
-        keys.find(id).ok_or(Refusal::Invalid("the token names no key of the issuer"))
+        keys.find(id, algorithm).ok_or(Refusal::Invalid("the token names an unknown key"))
     }
 
     fn keys(&self) -> Option<Keys> {
@@ -101,10 +101,10 @@ impl KeySet {
         self.fetch_again(self.0.tried.lock().await).await;
     }
 
-    /// Fetches the keys, unless that was just done. A failure leaves those that are there.
+    /// Fetches the keys, unless that was just done. A failure keeps the known keys.
     async fn fetch_again(&self, mut tried: MutexGuard<'_, Option<Instant>>) {
-        let pause = if self.keys().is_some() { PAUSE } else { FIRST_PAUSE };
-        if tried.is_some_and(|at| at.elapsed() < pause) {
+        let interval = if self.keys().is_some() { REFETCH_INTERVAL } else { FIRST_INTERVAL };
+        if tried.is_some_and(|at| at.elapsed() < interval) {
             return;
         }
         let now = Instant::now();
@@ -133,22 +133,32 @@ impl KeySet {
             body.extend_from_slice(&piece);
         }
         let keys = parse(&body)?;
-        if keys.is_empty() { Err("none of the keys can be used here".to_owned()) } else { Ok(keys) }
+        if keys.is_empty() {
+            Err("none of the keys is for verifying signatures with a supported algorithm".to_owned())
+        } else {
+            Ok(keys)
+        }
     }
 }
 
 impl Keys {
-    fn find(&self, id: Option<&str>) -> Option<TokenKey> {
-        let found = match (id, &self.by_id[..]) {
-            (None, [only]) => Some(only),
-            (None, _) => None,
-            (Some(id), keys) => keys.iter().find(|(key, _)| key.as_deref() == Some(id)),
-        };
-        found.map(|(_, key)| key.clone())
+    /// The key of this id. Without an id on either side, the algorithm must leave exactly one key.
+    fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<TokenKey> {
+        let named = id.and_then(|id| self.by_id.iter().find(|(key, _)| key.as_deref() == Some(id)));
+        if let Some((_, key)) = named {
+            return Some(key.clone());
+        }
+        let mut possible = self.by_id.iter().filter(|(key, token_key)| {
+            (id.is_none() || key.is_none()) && token_key.algorithms.contains(&algorithm)
+        });
+        match (possible.next(), possible.next()) {
+            (Some((_, only)), None) => Some(only.clone()),
+            _ => None,
+        }
     }
 }
 
-/// RFC 7517 section 5. Keys of a kind that is not known, or not for signatures, are left out.
+/// RFC 7517 section 5. Keys of an unknown kind, or not for signatures, are left out.
 fn parse(body: &[u8]) -> Result<Vec<(Option<String>, TokenKey)>, String> {
     #[derive(Deserialize)]
     struct Set {
@@ -171,8 +181,8 @@ fn token_key(jwk: &Jwk) -> Option<TokenKey> {
     (signs && !algorithms.is_empty()).then_some(TokenKey { key, algorithms })
 }
 
-/// What a key of this type can be used with. Shared secrets (`oct`) have no place in a public set: whoever can
-/// read it could sign.
+/// The algorithms for a key of this type. Shared secrets (`oct`) are excluded from a public set: everybody who reads it
+/// could sign.
 fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
     match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => vec![

@@ -1,5 +1,5 @@
-//! Callers by signed tokens (RFC 7519), checked as RFC 8725 advises: which algorithms may be used is said by
-//! the key, never by the token.
+//! Callers by signed tokens (RFC 7519), checked as RFC 8725 advises: the key decides which algorithms may be used, never
+//! the token.
 
 use std::time::Duration;
 
@@ -8,9 +8,11 @@ use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_he
 use longhand_shared::UserId;
 use serde::Deserialize;
 
+use super::caller::Caller;
 use super::jwks::KeySet;
+use super::refusal::Refusal;
 use super::settings::{JwtKeys, JwtSettings};
-use super::{Caller, Refusal};
+use super::token_key::TokenKey;
 
 /// The scope that makes an operator.
 const OPERATOR: &str = "longhand:operator";
@@ -30,20 +32,13 @@ enum Keys {
     Set(KeySet),
 }
 
-/// A key, and the algorithms that it is for.
-#[derive(Clone, Debug)]
-pub(super) struct TokenKey {
-    pub(super) key: DecodingKey,
-    pub(super) algorithms: Vec<Algorithm>,
-}
-
-/// What is looked at here. `iss`, `aud`, `exp` and `nbf` have been by then.
+/// The claims that are read here. `iss`, `aud`, `exp` and `nbf` are checked before.
 #[derive(Deserialize)]
 struct Claims {
     sub: UserId,
     /// RFC 8693 section 4.2.
     scope: Option<Scopes>,
-    /// The same, as some issuers have it.
+    /// The same, as some issuers name it.
     scp: Option<Scopes>,
 }
 
@@ -76,18 +71,17 @@ impl Jwt {
         Ok(Self { keys, issuer, audience, leeway })
     }
 
-    /// Whom a token speaks for.
+    /// The caller that a token identifies.
     pub(super) async fn caller(&self, token: &str) -> Result<Caller, Refusal> {
-        // `alg: none` ends here: it is no algorithm that the header's reader knows.
-        let header: Header =
-            decode_header(token).map_err(|_| Refusal::Invalid("it is not a signed token"))?;
-        // RFC 7515 section 4.1.11: what must be understood and is not.
+        // `alg: none` fails here: `decode_header` does not know it.
+        let header: Header = decode_header(token).map_err(|_| Refusal::Invalid("not a signed token"))?;
+        // RFC 7515 section 4.1.11: extensions that must be understood.
         if header.crit.is_some() {
-            return Err(Refusal::Invalid("the token's header has crit, of which nothing is known here"));
+            return Err(Refusal::Invalid("the token's header has crit, which is not supported"));
         }
         let key = match &self.keys {
             Keys::Secret(key) => key.clone(),
-            Keys::Set(set) => set.key(header.kid.as_deref()).await?,
+            Keys::Set(set) => set.key(header.kid.as_deref(), header.alg).await?,
         };
         if !key.algorithms.contains(&header.alg) {
             return Err(Refusal::Invalid("the token's algorithm is not that of its key"));
@@ -111,7 +105,9 @@ impl Jwt {
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.set_issuer(&[&self.issuer]);
+        // Some issuers write their name with a final slash in one place and without it in another.
+        let bare = self.issuer.trim_end_matches('/');
+        validation.set_issuer(&[bare, &format!("{bare}/")]);
         validation.set_audience(&[&self.audience]);
         validation.leeway = self.leeway.as_secs();
         validation.validate_nbf = true;

@@ -1,5 +1,5 @@
-//! Callers by API keys: a file of digests, read again when it changes, so that a key is given or taken
-//! without a restart. Or, where a platform hands secrets over in the environment, the same text from there.
+//! Callers by API keys: a file of digests, read again when it changes, so that keys are added and revoked without a
+//! restart. Or the same text from the environment, where a platform passes secrets that way.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -7,22 +7,23 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use longhand_shared::api_key::{KeyDigest, KeyEntry, MAX_ID_BYTES};
+use longhand_shared::api_key::{self, KeyDigest, KeyEntry, MAX_ID_BYTES};
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, info};
 
+use super::caller::Caller;
+use super::refusal::Refusal;
 use super::settings::ApiKeys;
-use super::{Caller, Refusal, is_key};
 
-/// From one look at the file to the next: how long a key that was taken out is still accepted.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval between checks of the file: how long a revoked key is still accepted.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The largest file that is read, in bytes: some 50,000 keys.
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// The keys that are known.
+/// The accepted keys.
 #[derive(Debug)]
 pub(super) enum KnownKeys {
     File(KeyFile),
@@ -33,20 +34,26 @@ impl KnownKeys {
     pub(super) fn read(source: ApiKeys) -> Result<Self, String> {
         match source {
             ApiKeys::File(path) => KeyFile::open(path).map(Self::File),
-            ApiKeys::Text(text) => parse(text.reveal()).map(|keys| Self::Fixed(Arc::new(keys))),
+            // A file may get its first key later; this text cannot.
+            ApiKeys::Text(text) => match parse(text.reveal())? {
+                keys if keys.is_empty() => {
+                    Err("LONGHAND_API_KEYS has no keys: add one (longhand key new)".to_owned())
+                }
+                keys => Ok(Self::Fixed(Arc::new(keys))),
+            },
         }
     }
 
-    /// Whom a key speaks for.
+    /// The caller that a key identifies.
     pub(super) async fn caller(&self, key: &str) -> Result<Caller, Refusal> {
-        if !is_key(key) {
-            return Err(Refusal::Invalid("it is not an API key: these begin with lh_"));
+        if !key.starts_with(api_key::PREFIX) {
+            return Err(Refusal::Invalid("not an API key: API keys begin with lh_"));
         }
         let keys = match self {
             Self::File(file) => file.keys().await,
             Self::Fixed(keys) => Arc::clone(keys),
         };
-        keys.get(&KeyDigest::of(key)).cloned().ok_or(Refusal::Invalid("the API key is not known"))
+        keys.get(&KeyDigest::of(key)).cloned().ok_or(Refusal::Invalid("unknown API key"))
     }
 }
 
@@ -61,39 +68,39 @@ pub(super) struct KeyFile {
 struct State {
     keys: Keys,
     stamp: Stamp,
-    looked: Instant,
+    checked: Instant,
 }
 
-/// By digest. A lookup takes longer or shorter by the digest of what was sent, which whoever sends it
-/// cannot steer towards a digest that is in the file: to compare in constant time would add nothing.
+/// By digest. The time of a lookup depends on the digest of what was sent, which a sender cannot steer towards a digest
+/// in the file: comparing in constant time would add nothing.
 type Keys = Arc<HashMap<KeyDigest, Caller>>;
 
-/// What tells one state of the file from another.
+/// Identifies a state of the file: time of change, length, inode.
 type Stamp = (SystemTime, u64, u64);
 
 impl KeyFile {
     fn open(path: PathBuf) -> Result<Self, String> {
         let (keys, stamp) = read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let state = State { keys: Arc::new(keys), stamp, looked: Instant::now() };
+        let state = State { keys: Arc::new(keys), stamp, checked: Instant::now() };
         Ok(Self { path, state: Mutex::new(state) })
     }
 
     async fn keys(&self) -> Keys {
         let (keys, stamp) = {
             let mut state = self.state.lock().expect("nothing panics with it locked");
-            if state.looked.elapsed() < LOOK {
+            if state.checked.elapsed() < CHECK_INTERVAL {
                 return state.keys.clone();
             }
-            // Whoever comes while this one looks goes on with what is known.
-            state.looked = Instant::now();
+            // Requests that arrive during this check use the known keys.
+            state.checked = Instant::now();
             (state.keys.clone(), state.stamp)
         };
         let path = self.path.clone();
-        let looked = spawn_blocking(move || match stamp_of(&path) {
+        let checked = spawn_blocking(move || match stamp_of(&path) {
             Ok(now) if now == stamp => Ok(None),
             _ => read(&path).map(Some),
         });
-        match looked.await.unwrap_or_else(|error| Err(error.to_string())) {
+        match checked.await.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(None) => keys,
             Ok(Some((keys, stamp))) => {
                 info!(keys = keys.len(), "the file of API keys has changed");
@@ -102,9 +109,9 @@ impl KeyFile {
                 state.stamp = stamp;
                 state.keys.clone()
             }
-            // Half a file, in the middle of being written, must not lock everybody out.
+            // A file that is half written must not lock everybody out.
             Err(error) => {
-                error!(error, path = %self.path.display(), "cannot read the file of API keys; those that are known stay");
+                error!(error, path = %self.path.display(), "cannot read the file of API keys; the known keys stay valid");
                 keys
             }
         }
@@ -118,7 +125,7 @@ fn stamp_of(path: &PathBuf) -> Result<Stamp, String> {
 }
 
 fn read(path: &PathBuf) -> Result<(HashMap<KeyDigest, Caller>, Stamp), String> {
-    // Taken before the content: what is written in between is seen at the next look.
+    // Read before the content: what is written in between is found by the next check.
     let stamp = stamp_of(path)?;
     if stamp.1 > MAX_FILE_BYTES {
         return Err(format!("has more than {MAX_FILE_BYTES} bytes"));
@@ -127,7 +134,7 @@ fn read(path: &PathBuf) -> Result<(HashMap<KeyDigest, Caller>, Stamp), String> {
     Ok((parse(&text)?, stamp))
 }
 
-/// A JSON array of entries, or one to a line.
+/// Parses a JSON array of entries, or one entry per line.
 fn parse(text: &str) -> Result<HashMap<KeyDigest, Caller>, String> {
     let entries: Vec<KeyEntry> = if text.trim_start().starts_with('[') {
         entry(text)?
@@ -139,21 +146,21 @@ fn parse(text: &str) -> Result<HashMap<KeyDigest, Caller>, String> {
     let (mut keys, mut ids) = (HashMap::new(), HashSet::new());
     for KeyEntry { id, sha256, user, operator } in entries {
         if id.is_empty() || id.len() > MAX_ID_BYTES || !ids.insert(id.clone()) {
-            return Err(format!("the id {id:?} is there twice, or does not have 1 to {MAX_ID_BYTES} bytes"));
+            return Err(format!("the id {id:?} is repeated, or does not have 1 to {MAX_ID_BYTES} bytes"));
         }
         if keys.insert(sha256, Caller::new(user, operator)).is_some() {
-            return Err(format!("the key of {id:?} is there twice"));
+            return Err(format!("the key of {id:?} is repeated"));
         }
     }
     Ok(keys)
 }
 
-/// Serde's own words might quote what is in the file.
+/// Serde's own message might quote the file.
 fn entry<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         format!(
-            "cannot be read as {{\"id\",\"sha256\" (64 hexadecimal digits),\"user\",\"operator\"?}}, at line {line} column {column}"
+            "must be {{\"id\",\"sha256\" (64 hexadecimal digits),\"user\",\"operator\"?}}, at line {line} column {column}"
         )
     })
 }
@@ -163,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_and_arrays() {
+    fn keys_are_lines_or_an_array() {
         let line = |id: &str, key: &str, more: &str| {
             let sha256 = String::from(KeyDigest::of(key));
             format!("{{\"id\":\"{id}\",\"sha256\":\"{sha256}\",\"user\":\"{id}\"{more}}}")
@@ -177,13 +184,23 @@ mod tests {
             assert_eq!(keys[&KeyDigest::of("lh_o")], Caller::new(user("ops"), true));
         }
         assert_eq!(parse("").map(|keys| keys.len()), Ok(0));
-        assert!(parse(&format!("{ana}\n{ana}")).expect_err("twice").contains("\"ana\" is there twice"));
+        assert!(parse(&format!("{ana}\n{ana}")).expect_err("twice").contains("\"ana\" is repeated"));
         let twice = parse(&format!("{ana}\n{}", line("bob", "lh_a", "")));
-        assert_eq!(twice.expect_err("twice"), "the key of \"bob\" is there twice");
+        assert_eq!(twice.expect_err("twice"), "the key of \"bob\" is repeated");
     }
 
     #[test]
-    fn a_fault_tells_where_and_quotes_nothing() {
+    fn keys_in_the_environment_must_not_be_empty() {
+        let read = |text: &str| KnownKeys::read(ApiKeys::Text(text.to_owned().into()));
+        for none in ["[]", " [ ] "] {
+            assert!(read(none).expect_err("no keys").contains("LONGHAND_API_KEYS has no keys"), "{none}");
+        }
+        let sha256 = String::from(KeyDigest::of("lh_a"));
+        assert!(read(&format!("[{{\"id\":\"a\",\"sha256\":\"{sha256}\",\"user\":\"ana\"}}]")).is_ok());
+    }
+
+    #[test]
+    fn a_fault_names_the_line_and_quotes_nothing() {
         let digest = "0".repeat(64);
         for bad in [
             "{\"id\":\"a\",\"sha256\":\"lh_SECRET\",\"user\":\"ana\"}".to_owned(),
@@ -193,7 +210,7 @@ mod tests {
             "lh_SECRET".to_owned(),
         ] {
             let error = parse(&format!("\n{bad}")).expect_err("bad");
-            assert!(error.starts_with("line 2: cannot be read as"), "{error}");
+            assert!(error.starts_with("line 2: must be"), "{error}");
             assert!(!error.contains("SECRET"), "{error}");
         }
     }

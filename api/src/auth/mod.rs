@@ -1,88 +1,63 @@
-//! Who is calling. `authenticate` stands before every route that is not open to all and leaves a
-//! `Caller` for the handler, who is asked there what they may do.
+//! Authentication. `authenticate` is the layer before every route that is not open to everybody. It leaves a `Caller`
+//! for the handler, which decides what the caller may do.
 
-mod caller;
+pub(crate) mod caller;
 mod jwks;
 mod jwt;
 mod keys;
+pub(crate) mod refusal;
 pub mod settings;
+mod token_key;
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use longhand_shared::api_key;
 
-pub(crate) use self::caller::Caller;
+use self::caller::Caller;
 use self::jwt::Jwt;
 use self::keys::KnownKeys;
+use self::refusal::Refusal;
 use self::settings::AuthSettings;
 use crate::error::ApiError;
 
-/// The longest credential that is looked at, in bytes.
+/// The longest credential that is read, in bytes.
 const MAX_CREDENTIAL_BYTES: usize = 8 * 1024;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// How callers are told apart.
+/// Identifies callers.
 #[derive(Debug)]
 pub struct Auth(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Nobody,
+    Disabled,
     ApiKeys(KnownKeys),
     Jwt(Box<Jwt>),
 }
 
-/// Why a request is not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
-    /// It says nothing of who is calling.
-    #[error("who is calling is not said: send {0}")]
-    Missing(&'static str),
-    /// What it says is not accepted.
-    #[error("{0}")]
-    Invalid(&'static str),
-    /// Nobody can be let in yet: the issuer's keys have never been read.
-    #[error("the keys of the issuer of tokens cannot be read just now: try again")]
-    Unavailable,
-}
-
-impl Refusal {
-    /// What `WWW-Authenticate` says (RFC 6750 section 3): nothing of an error to whom has said nothing.
-    pub(crate) fn challenge(self) -> HeaderValue {
-        let challenge = match self {
-            Self::Invalid(what) => {
-                format!("Bearer realm=\"longhand\", error=\"invalid_token\", error_description=\"{what}\"")
-            }
-            Self::Missing(_) | Self::Unavailable => "Bearer realm=\"longhand\"".to_owned(),
-        };
-        HeaderValue::try_from(challenge).expect("only our own words, in ASCII and without quotes")
-    }
-}
-
 impl Auth {
-    /// As the settings have it, or what is wrong with them.
+    /// An error says what is wrong with the settings.
     pub fn new(settings: AuthSettings) -> Result<Self, String> {
         Ok(Self(match settings {
-            AuthSettings::None => Kind::Nobody,
+            AuthSettings::None => Kind::Disabled,
             AuthSettings::ApiKeys(source) => Kind::ApiKeys(KnownKeys::read(source)?),
             AuthSettings::Jwt(settings) => Kind::Jwt(Box::new(Jwt::new(settings)?)),
         }))
     }
 
-    /// Without: whoever reaches the service may do everything, in everybody's name.
+    /// Disabled: every caller may act for every user.
     pub fn none() -> Self {
-        Self(Kind::Nobody)
+        Self(Kind::Disabled)
     }
 
     async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         match &self.0 {
-            Kind::Nobody => Ok(Caller::anybody()),
+            Kind::Disabled => Ok(Caller::unidentified()),
             Kind::ApiKeys(keys) => {
                 let key = credential(headers, true)?;
                 keys.caller(key.ok_or(Refusal::Missing("an API key as a bearer token or as X-Api-Key"))?)
@@ -96,7 +71,7 @@ impl Auth {
     }
 }
 
-/// The layer before all routes that need to know who is calling.
+/// The layer before all routes that need a [`Caller`].
 pub(crate) async fn authenticate(
     State(auth): State<Arc<Auth>>,
     mut request: Request,
@@ -108,8 +83,7 @@ pub(crate) async fn authenticate(
     Ok(next.run(request).await)
 }
 
-/// The one credential of a request. Two are refused, not chosen among: whoever looked at the request
-/// before us may have chosen the other.
+/// The one credential of a request. Two are refused: what handled the request before us may have used the other.
 fn credential(headers: &HeaderMap, keys: bool) -> Result<Option<&str>, Refusal> {
     let mut found = headers.get_all(AUTHORIZATION).iter().map(|value| (value, true)).collect::<Vec<_>>();
     if keys {
@@ -120,7 +94,9 @@ fn credential(headers: &HeaderMap, keys: bool) -> Result<Option<&str>, Refusal> 
         [one] => one,
         _ => return Err(Refusal::Invalid("there is more than one credential: send one")),
     };
-    let text = value.to_str().map_err(|_| Refusal::Invalid("the credential is no visible ASCII"))?;
+    let text = value
+        .to_str()
+        .map_err(|_| Refusal::Invalid("the credential has characters other than visible ASCII"))?;
     if text.len() > MAX_CREDENTIAL_BYTES {
         return Err(Refusal::Invalid("the credential is over 8 KB"));
     }
@@ -134,13 +110,10 @@ fn credential(headers: &HeaderMap, keys: bool) -> Result<Option<&str>, Refusal> 
     Ok(Some(token.trim()))
 }
 
-/// Whether a credential is meant to be a key.
-fn is_key(credential: &str) -> bool {
-    credential.starts_with(api_key::PREFIX)
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn headers(given: &[(&'static str, &str)]) -> HeaderMap {
@@ -152,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_credential_or_none() {
+    fn a_request_has_at_most_one_credential() {
         let found = |given: &[(&'static str, &str)]| {
             credential(&headers(given), true).map(|found| found.map(str::to_owned))
         };

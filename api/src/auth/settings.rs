@@ -1,4 +1,4 @@
-//! How callers are told apart: the settings.
+//! The settings of authentication.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,23 +22,23 @@ const SECRET: &str = "LONGHAND_JWT_SECRET";
 const ISSUER: &str = "LONGHAND_JWT_ISSUER";
 const AUDIENCE: &str = "LONGHAND_JWT_AUDIENCE";
 
-/// How callers are told apart.
+/// How callers are authenticated.
 #[derive(Clone, Debug)]
 pub enum AuthSettings {
-    /// Not at all.
+    /// Disabled.
     None,
-    /// By keys.
+    /// By API keys.
     ApiKeys(ApiKeys),
     /// By signed tokens.
     Jwt(JwtSettings),
 }
 
-/// Where API keys are known from.
+/// Where API keys come from.
 #[derive(Clone, Debug)]
 pub enum ApiKeys {
     /// A file, which is read again when it changes.
     File(PathBuf),
-    /// What such a file holds, for platforms that hand secrets over in the environment.
+    /// The content of such a file, for platforms that pass secrets in the environment.
     Text(Secret),
 }
 
@@ -49,9 +49,9 @@ pub struct JwtSettings {
     pub keys: JwtKeys,
     /// Their `iss`.
     pub issuer: String,
-    /// What their `aud` is, or has among others.
+    /// Their `aud`, or one of it.
     pub audience: String,
-    /// How far the issuer's clock may be from ours.
+    /// The allowed difference between the issuer's clock and ours.
     pub leeway: Duration,
 }
 
@@ -64,12 +64,11 @@ pub enum JwtKeys {
     Set(JwksUrl),
 }
 
-/// Where a JSON Web Key Set is: `https`, or `http` on this machine. Whoever can change it on its way can
-/// sign tokens.
+/// The URL of a JSON Web Key Set: `https`, or `http` on this machine. Who can change it in transit can sign tokens.
 #[derive(Clone)]
 pub struct JwksUrl(pub(super) Url);
 
-/// Without what may be a password.
+/// Without a password that it may contain.
 impl fmt::Debug for JwksUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.origin().ascii_serialization())
@@ -85,7 +84,7 @@ impl FromStr for JwksUrl {
         match url.scheme() {
             "https" => Ok(Self(url)),
             "http" if local => Ok(Self(url)),
-            _ => Err("must begin with https:// (http:// is for this machine alone)".to_owned()),
+            _ => Err("must begin with https:// (http:// only for this machine)".to_owned()),
         }
     }
 }
@@ -110,91 +109,111 @@ impl FromStr for Mode {
     }
 }
 
-/// Reads them. `listen` is where the api listens, `None` where it is a Lambda function, which anybody may
-/// be let reach.
+/// The settings as they are given.
+struct Given {
+    mode: Option<Mode>,
+    /// `i-know`, where disabled authentication is meant.
+    confirmation: Option<String>,
+    keys_file: Option<PathBuf>,
+    keys: Option<Secret>,
+    jwks_url: Option<String>,
+    secret: Option<Secret>,
+    issuer: Option<String>,
+    audience: Option<String>,
+    leeway_seconds: u64,
+}
+
+/// Reads them. `listen` is the address of a server, `None` for a Lambda function, which everybody may be able to reach.
 pub(crate) fn read(reader: &mut Reader<'_>, listen: Option<SocketAddr>) -> Option<AuthSettings> {
-    let mode = reader.optional::<Mode>(AUTH, "how callers are told apart: jwt, apikey or none; needed unless LONGHAND_LISTEN is a loopback address");
-    let said_twice =
-        reader.optional::<String>(AUTH_NONE, "i-know: none is meant, though others may reach the api");
-    let file = reader.optional::<PathBuf>(
-        KEYS_FILE,
-        "file of API keys, as `longhand key new` prints their lines; read again when it changes",
-    );
-    let text =
-        reader.optional::<Secret>(KEYS, "what such a file holds, in place of it; a change needs a restart");
-    let url = reader.optional::<String>(JWKS_URL, "where the issuer's public keys are (JSON Web Key Set)");
-    let secret = reader.optional::<Secret>(
-        SECRET,
-        "secret that the issuer signs tokens with (HS256), 32 bytes or more, in place of its public keys",
-    );
-    let issuer = reader.optional::<String>(ISSUER, "iss of the tokens");
-    let audience = reader.optional::<String>(AUDIENCE, "aud of the tokens");
-    let leeway = reader.within(
-        "LONGHAND_JWT_LEEWAY_SECONDS",
-        30,
-        0..=300,
-        "how far the issuer's clock may be from ours",
-    );
+    let given = Given::read(reader);
     let loopback = listen.is_some_and(|address| address.ip().is_loopback());
-    match mode {
+    match given.mode {
         None if reader.is_faulted(AUTH) => None,
         None if loopback => Some(AuthSettings::None),
         None => {
             reader.fault(
                 AUTH,
-                "is not set, and others than this machine may reach the api: set it to jwt or apikey",
+                "is not set, and the api can be reached from other machines: set it to jwt or apikey",
             );
             None
         }
         Some(Mode::None) => {
-            if !loopback && said_twice.is_none_or(|said| said != "i-know") {
-                let what = format!(
-                    "is none, and others than this machine may reach the api: if that is meant, set {AUTH_NONE}=i-know too"
+            if !loopback && given.confirmation.is_none_or(|text| text != "i-know") {
+                let detail = format!(
+                    "disables authentication, and the api can be reached from other machines: to confirm, set {AUTH_NONE}=i-know too"
                 );
-                reader.fault(AUTH, what);
+                reader.fault(AUTH, detail);
             }
             Some(AuthSettings::None)
         }
-        Some(Mode::ApiKey) => {
-            let keys = match (file, text) {
-                (Some(_), Some(_)) => {
-                    reader.fault(KEYS, format_args!("and {KEYS_FILE} are both set: keys are in one place"));
-                    None
-                }
-                (Some(file), None) => Some(ApiKeys::File(file)),
-                (None, Some(text)) => Some(ApiKeys::Text(text)),
-                (None, None) if reader.is_faulted(KEYS_FILE) => None,
-                (None, None) => {
-                    reader.fault(
-                        KEYS_FILE,
-                        format_args!("and {KEYS} are both not set: LONGHAND_AUTH is apikey"),
-                    );
-                    None
-                }
-            };
-            keys.map(AuthSettings::ApiKeys)
-        }
-        Some(Mode::Jwt) => {
-            for (name, missing) in [(ISSUER, issuer.is_none()), (AUDIENCE, audience.is_none())] {
-                if missing {
-                    reader.fault(name, "is not set: LONGHAND_AUTH is jwt");
-                }
-            }
-            let keys = keys(reader, url, secret);
-            let (issuer, audience) = (issuer?, audience?);
-            let leeway = Duration::from_secs(leeway);
-            Some(AuthSettings::Jwt(JwtSettings { keys: keys?, issuer, audience, leeway }))
+        Some(Mode::ApiKey) => api_keys(reader, given.keys_file, given.keys).map(AuthSettings::ApiKeys),
+        Some(Mode::Jwt) => jwt(reader, given).map(AuthSettings::Jwt),
+    }
+}
+
+impl Given {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            mode: reader.optional(AUTH, "how callers are authenticated: jwt, apikey or none; required unless LONGHAND_LISTEN is a loopback address"),
+            confirmation: reader
+                .optional(AUTH_NONE, "i-know: confirms LONGHAND_AUTH=none where other machines can reach the api"),
+            keys_file: reader.optional(
+                KEYS_FILE,
+                "file of API keys, with one line of `longhand key new` for each; read again when it changes",
+            ),
+            keys: reader
+                .optional(KEYS, "API keys in the form of LONGHAND_API_KEYS_FILE; a change needs a restart"),
+            jwks_url: reader.optional(JWKS_URL, "URL of the issuer's public keys (JSON Web Key Set)"),
+            secret: reader.optional(
+                SECRET,
+                "secret that the issuer signs tokens with (HS256), 32 bytes or more, instead of public keys",
+            ),
+            issuer: reader.optional(ISSUER, "required iss of the tokens"),
+            audience: reader.optional(AUDIENCE, "required aud of the tokens"),
+            leeway_seconds: reader.within(
+                "LONGHAND_JWT_LEEWAY_SECONDS",
+                30,
+                0..=300,
+                "allowed difference between the clocks of issuer and api, in seconds",
+            ),
         }
     }
+}
+
+fn api_keys(reader: &mut Reader<'_>, file: Option<PathBuf>, text: Option<Secret>) -> Option<ApiKeys> {
+    match (file, text) {
+        (Some(_), Some(_)) => {
+            reader.fault(KEYS, format_args!("and {KEYS_FILE} are both set: set one of them"));
+            None
+        }
+        (Some(file), None) => Some(ApiKeys::File(file)),
+        (None, Some(text)) => Some(ApiKeys::Text(text)),
+        (None, None) if reader.is_faulted(KEYS_FILE) => None,
+        (None, None) => {
+            reader.fault(KEYS_FILE, format_args!("and {KEYS} are both not set: LONGHAND_AUTH is apikey"));
+            None
+        }
+    }
+}
+
+fn jwt(reader: &mut Reader<'_>, given: Given) -> Option<JwtSettings> {
+    for (name, missing) in [(ISSUER, given.issuer.is_none()), (AUDIENCE, given.audience.is_none())] {
+        if missing {
+            reader.fault(name, "is not set: LONGHAND_AUTH is jwt");
+        }
+    }
+    let keys = keys(reader, given.jwks_url, given.secret);
+    let leeway = Duration::from_secs(given.leeway_seconds);
+    Some(JwtSettings { issuer: given.issuer?, audience: given.audience?, leeway, keys: keys? })
 }
 
 fn keys(reader: &mut Reader<'_>, url: Option<String>, secret: Option<Secret>) -> Option<JwtKeys> {
     match (url, secret) {
         (Some(_), Some(_)) => {
-            reader.fault(SECRET, format_args!("and {JWKS_URL} are both set: tokens are signed in one way"));
+            reader.fault(SECRET, format_args!("and {JWKS_URL} are both set: set one of them"));
             None
         }
-        // Read as text before, so that a fault does not quote it: it may hold a password.
+        // Parsed here and not by the reader, whose fault would quote it: it may contain a password.
         (Some(url), None) => match url.parse() {
             Ok(url) => Some(JwtKeys::Set(url)),
             Err(error) => {

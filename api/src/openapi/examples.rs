@@ -1,19 +1,30 @@
-//! Examples, which tests send to the router and read into the types.
+//! The examples of the description. Tests send them to the router and parse them as the types of answers.
 
 use serde_json::{Value, json};
 
-pub(super) const JOB: &str = "01a20607-e751-70db-85cd-062fea803fda";
+pub(crate) const JOB: &str = "01a20607-e751-70db-85cd-062fea803fda";
 
-pub(super) fn new_job() -> Value {
+/// Where the recordings of the examples are in the committed description. A running service replaces it with a place
+/// of its own.
+pub(crate) const SAMPLES: &str = "s3://audio/samples/";
+
+/// The recordings of the job in the examples.
+const FILES: [&str; 2] = ["lv_0870.wav", "lv_0880.wav"];
+
+fn path(index: usize) -> String {
+    format!("{SAMPLES}{}", FILES[index])
+}
+
+pub(crate) fn new_job() -> Value {
     json!({
         "userId": "ana",
         "language": "en",
-        "audioChunkPaths": ["s3://audio/part1.wav", "s3://audio/part2.wav"],
+        "audioChunkPaths": [path(0), path(1)],
         "metadata": {"title": "Sense and Sensibility"},
     })
 }
 
-pub(super) fn accepted() -> Value {
+pub(crate) fn accepted() -> Value {
     json!({
         "jobId": JOB,
         "jobStatus": "IN_PROGRESS",
@@ -23,11 +34,11 @@ pub(super) fn accepted() -> Value {
     })
 }
 
-pub(super) fn result() -> Value {
-    let chunk = |index: u8, seconds: f64, completed: &str| {
+pub(crate) fn result() -> Value {
+    let chunk = |index: usize, seconds: f64, completed: &str| {
         json!({
             "index": index,
-            "audioChunkPath": format!("s3://audio/part{}.wav", index + 1),
+            "audioChunkPath": path(index),
             "chunkStatus": "COMPLETED",
             "attempts": 1,
             "history": [{
@@ -58,8 +69,8 @@ pub(super) fn result() -> Value {
     })
 }
 
-/// The job after its second chunk was put to work again.
-pub(super) fn retried() -> Value {
+/// The job after a retry of its second chunk.
+pub(crate) fn retried() -> Value {
     let mut result = result();
     result["jobStatus"] = json!("IN_PROGRESS");
     result["completedTime"] = Value::Null;
@@ -69,20 +80,20 @@ pub(super) fn retried() -> Value {
     );
     result["partial"] = json!(true);
     result["chunks"][1] = json!({
-        "index": 1, "audioChunkPath": "s3://audio/part2.wav", "chunkStatus": "PENDING", "attempts": 0,
+        "index": 1, "audioChunkPath": path(1), "chunkStatus": "PENDING", "attempts": 0,
     });
     result
 }
 
-pub(super) fn page() -> Value {
+pub(crate) fn page() -> Value {
     json!({"results": [result()], "nextCursor": null})
 }
 
-pub(super) fn new_uploads() -> Value {
+pub(crate) fn new_uploads() -> Value {
     json!({"userId": "ana", "files": [{"name": "part1.wav", "contentType": "audio/wav", "bytes": 95724}]})
 }
 
-pub(super) fn uploads() -> Value {
+pub(crate) fn uploads() -> Value {
     let path = "uploads/ana/01a2066e-b4ab-7592-8eea-8bac81bede1f/part1.wav";
     json!({"uploads": [{
         "audioChunkPath": format!("s3://audio/{path}"),

@@ -3,74 +3,162 @@
 //!
 //! An event's id is all that a client knows which has read this far: the job's and each chunk's mark.
 //! So any server can go on where another ended, without keeping anything: it compares the marks of
-//! `Last-Event-ID` with how the job stands, and sends what differs. What came and went in between is
-//! not told.
+//! `Last-Event-ID` with the current job, and sends what differs. What came and went in between is not sent.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::Stream;
 use futures::stream::unfold;
+use futures::{Stream, TryStreamExt};
 use longhand_shared::JobId;
+use longhand_shared::attempt::AttemptRecord;
 use longhand_shared::job::{ChunkError, ChunkStatus, JobStatus};
 use longhand_shared::transcript::{ChunkResult, TranscriptResult};
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+use utoipa::ToSchema;
 
-use crate::auth::Caller;
+use super::places::Place;
+use crate::auth::caller::Caller;
+use crate::edge;
 use crate::error::ApiError;
-use crate::waiting::{Detail, Watch};
-use crate::{AppState, edge, jobs};
+use crate::error_codes::Code;
+use crate::jobs::path::JobPath;
+use crate::openapi::examples;
+use crate::openapi::problems::{AUTHENTICATED, COMMON, JOB_PATH, problems};
+use crate::reads::{Charge, Reads, SMALL, charged};
+use crate::state::AppState;
+use crate::waiting::{Detail, Watch, running};
 
-/// From one sign of life to the next while nothing happens: load balancers cut silent connections after
-/// a minute.
+/// The interval between comments while nothing happens: load balancers close silent connections after a minute.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// When a client should come again after its connection was cut.
+/// How long a client should wait before it reconnects.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The longest id that is looked at, in bytes; ours have some 200 at most.
+/// The longest id that is parsed, in bytes; ours have at most about 200.
 const MAX_ID_BYTES: usize = 512;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// nginx would keep events back until it has a few kilobytes of them.
+/// Otherwise nginx buffers some kilobytes of events.
 const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
 
-/// `GET /transcript/{jobId}/events`: `chunk` and `job` events until the job has ended; the last one has
-/// the result. `204` tells a client that has read the last one not to come again.
+problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
+    Code::RateLimited,
+    Code::TooManyWaiting,
+    Code::TooManyStreams,
+    Code::Busy,
+    Code::StreamsNotSupported,
+]);
+
+// OpenAPI 3.1 cannot describe a stream: by convention the schema is that of an event.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "events are written by axum's `Event`")]
+struct EventSchema {
+    id: String,
+    #[schema(inline)]
+    event: EventName,
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "see `EventSchema`")]
+enum EventName {
+    Job,
+    Chunk,
+}
+
+fn example() -> String {
+    let job = examples::JOB;
+    format!(
+        "retry: 2000\n\nid: I;.\nevent: job\ndata: {{\"jobId\":\"{job}\",\"jobStatus\":\"IN_PROGRESS\",\"chunkCount\":2}}\n\n"
+    )
+}
+
+/// Follow a job
+///
+/// Its changes as they happen. A comment every 15 seconds keeps the connection alive.
+#[utoipa::path(
+    get,
+    path = "/transcript/{jobId}/events",
+    tag = "Jobs",
+    operation_id = "followTranscript",
+    params(
+        JobPath,
+        (
+            "Last-Event-ID" = Option<String>, Header,
+            description = "The id of the last event that was read. The stream resumes after it.",
+        ),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "Server-sent events until the job has ended: `job` while it is in progress (`jobId`, `jobStatus`, \
+                `chunkCount`), `chunk` for each change of a chunk (`index`, `chunkStatus`, `attempts`, `error`; `running` \
+                after a failed call of the model that is followed by another), and a last `job` with the whole result.",
+            content((inline(EventSchema) = "text/event-stream", example = json!(example()))),
+        ),
+        (status = 204, description = "The client has read the last event. It should not reconnect."),
+        Problems,
+    ),
+)]
 pub(crate) async fn follow(
     State(app): State<AppState>,
     caller: Caller,
-    id: Result<Path<String>, PathRejection>,
+    JobPath(id): JobPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = jobs::job_id(id)?;
     if edge::through_gateway(&headers) {
         return Err(ApiError::NoStreams);
     }
+    app.limits.read(caller.name())?;
+    let reading = app.limits.reads().begin(caller.name()).await?;
     let mut watch = app.waiting.watch(id, Detail::Chunks, false);
-    // Not as it stood a moment ago: the client may have heard more of it from another server.
+    // Not a moment old: the client may know a newer state from another server.
     let job = caller.visible(id, watch.current().await?, |result| &result.user_id)?;
-    let permit = app.waiting.stream_permit().ok_or(ApiError::TooManyStreams)?;
+    let place = app.waiting.place(caller.name().unwrap_or(&job.user_id), id)?;
     let known = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).map(Marks::parse);
     let ended = job.job_status != JobStatus::InProgress;
     if ended && known.as_ref() == Some(&Marks::of(&job)) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let mut events = VecDeque::from([Event::default().retry(RETRY)]);
-    let mut known = known.unwrap_or_default();
-    events.extend(known.news(&job));
-    let following = Following { watch, known, events, ended, _permit: permit };
+    let ends = Instant::now() + app.waiting.stream_age();
+    let events = VecDeque::from([Event::default().retry(RETRY)]);
+    let (reads, charge) = (app.limits.reads().clone(), Arc::default());
+    let known = known.unwrap_or_default();
+    let mut following = Following { watch, known, events, ended, ends, reads, charge, place };
+    following.queue(&job).await?;
+    drop((reading, job));
+    let charge = Arc::clone(&following.charge);
     let sse = Sse::new(stream(following)).keep_alive(KeepAlive::new().interval(HEARTBEAT));
-    Ok(([UNBUFFERED], sse).into_response())
+    let stream = sse.into_response().into_body().into_data_stream();
+    // A proxy that compresses answers would buffer events.
+    let headers =
+        [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache, no-transform"), UNBUFFERED];
+    Ok((headers, Body::from_stream(stream.map_ok(move |bytes| charge_event(bytes, &charge)))).into_response())
+}
+
+/// Attaches the charge of a long event to its bytes.
+fn charge_event(bytes: Bytes, charge: &Mutex<Option<Charge>>) -> Bytes {
+    if bytes.len() <= SMALL {
+        return bytes;
+    }
+    match charge.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(charge) => charged(bytes, charge),
+        None => bytes,
+    }
 }
 
 /// One client that follows a job.
@@ -79,10 +167,28 @@ struct Following {
     known: Marks,
     events: VecDeque<Event>,
     ended: bool,
-    _permit: OwnedSemaphorePermit,
+    /// When the stream is old enough.
+    ends: Instant,
+    reads: Reads,
+    /// For the bytes of a long event that is about to be sent.
+    charge: Arc<Mutex<Option<Charge>>>,
+    place: Place,
 }
 
-/// Ends with the job, or with the process: the client then comes again, to another.
+impl Following {
+    /// Queues the events that the client does not know. The last one has the whole result.
+    async fn queue(&mut self, job: &TranscriptResult) -> Result<(), ApiError> {
+        let bytes = job.weight();
+        if self.ended && bytes > SMALL {
+            let charge = self.reads.charge(Some(&self.place.user), bytes).await?;
+            *self.charge.lock().unwrap_or_else(PoisonError::into_inner) = Some(charge);
+        }
+        self.events.extend(self.known.news(job));
+        Ok(())
+    }
+}
+
+/// Ends with the job, with the process, or with age: the client then resumes.
 fn stream(following: Following) -> impl Stream<Item = Result<Event, Infallible>> {
     unfold(following, async |mut following| {
         loop {
@@ -92,16 +198,17 @@ fn stream(following: Following) -> impl Stream<Item = Result<Event, Infallible>>
             if following.ended {
                 return None;
             }
-            // One that is gone or cannot be read: the client comes again and is told so.
-            let job = following.watch.next().await?.ok().flatten()?;
+            // Gone, or not readable: the client reconnects and gets the error.
+            let job = timeout_at(following.ends, following.watch.next()).await.ok()??.ok().flatten()?;
             following.ended = job.job_status != JobStatus::InProgress;
-            following.events.extend(following.known.news(&job));
+            // Refused: the client resumes, and waits for a permit again.
+            following.queue(&job).await.ok()?;
         }
     })
 }
 
-/// What a client knows: a short text for the job and one for each chunk, which differ when what is told
-/// of them does. `I;I1.C1.P0` is a job in progress of three chunks, one of which is done.
+/// What a client knows: a short text for the job and one for each chunk, which differ if their events do. `I;I1.C1.P0`
+/// is a job in progress of three chunks, one of which is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Marks {
     job: String,
@@ -116,11 +223,15 @@ impl Marks {
             (status, Some(at)) => format!("{}{at}", &status.as_str()[..1]),
             (status, None) => status.as_str()[..1].to_owned(),
         };
-        let chunk = |chunk: &ChunkResult| format!("{}{}", &chunk.chunk_status.as_str()[..1], chunk.attempts);
+        let chunk = |chunk: &ChunkResult| {
+            let failed = running(chunk).and_then(|running| running.asr_calls);
+            let failed = failed.map(|calls| format!("~{calls}")).unwrap_or_default();
+            format!("{}{}{failed}", &chunk.chunk_status.as_str()[..1], chunk.attempts)
+        };
         Self { job: mark, chunks: job.chunks.iter().map(chunk).collect() }
     }
 
-    /// What is no id of ours knows nothing: everything will be told.
+    /// An unknown id knows nothing: every event is sent.
     fn parse(id: &str) -> Self {
         let id = if id.len() > MAX_ID_BYTES { "" } else { id };
         let (job, chunks) = id.split_once(';').unwrap_or_default();
@@ -135,14 +246,14 @@ impl Marks {
         id
     }
 
-    /// The events of what is not known yet; it is from here on.
+    /// The events that are not known yet; they are from here on.
     fn news(&mut self, job: &TranscriptResult) -> Vec<Event> {
         let current = Self::of(job);
         if self.chunks.len() != current.chunks.len() {
             *self = Self { job: String::new(), chunks: vec![String::new(); current.chunks.len()] };
         }
         let mut events = Vec::new();
-        // That it goes on is said first, that it has ended last.
+        // The job's event comes first while it is in progress, last at its end.
         if job.job_status == JobStatus::InProgress && self.job != current.job {
             self.job.clone_from(&current.job);
             events.push(self.event("job", &JobEvent::new(job)));
@@ -166,7 +277,7 @@ impl Marks {
     }
 }
 
-/// The data of a `job` event while the job goes on; at its end it is the whole result.
+/// The data of a `job` event while the job is in progress; at its end it is the whole result.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct JobEvent {
@@ -190,6 +301,9 @@ struct ChunkEvent<'a> {
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a ChunkError>,
+    /// The running attempt, after failed calls of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    running: Option<&'a AttemptRecord>,
 }
 
 impl<'a> ChunkEvent<'a> {
@@ -199,6 +313,7 @@ impl<'a> ChunkEvent<'a> {
             chunk_status: chunk.chunk_status,
             attempts: chunk.attempts,
             error: chunk.error.as_ref(),
+            running: running(chunk),
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Clients that wait for a job: those who asked for it to be done in one call (`prefer.rs`), and those
 //! who follow it (`events.rs`).
 //!
-//! However many of them wait for a job, one task of this process watches it. It looks when Redis says that
-//! the job has changed. It also looks now and then by itself: seldom while Redis tells, since a word may be
-//! lost, and more often without it.
+//! However many of them wait for a job, one task of this process watches it. It reads the job when Redis announces a
+//! change. It also polls: seldom while Redis is connected, since a message may be lost, and more often without it.
 //!
-//! What a wait costs, in calls of the table: a look at a job in progress is one `GetItem`; reading it
-//! whole, at the beginning (not after `POST /transcribe`) and at the end, is two, or none when the cache
-//! has the result. A wait of 15 s is 16 looks without Redis and 2 with it.
+//! What a wait costs, in calls of the table: polling a job in progress is one `GetItem`; reading it whole, at the
+//! beginning (not after `POST /transcribe`) and at the end, is two, or none if the cache has the result. A wait of 15 s
+//! polls 16 times without Redis and twice with it.
 
 pub(crate) mod events;
+mod places;
 pub(crate) mod prefer;
 
 use std::collections::HashMap;
@@ -17,35 +17,42 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use longhand_shared::JobId;
-use longhand_shared::cache::remote::Heard;
+use longhand_shared::attempt::{AttemptOutcome, AttemptRecord};
+use longhand_shared::cache::remote::Notification;
 use longhand_shared::cache::{Cache, Change};
 use longhand_shared::job::{JobState, JobStatus};
 use longhand_shared::store::{JobStore, StoreError};
-use longhand_shared::transcript::TranscriptResult;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use longhand_shared::transcript::{ChunkResult, TranscriptResult};
+use longhand_shared::{JobId, UserId};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::waited;
+use crate::error::ApiError;
+use places::{Place, Places};
 
-/// From one look to the next when nobody tells: at first, ...
+/// The interval of polling without Redis: at first, ...
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// ... half as much again each time, and at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The same while Redis tells.
-const TOLD_PAUSE: Duration = Duration::from_secs(5);
+/// The same while Redis is connected.
+const ANNOUNCED_PAUSE: Duration = Duration::from_secs(5);
 
-/// Changes that come together cost one look.
+/// Changes within this time cost one read.
 const TOGETHER: Duration = Duration::from_millis(50);
 
-/// How long a wait that is over takes to see how the job stands.
+/// How long a wait that is over may take for a last read.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
-/// The most event streams of one process; each keeps a connection and some tens of kilobytes.
-const MAX_STREAMS: usize = 1000;
+/// How many clients may follow a job or wait for one, in one process. Each keeps a connection and some tens of
+/// kilobytes.
+pub(crate) const MAX_WAITING: usize = 2000;
+
+/// How long a stream lasts. The client then resumes, perhaps from another server.
+pub(crate) const STREAM_AGE: Duration = Duration::from_mins(15);
 
 /// All waits of this process. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -56,10 +63,11 @@ struct Inner {
     store: Arc<dyn JobStore>,
     cache: Cache,
     stop: CancellationToken,
-    /// Whether Redis tells of changes just now.
-    told: AtomicBool,
+    /// Whether Redis announces changes at the moment.
+    announced: AtomicBool,
     watched: Mutex<HashMap<(JobId, Detail), Watched>>,
-    streams: Arc<Semaphore>,
+    places: Arc<Places>,
+    stream_age: Duration,
 }
 
 /// How much a watcher wants to know.
@@ -67,7 +75,7 @@ struct Inner {
 pub(crate) enum Detail {
     /// Whether the job has ended.
     End,
-    /// How each of its chunks stands.
+    /// The status of each of its chunks.
     Chunks,
 }
 
@@ -80,7 +88,7 @@ struct Watched {
     known: bool,
 }
 
-/// What a look at a job saw.
+/// What a read of a job saw.
 #[derive(Clone, Debug)]
 struct Seen {
     /// When it began: what was changed before is in it.
@@ -96,11 +104,22 @@ impl Seen {
 }
 
 impl Waiting {
-    /// Nobody waits yet. Once `stop` is cancelled all waits end, with the job as it stands.
+    /// Once `stop` is cancelled all waits end, with the current state of the job.
     pub fn new(store: Arc<dyn JobStore>, cache: Cache, stop: CancellationToken) -> Self {
-        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
-        let (told, watched) = (AtomicBool::new(false), Mutex::default());
-        Self(Arc::new(Inner { store, cache, stop, told, watched, streams }))
+        Self::bounded(store, cache, stop, MAX_WAITING, STREAM_AGE)
+    }
+
+    /// The same, with at most `most` clients, and streams of this age.
+    pub fn bounded(
+        store: Arc<dyn JobStore>,
+        cache: Cache,
+        stop: CancellationToken,
+        most: usize,
+        stream_age: Duration,
+    ) -> Self {
+        let (announced, watched) = (AtomicBool::new(false), Mutex::default());
+        let places = Places::new(most);
+        Self(Arc::new(Inner { store, cache, stop, announced, watched, places, stream_age }))
     }
 
     /// The cache that results are read from.
@@ -108,12 +127,17 @@ impl Waiting {
         &self.0.cache
     }
 
-    /// Whether one more event stream may be: it may while the permit is held.
-    pub(crate) fn stream_permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0.streams).try_acquire_owned().ok()
+    /// A place for one more stream or wait of `user`, for `job`.
+    pub(crate) fn place(&self, user: &UserId, job: JobId) -> Result<Place, ApiError> {
+        self.0.places.take(user, job)
     }
 
-    /// A job as it stands.
+    /// How long a stream lasts.
+    fn stream_age(&self) -> Duration {
+        self.0.stream_age
+    }
+
+    /// The current state of a job.
     pub(crate) async fn read(&self, id: JobId) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
         self.0.cache.read(self.0.store.as_ref(), id).await
     }
@@ -136,21 +160,21 @@ impl Waiting {
         Watch { waiting: self.clone(), id, begun, joined, seen, poke: Arc::clone(&watched.poke) }
     }
 
-    /// Takes part in what Redis tells, until the process stops. Does nothing without Redis.
+    /// Listens to Redis's announcements until the process stops. Does nothing without Redis.
     pub async fn listen(&self) {
         let Some(redis) = self.0.cache.redis() else {
             return;
         };
         tokio::select! {
-            () = redis.listen(|heard| self.hear(heard)) => {}
+            () = redis.listen(|event| self.announce(event)) => {}
             () = self.0.stop.cancelled() => {}
         }
     }
 
-    fn hear(&self, heard: Heard) {
+    fn announce(&self, event: Notification) {
         let watched = self.0.lock();
-        match heard {
-            Heard::Changed(id, change) => {
+        match event {
+            Notification::Changed(id, change) => {
                 let details: &[Detail] = match change {
                     Change::Chunk => &[Detail::Chunks],
                     Change::Job => &[Detail::Chunks, Detail::End],
@@ -158,9 +182,9 @@ impl Waiting {
                 let concerned = details.iter().filter_map(|detail| watched.get(&(id, *detail)));
                 concerned.for_each(|watched| watched.poke.notify_one());
             }
-            // Something may have been missed; and the pauses are other ones from now on.
-            Heard::Connected | Heard::Cut => {
-                self.0.told.store(heard == Heard::Connected, Ordering::Relaxed);
+            // Changes may have been missed; and the interval of polling changes.
+            Notification::Connected | Notification::Disconnected => {
+                self.0.announced.store(event == Notification::Connected, Ordering::Relaxed);
                 watched.values().for_each(|watched| watched.poke.notify_one());
             }
         }
@@ -172,21 +196,21 @@ impl Inner {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at a job until it has ended or nobody wants to know any more.
+    /// Watches a job until it has ended or no client waits for it.
     async fn keep_watch(self: Arc<Self>, key: (JobId, Detail), watched: Watched) {
         let (id, detail) = key;
-        // A job that was in progress a moment ago is not looked at before a first pause.
-        let (mut due, mut whole) = (!watched.known, true);
+        // A job that was in progress a moment ago is not read before a first pause.
+        let (mut due, mut whole, mut text) = (!watched.known, true, false);
         let mut pause = FIRST_PAUSE;
         loop {
-            let seen = if due { self.look(id, whole).await } else { None };
+            let seen = if due { self.look(id, whole, text).await } else { None };
             due = true;
             // One failed look does not end a wait, unless nothing at all is known of the job.
             let known = watched.known || watched.seen.borrow().is_some();
             if let Some(seen) = seen.filter(|seen| seen.job.is_ok() || !known) {
                 let last = seen.is_last();
                 if last {
-                    // Whoever comes from here on begins a watch of their own.
+                    // Clients from here on begin a new watch.
                     self.lock().remove(&key);
                 }
                 watched.seen.send_replace(Some(seen));
@@ -194,20 +218,23 @@ impl Inner {
                     return;
                 }
             }
-            let told = self.told.load(Ordering::Relaxed);
-            let wait = if told { TOLD_PAUSE } else { pause };
+            let announced = self.announced.load(Ordering::Relaxed);
+            let wait = if announced { ANNOUNCED_PAUSE } else { pause };
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+            text = false;
             whole = tokio::select! {
                 () = sleep(wait) => detail == Detail::Chunks,
                 () = watched.poke.notified() => {
                     if detail == Detail::Chunks {
                         sleep(TOGETHER).await;
                     }
+                    // Clients whose time is over are about to be answered with it.
+                    text = detail == Detail::End;
                     true
                 }
                 () = watched.seen.closed() => {
                     let mut all = self.lock();
-                    // Somebody may have come meanwhile.
+                    // A client may have joined in between.
                     if watched.seen.receiver_count() == 0 {
                         all.remove(&key);
                         return;
@@ -222,8 +249,8 @@ impl Inner {
         }
     }
 
-    /// One look. `None`: the job is in progress, and no more was asked.
-    async fn look(&self, id: JobId, whole: bool) -> Option<Seen> {
+    /// One read. `None`: the job is in progress, and no more was asked.
+    async fn look(&self, id: JobId, whole: bool, text: bool) -> Option<Seen> {
         let at = Instant::now();
         if !whole {
             match self.store.job(id).await {
@@ -233,8 +260,27 @@ impl Inner {
                 Err(error) => return Some(Seen { at, job: Err(error) }),
             }
         }
-        Some(Seen { at, job: self.cache.read(self.store.as_ref(), id).await })
+        let job = self.cache.read(self.store.as_ref(), id).await;
+        Some(Seen { at, job: if text { job } else { job.map(|job| job.map(without_text)) } })
     }
+}
+
+/// What is kept of a job in progress while clients wait: its text may be long, and is read when it is sent.
+fn without_text(job: Arc<TranscriptResult>) -> Arc<TranscriptResult> {
+    if job.job_status != JobStatus::InProgress {
+        return job;
+    }
+    let mut job = Arc::unwrap_or_clone(job);
+    job.transcription = None;
+    for chunk in &mut job.chunks {
+        chunk.history = running(chunk).cloned().into_iter().collect();
+    }
+    Arc::new(job)
+}
+
+/// The running attempt, after failed calls of the model.
+fn running(chunk: &ChunkResult) -> Option<&AttemptRecord> {
+    chunk.history.last().filter(|last| last.outcome == AttemptOutcome::Running && last.code.is_some())
 }
 
 /// One client's part in the watch of a job. Dropping it ends it.
@@ -255,12 +301,13 @@ pub(crate) enum Waited {
     Ended(Arc<TranscriptResult>),
     /// It has not.
     Over,
-    /// There is no such job.
+    /// It does not exist.
     Gone,
 }
 
 impl Watch {
-    /// The job, as soon as anything is known of it: as it stands, or as it stood a moment ago, in progress.
+    /// The job as soon as anything is known of it: its current state, or in progress a moment ago. A job in progress has
+    /// no text here.
     pub(crate) async fn first(&mut self) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
         loop {
             let seen = self.seen.borrow_and_update().clone();
@@ -273,7 +320,7 @@ impl Watch {
         }
     }
 
-    /// The job as it stands: no older than this part in the watch, unless the table is slow.
+    /// The current state of the job: no older than this watch, unless the table is slow.
     pub(crate) async fn current(&mut self) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
         let first = self.first().await;
         if self.begun { first } else { self.now().await }
@@ -307,8 +354,8 @@ impl Watch {
         Some(self.checked(seen).await)
     }
 
-    /// The job as it stands now, as seen by one look for all who ask at the same time; or as it was seen
-    /// last, when that look takes too long.
+    /// The state of the job now, by one read for all who ask at the same time; or the last known one, if that read takes
+    /// too long.
     pub(crate) async fn now(&mut self) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
         let asked = Instant::now();
         self.poke.notify_one();
@@ -333,8 +380,8 @@ impl Watch {
         }
     }
 
-    /// A job that ended may have been opened again between the look that saw it and the call that began
-    /// this wait: then it is looked at again.
+    /// A job that ended may have been retried between the read that saw it and the call that began this wait: then it is
+    /// read again.
     async fn checked(&self, seen: Seen) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
         if seen.is_last() && seen.at < self.joined { self.waiting.read(self.id).await } else { seen.job }
     }

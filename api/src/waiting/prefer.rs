@@ -11,11 +11,11 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_secs(25);
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// The answer's word for what was done about the preference.
+/// What was done about the preference.
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// How long the client would rather wait than be answered with a job in progress, capped at
-/// [`MAX_WAIT`]. `None` without the preference, or with one that is none (section 2: it is ignored).
+/// How long the client wants to wait for the job's end, capped at [`MAX_WAIT`]. `None` without the preference, or with
+/// an invalid one (section 2: it is ignored).
 pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     // The first one counts (section 2).
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
@@ -26,21 +26,21 @@ pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
         name.trim().eq_ignore_ascii_case("wait").then_some(value.trim())
     })?;
     let seconds = seconds.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(seconds);
-    // Not `parse` alone: it would take a sign.
+    // Not `parse` alone: it would accept a sign.
     if seconds.is_empty() || !seconds.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    // More digits than a number has are a long time.
+    // Too many digits for a number mean a long time.
     Some(Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)).min(MAX_WAIT))
 }
 
-/// What the answer says of a wait that was done.
+/// The header of an answer after a wait.
 pub(crate) fn applied(wait: Duration) -> (HeaderName, HeaderValue) {
     let value = format!("wait={}", wait.as_secs());
     (PREFERENCE_APPLIED, HeaderValue::try_from(value).expect("digits are fit for a header"))
 }
 
-/// The preferences of one header, which commas divide, those in quotes aside.
+/// The preferences of one header, separated by commas outside of quotes.
 fn preferences(header: &str) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     header.split(move |c| {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_wait() {
+    fn waits_are_parsed() {
         assert_eq!(seconds(&["wait=10"]), Some(10));
         assert_eq!(seconds(&["respond-async, WAIT = 7 ; hint=x"]), Some(7));
         assert_eq!(seconds(&["respond-async", "wait=3"]), Some(3));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_capped_and_what_is_none_is_ignored() {
+    fn long_waits_are_capped_and_invalid_ones_ignored() {
         for long in ["wait=26", "wait=3600", "wait=99999999999999999999999"] {
             assert_eq!(seconds(&[long]), Some(25), "{long}");
         }

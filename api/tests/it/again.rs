@@ -4,7 +4,7 @@ use axum::http::Request;
 use longhand_shared::id::ChunkRef;
 use longhand_shared::job::{ChunkError, ErrorCode, Transcription, Verdict};
 use longhand_shared::queue::ChunkQueue;
-use longhand_shared::{Attempt, Timestamp, lifecycle};
+use longhand_shared::{Attempt, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, body_with, good_body};
@@ -32,7 +32,7 @@ async fn settle(api: &Api, job: &str, failed: &[bool]) {
             Verdict::Completed(Transcription::new(format!("part {index}"), None, vec![]).expect("small"))
         };
         let (attempt, now) = (Attempt::number(0), Timestamp::now());
-        lifecycle::settle(&*api.store, chunk, &attempt, &verdict, now).await.expect("memory");
+        api.lifecycle().settle(chunk, &attempt, &verdict, now).await.expect("memory");
     }
 }
 
@@ -66,7 +66,7 @@ async fn the_same_request_under_a_key_is_one_job() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_is_told() {
+async fn an_invalid_key_is_refused() {
     let api = Api::new();
     for bad in ["", "a b", &"x".repeat(256)] {
         let answer = with_key(&api, bad, &good_body()).await;
@@ -76,7 +76,7 @@ async fn a_key_that_is_none_is_told() {
 }
 
 #[tokio::test]
-async fn failed_chunks_are_tried_again_and_no_others() {
+async fn only_failed_chunks_are_retried() {
     let api = Api::new();
     let id = job(&api).await;
     let retry = format!("/transcript/{id}/retry");
@@ -99,6 +99,37 @@ async fn failed_chunks_are_tried_again_and_no_others() {
 }
 
 #[tokio::test]
+async fn a_read_during_a_retry_finds_the_job() {
+    let api = Api::new();
+    let id = job(&api).await;
+    let path = format!("/transcript/{id}");
+    let retries = async {
+        settle(&api, &id, &[false, true]).await;
+        let chunk = ChunkRef { job: id.parse().expect("an id"), index: 1.try_into().expect("an index") };
+        let failed = Verdict::Failed(ChunkError::new(ErrorCode::AsrUnavailable, "down"));
+        for round in 1..=50 {
+            api.call("POST", &format!("{path}/retry")).await.json(202);
+            let (attempt, now) = (Attempt::number(round), Timestamp::now());
+            api.lifecycle().settle(chunk, &attempt, &failed, now).await.expect("memory");
+        }
+    };
+    // The store in memory gives way before each step, so the reads fall between all steps of a retry.
+    let reads = async {
+        loop {
+            for path in [&path, "/transcript/search?userId=ana"] {
+                let answer = api.get(path).await.json(200);
+                let result = if path.contains("search") { &answer["results"][0] } else { &answer };
+                assert_eq!(result["jobId"], id, "{answer}");
+            }
+        }
+    };
+    tokio::select! {
+        () = retries => {}
+        () = reads => {}
+    }
+}
+
+#[tokio::test]
 async fn an_erased_job_is_gone_and_so_is_its_key() {
     let api = Api::new();
     let first = with_key(&api, "key-1", &good_body()).await.json(202);
@@ -107,6 +138,6 @@ async fn an_erased_job_is_gone_and_so_is_its_key() {
     assert_eq!((erased.status.as_u16(), erased.text()), (204, ""));
     api.get(&path).await.problem(404, "JOB_NOT_FOUND");
     api.call("DELETE", &path).await.problem(404, "JOB_NOT_FOUND");
-    let anew = with_key(&api, "key-1", &good_body()).await;
-    assert_ne!(anew.json(202)["jobId"], first["jobId"]);
+    let later = with_key(&api, "key-1", &good_body()).await;
+    assert_ne!(later.json(202)["jobId"], first["jobId"]);
 }

@@ -1,4 +1,4 @@
-//! API keys: who is let in by which, and until when.
+//! API keys: whom each identifies, and until when.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ async fn later() {
 }
 
 #[tokio::test]
-async fn a_key_lets_its_user_in_by_either_header() {
+async fn a_key_is_accepted_in_either_header() {
     let (ana, bob, keys) = (new_key(), new_key(), Keys::new());
     keys.write(&[line("ana", &ana, false), line("bob", &bob, true)]);
     let api = keys.api();
@@ -80,7 +80,7 @@ async fn a_key_lets_its_user_in_by_either_header() {
 }
 
 #[tokio::test]
-async fn all_else_is_refused() {
+async fn other_credentials_are_refused() {
     let (ana, keys) = (new_key(), Keys::new());
     keys.write(&[line("ana", &ana, false)]);
     let api = keys.api();
@@ -89,13 +89,13 @@ async fn all_else_is_refused() {
     let shorter = &ana.reveal()[..ana.reveal().len() - 1];
     let digest = String::from(KeyDigest::of(ana.reveal()));
     for (headers, reason) in [
-        (&[("x-api-key", new_key().reveal())][..], "the API key is not known"),
-        (&[("x-api-key", shorter)], "the API key is not known"),
-        (&[("x-api-key", "lh_")], "the API key is not known"),
-        (&[("x-api-key", "")], "it is not an API key: these begin with lh_"),
-        // What is in the file opens nothing.
-        (&[("x-api-key", &digest)], "it is not an API key: these begin with lh_"),
-        (&[("x-api-key", &format!("lh_{digest}"))], "the API key is not known"),
+        (&[("x-api-key", new_key().reveal())][..], "unknown API key"),
+        (&[("x-api-key", shorter)], "unknown API key"),
+        (&[("x-api-key", "lh_")], "unknown API key"),
+        (&[("x-api-key", "")], "not an API key: API keys begin with lh_"),
+        // A digest from the file is not a key.
+        (&[("x-api-key", &digest)], "not an API key: API keys begin with lh_"),
+        (&[("x-api-key", &format!("lh_{digest}"))], "unknown API key"),
         (&[("authorization", ana.reveal())], "the scheme of Authorization is not Bearer"),
         (
             &[("authorization", &bearer), ("x-api-key", ana.reveal())],
@@ -121,14 +121,14 @@ async fn the_file_is_read_again_when_it_changes() {
     keys.write(&[line("bob", &bob, false)]);
     later().await;
     assert_eq!((status(&ana).await, status(&bob).await), (401, 404));
-    // Half a file, or none, takes nothing away.
+    // A file that is half written, or missing, revokes no key.
     keys.write(&["{\"id\":".to_owned()]);
     later().await;
     assert_eq!((status(&ana).await, status(&bob).await), (401, 404));
     std::fs::remove_file(keys.path()).expect("it was there");
     later().await;
     assert_eq!((status(&ana).await, status(&bob).await), (401, 404));
-    // An empty one takes all.
+    // An empty one revokes all.
     keys.write(&[]);
     later().await;
     assert_eq!((status(&ana).await, status(&bob).await), (401, 401));
@@ -140,7 +140,7 @@ async fn a_bad_file_is_a_fault_at_start() {
     let open = || Auth::new(AuthSettings::ApiKeys(ApiKeys::File(keys.path()))).expect_err("a fault");
     assert!(open().contains("No such file"), "{}", open());
     keys.write(&["lh_SECRET".to_owned()]);
-    assert!(open().contains("line 1: cannot be read as") && !open().contains("SECRET"), "{}", open());
+    assert!(open().contains("line 1: must be") && !open().contains("SECRET"), "{}", open());
 }
 
 #[tokio::test]
@@ -152,5 +152,5 @@ async fn keys_may_come_as_a_text() {
     get(&api, &[("x-api-key", ana.reveal())]).await.problem(404, "JOB_NOT_FOUND");
     get(&api, &[("x-api-key", bob.reveal())]).await.problem(401, "UNAUTHORIZED");
     let fault = Auth::new(text(&[line("ana", &ana, false), "{}".to_owned()])).expect_err("a fault");
-    assert!(fault.starts_with("line 2: cannot be read as"), "{fault}");
+    assert!(fault.starts_with("line 2: must be"), "{fault}");
 }

@@ -17,7 +17,7 @@ async fn assert_faults(rows: impl IntoIterator<Item = (Value, &str, &str)>) {
 async fn no_body() {
     for body in ["", "  \r\n"] {
         let problem = Api::new().post(body).await.problem(400, "NO_BODY");
-        assert_eq!(problem["detail"], "there is no body: send a JSON object");
+        assert_eq!(problem["detail"], "the body is missing: send a JSON object");
         assert_eq!(problem["errors"], json!([{"pointer": "#", "detail": "is missing"}]));
     }
 }
@@ -53,7 +53,7 @@ async fn bombs() {
         let deep = format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
         assert!(bad(wrapped(&deep)).await.contains("recursion limit exceeded"));
     }
-    // Wide: many keys that nobody knows, and an answer that is no larger than what was sent.
+    // Wide: many unknown keys, and an answer that is not larger than the request.
     let wide: Vec<String> = (0..6_000).map(|i| format!("\"k{i}\":0")).collect();
     let answer = Api::new().post(format!("{{{}}}", wide.join(","))).await;
     let faults = answer.faults();
@@ -65,9 +65,9 @@ async fn bombs() {
     let answer = Api::new().post(format!("{{\"userId\":\"ana\",\"audioChunkPaths\":[{many}]}}")).await;
     assert_eq!(answer.faults().len(), 1 + 24);
     // The same key over and over, plainly and spelled with escapes.
-    assert!(bad(format!("{{{}}}", vec!["\"a\":1"; 8_000].join(","))).await.contains("twice"));
+    assert!(bad(format!("{{{}}}", vec!["\"a\":1"; 8_000].join(","))).await.contains("is repeated"));
     assert!(
-        bad(r#"{"userId":"ana","user\u0049d":"bob"}"#.to_owned()).await.contains("\"userId\" is there twice")
+        bad(r#"{"userId":"ana","user\u0049d":"bob"}"#.to_owned()).await.contains("\"userId\" is repeated")
     );
     // Numbers that no computer holds.
     for number in ["1e400", "-1e400", &"9".repeat(60_000), &format!("1e{}", "9".repeat(1_000))] {
@@ -92,7 +92,7 @@ async fn bombs() {
 }
 
 #[tokio::test]
-async fn a_packed_body_is_not_unpacked() {
+async fn a_compressed_body_is_refused() {
     // What would be 10 MB of blanks: it is refused for being packed, whatever length it claims.
     for (coding, length) in
         [("gzip", "100"), ("deflate", "99999999"), ("br", "0"), ("zstd", "1"), ("gzip, gzip", "100")]
@@ -108,14 +108,14 @@ async fn a_packed_body_is_not_unpacked() {
 }
 
 #[tokio::test]
-async fn a_key_twice() {
+async fn a_repeated_key() {
     for body in [
         r#"{"userId": "ana", "userId": "bob", "audioChunkPaths": ["a.wav"]}"#,
         r#"{"metadata": {"userId": "1", "userId": "1"}}"#,
     ] {
         let problem = Api::new().post(body).await.problem(400, "INVALID_JSON");
         let detail = problem["detail"].as_str().expect("text");
-        assert!(detail.contains("the key \"userId\" is there twice in one object at line 1"), "{detail}");
+        assert!(detail.contains("the key \"userId\" is repeated in one object at line 1"), "{detail}");
     }
 }
 
@@ -149,8 +149,7 @@ async fn wrong_types() {
 
 #[tokio::test]
 async fn unknown_fields() {
-    let known =
-        "is not known here: expected userId, audioChunkPaths, language, prompt, metadata, callbackUrl";
+    let known = "is unknown: expected userId, audioChunkPaths, language, prompt, metadata, callbackUrl";
     assert_faults([
         (body_with("callbackURL", json!("https://example.com")), "#/callbackURL", known),
         (body_with("user_id", json!("ana")), "#/user_id", known),
@@ -173,31 +172,57 @@ async fn chunk_counts() {
 }
 
 #[tokio::test]
+async fn a_key_has_at_most_the_bytes_that_s3_accepts() {
+    let key = "k".repeat(100) + "/";
+    let longest = format!("s3://audio/{}", &key.repeat(11)[..1024]);
+    let body = body_with("audioChunkPaths", json!([longest]));
+    let job = Api::new().post(body.to_string()).await.json(202);
+    assert_eq!(job["chunkCount"], 1);
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_named() {
+    for (mark, encoding) in
+        [(&b"\xEF\xBB\xBF"[..], "UTF-8"), (b"\xFF\xFE", "UTF-16"), (b"\xFE\xFF", "UTF-16")]
+    {
+        let body = [mark, good_body().to_string().as_bytes()].concat();
+        let request = Request::post("/transcribe").header("content-type", "application/json");
+        let answer = Api::new().send(request.body(body.into()).expect("a request")).await;
+        let problem = answer.problem(400, "INVALID_JSON");
+        let detail = problem["detail"].as_str().expect("text");
+        assert!(detail.contains(&format!("a byte order mark of {encoding}")), "{detail}");
+        assert_eq!(problem["errors"][0]["pointer"], "#");
+    }
+}
+
+#[tokio::test]
 async fn paths() {
-    let long = format!("s3://audio/{}", "x".repeat(1020));
+    let long = format!("s3://audio/{}", "x".repeat(1025));
+    let long_local = "x".repeat(1025);
     let rows = [
         ("", "must not be empty"),
         ("   ", "must not be empty"),
         (".", "must not be empty"),
-        (long.as_str(), "must have at most 1024 bytes, has 1031"),
-        ("a\u{0}.wav", "must not hold control characters"),
+        (long.as_str(), "must have a key of at most 1024 bytes, has 1025"),
+        (long_local.as_str(), "must have at most 1024 bytes, has 1025"),
+        ("a\u{0}.wav", "must not contain control characters"),
         ("../secret.wav", "leaves the audio root"),
         ("x/../../secret.wav", "leaves the audio root"),
         ("..\\secret.wav", "leaves the audio root"),
         ("link.wav", "leaves the audio root"),
         ("/etc/passwd", "is absolute: give a path relative to the audio root"),
         ("s3://audio", "is not an S3 address: expected s3://bucket/key"),
-        ("s3://audio/../other/a.wav", "has . or .. in its key"),
-        ("s3://other/a.wav", "names the bucket \"other\", which is not one that this service reads"),
+        ("s3://audio/../other/a.wav", "has a key with . or .. between slashes"),
+        ("s3://other/a.wav", "has the bucket \"other\", which this service is not configured to read"),
         (
             "ftp://host/a.wav",
             "has the scheme \"ftp\", which is not supported: use s3://bucket/key, https:// or a path",
         ),
-        ("https://host/a.wav", "names the host \"host\", which is not one that this service calls"),
+        ("https://host/a.wav", "has the host \"host\", which this service is not configured to call"),
         ("http://good.example/a.wav", "must begin with https://"),
-        ("https://good.example@127.0.0.1/a.wav", "must not hold a user name or a password"),
-        ("https://2130706433/a.wav", "names an IP address in place of a host"),
-        ("https://[::ffff:169.254.169.254]/latest", "names an IP address in place of a host"),
+        ("https://good.example@127.0.0.1/a.wav", "must not contain a user name or a password"),
+        ("https://2130706433/a.wav", "must have a host name, not an IP address"),
+        ("https://[::ffff:169.254.169.254]/latest", "must have a host name, not an IP address"),
         ("https://good.example/a.wav#x", "must not have a fragment"),
         ("https://good.example:99999/", "is not a web address: invalid port number"),
         ("file:///etc/passwd", "has the scheme \"file\""),
@@ -219,7 +244,7 @@ async fn user_ids() {
         (body_with("userId", Value::Null), "#/userId", "is required"),
         (user(""), "#/userId", "must not be empty"),
         (user(&"x".repeat(300)), "#/userId", "must have at most 128 characters, has 300"),
-        (user("a\u{7}b"), "#/userId", "no control characters); the character at position 1 is none of these"),
+        (user("a\u{7}b"), "#/userId", "no control characters); the character at position 1 is not allowed"),
         (user("a b"), "#/userId", "no spaces"),
         (user("josé"), "#/userId", "the character at position 3"),
     ])
@@ -239,7 +264,7 @@ async fn options_and_metadata() {
         (body_with("metadata", json!({"": "x"})), "#/metadata/", "must have a key of 1 to 512 bytes"),
         (
             body_with("metadata", json!({&long_key: "x"})),
-            &format!("#/metadata/{long_key}"),
+            &format!("#/metadata/{long_key}")[..200],
             "must have a key of 1 to 512 bytes, has one of 513",
         ),
     ])
@@ -333,9 +358,8 @@ async fn content_types() {
     send("x-nothing", b"").await.json(202);
     for bad in ["text/plain", "application/x-www-form-urlencoded", ""] {
         let problem = send("content-type", bad.as_bytes()).await.problem(415, "UNSUPPORTED_MEDIA_TYPE");
-        let detail = format!(
-            "the body is of type {bad:?}: send the body as it is, with Content-Type: application/json"
-        );
+        let detail =
+            format!("the body is of type {bad:?}: send plain JSON with Content-Type: application/json");
         assert_eq!(problem["detail"], detail);
     }
     send("content-type", b"\xff").await.problem(415, "UNSUPPORTED_MEDIA_TYPE");

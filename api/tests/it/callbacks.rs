@@ -1,4 +1,4 @@
-//! `callbackUrl`: who may be told, and what is shown of the telling.
+//! `callbackUrl`: which addresses are accepted, and what is shown of deliveries.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::support::{Api, body_with, good_body};
 const URL: &str = "https://receiver.example/hooks/7?token=abc";
 
 #[tokio::test]
-async fn whom_to_tell_is_kept_and_shown_to_the_jobs_owner() {
+async fn the_callback_is_kept_and_shown_to_the_jobs_owner() {
     let api = Api::new();
     for url in [URL, "http://127.0.0.1:9099/hook"] {
         let accepted = api.transcribe(&body_with("callbackUrl", json!(url))).await.json(202);
@@ -36,7 +36,7 @@ async fn whom_to_tell_is_kept_and_shown_to_the_jobs_owner() {
 }
 
 #[tokio::test]
-async fn addresses_that_are_not_told() {
+async fn callback_addresses_that_are_refused() {
     let api = Api::new();
     for (url, why) in [
         (json!(7), "must be a string"),
@@ -44,17 +44,20 @@ async fn addresses_that_are_not_told() {
         (json!("receiver.example/hook"), "is not a web address"),
         (json!("http://receiver.example/hook"), "must begin with https://"),
         (json!("ftp://receiver.example/hook"), "must begin with https://"),
-        (json!("https://other.example/hook"), "names the host \"other.example\", which is not one"),
-        (json!("https://receiver.example:8443/"), "names the host \"receiver.example:8443\""),
-        (json!("https://receiver.example.evil.example/"), "names the host"),
-        (json!("https://user:pass@receiver.example/"), "must not hold a user name"),
-        (json!("https://receiver.example@169.254.169.254/"), "must not hold a user name"),
+        (
+            json!("https://other.example/hook"),
+            "has the host \"other.example\", which this service is not configured to call",
+        ),
+        (json!("https://receiver.example:8443/"), "has the host \"receiver.example:8443\""),
+        (json!("https://receiver.example.evil.example/"), "has the host"),
+        (json!("https://user:pass@receiver.example/"), "must not contain a user name"),
+        (json!("https://receiver.example@169.254.169.254/"), "must not contain a user name"),
         (json!("https://receiver.example/#x"), "must not have a fragment"),
-        (json!("https://receiver.example/a\r\nhost: x"), "must not hold spaces"),
-        (json!("https://127.0.0.1/"), "names an IP address"),
-        (json!("https://2130706433/"), "names an IP address"),
-        (json!("https://0177.0.0.1/"), "names an IP address"),
-        (json!("https://[::ffff:10.0.0.1]/"), "names an IP address"),
+        (json!("https://receiver.example/a\r\nhost: x"), "must not contain spaces"),
+        (json!("https://127.0.0.1/"), "must have a host name, not an IP address"),
+        (json!("https://2130706433/"), "must have a host name, not an IP address"),
+        (json!("https://0177.0.0.1/"), "must have a host name, not an IP address"),
+        (json!("https://[::ffff:10.0.0.1]/"), "must have a host name, not an IP address"),
         (json!("http://127.0.0.1:9098/"), "must begin with https://"),
         (json!("http://localhost:9099/"), "must begin with https://"),
         (json!(format!("https://receiver.example/{}", "x".repeat(2048))), "must have at most 2048 bytes"),
@@ -64,9 +67,9 @@ async fn addresses_that_are_not_told() {
 }
 
 #[tokio::test]
-async fn without_a_list_nobody_is_told() {
+async fn without_hosts_callbacks_are_refused() {
     let api = Api::with(|state| AppState { callback_hosts: Arc::default(), ..state });
-    let detail = "is not taken: this service tells nobody (LONGHAND_CALLBACK_HOSTS)";
+    let detail = "is not accepted: callbacks are disabled on this server (LONGHAND_CALLBACK_HOSTS)";
     api.transcribe(&body_with("callbackUrl", json!(URL))).await.assert_fault("#/callbackUrl", detail);
 }
 

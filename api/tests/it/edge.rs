@@ -45,21 +45,27 @@ async fn every_answer_has_the_security_headers() {
 }
 
 #[tokio::test]
-async fn who_came_by_tls_is_told_to_come_so_again() {
+async fn clients_over_tls_get_hsts() {
     let api = Api::new();
-    let send = async |proto: &str| {
-        let request = Request::get("/healthz").header("x-forwarded-proto", proto);
+    let send = async |name: &str, value: &str| {
+        let request = Request::get("/healthz").header("x-forwarded-proto", "http").header(name, value);
         api.send(request.body(Body::empty()).expect("a request")).await
     };
-    assert_eq!(send("https").await.header("strict-transport-security"), "max-age=31536000");
-    assert_eq!(send("http").await.header("strict-transport-security"), "");
+    let header = "strict-transport-security";
+    let https = Request::get("/healthz").header("x-forwarded-proto", "https");
+    let https = api.send(https.body(Body::empty()).expect("a request")).await;
+    assert_eq!(https.header(header), "max-age=31536000");
+    assert_eq!(send("accept", "*/*").await.header(header), "");
+    // Behind a VPC link the load balancer itself is asked by HTTP.
+    assert_eq!(send("longhand-gateway", "vpclink").await.header(header), "max-age=31536000");
 }
 
 async fn from_page(api: &Api, origin: &str, method: &str) -> Answer {
     let request = Request::builder().method(method).uri("/transcribe").header("origin", origin);
-    let request = request
-        .header("access-control-request-method", "POST")
-        .header("access-control-request-headers", "authorization,content-type,idempotency-key");
+    let request = request.header("access-control-request-method", "POST").header(
+        "access-control-request-headers",
+        "authorization,cache-control,baggage,sentry-trace,tracestate",
+    );
     api.send(request.body(good_body().to_string().into()).expect("a request")).await
 }
 
@@ -70,7 +76,7 @@ async fn pages_may_call_where_a_setting_names_them() {
         let origins = origins.parse().expect("origins");
         Api::with(|state| AppState { origins, ..state })
     };
-    // By default none may: a preflight is any other request that there is no route for.
+    // By default none may: a preflight is a request without a route.
     let none = Api::new();
     from_page(&none, page, "OPTIONS").await.problem(405, "METHOD_NOT_ALLOWED");
     assert_eq!(from_page(&none, page, "POST").await.header("access-control-allow-origin"), "");
@@ -80,7 +86,10 @@ async fn pages_may_call_where_a_setting_names_them() {
     assert_eq!(preflight.status, 200);
     assert_eq!(preflight.header("access-control-allow-origin"), page);
     assert!(preflight.header("access-control-allow-methods").contains("POST"));
-    assert!(preflight.header("access-control-allow-headers").contains("authorization"));
+    for asked in ["authorization", "cache-control", "baggage", "sentry-trace", "tracestate"] {
+        assert!(preflight.header("access-control-allow-headers").contains(asked), "{asked}");
+    }
+    assert!(preflight.header("vary").contains("access-control-request-headers"));
     assert_eq!(preflight.header("x-content-type-options"), "nosniff");
     let answer = from_page(&some, page, "POST").await;
     answer.json(202);
@@ -103,7 +112,7 @@ async fn pages_may_call_where_a_setting_names_them() {
 }
 
 #[tokio::test]
-async fn a_preflight_asks_nobody_who_they_are_and_an_error_can_be_read_by_its_page() {
+async fn a_preflight_needs_no_credentials_and_pages_can_read_errors() {
     let origins: longhand_api::Origins = "https://app.example".parse().expect("an origin");
     let settings = longhand_api::auth::settings::AuthSettings::Jwt(crate::issuer::settings_by_secret());
     let auth = longhand_api::Auth::new(settings).expect("good settings");

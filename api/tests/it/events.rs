@@ -7,15 +7,17 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::Request;
 use axum::response::Response;
 use futures::StreamExt;
-use longhand_shared::JobId;
+use longhand_shared::attempt::Claimant;
 use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
+use longhand_shared::store::{Claim, JobStore};
+use longhand_shared::{JobId, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 use tower::ServiceExt;
 
 use crate::jobs::{chunk, settle, words};
 use crate::support::Api;
-use crate::waiting::submitted;
+use crate::waiting::{submitted, with_room};
 
 async fn open(api: &Api, job: JobId, last: Option<&str>) -> Response {
     let mut request = Request::get(format!("/transcript/{job}/events"));
@@ -40,6 +42,7 @@ impl Events {
         let response = open(api, job, last).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["cache-control"], "no-cache, no-transform");
         let mut body = response.into_body().into_data_stream();
         assert_eq!(body.next().await.expect("a frame").expect("bytes"), "retry: 2000\n\n");
         Self(body)
@@ -70,7 +73,7 @@ impl Events {
     }
 }
 
-fn told(event: &Event) -> (&str, Value) {
+fn content(event: &Event) -> (&str, Value) {
     let data = &event.data;
     match event.name.as_str() {
         "chunk" => ("chunk", json!([data["index"], data["chunkStatus"], data["attempts"]])),
@@ -84,28 +87,28 @@ async fn a_job_is_followed_to_its_end() {
     let job = submitted(&api).await;
     let mut events = Events::of(&api, job, None).await;
     let first = events.next().await.expect("an event");
-    assert_eq!(told(&first), ("job", json!("IN_PROGRESS")));
+    assert_eq!(content(&first), ("job", json!("IN_PROGRESS")));
     assert_eq!(first.data, json!({"jobId": job.to_string(), "jobStatus": "IN_PROGRESS", "chunkCount": 2}));
     for index in 0..2 {
         let event = events.next().await.expect("an event");
-        assert_eq!(told(&event), ("chunk", json!([index, "PENDING", 0])));
+        assert_eq!(content(&event), ("chunk", json!([index, "PENDING", 0])));
     }
     // Nothing happens for a while, but a sign of life.
     assert_eq!(events.frame().await.as_deref(), Some(":\n\n"));
     settle(&api, chunk(job, 1), Verdict::Failed(ChunkError::new(ErrorCode::AsrRejected, "no"))).await;
     let failed = events.next().await.expect("an event");
-    assert_eq!(told(&failed), ("chunk", json!([1, "FAILED", 0])));
+    assert_eq!(content(&failed), ("chunk", json!([1, "FAILED", 0])));
     assert_eq!(failed.data["error"]["code"], "ASR_REJECTED");
     settle(&api, chunk(job, 0), words("hello")).await;
-    assert_eq!(told(&events.next().await.expect("an event")), ("chunk", json!([0, "COMPLETED", 0])));
+    assert_eq!(content(&events.next().await.expect("an event")), ("chunk", json!([0, "COMPLETED", 0])));
     let last = events.next().await.expect("an event");
     assert_eq!(last.data, api.get(&format!("/transcript/{job}")).await.json(200), "the whole result");
     assert!(events.next().await.is_none(), "closed");
 
-    // Who has read all of it is told not to come again; who has not gets what is missing.
+    // A client that has read everything should not reconnect; another gets what it lacks.
     assert_eq!(open(&api, job, Some(&last.id)).await.status(), 204);
     let missed = Events::of(&api, job, Some(&failed.id)).await.all().await;
-    let missed: Vec<_> = missed.iter().map(told).collect();
+    let missed: Vec<_> = missed.iter().map(content).collect();
     assert_eq!(missed, [("chunk", json!([0, "COMPLETED", 0])), ("job", json!("FAILED"))]);
     for nonsense in ["7", "", ";", "F;F0", "\u{ff}", &"x".repeat(2000)] {
         assert_eq!(Events::of(&api, job, Some(nonsense)).await.all().await.len(), 3, "{nonsense}");
@@ -113,7 +116,33 @@ async fn a_job_is_followed_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_id_is_a_place_to_go_on_from() {
+async fn failed_calls_of_the_model_are_events() {
+    let api = Arc::new(Api::new());
+    let job = submitted(&api).await;
+    let mut events = Events::of(&api, job, None).await;
+    for _ in 0..3 {
+        events.next().await.expect("an event");
+    }
+    let by = Claimant { origin: "o", message: "m", generation: 0, worker: "w" };
+    let claim = api.store.claim(chunk(job, 1), by, Timestamp::now(), Duration::from_mins(5)).await;
+    let Ok(Claim::Claimed(attempt)) = claim else { panic!("{claim:?}") };
+    let claimed = events.next().await.expect("an event");
+    assert_eq!((&claimed.data["chunkStatus"], claimed.data.get("running")), (&json!("IN_PROGRESS"), None));
+    for calls in [1, 2] {
+        let retrying = attempt.retrying(ErrorCode::AsrTimeout, calls, 4);
+        api.store.note(chunk(job, 1), &retrying).await.expect("in memory");
+        let event = events.next().await.expect("an event");
+        let running = &event.data["running"];
+        assert_eq!(running["asrCalls"], calls);
+        assert_eq!((&running["code"], &running["mostCalls"]), (&json!("ASR_TIMEOUT"), &json!(4)));
+    }
+    settle(&api, chunk(job, 1), words("hello")).await;
+    let done = events.next().await.expect("an event");
+    assert_eq!((content(&done), done.data.get("running")), (("chunk", json!([1, "COMPLETED", 1])), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_resumes_after_each_id() {
     let api = Api::new();
     let job = submitted(&api).await;
     settle(&api, chunk(job, 0), words("hello")).await;
@@ -128,7 +157,7 @@ async fn each_id_is_a_place_to_go_on_from() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_later_is_told_how_it_stands_now() {
+async fn a_late_client_gets_the_current_state() {
     let api = Api::new();
     let job = submitted(&api).await;
     let _other = Events::of(&api, job, None).await;
@@ -138,14 +167,14 @@ async fn who_comes_later_is_told_how_it_stands_now() {
     settle(&api, chunk(job, 1), words("world")).await;
     let next = events.next().await.expect("an event");
     assert_eq!(
-        told(&next),
+        content(&next),
         ("chunk", json!([1, "COMPLETED", 0])),
         "and nothing that it knows, or knew before"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_end_with_the_process_and_go_on_elsewhere() {
+async fn streams_end_with_the_process_and_resume_elsewhere() {
     let api = Api::new();
     let job = submitted(&api).await;
     let events = Events::of(&api, job, None).await;
@@ -156,19 +185,45 @@ async fn streams_end_with_the_process_and_go_on_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_a_bound_and_only_jobs_are_followed() {
-    let api = Api::new();
+async fn streams_are_limited_and_only_jobs_are_followed() {
+    let api = with_room(40, Duration::from_mins(15));
     let unknown = format!("/transcript/{}/events", JobId::random());
     api.get(&unknown).await.problem(404, "JOB_NOT_FOUND");
     api.get("/transcript/7/events").await.problem(400, "INVALID_JOB_ID");
-    let job = submitted(&api).await;
+    let jobs = [submitted(&api).await, submitted(&api).await, submitted(&api).await];
+    let path = |job: JobId| format!("/transcript/{job}/events");
     let mut open_streams = vec![];
-    for _ in 0..1000 {
-        open_streams.push(Events::of(&api, job, None).await);
+    // A twentieth for each job.
+    for job in &jobs[..2] {
+        open_streams.push(Events::of(&api, *job, None).await);
+        open_streams.push(Events::of(&api, *job, None).await);
+        let refused = api.get(&path(*job)).await;
+        refused.problem(429, "TOO_MANY_WAITING");
+        assert_ne!(refused.header("retry-after"), "");
     }
-    let refused = api.get(&format!("/transcript/{job}/events")).await;
-    refused.problem(503, "TOO_MANY_STREAMS");
-    assert_ne!(refused.header("retry-after"), "");
+    // A tenth for each user; others are served.
+    api.get(&path(jobs[2])).await.problem(429, "TOO_MANY_WAITING");
+    let others = crate::support::body_with("userId", json!("bob"));
+    let others = crate::jobs::job_id(&api.transcribe(&others).await.json(202));
+    Events::of(&api, others, None).await;
     open_streams.pop();
-    Events::of(&api, job, None).await;
+    Events::of(&api, jobs[2], None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_its_age_and_is_resumed() {
+    let api = with_room(40, Duration::from_mins(2));
+    let job = submitted(&api).await;
+    let mut events = Events::of(&api, job, None).await;
+    let mut last = String::new();
+    let began = tokio::time::Instant::now();
+    while let Some(frame) = events.frame().await {
+        if let Some(id) = frame.lines().find_map(|line| line.strip_prefix("id: ")) {
+            last = id.to_owned();
+        }
+    }
+    assert_eq!(began.elapsed().as_secs(), 120);
+    settle(&api, chunk(job, 0), words("hello")).await;
+    let next = Events::of(&api, job, Some(&last)).await.next().await.expect("what is new");
+    assert_eq!(content(&next), ("chunk", json!([0, "COMPLETED", 0])), "and nothing that it knows");
 }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::Request;
 use longhand_shared::id::ChunkRef;
 use longhand_shared::job::{ChunkError, ErrorCode, Segment, Transcription, Verdict};
-use longhand_shared::{Attempt, JobId, Timestamp, lifecycle};
+use longhand_shared::{Attempt, JobId, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, body_with};
@@ -18,14 +18,13 @@ async fn job(api: &Api) -> JobId {
 
 async fn settle(api: &Api, job: JobId, index: u64, verdict: Verdict) {
     let chunk = ChunkRef { job, index: index.try_into().expect("an index") };
-    let settled =
-        lifecycle::settle(&*api.store, chunk, &Attempt::number(0), &verdict, Timestamp::now()).await;
+    let settled = api.lifecycle().settle(chunk, &Attempt::number(0), &verdict, Timestamp::now()).await;
     settled.expect("a store in memory");
 }
 
 /// Words of two seconds; the first half of a second is silence.
 fn words(text: &str) -> Verdict {
-    let segments = vec![Segment { start: 0.5, end: 2.0, text: text.to_owned() }];
+    let segments = vec![Segment { start: 0.5, end: 2.0, text: text.to_owned(), repaired: false }];
     Verdict::Completed(Transcription::new(text, Some(2.0), segments).expect("small"))
 }
 
@@ -46,7 +45,7 @@ fn assert_form(answer: &Answer, media_type: &str, partial: &str, times_exact: &s
 }
 
 #[tokio::test]
-async fn a_transcript_in_each_form_while_it_grows() {
+async fn a_growing_transcript_in_each_format() {
     let api = Api::new();
     let id = job(&api).await;
     let path = format!("/transcript/{id}");
@@ -73,6 +72,32 @@ async fn a_transcript_in_each_form_while_it_grows() {
     assert_form(&answer, "application/x-subrip", "false", "true", srt);
     let head = Request::head(&path).header("accept", "text/vtt").body(Body::empty()).expect("a request");
     assert_form(&api.send(head).await, "text/vtt", "false", "true", "");
+}
+
+#[tokio::test]
+async fn lines_of_captions_are_short_on_request() {
+    let api = Api::new();
+    let id = job(&api).await;
+    let text =
+        "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power.";
+    for index in 0..3 {
+        settle(&api, id, index, words(text)).await;
+    }
+    for accept in ["text/vtt", "application/x-subrip"] {
+        let path = format!("/transcript/{id}?maxLineChars=42");
+        let answer = get(&api, &path, accept).await;
+        let lines: Vec<&str> = answer.text().lines().collect();
+        assert!(lines.iter().all(|line| line.chars().count() <= 42), "{lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.contains("prudently")).count(), 3);
+        let words = answer.text().split_whitespace().filter(|word| text.split(' ').any(|one| one == *word));
+        assert_eq!(words.count(), 3 * text.split(' ').count(), "every word is there");
+        let whole = get(&api, &format!("/transcript/{id}"), accept).await;
+        assert!(whole.text().contains(text), "a line without a limit");
+    }
+    for bad in ["9", "1001", "", "many", "-42"] {
+        let answer = api.get(&format!("/transcript/{id}?maxLineChars={bad}")).await;
+        answer.assert_fault("?maxLineChars", "must be a number from 10 to 1000");
+    }
 }
 
 #[tokio::test]
@@ -104,12 +129,12 @@ async fn json_has_segments_when_asked() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_refused() {
+async fn unknown_formats_and_parameters_are_refused() {
     let api = Api::new();
     let path = format!("/transcript/{}", job(&api).await);
     let answer = get(&api, &path, "text/html, application/pdf").await;
     let problem = answer.problem(406, "NOT_ACCEPTABLE");
-    let detail = "the Accept header takes none of the forms that there are: \
+    let detail = "no available format matches the Accept header: \
         application/json, text/plain, text/vtt, application/x-subrip";
     assert_eq!(problem["detail"], detail);
     assert_eq!(answer.header("vary"), "accept");
@@ -120,7 +145,7 @@ async fn what_is_not_there_is_refused() {
     }
     api.get(&format!("{path}?words=true"))
         .await
-        .assert_fault("?words", "is not known here: expected segments");
+        .assert_fault("?words", "is unknown: expected segments, maxLineChars");
     let unknown = "/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
     for accept in ["text/vtt", "text/plain", "application/json"] {
         get(&api, &format!("{unknown}?segments=true"), accept).await.problem(404, "JOB_NOT_FOUND");

@@ -112,7 +112,7 @@ proptest! {
 
     #[test]
     fn any_method_path_and_query(method in method(), uri in path_and_query(), id in "[ -~]{0,20}") {
-        // What is no URI at all is refused before the router.
+        // Text that is not a URI is refused before the router.
         if let Ok(uri) = uri.parse::<Uri>() {
             let id = HeaderValue::from_str(&id).expect("visible ASCII");
             let request = Request::builder().method(method).uri(uri).header("x-request-id", &id).header("traceparent", id);

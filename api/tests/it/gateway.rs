@@ -11,7 +11,7 @@ use crate::jobs::{chunk, job_id, settle, words};
 use crate::support::Api;
 
 #[tokio::test]
-async fn what_comes_through_api_gateway_gets_what_that_passes_on() {
+async fn answers_through_api_gateway_respect_its_limits() {
     let api = Api::new();
     let through_gateway = async |path: &str| {
         let request = Request::get(path).header("longhand-gateway", "vpclink").body(Body::empty());
@@ -51,7 +51,7 @@ fn long_body(request: Builder) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn a_submit_whose_result_no_gateway_passes_on_still_tells_of_its_job() {
+async fn a_submit_whose_result_is_too_large_is_still_accepted() {
     let api = Api::new();
     let job = long_job(&api).await;
     let waiting = || long_submit().header("prefer", "wait=5");
@@ -63,7 +63,7 @@ async fn a_submit_whose_result_no_gateway_passes_on_still_tells_of_its_job() {
 }
 
 #[tokio::test]
-async fn a_page_in_a_browser_may_read_why_there_is_no_answer() {
+async fn a_page_can_read_why_an_answer_is_missing() {
     let origins: Origins = "https://app.example".parse().expect("an origin");
     let api = Api::with(|state| AppState { origins, ..state });
     let job = long_job(&api).await;

@@ -1,4 +1,4 @@
-//! Who signs tokens: keys made anew for each test, and a server that publishes them as it is told.
+//! An issuer of tokens: keys made for each test, and a server that publishes them as scripted.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -60,6 +60,21 @@ impl Key {
     pub(crate) fn ed(id: &'static str) -> Self {
         let der = Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).expect("a key");
         Self::new(id, Algorithm::EdDSA, EncodingKey::from_ed_der(der.as_ref()))
+    }
+
+    /// The same key as an issuer publishes it that gives its keys no ids.
+    pub(crate) fn without_id(&self) -> Value {
+        let mut public = self.public.clone();
+        public.as_object_mut().expect("an object").remove("kid");
+        public
+    }
+
+    /// `Bearer` with a token that names an unknown key.
+    pub(crate) fn token_without_id(&self, user: &str) -> String {
+        format!(
+            "Bearer {}",
+            encode(&Header::new(self.algorithm), &claims(user), &self.private).expect("a token")
+        )
     }
 
     /// `Bearer` with a token of these claims.

@@ -7,12 +7,12 @@ use longhand_shared::id::ChunkRef;
 use longhand_shared::job::{ChunkError, ErrorCode, Transcription, Verdict};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue};
 use longhand_shared::store::JobStore;
-use longhand_shared::{Attempt, Claimant, JobId, Timestamp, lifecycle};
+use longhand_shared::{Attempt, Claimant, JobId, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, body_with, good_body};
 
-const BY: Claimant<'_> = Claimant { origin: "message", message: "message", worker: "w" };
+const BY: Claimant<'_> = Claimant { origin: "message", message: "message", generation: 0, worker: "w" };
 
 pub(crate) fn job_id(accepted: &Value) -> JobId {
     accepted["jobId"].as_str().expect("text").parse().expect("a job id")
@@ -24,7 +24,7 @@ pub(crate) fn chunk(job: JobId, index: u64) -> ChunkRef {
 
 pub(crate) async fn settle(api: &Api, chunk: ChunkRef, verdict: Verdict) {
     let now = Timestamp::now();
-    let settled = lifecycle::settle(&*api.store, chunk, &Attempt::number(0), &verdict, now).await;
+    let settled = api.lifecycle().settle(chunk, &Attempt::number(0), &verdict, now).await;
     settled.expect("a store in memory");
 }
 
@@ -41,7 +41,7 @@ fn chunks(result: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_job_is_taken() {
+async fn a_job_is_accepted() {
     let api = Api::new();
     let before = Timestamp::now();
     let answer = api.transcribe(&good_body()).await;
@@ -130,7 +130,7 @@ async fn one_and_24_chunks_and_the_largest_good_body() {
 }
 
 #[tokio::test]
-async fn null_is_as_good_as_absent_for_what_may_be_absent() {
+async fn null_is_the_same_as_absent_for_optional_fields() {
     let mut body = good_body();
     for name in ["language", "prompt", "metadata"] {
         body[name] = Value::Null;

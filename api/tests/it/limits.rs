@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::Request;
+use longhand_api::reads::Reads;
 use longhand_api::{AppState, Limits};
+use longhand_shared::cache::remote::Redis;
 use longhand_shared::id::ChunkRef;
 use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
-use longhand_shared::{Attempt, ChunkIndex, JobId, Timestamp, lifecycle};
+use longhand_shared::{Attempt, ChunkIndex, JobId, Timestamp};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::time::advance;
 
 use crate::support::{Answer, Api};
@@ -21,7 +25,7 @@ async fn submit(api: &Api, user: &str) -> Answer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_who_is_too_fast_is_told_when_to_come_again() {
+async fn a_user_who_is_too_fast_gets_retry_after() {
     let api = api(6, 0);
     for left in (0..6).rev() {
         let answer = submit(&api, "ana").await;
@@ -41,7 +45,7 @@ async fn a_user_who_is_too_fast_is_told_when_to_come_again() {
     read.json(200);
     assert_eq!(read.header("ratelimit"), "");
 
-    // Exactly as told, and no more than that: a refused one does not put it off.
+    // Exactly after that time: a refused request does not extend it.
     advance(Duration::from_secs(9)).await;
     assert_eq!(submit(&api, "ana").await.header("retry-after"), "1");
     advance(Duration::from_secs(1)).await;
@@ -62,7 +66,7 @@ async fn what_is_refused_before_does_not_count() {
 }
 
 #[tokio::test]
-async fn without_limits_nothing_is_said_of_them() {
+async fn without_limits_there_are_no_headers_of_limits() {
     let answer = submit(&api(0, 0), "ana").await;
     answer.json(202);
     assert_eq!((answer.header("ratelimit"), answer.header("ratelimit-policy")), ("", ""));
@@ -72,8 +76,7 @@ async fn fail(api: &Api, accepted: &Value) {
     let job: JobId = accepted["jobId"].as_str().expect("text").parse().expect("an id");
     let chunk = ChunkRef { job, index: ChunkIndex::try_from(0).expect("the first") };
     let verdict = Verdict::Failed(ChunkError::new(ErrorCode::AudioEmpty, "nothing"));
-    let settled =
-        lifecycle::settle(&*api.store, chunk, &Attempt::number(0), &verdict, Timestamp::now()).await;
+    let settled = api.lifecycle().settle(chunk, &Attempt::number(0), &verdict, Timestamp::now()).await;
     settled.expect("a store in memory");
 }
 
@@ -87,7 +90,7 @@ async fn open_jobs_are_bounded() {
     let problem = answer.problem(429, "TOO_MANY_OPEN_JOBS");
     assert_eq!(
         problem["detail"],
-        "the user has 3 jobs or more in progress: submit again when some have ended"
+        "the user has 3 jobs or more in progress: submit again after some have ended"
     );
     assert_eq!(answer.header("retry-after"), "10");
     submit(&api, "bob").await.json(202);
@@ -105,12 +108,65 @@ async fn open_jobs_that_came_by_other_servers_count_too() {
         submit(&shared, "ana").await.json(202);
     }
     let limited = |most: usize| {
-        let store = shared.store.clone();
-        Api::with(|state| AppState { store, limits: Arc::new(Limits::new(0, most)), ..state })
+        let lifecycle = shared.lifecycle();
+        Api::with(|state| AppState { lifecycle, limits: Arc::new(Limits::new(0, most)), ..state })
     };
     // More than one page of them.
     submit(&limited(120), "ana").await.problem(429, "TOO_MANY_OPEN_JOBS");
     let api = limited(121);
     submit(&api, "ana").await.json(202);
     submit(&api, "ana").await.problem(429, "TOO_MANY_OPEN_JOBS");
+}
+
+async fn submit_again(api: &Api, key: &str, audio: &str) -> Answer {
+    let body = json!({"userId": "ana", "audioChunkPaths": [audio]}).to_string();
+    let request = Request::post("/transcribe").header("content-type", "application/json");
+    api.send(request.header("idempotency-key", key).body(body.into()).expect("a request")).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_answered_at_any_limit_and_uses_up_nothing() {
+    for api in [api(1, 0), api(0, 1)] {
+        let first = submit_again(&api, "k", "s3://audio/a").await.json(202);
+        for _ in 0..5 {
+            let replay = submit_again(&api, "k", "s3://audio/a").await;
+            assert_eq!(replay.json(202), first);
+            assert_eq!((replay.header("idempotency-replayed"), replay.header("ratelimit")), ("true", ""));
+        }
+        submit_again(&api, "k", "s3://audio/b").await.problem(422, "IDEMPOTENCY_KEY_REUSED");
+        assert_eq!(submit_again(&api, "other", "s3://audio/a").await.status, 429);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_have_a_rate_of_their_own() {
+    let reads = Limits::new(1, 0).with_reads(3, Reads::default());
+    let api = Api::with(|state| AppState { limits: Arc::new(reads), ..state });
+    let search = async |user: &str| api.get(&format!("/transcript/search?userId={user}")).await;
+    for _ in 0..3 {
+        search("ana").await.json(200);
+    }
+    let refused = search("ana").await;
+    let problem = refused.problem(429, "RATE_LIMITED");
+    assert_eq!(problem["detail"], "the user reads more than 3 times a minute: try again in 20 s");
+    assert_eq!(refused.header("retry-after"), "20");
+    search("bob").await.json(200);
+    submit(&api, "ana").await.json(202);
+    advance(Duration::from_secs(20)).await;
+    search("ana").await.json(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_redis_hangs_a_server_counts_alone() {
+    // It accepts connections and answers nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("redis://{}", listener.local_addr().expect("an address"));
+    let redis = Redis::new(url.parse().expect("a URL")).expect("a client");
+    let api =
+        Api::with(|state| AppState { limits: Arc::new(Limits::new(2, 0).shared(Some(redis))), ..state });
+    for _ in 0..2 {
+        submit(&api, "ana").await.json(202);
+    }
+    submit(&api, "ana").await.problem(429, "RATE_LIMITED");
+    submit(&api, "bob").await.json(202);
 }

@@ -12,6 +12,8 @@ mod fuzz;
 mod gateway;
 mod issuer;
 mod jobs;
+mod lambda;
+mod lambda_paths;
 mod limits;
 mod openapi;
 mod outages;

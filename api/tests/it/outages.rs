@@ -1,4 +1,4 @@
-//! The table or the queue fails: what the client is told, and what it is not.
+//! The table or the queue fails: what the answer says, and what it does not.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use longhand_shared::id::ChunkRef;
+use longhand_shared::idempotency::Idempotency;
 use longhand_shared::job::{Chunk, Job, JobHead, NewJob, Verdict};
-use longhand_shared::queue::{ChunkQueue, Delivery, Depth, Outgoing, QueueError, Receipt};
+use longhand_shared::queue::{ChunkQueue, Delivery, Depth, Outgoing, QueueError, Receipt, Standing};
 use longhand_shared::store::{
-    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+    Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::webhook::Callback;
-use longhand_shared::{Attempt, ChunkIndex, Claimant, JobId, Timestamp};
+use longhand_shared::{Attempt, ChunkIndex, Claimant, JobId, Timestamp, UserId};
 use serde_json::json;
 
 use crate::support::{Api, good_body};
@@ -31,6 +32,8 @@ enum How {
     Corrupt,
     Panics,
     Hangs,
+    /// After it has answered one ping.
+    DownSoon,
 }
 
 /// A store in which every step fails, and which counts the pings.
@@ -40,7 +43,7 @@ struct BadStore(How, Arc<AtomicU32>);
 impl BadStore {
     async fn fail<T>(&self) -> Result<T, StoreError> {
         match self.0 {
-            How::Down => Err(StoreError::Unavailable(SECRET.to_owned())),
+            How::Down | How::DownSoon => Err(StoreError::Unavailable(SECRET.to_owned())),
             How::Corrupt => Err(StoreError::Corrupt(SECRET.to_owned())),
             How::Panics => panic!("{SECRET}"),
             How::Hangs => pending().await,
@@ -53,6 +56,14 @@ impl JobStore for BadStore {
     async fn create(&self, _: &NewJob, _: Timestamp) -> Result<Created, StoreError> {
         self.fail().await
     }
+    async fn earlier(
+        &self,
+        _: &UserId,
+        _: &Idempotency,
+        _: Timestamp,
+    ) -> Result<Option<Created>, StoreError> {
+        self.fail().await
+    }
     async fn claim(
         &self,
         _: ChunkRef,
@@ -62,7 +73,13 @@ impl JobStore for BadStore {
     ) -> Result<Claim, StoreError> {
         self.fail().await
     }
-    async fn release(&self, _: ChunkRef, _: &Attempt) -> Result<(), StoreError> {
+    async fn release(&self, _: ChunkRef, _: &Attempt) -> Result<bool, StoreError> {
+        self.fail().await
+    }
+    async fn is_claimed_by(&self, _: ChunkRef, _: &Attempt) -> Result<bool, StoreError> {
+        self.fail().await
+    }
+    async fn note(&self, _: ChunkRef, _: &Attempt) -> Result<(), StoreError> {
         self.fail().await
     }
     async fn settle(
@@ -74,7 +91,7 @@ impl JobStore for BadStore {
     ) -> Result<Settle, StoreError> {
         self.fail().await
     }
-    async fn strike(&self, _: ChunkRef) -> Result<Strike, StoreError> {
+    async fn remove_unsettled(&self, _: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
         self.fail().await
     }
     async fn finish(&self, _: &JobHead, _: &TranscriptResult) -> Result<Finish, StoreError> {
@@ -107,21 +124,21 @@ impl JobStore for BadStore {
     async fn due(&self, _: Timestamp, _: usize) -> Result<Vec<DueJob>, StoreError> {
         self.fail().await
     }
-    async fn postpone(&self, _: &DueJob, _: Timestamp) -> Result<bool, StoreError> {
+    async fn postpone(&self, _: &DueJob, _: Timestamp, _: Option<Timestamp>) -> Result<bool, StoreError> {
         self.fail().await
     }
     async fn erase(&self, _: JobId) -> Result<bool, StoreError> {
         self.fail().await
     }
     async fn ping(&self) -> Result<(), StoreError> {
-        self.1.fetch_add(1, Ordering::SeqCst);
-        self.fail().await
+        let first = self.1.fetch_add(1, Ordering::SeqCst) == 0;
+        if first && matches!(self.0, How::DownSoon) { Ok(()) } else { self.fail().await }
     }
 }
 
-/// A queue that does not answer.
+/// A queue that does not answer, or answers and takes messages as this says.
 #[derive(Debug)]
-struct BadQueue;
+struct BadQueue(Option<Standing>);
 
 impl BadQueue {
     fn down() -> QueueError {
@@ -144,7 +161,10 @@ impl ChunkQueue for BadQueue {
         vec![Err(Self::down()); changes.len()]
     }
     async fn depth(&self) -> Result<Depth, QueueError> {
-        Err(Self::down())
+        if self.0.is_some() { Ok(Depth::default()) } else { Err(Self::down()) }
+    }
+    fn standing(&self) -> Standing {
+        self.0.clone().unwrap_or_default()
     }
 }
 
@@ -181,8 +201,8 @@ async fn the_store_hangs() {
 }
 
 #[tokio::test]
-async fn a_job_is_taken_though_the_queue_is_down() {
-    let api = Api::with_queue(BadQueue);
+async fn a_job_is_accepted_while_the_queue_is_down() {
+    let api = Api::with_queue(BadQueue(None));
     let answer = api.transcribe(&good_body()).await;
     answer.json(202);
     let read = api.get(answer.header("location")).await.json(200);
@@ -191,13 +211,39 @@ async fn a_job_is_taken_though_the_queue_is_down() {
 
 #[tokio::test]
 async fn readiness_names_what_is_not_ready() {
-    let api = Api::with_queue(BadQueue);
+    let api = Api::with_queue(BadQueue(None));
     let answer = api.get("/readyz").await;
     // Jobs are taken and read without the queue.
-    assert_eq!(answer.json(200), json!({"status": "degraded", "missing": ["queue"]}));
+    let reasons = ["the queue does not answer"];
+    assert_eq!(answer.json(200), json!({"status": "degraded", "missing": ["queue"], "reasons": reasons}));
     assert!(!answer.text().contains("secret"));
     let api = Api::with_store(BadStore(How::Down, Arc::default()));
     assert_eq!(api.get("/readyz").await.problem(503, "NOT_READY")["detail"], "not ready: table");
+}
+
+#[tokio::test]
+async fn a_queue_that_refuses_messages_degrades_the_service() {
+    let ready = async |standing: Standing| {
+        let api = Api::with_queue(BadQueue(Some(standing)));
+        api.get("/readyz").await.json(200)
+    };
+    let refused = Standing { refused: Some("AccessDenied".to_owned()), ..Standing::default() };
+    let reasons = ["the queue refuses messages: AccessDenied"];
+    assert_eq!(ready(refused).await, json!({"status": "degraded", "missing": [], "reasons": reasons}));
+    let groups = Standing { groups_refused: true, refused: None };
+    assert_eq!(ready(groups).await, json!({"status": "ready", "missing": [], "messageGroups": false}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn serving_waits_for_the_table_once() {
+    let api = Api::with_store(BadStore(How::Down, Arc::default()));
+    assert_eq!(api.get("/serving").await.problem(503, "NOT_READY")["detail"], "not ready: table");
+
+    let api = Api::with_store(BadStore(How::DownSoon, Arc::default()));
+    assert_eq!(api.get("/serving").await.json(200), json!({"status": "ok"}));
+    tokio::time::advance(Duration::from_secs(2)).await;
+    api.get("/readyz").await.problem(503, "NOT_READY");
+    assert_eq!(api.get("/serving").await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,13 +43,13 @@ async fn run(mut command: Command) -> (Option<i32>, String, String) {
 }
 
 #[tokio::test]
-async fn without_settings_it_tells_all_that_is_missing() {
+async fn without_settings_it_lists_all_that_are_missing() {
     let (code, stdout, stderr) = run(program()).await;
     assert_eq!((code, stdout.as_str()), (Some(2), ""));
     for fault in [
         "LONGHAND_TABLE is not set",
         "LONGHAND_QUEUE_URL is not set",
-        "LONGHAND_AUDIO_BUCKETS is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT",
+        "LONGHAND_AUDIO_BUCKETS is not set: set at least one of",
         "--help lists all settings",
     ] {
         assert!(stderr.contains(fault), "{stderr}");
@@ -57,7 +57,7 @@ async fn without_settings_it_tells_all_that_is_missing() {
 }
 
 #[tokio::test]
-async fn a_bad_log_filter_and_a_bad_argument_are_told() {
+async fn a_bad_log_filter_and_a_bad_argument_are_errors() {
     let mut command = configured();
     command.env("RUST_LOG", "longhand=loud");
     let (code, _, stderr) = run(command).await;
@@ -67,18 +67,18 @@ async fn a_bad_log_filter_and_a_bad_argument_are_told() {
     command.arg("--port");
     let (code, _, stderr) = run(command).await;
     assert_eq!(code, Some(2));
-    assert!(stderr.starts_with("longhand-api: \"--port\" is not known here"), "{stderr}");
+    assert!(stderr.starts_with("longhand-api: unknown argument \"--port\""), "{stderr}");
 }
 
 #[tokio::test]
-async fn health_is_what_a_server_beside_it_answers() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
+async fn the_health_argument_asks_the_running_server() {
+    let unused = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
     let mut command = configured();
-    command.env("LONGHAND_LISTEN", nobody.to_string()).arg("--health");
+    command.env("LONGHAND_LISTEN", unused.to_string()).arg("--health");
     let (code, _, stderr) = run(command).await;
     assert_eq!(code, Some(1));
-    assert!(stderr.starts_with(&format!("longhand-api: http://{nobody}/healthz: ")), "{stderr}");
-    // Settings that no server would start with are told, not passed over.
+    assert!(stderr.starts_with(&format!("longhand-api: http://{unused}/healthz: ")), "{stderr}");
+    // Settings that no server would start with are reported.
     let mut command = program();
     command.arg("--health");
     let (code, _, stderr) = run(command).await;
@@ -103,6 +103,7 @@ async fn help_lists_all_settings() {
         ("LONGHAND_AUTH", "[none]"),
         ("LONGHAND_RATE_PER_MINUTE", "[600]"),
         ("LONGHAND_MAX_OPEN_JOBS", "[1000]"),
+        ("LONGHAND_UPLOAD_ENDPOINT", "[none]"),
         ("LONGHAND_CORS_ORIGINS", "[none]"),
         ("LONGHAND_LOG_FORMAT", "[pretty]"),
         ("REDIS_URL", "[none]"),
@@ -114,11 +115,36 @@ async fn help_lists_all_settings() {
 }
 
 #[tokio::test]
+async fn uploads_are_signed_for_the_endpoint_that_clients_reach() {
+    let mut command = configured();
+    command.env("LONGHAND_UPLOAD_ENDPOINT", "https://files.example/");
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("the program runs");
+    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let address = loop {
+        let line = log.next_line().await.expect("a log").expect("a line");
+        if let Some((_, address)) = line.split_once("address=") {
+            break address.to_owned();
+        }
+    };
+    let body = json!({"userId": "ana", "files": [{"name": "a.wav", "bytes": 100}]});
+    let answer = reqwest::Client::new().post(format!("http://{address}/uploads")).json(&body).send().await;
+    let answer: Value = answer.expect("an answer").json().await.expect("JSON");
+    let url = answer["uploads"][0]["url"].as_str().expect("an address");
+    assert!(url.starts_with("https://files.example/audio/uploads/ana/"), "{url}");
+
+    let mut command = configured();
+    command.env("LONGHAND_UPLOAD_ENDPOINT", "files.example");
+    let (code, _, stderr) = run(command).await;
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("LONGHAND_UPLOAD_ENDPOINT"), "{stderr}");
+}
+
+#[tokio::test]
 async fn it_listens_and_ends_with_0_on_sigterm() {
     let mut child = configured().stderr(Stdio::piped()).spawn().expect("the program runs");
     let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
     let line = log.next_line().await.expect("a log").expect("a line");
-    assert!(line.contains("LONGHAND_AUTH is none"), "{line}");
+    assert!(line.contains("LONGHAND_AUTH=none"), "{line}");
     let line = log.next_line().await.expect("a log").expect("a line");
     let (_, address) = line.split_once("address=").expect(&line);
     let mut ask = configured();
@@ -143,12 +169,12 @@ async fn it_listens_and_ends_with_0_on_sigterm() {
 }
 
 #[tokio::test]
-async fn others_than_this_machine_are_not_let_in_by_mistake() {
+async fn other_machines_have_no_access_by_mistake() {
     let mut command = configured();
     command.env("LONGHAND_LISTEN", "0.0.0.0:0");
     let (code, _, stderr) = run(command).await;
     assert_eq!(code, Some(2));
-    assert!(stderr.contains("\n  LONGHAND_AUTH is not set, and others"), "{stderr}");
+    assert!(stderr.contains("\n  LONGHAND_AUTH is not set, and the api"), "{stderr}");
     let mut command = configured();
     command.env("LONGHAND_AUTH", "apikey").env("LONGHAND_API_KEYS_FILE", "/no/such/file");
     let (code, _, stderr) = run(command).await;
@@ -157,7 +183,7 @@ async fn others_than_this_machine_are_not_let_in_by_mistake() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_told() {
+async fn a_port_in_use_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let mut command = configured();
@@ -285,8 +311,7 @@ async fn the_same_router_runs_as_a_lambda_function() {
         assert_eq!(answer["headers"]["content-type"], "application/problem+json", "{answer}");
     }
 
-    // What is no event of such a gateway is told so, and is not the function's end either: those of a REST API, of a
-    // load balancer, of whoever keeps functions warm, and of nobody.
+    // REST APIs and load balancers work too.
     let rest = json!({
         "version": "1.0", "path": "/healthz", "httpMethod": "GET", "headers": null, "body": null,
         "requestContext": {"httpMethod": "GET", "requestId": "id"},
@@ -294,14 +319,18 @@ async fn the_same_router_runs_as_a_lambda_function() {
     let balancer = json!({
         "requestContext": {"elb": {"targetGroupArn": "arn"}}, "httpMethod": "GET", "path": "/healthz", "headers": {},
     });
-    for odd in [rest, balancer, json!({"source": "aws.events"}), json!({}), json!("warm"), Value::Null] {
+    for event in [rest, balancer] {
+        assert_eq!(call(event).await["statusCode"], 200);
+    }
+    // Other events fail, and do not end the function: those that keep functions warm, and anything else.
+    for odd in [json!({"source": "aws.events"}), json!({}), json!("warm"), Value::Null] {
         let error = call(odd.clone()).await;
         let message = error["errorMessage"].as_str().unwrap_or_default();
-        assert!(message.contains("payload format 2.0"), "{odd}: {error}");
+        assert!(message.contains("API Gateway"), "{odd}: {error}");
     }
     let mut bad = event("POST", "/transcribe", "", Some("no base64"));
     bad["isBase64Encoded"] = true.into();
-    assert!(call(bad).await["errorMessage"].is_string());
+    assert_eq!(call(bad).await["statusCode"], 400);
     assert_eq!(call(event("GET", "/healthz", "", None)).await["statusCode"], 200);
 
     // The figures of one function among many, for the whole Internet: they are not there.

@@ -10,7 +10,9 @@ use crate::support::{Api, good_body};
 async fn unknown_routes() {
     let api = Api::new();
     for (method, path) in [
-        ("GET", "/"),
+        ("GET", "/docs/"),
+        ("GET", "/docs/swagger-ui.js"),
+        ("GET", "/docs/..%2Fswagger-ui.css"),
         ("GET", "/transcript"),
         ("GET", "/transcript/"),
         ("GET", "/transcript/search/x"),
@@ -21,7 +23,7 @@ async fn unknown_routes() {
         ("OPTIONS", "*"),
     ] {
         let problem = api.call(method, path).await.problem(404, "ROUTE_NOT_FOUND");
-        assert_eq!(problem["detail"], "there is nothing at this path", "{path}");
+        assert_eq!(problem["detail"], "this path does not exist", "{path}");
     }
 }
 
@@ -35,6 +37,7 @@ async fn wrong_methods() {
         ("/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b/retry", &["POST"], "POST"),
         ("/healthz", &["GET", "HEAD"], "GET,HEAD"),
         ("/readyz", &["GET", "HEAD"], "GET,HEAD"),
+        ("/serving", &["GET", "HEAD"], "GET,HEAD"),
     ] {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
             if right.contains(&method) {
@@ -43,7 +46,7 @@ async fn wrong_methods() {
             let answer = api.call(method, path).await;
             let problem = answer.problem(405, "METHOD_NOT_ALLOWED");
             assert_eq!(answer.header("allow"), allow, "{method} {path}");
-            let detail = "the path does not take this method; the Allow header lists those that it takes";
+            let detail = "the path does not support this method; the Allow header lists those that it does";
             assert_eq!(problem["detail"], detail);
         }
     }
@@ -71,7 +74,7 @@ async fn head_is_get_without_its_body() {
 }
 
 #[tokio::test]
-async fn request_ids_are_kept_or_made() {
+async fn request_ids_are_kept_or_created() {
     let api = Api::new();
     let send = async |id: &str| {
         let request = Request::get("/nothing").header("x-request-id", id).body(Body::empty());

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{Answer, Api};
 
-/// Makes a job that was submitted so many seconds after the beginning of time; its id.
+/// Makes a job that was submitted `second` seconds after 1970, and returns its id.
 async fn job(api: &Api, user: &str, second: u32) -> String {
     let submitted = Timestamp::from_unix(second);
     let user = user.parse().expect("a user");
@@ -46,7 +46,7 @@ async fn three_pages_newest_first() {
     assert_eq!(ids(&first), newest_first[..2]);
     let second = search(&api, 2, first["nextCursor"].as_str()).await.json(200);
     assert_eq!(ids(&second), newest_first[2..4]);
-    // A job that is made meanwhile is on no later page.
+    // A job that is made in between is on no later page.
     job(&api, "ana", 9).await;
     let third = search(&api, 2, second["nextCursor"].as_str()).await.json(200);
     assert_eq!(ids(&third), newest_first[4..]);
@@ -78,7 +78,7 @@ async fn a_page_has_20_results_and_at_most_100() {
 }
 
 #[tokio::test]
-async fn nobody_has_no_results() {
+async fn a_user_without_jobs_has_no_results() {
     let page = Api::new().get("/transcript/search?userId=a%2Bb%40c&jobStatus=COMPLETED").await.json(200);
     assert_eq!(page, serde_json::json!({"results": [], "nextCursor": null}));
 }
@@ -101,4 +101,44 @@ async fn all_statuses_and_a_stretch_of_time() {
     assert_eq!((ids(&rest), &rest["nextCursor"]), (vec![jobs[1].as_str()], &Value::Null));
     let none = format!("userId=ana&submittedAfter={}&submittedBefore={}", time(40), time(20));
     assert_eq!(ids(&api.get(&format!("/transcript/search?{none}")).await.json(200)), [""; 0]);
+}
+
+#[tokio::test]
+async fn pages_are_bounded_in_bytes_and_nothing_is_left_out() {
+    let api = Api::new();
+    let mut made = Vec::new();
+    for second in 0..150 {
+        let metadata = (0..16).map(|n| (format!("{n:02}{}", "k".repeat(500)), "v".repeat(512)));
+        let (user, submitted) = ("ana".parse().expect("a user"), Timestamp::from_unix(second));
+        let paths = vec!["a.wav".parse().expect("a path")];
+        let options = TranscribeOptions::default();
+        let job = NewJob::new(user, paths, options, metadata.collect(), submitted).expect("one chunk");
+        api.store.create(&job, submitted).await.expect("a store in memory");
+        made.insert(0, job.id.to_string());
+    }
+    for query in ["userId=ana&limit=100", "userId=ana&limit=100&fields=summary"] {
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let answer = api.get(&format!("/transcript/search?{query}{cursor}")).await;
+            let page = answer.json(200);
+            assert!(answer.body.len() < 2_500_000, "{} bytes", answer.body.len());
+            seen.extend(ids(&page).into_iter().map(str::to_owned));
+            let Some(next) = page["nextCursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(seen, made, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_summary_has_no_texts_and_reads_no_chunks() {
+    let api = Api::new();
+    let id = job(&api, "ana", 1).await;
+    let before = api.store.reads();
+    let page = api.get("/transcript/search?userId=ana&fields=summary").await.json(200);
+    assert_eq!(api.store.reads(), before);
+    let submitted = Timestamp::from_unix(1);
+    let expected = serde_json::json!({"jobId": id, "userId": "ana", "jobStatus": "IN_PROGRESS",
+        "submittedTime": submitted, "completedTime": null, "chunkCount": 1});
+    assert_eq!(page["results"], serde_json::json!([expected]));
 }

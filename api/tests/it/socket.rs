@@ -24,11 +24,11 @@ pub(crate) async fn start(router: Router, drain: Duration) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let stop = CancellationToken::new();
-    let task = tokio::spawn(server::serve(listener, router, stop.clone(), drain));
+    let task = tokio::spawn(server::serve(listener, router, 4000, stop.clone(), drain));
     Server { address, stop, task }
 }
 
-/// Sends what it is given, as it is, and reads until the server closes.
+/// Sends the bytes unchanged, and reads until the server closes.
 pub(crate) async fn exchange(address: SocketAddr, request: &str) -> String {
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     socket.write_all(request.as_bytes()).await.expect("sent");
@@ -56,7 +56,7 @@ async fn lying_and_absent_lengths() {
     .await;
     assert!(answer.starts_with("HTTP/1.1 202 Accepted\r\n"), "{answer}");
 
-    // Says too much and sends nothing: told at once, without `100 Continue`.
+    // Announces too much and sends nothing: refused at once, without `100 Continue`.
     let answer = exchange(address, &post("Content-Length: 9999999\r\nExpect: 100-continue", "")).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert!(answer.contains("BODY_TOO_LARGE"), "{answer}");
@@ -75,19 +75,19 @@ async fn lying_and_absent_lengths() {
     let answer = exchange(address, &post("Content-Length: 9", good)).await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(answer.contains("INVALID_JSON"), "{answer}");
-    // Says what is no length, or two things.
+    // An invalid length, or two.
     for bad in ["Content-Length: -1", "Content-Length: 5\r\nContent-Length: 6"] {
         let answer = exchange(address, &post(bad, good)).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }
-    // The server is none the worse for it.
+    // The server still answers.
     let answer = exchange(address, "HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
     assert!(answer.contains("content-length: 15\r\n"), "{answer}");
 }
 
 #[tokio::test]
-async fn headers_that_are_too_many_too_long_or_none() {
+async fn too_many_or_too_long_headers_are_refused() {
     let api = Api::new();
     let Server { address, .. } = start(api.router.clone(), Duration::from_secs(5)).await;
     let get =
@@ -107,7 +107,7 @@ async fn headers_that_are_too_many_too_long_or_none() {
     }
     let answer = exchange(address, &format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(70_000))).await;
     assert!(answer.starts_with("HTTP/1.1 414 ") || answer.starts_with("HTTP/1.1 431 "), "{answer}");
-    // Headers that would be two to whom reads them otherwise.
+    // Headers that another parser would read as two.
     for bad in
         ["x-a: 1\rset-cookie: x\r\n", "x a: 1\r\n", ": 1\r\n", "x-a : 1\r\n", " x-a: 1\r\n", "x-a: \0\r\n"]
     {
@@ -131,7 +131,7 @@ async fn headers_that_are_too_many_too_long_or_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_dawdles_over_its_headers_is_let_go() {
+async fn a_client_with_slow_headers_is_disconnected() {
     let api = Api::new();
     let Server { address, .. } = start(api.router.clone(), Duration::from_secs(5)).await;
     for beginning in ["", "GET /healthz HTTP/1.1\r\nHost: x\r\nx-a: "] {
@@ -153,7 +153,7 @@ async fn one_connection_takes_many_requests() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_requests_in_hand_and_for_idle_connections_not_at_all() {
+async fn a_stop_waits_for_requests_but_not_for_idle_connections() {
     let (entered, mut enter) = tokio::sync::mpsc::channel::<()>(1);
     let leave = CancellationToken::new();
     let handler = {
@@ -176,7 +176,7 @@ async fn a_stop_waits_for_requests_in_hand_and_for_idle_connections_not_at_all()
     drop(idle);
 }
 
-/// A server as the program runs it, and what tells it to stop.
+/// A server as the program runs it, and the token that stops it.
 async fn program(api: &Api) -> Server {
     let (closing, drain) = server::closing(&api.stop, Duration::from_secs(25));
     let Server { address, task, stop } = start(api.router.clone(), drain).await;
@@ -190,7 +190,7 @@ async fn program(api: &Api) -> Server {
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_is_announced_before_the_door_is_closed() {
+async fn a_stop_is_announced_before_the_listener_closes() {
     let api = Api::new();
     let server = program(&api).await;
     let mut used = TcpStream::connect(server.address).await.expect("a connection");
@@ -201,7 +201,7 @@ async fn a_stop_is_announced_before_the_door_is_closed() {
 
     server.stop.cancel();
     let stopped = tokio::time::Instant::now();
-    // What a load balancer sends meanwhile is answered, and it is told to send no more.
+    // What a load balancer sends until then is answered, with `Connection: close`.
     used.write_all(HEALTH.as_bytes()).await.expect("sent");
     let mut answers = String::new();
     used.read_to_string(&mut answers).await.expect("answers, and the end of the connection");
@@ -209,22 +209,24 @@ async fn a_stop_is_announced_before_the_door_is_closed() {
     assert!(answers.ends_with("{\"status\":\"ok\"}"), "{answers}");
     let new = exchange(server.address, HEALTH).await;
     assert!(new.starts_with("HTTP/1.1 200 OK\r\n") && new.contains("connection: close\r\n"), "{new}");
-    let ready = exchange(server.address, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("this server is stopping"), "{ready}");
+    for path in ["/readyz", "/serving"] {
+        let ready = exchange(server.address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("this server is stopping"), "{ready}");
+    }
     assert!(stopped.elapsed() < Duration::from_secs(5), "answered at once");
 
-    // Connections that nobody uses are kept for longer than our nginx keeps them.
+    // Idle connections are kept for longer than our nginx keeps them.
     assert_eq!(idle.read(&mut [0; 1]).await.expect("the end"), 0);
     assert_eq!(stopped.elapsed().as_secs(), 5);
     server.task.await.expect("no panic").expect("a clean end");
-    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(server.address).await.is_err(), "the listener is closed");
 }
 
 #[tokio::test]
-async fn connections_that_the_system_has_taken_are_answered() {
+async fn connections_in_the_backlog_are_answered() {
     let api = Api::new();
     let server = start(api.router.clone(), Duration::from_mins(1)).await;
-    // The server is not asked meanwhile: this thread is its own, and does not let go of it.
+    // The server does not run in between: it shares this thread, which does not yield.
     let mut sockets: Vec<_> = (0..20)
         .map(|_| {
             let mut socket = std::net::TcpStream::connect(server.address).expect("a connection");
@@ -254,4 +256,53 @@ async fn a_stop_ends_in_time_whatever_hangs() {
     enter.recv().await.expect("a request in hand");
     server.stop.cancel();
     server.task.await.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn connections_over_the_bound_are_closed_at_once() {
+    let api = Api::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (router, stop) = (api.router.clone(), CancellationToken::new());
+    tokio::spawn(server::serve(listener, router, 3, stop, Duration::from_secs(5)));
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut socket = TcpStream::connect(address).await.expect("a connection");
+        socket.write_all(HEALTH.as_bytes()).await.expect("sent");
+        socket.read_exact(&mut [0; 15]).await.expect("an answer");
+        kept.push(socket);
+    }
+    assert_eq!(exchange(address, "").await, "", "closed without a word");
+    kept.pop();
+    // The server sees that one has gone.
+    while !exchange(address, &HEALTH.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
+        .await
+        .contains("200 OK")
+    {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_disconnected() {
+    struct Big(Vec<u8>, Option<tokio::sync::oneshot::Sender<()>>);
+    impl AsRef<[u8]> for Big {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    impl Drop for Big {
+        fn drop(&mut self) {
+            let _ = self.1.take().map(|tell| tell.send(()));
+        }
+    }
+    let (dropped, gone) = tokio::sync::oneshot::channel::<()>();
+    let answer = axum::body::Bytes::from_owner(Big(vec![b'x'; 64 * 1024 * 1024], Some(dropped)));
+    let answer = std::sync::Arc::new(std::sync::Mutex::new(Some(answer)));
+    let router = Router::new()
+        .route("/", get(async move || answer.lock().expect("not poisoned").take().expect("one")));
+    let Server { address, .. } = start(router, Duration::from_secs(5)).await;
+    let mut socket = TcpStream::connect(address).await.expect("a connection");
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+    let began = tokio::time::Instant::now();
+    gone.await.expect("the answer's bytes are dropped");
+    assert!((30..32).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }

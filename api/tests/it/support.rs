@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, Origins, router};
+use longhand_api::{AppState, Auth, Origins, Signer, router};
 use longhand_shared::cache::Cache;
+use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::queue::memory::MemoryQueue;
@@ -75,11 +76,11 @@ impl Api {
         let stop = CancellationToken::new();
         let waiting = Waiting::new(used_store.clone(), Cache::local(), stop.clone());
         let state = AppState {
-            store: used_store,
-            queue: used_queue,
+            lifecycle: Lifecycle::new(used_store, used_queue),
             sources: Arc::new(sources),
             callback_hosts: Arc::new(CALLBACK_HOSTS.parse().expect("hosts")),
             s3: s3(),
+            upload_signer: Arc::new(signer(s3())),
             auth: Arc::new(Auth::none()),
             limits: Arc::default(),
             origins: Origins::default(),
@@ -88,6 +89,11 @@ impl Api {
         };
         let router = router(change(state));
         Self { router, store, queue, stop, _home: home }
+    }
+
+    /// Changes jobs as a worker does.
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
+        Lifecycle::new(self.store.clone(), self.queue.clone())
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
@@ -106,13 +112,13 @@ impl Api {
         self.call("GET", uri).await
     }
 
-    /// A call by whom `authorization` says, with a body unless it is empty.
+    /// A call with these credentials, and with a body unless it is empty.
     pub(crate) async fn call_as(&self, authorization: &str, method: &str, uri: &str, body: &str) -> Answer {
         let request = Request::builder().method(method).uri(uri).header("authorization", authorization);
         self.send(request.body(body.to_owned().into()).expect("a request")).await
     }
 
-    /// `POST /transcribe` with a body as it is.
+    /// `POST /transcribe` with an unchanged body.
     pub(crate) async fn post(&self, body: impl Into<Body>) -> Answer {
         self.post_to("/transcribe", body).await
     }
@@ -137,7 +143,13 @@ pub(crate) fn s3() -> aws_sdk_s3::Client {
     aws_sdk_s3::Client::from_conf(config.build())
 }
 
-/// Who may be told of a job's end.
+/// Signs uploads with credentials that never expire.
+pub(crate) fn signer(s3: aws_sdk_s3::Client) -> Signer {
+    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
+    Signer::new(s3, SharedCredentialsProvider::new(credentials))
+}
+
+/// The hosts that webhooks may be delivered to.
 pub(crate) const CALLBACK_HOSTS: &str = "receiver.example, http://127.0.0.1:9099";
 
 /// A body that is good in every field.
@@ -178,7 +190,7 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// The body of a failure, looked at for all that RFC 9457 and this API promise of each.
+    /// The body of a failure, after checks of all that RFC 9457 and this API promise.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
         let problem = self.any_problem();

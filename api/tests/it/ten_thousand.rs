@@ -1,4 +1,4 @@
-//! Ten thousand requests that nobody should send, through the router; some hundreds over a socket, where they
+//! Ten thousand malformed requests, through the router; some hundreds over a socket, where they
 //! need not even be HTTP.
 
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use crate::support::{Answer, Api, good_body};
 const REQUESTS: usize = 10_000;
 const SOCKETS: usize = 400;
 
-/// Chance, told when a test fails. Another one by `LONGHAND_TEST_SEED`.
+/// The seed, printed when a test fails. `LONGHAND_TEST_SEED` sets another.
 fn dice() -> StdRng {
     let given = std::env::var("LONGHAND_TEST_SEED").ok();
     let seed = given.map_or(1, |text| text.parse().expect("LONGHAND_TEST_SEED is a number"));
@@ -50,7 +50,7 @@ fn text(dice: &mut StdRng, longest: usize) -> String {
     (0..dice.random_range(0..=longest)).map(|_| character(dice)).collect()
 }
 
-/// Text as it may stand in a URI, encoded well or badly.
+/// Text for a URI, encoded well or badly.
 fn encoded(dice: &mut StdRng, longest: usize) -> String {
     let part = |dice: &mut StdRng| match dice.random_range(0..8) {
         0 => format!("%{:02X}", dice.random::<u8>()),
@@ -235,7 +235,7 @@ fn request(dice: &mut StdRng, known: &Known) -> Option<Request<Body>> {
     Some(request)
 }
 
-/// That it is no fault of ours, and that a refusal says why.
+/// The answer is not a fault of ours, and a refusal says why.
 fn assert_good(answer: &Answer, request: &str, is_head: bool) {
     assert!(!answer.status.is_server_error(), "{request}: {}", answer.text());
     if answer.status.is_client_error() && !is_head {
@@ -253,21 +253,21 @@ async fn ten_thousand_requests_meet_no_panic_and_no_fault_of_ours() {
     let mut sent = std::collections::BTreeMap::<StatusCode, usize>::new();
     while sent.values().sum::<usize>() < REQUESTS {
         let Some(request) = request(&mut dice, &known) else { continue };
-        let told = format!("{} {:.200}", request.method(), request.uri().to_string());
+        let line = format!("{} {:.200}", request.method(), request.uri().to_string());
         let is_head = request.method() == Method::HEAD;
         let answer = api.send(request).await;
-        assert_good(&answer, &told, is_head);
+        assert_good(&answer, &line, is_head);
         *sent.entry(answer.status).or_default() += 1;
         if answer.status == StatusCode::ACCEPTED {
             let job = answer.json(202)["jobId"].as_str().expect("an id").to_owned();
             let id: JobId = job.parse().expect("an id");
-            assert!(api.store.job(id).await.expect("memory answers").is_some(), "{told}: not in the store");
+            assert!(api.store.job(id).await.expect("memory answers").is_some(), "{line}: not in the store");
             known.jobs.push(job);
         } else if let Ok(page) = serde_json::from_slice::<Value>(&answer.body) {
             known.cursors.extend(page["nextCursor"].as_str().map(str::to_owned));
         }
     }
-    // Some of each: neither all refused at the door nor all let in.
+    // Some of each: neither all refused early nor all accepted.
     for status in [200, 202, 400, 404, 405, 413, 415] {
         let status = StatusCode::from_u16(status).expect("a status");
         assert!(sent.get(&status).is_some_and(|count| *count > 20), "too few {status}: {sent:?}");
@@ -324,7 +324,7 @@ async fn poke(address: SocketAddr, stream: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_server_outlives_whatever_comes_over_its_sockets() {
+async fn a_server_survives_any_bytes_on_its_sockets() {
     let mut dice = dice();
     let api = Api::new();
     let Server { address, stop, task } = start(api.router.clone(), Duration::from_secs(5)).await;

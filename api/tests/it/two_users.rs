@@ -37,7 +37,7 @@ impl Two {
     }
 }
 
-/// All of an answer that could tell one job from another, its own ids taken out.
+/// All of an answer that could distinguish one job from another, without its own ids.
 fn shape(answer: &Answer, id: &str) -> String {
     let mut headers: Vec<_> = answer.headers.iter().filter(|(name, _)| *name != "x-request-id").collect();
     headers.sort_by_key(|(name, _)| name.as_str());
@@ -46,12 +46,12 @@ fn shape(answer: &Answer, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn anothers_job_is_answered_as_none_is_in_every_way_and_stays_as_it_is() {
+async fn another_users_job_looks_missing_and_stays_unchanged() {
     let two = Two::new().await;
     let job = two.job().await;
     let before = two.api.store.job(job).await.expect("a store in memory");
     let unknown = JobId::random();
-    // Whatever there is, or will be, under a job's id. What is no route yet is one for nobody.
+    // Every route under a job's id, present or future.
     for (method, path) in [
         ("GET", ""),
         ("HEAD", ""),
@@ -168,7 +168,7 @@ async fn a_token_is_in_no_answer_and_no_debug() {
 }
 
 #[tokio::test]
-async fn what_another_has_uploaded_is_not_heard() {
+async fn another_users_upload_is_not_transcribed() {
     let two = Two::new().await;
     let submit = async |token: &str, folder: &str| {
         let path = format!("s3://audio/uploads/{folder}/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b/a.wav");

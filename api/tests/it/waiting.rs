@@ -6,9 +6,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
+use longhand_api::AppState;
+use longhand_api::waiting::Waiting;
 use longhand_shared::JobId;
+use longhand_shared::Timestamp;
+use longhand_shared::cache::Cache;
 use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
-use longhand_shared::{Timestamp, lifecycle};
+use longhand_shared::lifecycle::Retry;
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -73,7 +77,7 @@ async fn a_submit_that_waits_is_answered_with_the_result() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_submit_whose_time_is_over_is_answered_as_it_stands() {
+async fn a_wait_that_is_over_is_answered_with_the_current_state() {
     let api = Api::new();
     let began = Instant::now();
     let answer = api.send(post("wait=60")).await;
@@ -94,7 +98,10 @@ async fn a_read_waits_for_the_end_or_for_its_time() {
     let answer = waiting.await.expect("an answer");
     assert_eq!(began.elapsed().as_secs(), 4);
     let result = answer.json(200);
-    assert_eq!(result["chunks"][0]["chunkStatus"], "COMPLETED", "as it stands now, not as it was: {result}");
+    assert_eq!(
+        result["chunks"][0]["chunkStatus"], "COMPLETED",
+        "the current state, not the earlier one: {result}"
+    );
     assert_eq!(answer.header("preference-applied"), "wait=4");
 
     let waiting = send(&api, request(job, "wait=20"));
@@ -105,7 +112,7 @@ async fn a_read_waits_for_the_end_or_for_its_time() {
     assert_eq!(result["transcription"], "hello world");
     assert!(ended.elapsed() <= Duration::from_secs(1), "{:?}", ended.elapsed());
 
-    // What has ended is not waited for, nor is what is no wait.
+    // A finished job is not waited for, and an invalid wait is ignored.
     let now = Instant::now();
     assert_eq!(api.send(request(job, "wait=20")).await.json(200), result);
     assert_eq!(api.send(request(job, "wait=soon")).await.header("preference-applied"), "");
@@ -116,9 +123,48 @@ async fn a_read_waits_for_the_end_or_for_its_time() {
     assert_eq!(now.elapsed(), Duration::ZERO);
 }
 
+/// With `most` places for streams and waits, and streams of this age.
+pub(crate) fn with_room(most: usize, age: Duration) -> Api {
+    Api::with(|state| {
+        let (store, stop) = (state.lifecycle.store().clone(), state.stop.clone());
+        let waiting = Waiting::bounded(store, Cache::local(), stop, most, age);
+        AppState { waiting, ..state }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_has_a_twentieth_of_the_waits() {
+    let api = Arc::new(with_room(40, Duration::from_mins(15)));
+    let (job, other) = (submitted(&api).await, submitted(&api).await);
+    let waits: Vec<_> = (0..2).map(|_| send(&api, request(job, "wait=20"))).collect();
+    sleep(Duration::from_secs(1)).await;
+    let refused = api.send(request(job, "wait=20")).await;
+    refused.problem(429, "TOO_MANY_WAITING");
+    assert_eq!(refused.header("retry-after"), "2");
+    // Another job of the same user, and the same one without a wait, are read.
+    api.send(request(other, "wait=1")).await.json(200);
+    api.get(&format!("/transcript/{job}")).await.json(200);
+    for wait in waits {
+        wait.await.expect("a wait").json(200);
+    }
+    api.send(request(job, "wait=1")).await.json(200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_submit_without_room_to_wait_is_accepted_at_once() {
+    let api = Arc::new(with_room(10, Duration::from_mins(15)));
+    let waiting = send(&api, post("wait=20"));
+    let _ = newest(&api).await;
+    sleep(Duration::from_secs(1)).await;
+    let taken = api.send(post("wait=20")).await;
+    taken.json(202);
+    assert_eq!(taken.header("preference-applied"), "");
+    waiting.await.expect("a wait").json(202);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_thousand_waits_for_one_job_cost_as_much_as_one() {
-    let api = Arc::new(Api::new());
+    let api = Arc::new(with_room(20_000, Duration::from_mins(15)));
     for clients in [1, 1000] {
         let job = submitted(&api).await;
         let before = api.store.reads();
@@ -138,7 +184,7 @@ async fn a_thousand_waits_for_one_job_cost_as_much_as_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_looks_for_clients_that_went_away() {
+async fn polling_ends_when_all_clients_have_left() {
     let api = Arc::new(Api::new());
     let job = submitted(&api).await;
     let waiting = send(&api, request(job, "wait=20"));
@@ -167,7 +213,7 @@ async fn waits_end_at_once_when_the_process_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_there_is_not_waited_for() {
+async fn a_missing_job_is_not_waited_for() {
     let api = Arc::new(Api::new());
     let began = Instant::now();
     api.send(request(JobId::random(), "wait=20")).await.problem(404, "JOB_NOT_FOUND");
@@ -181,7 +227,7 @@ async fn what_is_not_there_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retried_job_is_never_shown_as_it_was() {
+async fn a_retried_job_is_never_shown_as_finished() {
     let api = Arc::new(Api::new());
     let job = submitted(&api).await;
     settle(&api, chunk(job, 0), words("hello")).await;
@@ -189,8 +235,8 @@ async fn a_retried_job_is_never_shown_as_it_was() {
     let uri = format!("/transcript/{job}");
     assert_eq!(api.get(&uri).await.json(200)["jobStatus"], "FAILED");
     assert_eq!(api.get(&uri).await.header("cache-control"), "private, no-cache");
-    let retried = lifecycle::retry(&*api.store, &*api.queue, job, Timestamp::now()).await;
-    assert_eq!(retried.expect("in memory"), lifecycle::Retry::Retried(1));
+    let retried = api.lifecycle().retry(job, Timestamp::now()).await;
+    assert_eq!(retried.expect("in memory"), Retry::Retried(1));
     assert_eq!(api.get(&uri).await.json(200)["jobStatus"], "IN_PROGRESS");
     let waiting = send(&api, request(job, "wait=20"));
     sleep(Duration::from_secs(3)).await;
@@ -200,7 +246,7 @@ async fn a_retried_job_is_never_shown_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_it_is_not_sent_it_again() {
+async fn a_client_with_the_current_etag_gets_304() {
     let api = Api::new();
     let job = submitted(&api).await;
     let uri = format!("/transcript/{job}");
@@ -230,7 +276,7 @@ async fn a_client_that_has_it_is_not_sent_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_that_a_client_waits_is_not_called_the_servers_own() {
+async fn the_time_of_a_wait_is_not_the_servers_own() {
     let log = Arc::new(tempfile::tempfile().expect("a file"));
     // With one alone, events that another test's thread is first to come by would be off for all threads.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());

@@ -9,41 +9,41 @@ use reqwest::Url;
 use crate::args::{duration, first_of_list, url};
 
 pub(crate) const HELP: &str = "\
-Run it with the environment of the services (. .local/env), against a stack whose model is simulated (ASR=sim):
-the audio is empty WAV, which a real model may well refuse. What it submits stays: the jobs, of users load-0,
-load-1, .., and their audio, under load/RUN/ in the bucket.
+Set the environment of the services (. .local/env) and use a simulated model (ASR=sim): the audio is empty WAV,
+which a real model may reject. The jobs, of users load-0, load-1 and so on, and their audio under load/RUN/ in the
+bucket are not removed.
 
-Turnaround is the service's own completedTime less submittedTime; the jobs are looked at one after the other,
-after the last was submitted, so that looking costs next to nothing. CPU and AWS calls are the differences
-between two readings of /metrics, before the first submit and after the last end: what idles counts too.
+Turnaround is the job's completedTime minus its submittedTime. The jobs are polled one after the other after the last
+submit, which costs few requests. CPU and AWS calls are differences between /metrics before the first submit and
+after the last job, so they include idle work.
 
 Exit codes:
-    0  every job completed, and every transcript is right
+    0  every job completed and every transcript is correct
     1  a job failed or was lost, or a transcript is wrong
-    2  bad usage, or the service refused a job (4xx)
-    4  the service or S3 cannot be reached, or did not take a job
-    5  gave up waiting (--timeout) for some job
+    2  wrong usage, or the service rejected a job (4xx)
+    4  the service or S3 cannot be reached, or did not accept a job
+    5  the time limit (--timeout) ended before all jobs
    74  the report could not be written";
 
 #[derive(Debug, Args)]
 pub(crate) struct Load {
-    /// How many jobs.
+    /// Number of jobs.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) jobs: u32,
 
-    /// How many chunks each job has.
+    /// Number of chunks in each job.
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=24))]
     pub(crate) chunks: u8,
 
-    /// Jobs submitted per second, whatever the answers take; 0: all at once.
+    /// Jobs submitted per second, regardless of how long the answers take. 0 submits all at once.
     #[arg(long, value_name = "RATE", default_value_t = 5.0, value_parser = rate)]
     pub(crate) rate: f64,
 
-    /// Where chance starts: the same seed gives the same users and sizes again.
+    /// Seed of the random numbers: the same seed gives the same users and sizes.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) seed: u64,
 
-    /// The usual size of a chunk's audio, in bytes; chance makes it half as large to one and a half times.
+    /// Average size of a chunk's audio in bytes. Sizes are random, from half to one and a half of it.
     #[arg(
         long,
         value_name = "BYTES",
@@ -52,19 +52,19 @@ pub(crate) struct Load {
     )]
     pub(crate) audio_bytes: u32,
 
-    /// How many users the jobs are of, by chance.
+    /// Number of users. Each job has a random one.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) user_count: u32,
 
-    /// Writes the report to this file too, as JSON.
+    /// Also write the report to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
 
-    /// How long to wait for the jobs' ends after the last was submitted: 90s, 10m, 2h.
+    /// Longest time to wait for the jobs after the last submit: 90s, 10m, 2h.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     pub(crate) timeout: Duration,
 
-    /// The bucket that the audio is put into; of a list, the first.
+    /// Bucket for the audio. Of a list, the first is used.
     #[arg(
         long,
         value_name = "BUCKET",
@@ -74,11 +74,11 @@ pub(crate) struct Load {
     )]
     pub(crate) bucket: Option<String>,
 
-    /// The simulated model, whose books tell what is its own time.
+    /// URL of the simulated model, which reports the time of each of its calls.
     #[arg(long, value_name = "URL", env = "ASR_BASE_URL", hide_env_values = true, value_parser = address)]
     pub(crate) sim_url: Option<Url>,
 
-    /// The apis' own addresses, commas between, where --url is a balancer's: their /metrics tell calls, memory and CPU.
+    /// Addresses of the api servers, separated by commas, for their /metrics. Needed if --url is a load balancer.
     #[arg(
         long,
         value_name = "URL",
@@ -89,7 +89,7 @@ pub(crate) struct Load {
     )]
     pub(crate) api_url: Vec<Url>,
 
-    /// The workers' health addresses, commas between: their /metrics tell calls, memory and CPU.
+    /// Health addresses of the workers, separated by commas, for their /metrics.
     #[arg(
         long,
         value_name = "URL",
@@ -101,7 +101,7 @@ pub(crate) struct Load {
     pub(crate) worker_url: Vec<Url>,
 }
 
-/// A URL, or the address that a service was told to listen at.
+/// A URL, or an address and port as in `LONGHAND_LISTEN`.
 fn address(text: &str) -> Result<Url, String> {
     if text.contains("://") { url(text) } else { url(&format!("http://{text}")) }
 }

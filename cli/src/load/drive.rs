@@ -1,11 +1,11 @@
-//! Submitting at a rate, and looking at how the jobs ended.
+//! Submits at a rate, then polls the jobs until they end.
 
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use longhand_shared::JobId;
-use longhand_shared::job::{JobStatus, TranscribeOptions};
+use longhand_shared::job::{JobStatus, Metadata, TranscribeOptions};
 use longhand_shared::transcript::TranscriptResult;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -18,34 +18,33 @@ use crate::progress;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// One job, submitted.
 #[derive(Debug)]
 pub(super) struct Submitted<'a> {
     pub(super) job: &'a Job,
-    /// From when it was due to its answer: a generator that cannot keep up shows here.
+    /// From the due time of the submit to its answer, so that it also shows a generator that cannot keep up.
     pub(super) latency: Duration,
     pub(super) answer: Result<JobId, Failure>,
 }
 
-/// How an accepted job was last seen.
+/// The last known state of an accepted job.
 #[derive(Debug)]
-pub(super) enum Seen {
+pub(super) enum LastState {
     /// `COMPLETED` or `FAILED`.
     Ended(Box<TranscriptResult>),
     /// The service has no such job.
     Lost,
-    /// It goes on, or nobody could be asked.
+    /// In progress, or unknown since the service could not be reached.
     Unfinished,
 }
 
-/// How all accepted jobs were last seen, in their order, and how many looks that took.
+/// The last states of all accepted jobs, in order, and the number of polls.
 #[derive(Debug, Default)]
-pub(super) struct Looked {
-    pub(super) jobs: Vec<Seen>,
+pub(super) struct Polled {
+    pub(super) jobs: Vec<LastState>,
     pub(super) looks: u64,
 }
 
-/// Submits every job when it is due, however long the answers to those before it take. In order of jobs.
+/// Submits each job at its due time, independent of earlier answers. Returns them in order.
 pub(super) async fn submit<'a>(context: &Context, plan: &'a Plan, rate: f64) -> Vec<Submitted<'a>> {
     let began = Instant::now();
     let mut due = Duration::ZERO;
@@ -72,53 +71,55 @@ pub(super) async fn submit<'a>(context: &Context, plan: &'a Plan, rate: f64) -> 
 async fn submit_one<'a>(context: &Context, plan: &Plan, job: &'a Job, due: Instant) -> Submitted<'a> {
     let paths: Vec<String> = job.files.iter().map(|file| plan.path(file)).collect();
     let new = NewTranscription {
-        user_id: &job.user,
+        user_id: Some(&job.user),
         audio_chunk_paths: &paths,
         options: TranscribeOptions::default(),
+        metadata: Metadata::new(),
+        callback_url: None,
     };
     let answer = context.api.submit(&new, None).await.map(|answer| answer.value.job_id);
     Submitted { job, latency: due.elapsed(), answer }
 }
 
-/// Looks at one job after the other until it has ended: what ends meanwhile is seen at the first look, so
-/// there are few. After `timeout` each of the rest gets one look. An `Err` when what answers is no Longhand.
-pub(super) async fn wait(context: &Context, ids: &[JobId], timeout: Duration) -> Result<Looked, Failure> {
+/// Polls one job after the other until it ends. Later jobs have often ended by their first poll, so there are few polls.
+/// After `timeout` each remaining job is polled once. Fails if the server is not Longhand.
+pub(super) async fn wait(context: &Context, ids: &[JobId], timeout: Duration) -> Result<Polled, Failure> {
     let deadline = Instant::now() + timeout;
     let progress = progress::steps("waiting for jobs", ids.len());
-    let mut looked = Looked::default();
+    let mut polled = Polled::default();
     let mut reachable = true;
     for id in ids {
         let mut pause = FIRST_PAUSE;
         let seen = loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() && !reachable {
-                break Seen::Unfinished;
+                break LastState::Unfinished;
             }
-            looked.looks += 1;
-            let patience = left.clamp(Duration::from_secs(1), CALL_TIMEOUT);
+            polled.looks += 1;
+            let limit = left.clamp(Duration::from_secs(1), CALL_TIMEOUT);
             let mut hint = Duration::ZERO;
-            match context.api.transcript(*id, Duration::ZERO, patience).await {
+            match context.api.transcript(*id, Duration::ZERO, limit).await {
                 Ok(answer) if answer.value.job_status != JobStatus::InProgress => {
                     reachable = true;
-                    break Seen::Ended(Box::new(answer.value));
+                    break LastState::Ended(Box::new(answer.value));
                 }
                 Ok(_) => reachable = true,
-                Err(failure) if failure.exit == Exit::NoSuchJob => break Seen::Lost,
+                Err(failure) if failure.exit == Exit::NoSuchJob => break LastState::Lost,
                 Err(failure) => {
-                    let Some(retry_after) = failure.passing else { return Err(failure) };
+                    let Some(retry_after) = failure.retryable else { return Err(failure) };
                     hint = retry_after.unwrap_or_default();
                     reachable = false;
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                break Seen::Unfinished;
+                break LastState::Unfinished;
             }
             sleep(pause.max(hint).min(left)).await;
             pause = pause.mul_f64(1.5).min(LONGEST_PAUSE);
         };
         progress.inc(1);
-        looked.jobs.push(seen);
+        polled.jobs.push(seen);
     }
-    Ok(looked)
+    Ok(polled)
 }

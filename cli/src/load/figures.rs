@@ -1,11 +1,10 @@
-//! Numbers out of many measurements.
+//! Statistics.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// How measurements spread, in seconds. Each is one that was measured: the smallest that so many of a
-/// hundred do not exceed.
+/// Percentiles in seconds, by nearest rank.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Spread {
     pub(super) p50: f64,
@@ -15,7 +14,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// `None` of nothing.
+    /// `None` without measurements.
     pub(super) fn of(mut measured: Vec<Duration>) -> Option<Self> {
         measured.sort_unstable();
         let at = |percent: usize| {
@@ -26,12 +25,11 @@ impl Spread {
     }
 }
 
-/// A quotient; nothing over nothing.
+/// A quotient; 0 if the divisor is 0.
 pub(super) fn ratio(sum: f64, over: f64) -> f64 {
     if over > 0.0 { sum / over } else { 0.0 }
 }
 
-/// A count as a number that can be divided.
 pub(super) fn count(things: usize) -> f64 {
     u32::try_from(things).map_or(f64::INFINITY, f64::from)
 }

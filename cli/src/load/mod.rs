@@ -1,7 +1,7 @@
-//! `longhand load`: made-up jobs at a rate, and a report of how the service did.
+//! `longhand load`: submits test jobs at a rate and reports how the service performed.
 //!
-//! The figure that matters is the turnaround over the slowest chunk's own time in the model: what Longhand
-//! adds. The simulated model's books tell the chunk's time, so with another model it is left out.
+//! The main result is the overhead: a job's turnaround minus the model's time for its slowest chunk. The simulated
+//! model reports that time; with another model the overhead is left out.
 
 pub(crate) mod args;
 mod drive;
@@ -20,20 +20,20 @@ use crate::Context;
 use crate::error::{Exit, Failure, Fault};
 use crate::output;
 use args::Load;
-use drive::Seen;
+use drive::LastState;
 use plan::Plan;
 use report::{Report, Run};
 use sources::Books;
 
-/// How many jobs that went wrong are named.
+/// The report names at most this many faulty jobs.
 const NAMED: usize = 10;
 
 pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
     let Some(bucket) = args.bucket.clone() else {
-        let message = "no bucket to put audio into: give --bucket or set LONGHAND_AUDIO_BUCKETS";
+        let message = "no bucket for the audio: pass --bucket or set LONGHAND_AUDIO_BUCKETS";
         return Err(Failure::new(Exit::Refused, "USAGE", message));
     };
-    // Told before the load, not after it.
+    // Fail before the load, not after it.
     let file = args.report.as_deref().map(create).transpose()?;
     context.api.reach().await?;
 
@@ -56,8 +56,8 @@ pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
     let submitted = drive::submit(context, &plan, args.rate).await;
     let accepted: Vec<JobId> =
         submitted.iter().filter_map(|submitted| submitted.answer.as_ref().ok().copied()).collect();
-    output::note(format_args!("longhand: {} jobs were accepted; waiting for their ends", accepted.len()));
-    let looked = drive::wait(context, &accepted, args.timeout).await?;
+    output::note(format_args!("longhand: {} jobs were accepted; waiting until they end", accepted.len()));
+    let polled = drive::wait(context, &accepted, args.timeout).await?;
     let after = sources::read_all(context, &args.api_url, &args.worker_url).await;
 
     let books = match books {
@@ -66,7 +66,7 @@ pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
     };
     let books = books.map_err(|why| notes.push(why)).ok();
     let (processes, aws_calls) = sources::difference(before, after, accepted.len(), &mut notes);
-    let run = Run { args: &args, plan: &plan, submitted: &submitted, looked: &looked, books: books.as_ref() };
+    let run = Run { args: &args, plan: &plan, submitted: &submitted, polled: &polled, books: books.as_ref() };
     let report = Report::of(&run, processes, aws_calls, notes);
 
     let json = serde_json::to_string_pretty(&report).expect("texts and numbers fit in JSON");
@@ -78,9 +78,9 @@ pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
 }
 
 async fn books(context: &Context, args: &Load) -> Result<Books, String> {
-    const LEFT_OUT: &str = "the model's own time, its calls and the check of the transcripts are left out";
+    const LEFT_OUT: &str = "the report omits the model's time and calls and does not check the transcripts";
     let Some(sim) = &args.sim_url else {
-        return Err(format!("{LEFT_OUT}: give --sim-url or set ASR_BASE_URL"));
+        return Err(format!("{LEFT_OUT}: pass --sim-url or set ASR_BASE_URL"));
     };
     let books = Books::read(context, sim).await;
     books.map_err(|why| format!("{LEFT_OUT}: {sim} is not the simulated model, or does not answer: {why}"))
@@ -98,7 +98,7 @@ fn not_written(exit: Exit, path: &Path, error: &std::io::Error) -> Failure {
     )
 }
 
-/// An `Err` unless all is as it should be.
+/// Fails unless every job completed with the correct transcript.
 fn verdict(run: &Run<'_>, report: &Report<'_>) -> Result<(), Failure> {
     let jobs = &report.jobs;
     let wrong = report.model.as_ref().map_or(0, |model| model.transcripts_wrong);
@@ -118,18 +118,18 @@ fn verdict(run: &Run<'_>, report: &Report<'_>) -> Result<(), Failure> {
     );
     let named = run.accepted().filter_map(|(_, id, seen)| {
         let detail = match seen {
-            Seen::Ended(result) => {
+            LastState::Ended(result) => {
                 let error = result.chunks.iter().find_map(|chunk| chunk.error.as_ref());
                 error.map(|error| format!("failed: {}", error.message))?
             }
-            Seen::Lost => "the service does not know it any more".to_owned(),
-            Seen::Unfinished => "is in progress, or could not be asked for".to_owned(),
+            LastState::Lost => "the service no longer has this job".to_owned(),
+            LastState::Unfinished => "is in progress, or could not be read".to_owned(),
         };
         Some(Fault { pointer: Some(format!("job {id}")), detail, ..Fault::default() })
     });
     let wrong = run.wrong().map(|id| Fault {
         pointer: Some(format!("job {id}")),
-        detail: "its transcript is not what the model said".to_owned(),
+        detail: "its transcript differs from the model's text".to_owned(),
         ..Fault::default()
     });
     let refused = run.refusals().map(|failure| Fault { detail: failure.message.clone(), ..Fault::default() });

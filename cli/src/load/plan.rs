@@ -1,4 +1,4 @@
-//! What is submitted: made up from a seed, and put into the bucket before the clock starts.
+//! The test jobs: generated from a seed and uploaded before the measurement.
 
 use futures::{StreamExt, TryStreamExt, stream};
 use longhand_shared::UserId;
@@ -11,13 +11,12 @@ use crate::error::Failure;
 use crate::progress;
 use crate::upload::{not_put, s3};
 
-/// How many files travel at once.
+/// Concurrent uploads.
 const AT_ONCE: usize = 16;
 
-/// The jobs of one run.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Tells this run's files from those of any other.
+    /// Distinguishes this run's files from all others.
     pub(super) run: String,
     pub(super) jobs: Vec<Job>,
     bucket: String,
@@ -31,13 +30,13 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 pub(super) struct File {
-    /// Nobody else's in this run or another: the simulated model keeps its books by it, and says it in the transcript.
+    /// Unique across runs. The simulated model records its calls by name and puts the name into the transcript.
     pub(super) name: String,
     bytes: usize,
 }
 
 impl Plan {
-    /// Users and sizes by chance, the same for the same seed.
+    /// Random users and sizes, the same for the same seed.
     pub(super) fn new(args: &Load, bucket: String) -> Self {
         let run = Uuid::now_v7().simple().to_string().split_off(20);
         let mut chance = StdRng::seed_from_u64(args.seed);
@@ -56,12 +55,10 @@ impl Plan {
         Self { jobs: jobs.collect(), run, bucket }
     }
 
-    /// What is submitted for a file.
     pub(super) fn path(&self, file: &File) -> String {
         format!("s3://{}/{}", self.bucket, self.key(file))
     }
 
-    /// Where all of them are.
     pub(super) fn place(&self) -> String {
         format!("s3://{}/load/{}/", self.bucket, self.run)
     }
@@ -70,12 +67,10 @@ impl Plan {
         format!("load/{}/{}", self.run, file.name)
     }
 
-    /// All files, one after the other.
     pub(super) fn files(&self) -> impl Iterator<Item = &File> {
         self.jobs.iter().flat_map(|job| &job.files)
     }
 
-    /// Puts all audio into the bucket.
     pub(super) async fn upload(&self) -> Result<(), Failure> {
         let s3 = s3().await;
         let puts: Vec<_> = self.files().map(|file| self.put(&s3, file)).collect();
@@ -96,7 +91,7 @@ impl Plan {
     }
 }
 
-/// Bytes that begin as WAV does, which is what workers look at; the simulated model hears nothing else.
+/// A WAV header and zeros, which is enough for the workers and the simulated model.
 fn wav(bytes: usize) -> Vec<u8> {
     let mut wav = b"RIFF\0\0\0\0WAVEfmt ".to_vec();
     wav.resize(bytes.max(wav.len()), 0);
@@ -118,7 +113,7 @@ mod tests {
         Plan::new(&args, "audio".to_owned())
     }
 
-    /// What the seed decides.
+    /// The values that depend on the seed.
     fn chosen(plan: &Plan) -> (Vec<UserId>, Vec<usize>) {
         let users = plan.jobs.iter().map(|job| job.user.clone()).collect();
         (users, plan.files().map(|file| file.bytes).collect())
@@ -139,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_audio_allowed_is_one_that_workers_take() {
+    fn the_largest_audio_is_accepted_by_workers() {
         let plan = plan("longhand load --audio-bytes 3495253 --jobs 200");
         assert!(plan.files().all(|file| file.bytes <= 5 * 1024 * 1024));
     }

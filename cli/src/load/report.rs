@@ -1,4 +1,4 @@
-//! What came out: one document for a program, aligned lines for a person.
+//! The report, as JSON or as aligned lines.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -9,19 +9,21 @@ use longhand_shared::{JobId, Timestamp};
 use serde::Serialize;
 
 use super::args::Load;
-use super::drive::{Looked, Seen, Submitted};
+use super::drive::{LastState, Polled, Submitted};
 use super::figures::{Spread, count, ratio};
 use super::plan::{Job, Plan};
 use super::sources::{AwsCalls, Books, Used};
 use crate::error::Failure;
 
-/// What there is to report on.
+/// The design's limit for an answer. `infra/alarms.yaml` watches the same share of jobs.
+const IN_TIME: Duration = Duration::from_secs(15);
+
 pub(super) struct Run<'a> {
     pub(super) args: &'a Load,
     pub(super) plan: &'a Plan,
     pub(super) submitted: &'a [Submitted<'a>],
-    pub(super) looked: &'a Looked,
-    /// `None` when the model is not the simulated one.
+    pub(super) polled: &'a Polled,
+    /// `None` if the model is not the simulated one.
     pub(super) books: Option<&'a Books>,
 }
 
@@ -33,11 +35,13 @@ pub(super) struct Report<'a> {
     throughput: Throughput,
     submit_latency_seconds: Option<Spread>,
     turnaround_seconds: Option<Spread>,
+    /// Percentage of the accepted jobs.
+    answered_within15_seconds: f64,
     pub(super) model: Option<Model>,
     aws_calls_per_job: f64,
     aws_calls: Vec<AwsCalls>,
     processes: Vec<Used>,
-    /// How often a job was looked at, by this command.
+    /// Requests of this command for jobs.
     looks: u64,
     notes: Vec<String>,
 }
@@ -54,7 +58,6 @@ struct Settings<'a> {
     user_count: u32,
 }
 
-/// How many jobs came to which end.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Jobs {
@@ -75,7 +78,7 @@ struct Throughput {
     chunks_per_second: f64,
 }
 
-/// By the simulated model's books.
+/// From the simulated model's records.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Model {
@@ -83,28 +86,27 @@ pub(super) struct Model {
     most_calls_per_chunk: u64,
     most_at_once: usize,
     slowest_chunk_seconds: Option<Spread>,
-    /// Turnaround less that: what Longhand adds.
+    /// Turnaround minus the slowest chunk's time.
     overhead_seconds: Option<Spread>,
     transcripts_right: usize,
     pub(super) transcripts_wrong: usize,
 }
 
 impl Run<'_> {
-    /// The accepted jobs: what was submitted, and how it was last seen.
-    pub(super) fn accepted(&self) -> impl Iterator<Item = (&Job, JobId, &Seen)> {
+    /// The accepted jobs with their last states.
+    pub(super) fn accepted(&self) -> impl Iterator<Item = (&Job, JobId, &LastState)> {
         let accepted = self.submitted.iter().filter_map(|submitted| {
             let id = submitted.answer.as_ref().ok()?;
             Some((submitted.job, *id))
         });
-        accepted.zip(&self.looked.jobs).map(|((job, id), seen)| (job, id, seen))
+        accepted.zip(&self.polled.jobs).map(|((job, id), seen)| (job, id, seen))
     }
 
-    /// Why jobs were not accepted.
     pub(super) fn refusals(&self) -> impl Iterator<Item = &Failure> {
         self.submitted.iter().filter_map(|submitted| submitted.answer.as_ref().err())
     }
 
-    /// Completed jobs whose transcript is not what the simulated model said.
+    /// Completed jobs whose transcript differs from the simulated model's text.
     pub(super) fn wrong(&self) -> impl Iterator<Item = JobId> {
         let checked = self.completed().filter(|_| self.books.is_some());
         checked.filter(|(job, result)| !is_right(job, result)).map(|(_, result)| result.job_id)
@@ -112,8 +114,8 @@ impl Run<'_> {
 
     fn ended(&self) -> impl Iterator<Item = (&Job, &TranscriptResult)> {
         self.accepted().filter_map(|(job, _, seen)| match seen {
-            Seen::Ended(result) => Some((job, &**result)),
-            Seen::Lost | Seen::Unfinished => None,
+            LastState::Ended(result) => Some((job, &**result)),
+            LastState::Lost | LastState::Unfinished => None,
         })
     }
 
@@ -122,8 +124,7 @@ impl Run<'_> {
     }
 }
 
-/// The simulated model names each file in its text, so a right transcript names all of a job's files, each
-/// once, in order.
+/// The simulated model's text contains the file's name, so a correct transcript has each name of the job once, in order.
 fn is_right(job: &Job, result: &TranscriptResult) -> bool {
     let text = result.transcription.as_deref().unwrap_or_default();
     let places: Vec<_> =
@@ -140,6 +141,8 @@ impl<'a> Report<'a> {
     ) -> Self {
         let args = run.args;
         let turnarounds = run.completed().filter_map(|(_, result)| turnaround(result)).collect();
+        let in_time =
+            run.ended().filter(|(_, result)| turnaround(result).is_some_and(|took| took <= IN_TIME)).count();
         Self {
             settings: Settings {
                 run: &run.plan.run,
@@ -160,16 +163,16 @@ impl<'a> Report<'a> {
                     .collect(),
             ),
             turnaround_seconds: Spread::of(turnarounds),
+            answered_within15_seconds: 100.0 * ratio(count(in_time), count(run.accepted().count())),
             model: run.books.map(|books| Model::of(run, books)),
             aws_calls_per_job: aws_calls.iter().map(|calls| calls.per_job).sum(),
             aws_calls,
             processes,
-            looks: run.looked.looks,
+            looks: run.polled.looks,
             notes,
         }
     }
 
-    /// For a person.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, what: &dyn Display| {
@@ -210,10 +213,14 @@ impl<'a> Report<'a> {
             &spread(self.submit_latency_seconds, "POST /transcribe, from when it was due"),
         );
         line("job turnaround", &spread(self.turnaround_seconds, "completedTime less submittedTime"));
+        line(
+            "answered within 15 s",
+            &format_args!("{:>7.1} %  of the jobs accepted", self.answered_within15_seconds),
+        );
         if let Some(model) = &self.model {
             line(
                 "slowest chunk's ASR time",
-                &spread(model.slowest_chunk_seconds, "the simulated model's books"),
+                &spread(model.slowest_chunk_seconds, "as the simulated model recorded it"),
             );
             line("turnaround over that", &spread(model.overhead_seconds, "what Longhand adds"));
             line("", &"");
@@ -271,10 +278,10 @@ impl Jobs {
             Self { asked: run.plan.jobs.len(), not_accepted: run.refusals().count(), ..Self::default() };
         for (_, _, seen) in run.accepted() {
             match seen {
-                Seen::Ended(result) if result.job_status == JobStatus::Completed => jobs.completed += 1,
-                Seen::Ended(_) => jobs.failed += 1,
-                Seen::Lost => jobs.lost += 1,
-                Seen::Unfinished => jobs.unfinished += 1,
+                LastState::Ended(result) if result.job_status == JobStatus::Completed => jobs.completed += 1,
+                LastState::Ended(_) => jobs.failed += 1,
+                LastState::Lost => jobs.lost += 1,
+                LastState::Unfinished => jobs.unfinished += 1,
             }
         }
         jobs
@@ -320,12 +327,11 @@ impl Model {
     }
 }
 
-/// By the service's own clock.
+/// By the service's clock.
 fn turnaround(result: &TranscriptResult) -> Option<Duration> {
     Some(result.completed_time?.since(result.submitted_time))
 }
 
-/// How fast, in words.
 pub(super) fn pace(rate: f64) -> String {
     if rate > 0.0 { format!("{rate} jobs/s") } else { "all at once".to_owned() }
 }

@@ -1,4 +1,4 @@
-//! What others know of a run: the processes by their `/metrics`, the simulated model by its books.
+//! Measurements of a run from elsewhere: `/metrics` of the processes, and the records of the simulated model.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,7 @@ use super::figures::{count, ratio};
 use super::plan::Plan;
 use crate::Context;
 
-/// How far a process' start may seem to move, in seconds: the system tells it by a clock that is set now and then.
+/// Seconds by which a process's start time may change without a restart: it depends on a clock that is adjusted.
 const CLOCK_SLACK: f64 = 1.5;
 
 /// A process that serves `/metrics`.
@@ -20,14 +20,14 @@ pub(super) struct Process {
     reading: Result<Reading, String>,
 }
 
-/// What a process tells of itself at one moment.
+/// One reading of a process's metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Reading {
-    /// Seconds since 1970. Another number is another process.
+    /// Start time in seconds since 1970. Another value means another process.
     started: Option<f64>,
     cpu_seconds: Option<f64>,
     peak_bytes: Option<f64>,
-    /// By service and operation: all, and those whose outcome was not `ok`.
+    /// By service and operation.
     calls: BTreeMap<(String, String), Calls>,
 }
 
@@ -37,20 +37,20 @@ struct Calls {
     not_ok: f64,
 }
 
-/// What a process has used during the run.
+/// Resources that a process used during the run.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Used {
     pub(super) process: &'static str,
     pub(super) url: String,
-    /// Since the process started, which may be long before the run.
+    /// Since the start of the process, which may be long before the run.
     pub(super) peak_memory_bytes: Option<f64>,
     pub(super) cpu_seconds: Option<f64>,
-    /// Whether it was started anew during the run: the figures are those since then.
+    /// Whether the process restarted during the run. The figures then count from the restart.
     pub(super) restarted: bool,
 }
 
-/// How often the processes of one kind called one operation of AWS during the run.
+/// Calls of one AWS operation by the processes of one kind.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AwsCalls {
@@ -62,7 +62,7 @@ pub(super) struct AwsCalls {
     pub(super) not_ok: f64,
 }
 
-/// Reads the `/metrics` of each api, of the one that is called where none is named, and of each worker.
+/// Reads the `/metrics` of each api server, by default the one at `--url`, and of each worker.
 pub(super) async fn read_all(context: &Context, apis: &[Url], workers: &[Url]) -> Vec<Process> {
     let called = std::slice::from_ref(context.api.base());
     let mut all = Vec::new();
@@ -75,7 +75,7 @@ pub(super) async fn read_all(context: &Context, apis: &[Url], workers: &[Url]) -
     all
 }
 
-/// The difference between two readings of the same processes; what could not be read goes into `notes`.
+/// The difference between two readings of the same processes. Adds a note for each process that could not be read.
 pub(super) fn difference(
     before: Vec<Process>,
     after: Vec<Process>,
@@ -90,8 +90,7 @@ pub(super) fn difference(
         let (mut first, last) = match pair() {
             Ok(pair) => pair,
             Err(why) => {
-                notes
-                    .push(format!("the {name} at {url} does not tell its metrics, they are left out: {why}"));
+                notes.push(format!("no metrics of the {name} at {url}: {why}"));
                 continue;
             }
         };
@@ -99,7 +98,7 @@ pub(super) fn difference(
         let restarted = moved.is_some_and(|seconds| seconds > CLOCK_SLACK);
         if restarted {
             notes.push(format!(
-                "the {name} at {url} was started anew during the run: its figures are those since"
+                "the {name} at {url} restarted during the run: its figures count from the restart"
             ));
             first = Reading { cpu_seconds: Some(0.0), ..Reading::default() };
         }
@@ -166,7 +165,7 @@ impl Reading {
     }
 }
 
-/// The simulated model's books, as far as they matter here. Times are milliseconds.
+/// The simulated model's records of its calls. Times are in milliseconds.
 #[derive(Debug, Deserialize)]
 pub(super) struct Books {
     per_file: HashMap<String, FileBook>,
@@ -179,7 +178,7 @@ struct FileBook {
     took: Vec<u64>,
 }
 
-/// What the simulated model saw of one run.
+/// The simulated model's calls of one run.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ModelCalls {
     pub(super) calls: u64,
@@ -188,18 +187,18 @@ pub(super) struct ModelCalls {
 }
 
 impl Books {
-    /// Asks for them. An `Err` says why whoever answers is no simulated model.
+    /// Fails if the server is not the simulated model.
     pub(super) async fn read(context: &Context, sim: &Url) -> Result<Self, String> {
         let page = context.api.page(sim, &["_sim", "books"]).await?;
-        serde_json::from_str(&page).map_err(|error| format!("these are no books: {error}"))
+        serde_json::from_str(&page).map_err(|error| format!("unexpected answer: {error}"))
     }
 
-    /// How long the call took that gave a file's transcript, in milliseconds: the last one.
+    /// The time of a file's last call, which gave the transcript, in milliseconds.
     pub(super) fn took(&self, file: &str) -> Option<u64> {
         self.per_file.get(file)?.took.last().copied()
     }
 
-    /// The calls of this run; those for other files are somebody else's.
+    /// The calls for this run's files.
     pub(super) fn calls(&self, plan: &Plan) -> ModelCalls {
         let files: Vec<_> = plan.files().filter_map(|file| self.per_file.get(&file.name)).collect();
         let times = files.iter().flat_map(|book| book.arrived.iter().zip(&book.took));
@@ -211,7 +210,7 @@ impl Books {
     }
 }
 
-/// The most spans that overlap. One that ends when another begins does not.
+/// The largest number of overlapping spans. A span that ends when another begins does not overlap it.
 fn most_at_once(spans: impl Iterator<Item = (u64, u64)>) -> usize {
     let mut changes: Vec<_> = spans.flat_map(|(from, to)| [(from, 1_isize), (to, -1)]).collect();
     changes.sort_unstable();
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_is_the_difference() {
+    fn usage_is_the_difference_of_two_readings() {
         let mut notes = Vec::new();
         let (used, calls) = difference(vec![process(Ok(BEFORE))], vec![process(Ok(AFTER))], 3, &mut notes);
         assert_eq!((used[0].cpu_seconds, used[0].peak_memory_bytes), (Some(2.5), Some(3e6)));
@@ -264,13 +263,13 @@ mod tests {
     #[test]
     fn a_process_that_restarted_or_is_silent_is_named() {
         let mut notes = Vec::new();
-        let anew = AFTER.replace("1795399450.25", "1795399460.25");
+        let restarted = AFTER.replace("1795399450.25", "1795399460.25");
         let before = vec![process(Ok(BEFORE)), process(Ok(BEFORE))];
-        let after = vec![process(Ok(&anew)), process(Err("connection refused"))];
+        let after = vec![process(Ok(&restarted)), process(Err("connection refused"))];
         let (used, calls) = difference(before, after, 1, &mut notes);
         assert_eq!((used.len(), used[0].cpu_seconds, used[0].restarted), (1, Some(4.0), true));
         assert_eq!((calls[0].calls, calls[0].not_ok), (16.0, 2.0));
-        assert!(notes[0].contains("started anew") && notes[1].contains("connection refused"), "{notes:?}");
+        assert!(notes[0].contains("restarted") && notes[1].contains("connection refused"), "{notes:?}");
     }
 
     #[test]

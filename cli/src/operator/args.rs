@@ -1,4 +1,4 @@
-//! The command line of the operator's commands.
+//! Arguments of the operator's commands.
 
 use clap::{Args, Subcommand, ValueEnum};
 use longhand_shared::JobId;
@@ -7,18 +7,18 @@ use crate::args::AFTER_HELP;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobCommand {
-    /// Has the failed chunks of a job tried anew, only those; the job is in progress again.
+    /// Retry the failed chunks of a finished job.
     #[command(after_help = AFTER_HELP)]
     Retry(JobRetry),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct JobRetry {
-    /// The job.
+    /// Id of the job.
     #[arg(value_name = "JOB_ID")]
     pub(crate) job: JobId,
 
-    /// The table of jobs.
+    /// Name of the table of jobs.
     #[arg(
         long,
         value_name = "NAME",
@@ -32,7 +32,6 @@ pub(crate) struct JobRetry {
     pub(crate) queue: QueueUrl,
 }
 
-/// Which dead letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Which {
     #[default]
@@ -42,20 +41,20 @@ pub(crate) enum Which {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Dlq {
-    /// Lists what is in the dead-letter queue. Each look counts as a receive.
+    /// List dead letters. This adds one to their receive counts.
     #[command(after_help = AFTER_HELP)]
     List(DlqList),
-    /// Prints one message with everything that is known of it.
+    /// Print one dead letter in full.
     #[command(after_help = AFTER_HELP)]
     Show(DlqShow),
-    /// Sends messages back to the queue that they came from, their receive counts starting over; says what it did.
+    /// Send dead letters back to their queue, with new receive counts.
     #[command(after_help = AFTER_HELP)]
     Redrive(DlqRedrive),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct QueueUrl {
-    /// The queue of chunks.
+    /// URL of the queue of chunks.
     #[arg(
         long,
         value_name = "URL",
@@ -68,7 +67,7 @@ pub(crate) struct QueueUrl {
 
 #[derive(Debug, Args)]
 pub(crate) struct DeadLetters {
-    /// The dead letters of which queue.
+    /// Which dead letters: those of chunks or those of webhooks.
     #[arg(long = "queue", value_name = "WHICH", value_enum, default_value_t)]
     pub(crate) which: Which,
 
@@ -76,14 +75,14 @@ pub(crate) struct DeadLetters {
         long,
         value_name = "URL",
         value_parser = clap::builder::NonEmptyStringValueParser::new(),
-        help = "The dead-letter queue, in place of LONGHAND_DLQ_URL or, for webhooks, LONGHAND_WEBHOOK_DLQ_URL"
+        help = "URL of the dead-letter queue. Default: LONGHAND_DLQ_URL; for webhooks LONGHAND_WEBHOOK_DLQ_URL"
     )]
     pub(crate) dlq_url: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DlqList {
-    /// How many messages at most.
+    /// Maximum number of messages.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) limit: u32,
 
@@ -93,7 +92,7 @@ pub(crate) struct DlqList {
 
 #[derive(Debug, Args)]
 pub(crate) struct DlqShow {
-    /// The message.
+    /// Id of the message.
     #[arg(value_name = "MESSAGE_ID")]
     pub(crate) message: String,
 
@@ -103,7 +102,7 @@ pub(crate) struct DlqShow {
 
 #[derive(Debug, Args)]
 pub(crate) struct DlqRedrive {
-    /// The messages of this job.
+    /// Only the messages of this job.
     #[arg(long, value_name = "JOB_ID", required_unless_present = "all")]
     pub(crate) job: Option<JobId>,
 
@@ -111,7 +110,7 @@ pub(crate) struct DlqRedrive {
     #[arg(long, conflicts_with = "job")]
     pub(crate) all: bool,
 
-    /// Only say what would be done.
+    /// Print what would be done, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
 
@@ -119,7 +118,7 @@ pub(crate) struct DlqRedrive {
         long,
         value_name = "URL",
         value_parser = clap::builder::NonEmptyStringValueParser::new(),
-        help = "Where they go, in place of LONGHAND_QUEUE_URL or, for webhooks, LONGHAND_WEBHOOK_QUEUE_URL"
+        help = "URL of the queue to send to. Default: LONGHAND_QUEUE_URL; for webhooks LONGHAND_WEBHOOK_QUEUE_URL"
     )]
     pub(crate) queue_url: Option<String>,
 

@@ -1,8 +1,9 @@
-//! `longhand job retry`: another try for the failed chunks of a job, without the api.
+//! `longhand job retry`: retries the failed chunks of a job without the api.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use longhand_shared::lifecycle::{self, Retry};
+use longhand_shared::lifecycle::{Lifecycle, Retry};
 use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::{Timestamp, aws};
 use serde_json::json;
@@ -20,26 +21,26 @@ pub(crate) async fn run(context: &Context, command: JobCommand) -> Result<(), Fa
 
 async fn retry(context: &Context, args: &JobRetry) -> Result<(), Failure> {
     let aws = Aws::load().await;
-    // Only new items are given a time to live, and none is made here.
+    // Only new jobs are given this retention, and none is made here.
     let store = DynamoStore::new(aws::dynamodb(aws.config()), &args.table, Duration::ZERO);
     let queue = aws.queue(&args.queue.queue_url);
     let failure = |exit, code: &str, message: String| Err(Failure::new(exit, code, message).of_job(args.job));
-    match lifecycle::retry(&store, &queue, args.job, Timestamp::now()).await {
+    let lifecycle = Lifecycle::new(Arc::new(store), Arc::new(queue));
+    match lifecycle.retry(args.job, Timestamp::now()).await {
         Ok(Retry::Retried(chunks)) if context.json => {
             output::print(&json!({ "jobId": args.job, "chunks": chunks }).to_string()).map(drop)
         }
         Ok(Retry::Retried(chunks)) => {
             let chunks =
                 if chunks == 1 { "1 failed chunk".to_owned() } else { format!("{chunks} failed chunks") };
-            output::print(&format!("job {} is in progress again: another try for its {chunks}", args.job))
-                .map(drop)
+            output::print(&format!("job {} is in progress again: retrying {chunks}", args.job)).map(drop)
         }
         Ok(Retry::InProgress) => {
             let message = format!("job {} is in progress; nothing was changed", args.job);
             failure(Exit::Refused, "JOB_IN_PROGRESS", message)
         }
         Ok(Retry::NothingFailed) => {
-            let message = format!("job {} completed: no chunk of it failed", args.job);
+            let message = format!("job {} has no failed chunk", args.job);
             failure(Exit::Refused, "NOTHING_FAILED", message)
         }
         Ok(Retry::Gone) => failure(Exit::NoSuchJob, "NOT_FOUND", format!("there is no job {}", args.job)),

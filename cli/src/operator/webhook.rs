@@ -1,4 +1,4 @@
-//! `longhand webhook secret`: what a user verifies webhooks with.
+//! `longhand webhook secret`: prints the secret with which a user verifies webhooks.
 
 use longhand_shared::settings::{Reader, environment};
 use longhand_shared::webhook::signature::MasterSecrets;
@@ -17,7 +17,7 @@ pub(crate) fn run(context: &Context, command: &WebhookCommand) -> Result<(), Fai
     output::print(&text).map(drop)
 }
 
-/// From the environment alone: what stands on a command line can be seen by others.
+/// Reads the master secret from the environment: other users of the machine can read command lines.
 fn secret(args: &WebhookSecret, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, Failure> {
     let wrong = |message: String| Failure::new(Exit::Refused, "USAGE", message);
     let mut reader = Reader::new(lookup);
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_says_which() {
+    fn the_secret_is_derived_from_the_environment() {
         let now = ("LONGHAND_WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef");
         let before = ("LONGHAND_WEBHOOK_SECRET_PREVIOUS", "an-older-one-that-is-long-enough");
         let current = secret_of(false, &[now, before]).expect("set");

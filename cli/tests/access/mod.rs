@@ -1,4 +1,4 @@
-//! Who the command says is calling, and the keys that it makes.
+//! Tokens and new API keys.
 
 use longhand_shared::api_key::{KeyDigest, KeyEntry};
 use serde_json::{Value, json};
@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use crate::fake::{Fake, JOB, Reply, end, longhand};
 
 #[tokio::test]
-async fn a_token_is_sent_to_the_service_alone_and_never_printed() {
+async fn a_token_is_sent_only_to_the_service_and_not_printed() {
     const TOKEN: &str = "lh_some-token";
     let fake = Fake::start(vec![Reply::problem(401, "UNAUTHORIZED", &json!([]))]).await;
     let folder = tempfile::tempdir().expect("a folder");
     let audio = folder.path().join("a.wav");
-    std::fs::write(&audio, "RIFF").expect("written");
+    std::fs::write(&audio, crate::sound(b"x")).expect("written");
     let audio = audio.to_str().expect("UTF-8");
     let file = folder.path().join("token");
     std::fs::write(&file, format!("{TOKEN}\n")).expect("written");
@@ -35,7 +35,7 @@ async fn a_token_is_sent_to_the_service_alone_and_never_printed() {
         assert_eq!(call.authorization == bearer, to_service, "{}", call.line);
     }
 
-    // The file goes before the environment.
+    // The file takes precedence over the environment.
     let mut command = fake.command(&["get", JOB, "--token-file", file]);
     command.env("LONGHAND_TOKEN", "another");
     end(command.spawn().expect("it starts")).await;
@@ -52,7 +52,7 @@ async fn a_token_is_sent_to_the_service_alone_and_never_printed() {
 }
 
 #[tokio::test]
-async fn a_new_key_and_its_line() {
+async fn key_new_prints_the_key_and_its_entry() {
     let run = async |args: &[&str]| end(longhand(args).spawn().expect("it starts")).await;
     let ran = run(&["key", "new", "--user", "ana"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");

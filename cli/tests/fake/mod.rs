@@ -1,4 +1,4 @@
-//! A service that answers as it is told, an S3 that keeps what it is given, and the command run against both.
+//! A fake service with scripted answers, a fake S3 that stores uploads, and the command run against both.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 pub(crate) const JOB: &str = "0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
 
-/// Far longer than anything here takes.
+/// Much longer than any step of these tests.
 const DEADLINE: Duration = Duration::from_mins(1);
 
 #[derive(Clone)]
@@ -49,12 +49,12 @@ impl Reply {
 
     pub(crate) fn problem(status: u16, code: &str, errors: &Value) -> Self {
         let body = json!({
-            "title": "A title", "status": status, "detail": "A detail.", "code": code, "errors": errors
+            "title": "A title", "status": status, "detail": "#/field is a detail.", "code": code, "errors": errors
         });
         Self { status, ..Self::ok(&body) }
     }
 
-    /// What a load balancer says when nobody is behind it.
+    /// A load balancer's answer without a backend.
     pub(crate) fn html(status: u16) -> Self {
         Self { status, ..Self::text("<html>no</html>") }
     }
@@ -67,12 +67,12 @@ impl Reply {
         Self { header: Some((name, value)), ..self }
     }
 
-    /// A stream of events that ends after these.
+    /// A stream that ends after these events.
     pub(crate) fn events(events: &str) -> Self {
         Self::text(events).header("content-type", "text/event-stream")
     }
 
-    /// The body goes on, and brings nothing more.
+    /// The body stays open without more data.
     pub(crate) fn open(self) -> Self {
         Self { open: true, ..self }
     }
@@ -82,7 +82,7 @@ impl Reply {
     }
 }
 
-/// Replies in turn; the last one is given for ever.
+/// Replies in order; the last one is repeated.
 type Replies = Mutex<VecDeque<Reply>>;
 
 pub(crate) struct Fake {
@@ -91,16 +91,16 @@ pub(crate) struct Fake {
 }
 
 struct Served {
-    /// Where files are to be sent.
+    /// The address of uploads.
     bucket: Mutex<String>,
-    /// How the next sendings of files are answered; with 200 after that.
+    /// The answers to the next uploads; 200 after that.
     put: Mutex<VecDeque<u16>>,
     submit: Replies,
     transcript: Replies,
     search: Replies,
     /// Retries, deletes and captions.
     other: Replies,
-    /// Streams; there are none unless a test has some.
+    /// Scripted streams; empty by default.
     events: Replies,
     calls: watch::Sender<Vec<Call>>,
     objects: Mutex<BTreeMap<String, Bytes>>,
@@ -111,12 +111,12 @@ pub(crate) struct Call {
     pub(crate) line: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
-    /// What `Authorization` says.
+    /// The values of `Authorization`.
     pub(crate) authorization: Option<String>,
 }
 
 impl Fake {
-    /// One that takes every job and answers about it with `transcript`.
+    /// A service that accepts every job and answers `GET /transcript` with `transcript`.
     pub(crate) async fn start(transcript: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -141,25 +141,25 @@ impl Fake {
         self
     }
 
-    /// What is answered to retries, deletes and requests for captions.
+    /// The answers to retries, deletes and requests for captions.
     pub(crate) fn on_other(self, replies: Vec<Reply>) -> Self {
         *self.state.other.lock().expect("not poisoned") = replies.into();
         self
     }
 
-    /// The streams of the job, in turn.
+    /// The job's streams, in order.
     pub(crate) fn on_events(self, replies: Vec<Reply>) -> Self {
         *self.state.events.lock().expect("not poisoned") = replies.into();
         self
     }
 
-    /// Files are to be sent to this address.
+    /// Sets the address of uploads.
     pub(crate) fn uploading_to(self, bucket: &str) -> Self {
         bucket.clone_into(&mut self.state.bucket.lock().expect("not poisoned"));
         self
     }
 
-    /// The first sendings of files are answered so.
+    /// Sets the answers to the first uploads.
     pub(crate) fn on_put(self, statuses: &[u16]) -> Self {
         *self.state.put.lock().expect("not poisoned") = statuses.iter().copied().collect();
         self
@@ -183,12 +183,12 @@ impl Fake {
         self.calls().iter().filter(|call| call.line.starts_with(beginning)).count()
     }
 
-    /// How often it was asked how the job stands.
+    /// The number of polls of the job.
     pub(crate) fn looks(&self) -> usize {
         self.calls().iter().filter(|call| call.line == format!("GET /transcript/{JOB}")).count()
     }
 
-    /// What each stream was to go on from.
+    /// The `Last-Event-ID` of each stream.
     pub(crate) fn streams(&self) -> Vec<Option<String>> {
         let calls = self.calls();
         let streams = calls.iter().filter(|call| call.line.ends_with("/events"));
@@ -196,19 +196,19 @@ impl Fake {
         streams.map(last).collect()
     }
 
-    /// Until a call that begins so has come.
+    /// Waits for a call that begins with this.
     pub(crate) async fn called(&self, beginning: &str) {
         let mut calls = self.state.calls.subscribe();
         let came = calls.wait_for(|calls| calls.iter().any(|call| call.line.starts_with(beginning)));
         timeout(DEADLINE, came).await.expect("within the deadline").expect("the server lives");
     }
 
-    /// What was put into S3, by path.
+    /// The objects in S3, by path.
     pub(crate) fn objects(&self) -> BTreeMap<String, Bytes> {
         self.state.objects.lock().expect("not poisoned").clone()
     }
 
-    /// The command, set up to speak to this service and this S3, not started.
+    /// The command with these fakes as its service and S3, not started.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = longhand(args);
         command.env("LONGHAND_URL", self.url()).env("AWS_ENDPOINT_URL_S3", self.url());
@@ -227,6 +227,7 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
     let line = format!("{} {}", parts.method, parts.uri);
     let headers = parts.headers;
     let captions = headers.get("accept").is_some_and(|accept| accept != "*/*");
+    let segments = line.contains("segments=");
     let authorization = headers.get("authorization");
     let authorization = authorization.map(|value| value.to_str().expect("ASCII").to_owned());
     let replies = match (&parts.method, path.as_str()) {
@@ -235,8 +236,8 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
                 state.calls.send_modify(|calls| {
                     calls.push(Call { line, headers: headers.clone(), body: Value::Null, authorization });
                 });
-                let said = "<Error><Code>SlowDown</Code></Error>";
-                return Response::builder().status(status).body(said.into()).expect("a good response");
+                let body = "<Error><Code>SlowDown</Code></Error>";
+                return Response::builder().status(status).body(body.into()).expect("a good response");
             }
             let chunked = headers.get("content-encoding").is_some_and(|value| value == "aws-chunked");
             let object = if chunked { unchunk(&bytes) } else { bytes };
@@ -260,7 +261,9 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
         (&Method::POST, "/transcribe") => &state.submit,
         (&Method::GET, "/transcript/search") => &state.search,
         (&Method::GET, path) if path == format!("/transcript/{JOB}/events") => &state.events,
-        (&Method::GET, path) if path == format!("/transcript/{JOB}") && !captions => &state.transcript,
+        (&Method::GET, path) if path == format!("/transcript/{JOB}") && !captions && !segments => {
+            &state.transcript
+        }
         (_, path) if path.starts_with(&format!("/transcript/{JOB}")) => &state.other,
         _ => panic!("an unexpected call: {line}"),
     };
@@ -293,7 +296,7 @@ fn uploads(bucket: &str, body: &Value) -> Value {
     let uploads = files.map(|file| {
         let key = format!(
             "uploads/{}/{}",
-            body["userId"].as_str().expect("a user"),
+            body["userId"].as_str().unwrap_or("caller"),
             file["name"].as_str().expect("a name")
         );
         json!({
@@ -323,7 +326,7 @@ fn unchunk(mut body: &[u8]) -> Bytes {
     }
 }
 
-/// The command with nothing of this machine's environment, and nobody to speak to.
+/// The command with an empty environment.
 pub(crate) fn longhand(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_longhand"));
     command
@@ -342,7 +345,7 @@ pub(crate) fn longhand(args: &[&str]) -> Command {
     command
 }
 
-/// How the command ended.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,

@@ -1,4 +1,4 @@
-//! Captions and files, submits that are tried again, and what is done to a job that is there.
+//! Captions, output files, retried submits, and retry and delete.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn retried() -> Value {
 }
 
 #[tokio::test]
-async fn captions_of_a_job_that_was_waited_for() {
+async fn wait_prints_captions() {
     let fake = Fake::start(vec![in_progress(), completed()]).await.on_other(vec![Reply::text(VTT)]);
     let line = ["transcribe", "s3://archive/a.wav", "--user", "ana", "--wait", "--format", "vtt"];
     let ran = fake.run(&line).await;
@@ -32,7 +32,22 @@ async fn captions_of_a_job_that_was_waited_for() {
 }
 
 #[tokio::test]
-async fn captions_are_of_transcripts_alone() {
+async fn the_length_of_caption_lines_can_be_limited() {
+    let fake = Fake::start(vec![completed()]).await.on_other(vec![Reply::text(VTT)]);
+    let ran = fake.run(&["get", JOB, "--format", "vtt", "--max-line-chars", "42"]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), VTT), "{ran:?}");
+    let last = fake.calls().pop().expect("a call");
+    assert_eq!(last.line, format!("GET /transcript/{JOB}?maxLineChars=42"));
+    for line in [
+        &["get", JOB, "--max-line-chars", "42"][..],
+        &["get", JOB, "--format", "vtt", "--max-line-chars", "9"],
+    ] {
+        assert_eq!(fake.run(line).await.code, Some(2), "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_transcripts_can_be_captions() {
     let fake = Fake::start(vec![]).await;
     for line in [
         &["transcribe", "s3://archive/a.wav", "--user", "ana", "--format", "vtt"][..],
@@ -47,7 +62,7 @@ async fn captions_are_of_transcripts_alone() {
 }
 
 #[tokio::test]
-async fn a_result_goes_into_a_file() {
+async fn a_result_can_be_written_to_a_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("out");
     let file = path.to_str().expect("UTF-8");
@@ -71,7 +86,7 @@ async fn a_result_goes_into_a_file() {
 }
 
 #[tokio::test]
-async fn a_submit_is_tried_again_under_one_key() {
+async fn a_submit_is_retried_with_one_key() {
     let replies = vec![Reply::accepted().cut(), Reply::html(503).retry_after("1"), Reply::accepted()];
     let fake = Fake::start(vec![]).await.on_submit(replies);
     let line = ["transcribe", "s3://archive/a.wav", "--user", "ana"];
@@ -83,12 +98,12 @@ async fn a_submit_is_tried_again_under_one_key() {
     assert_eq!(keys, [keys[0]; 3]);
     assert_eq!(calls[0].body, calls[2].body);
 
-    // Another run is another job.
+    // Another run has another key.
     let fake = fake.on_submit(vec![Reply::accepted()]);
     assert_eq!(fake.run(&line).await.code, Some(0));
     assert_ne!(fake.calls()[3].headers["idempotency-key"], *keys[0]);
 
-    // What will not pass soon is not waited for, nor is a refusal.
+    // Neither a long Retry-After nor a refusal is retried.
     for reply in [
         Reply::problem(429, "TOO_MANY_REQUESTS", &json!([])).retry_after("60"),
         Reply::problem(422, "IDEMPOTENCY_KEY_REUSED", &json!([])),
@@ -101,15 +116,15 @@ async fn a_submit_is_tried_again_under_one_key() {
 }
 
 #[tokio::test]
-async fn each_change_of_a_job_that_is_watched_is_a_line() {
+async fn watch_prints_each_change_on_a_line() {
     let half = || Reply::ok(&result(IN_PROGRESS, Some("And so"), &[COMPLETED, IN_PROGRESS]));
     let failed = || Reply::ok(&result(FAILED, Some("And so"), &[COMPLETED, FAILED]));
     let replies = || vec![in_progress(), in_progress(), Reply::html(502), half(), failed()];
     let fake = Fake::start(replies()).await;
     let ran = fake.run(&["watch", JOB]).await;
     let lines = format!(
-        "chunk 0 PENDING  00-a.wav\nchunk 1 IN_PROGRESS  01-a.wav\nchunk 0 COMPLETED  00-a.wav\n\
-         chunk 1 FAILED  01-a.wav\njob {JOB} FAILED\n"
+        "chunk 1 of 2 PENDING  a.wav\nchunk 2 of 2 IN_PROGRESS  a.wav\nchunk 1 of 2 COMPLETED  a.wav\n\
+         chunk 2 of 2 FAILED  a.wav\njob {JOB} FAILED\n"
     );
     assert_eq!((ran.code, ran.stdout), (Some(1), lines), "{}", ran.stderr);
     assert!(ran.stderr.contains("trying again") && ran.stderr.contains("AUDIO_NOT_FOUND"), "{}", ran.stderr);
@@ -134,7 +149,7 @@ async fn each_change_of_a_job_that_is_watched_is_a_line() {
 }
 
 #[tokio::test]
-async fn a_retry_starts_the_job_again_or_says_why_not() {
+async fn retry_restarts_the_job_or_reports_why_not() {
     let fake = Fake::start(vec![]).await.on_other(vec![Reply::ok(&retried())]);
     let ran = fake.run(&["retry", JOB]).await;
     assert_eq!((ran.code, ran.stdout), (Some(0), format!("job {JOB} is in progress again\n")));
@@ -154,10 +169,10 @@ async fn a_retry_starts_the_job_again_or_says_why_not() {
 }
 
 #[tokio::test]
-async fn a_job_is_erased_when_that_is_confirmed() {
+async fn delete_erases_the_job_after_a_confirmation() {
     let gone = Reply::text("");
     let fake = Fake::start(vec![]).await.on_other(vec![gone]);
-    // Nobody can be asked.
+    // Stdin is not a terminal.
     let ran = fake.run(&["delete", JOB]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
     assert!(ran.stderr.contains("--yes"), "{}", ran.stderr);
@@ -171,18 +186,18 @@ async fn a_job_is_erased_when_that_is_confirmed() {
 }
 
 #[tokio::test]
-async fn a_search_may_be_of_all_jobs_of_a_time() {
+async fn a_search_can_be_limited_by_time() {
     let page = json!({ "results": [result(COMPLETED, Some("hello"), &[COMPLETED])], "nextCursor": null });
     let fake = Fake::start(vec![]).await.on_search(vec![Reply::ok(&page)]);
     let ran = fake.run(&["search", "--user", "ana"]).await;
-    assert!(ran.code == Some(0) && ran.stdout.contains("hello"), "{ran:?}");
+    assert!(ran.code == Some(0) && ran.stdout.contains(COMPLETED), "{ran:?}");
     let line = ["search", "--user", "ana", "--after", "2026-11-22", "--before", "2026-11-22T12:00:00+01:00"];
     assert_eq!(fake.run(&line).await.code, Some(0));
     let lines: Vec<_> = fake.calls().into_iter().map(|call| call.line).collect();
     let times = "submittedAfter=2026-11-22T00%3A00%3A00.000Z&submittedBefore=2026-11-22T11%3A00%3A00.000Z";
     let expected = [
-        "GET /transcript/search?userId=ana".to_owned(),
-        format!("GET /transcript/search?userId=ana&{times}"),
+        "GET /transcript/search?userId=ana&fields=summary".to_owned(),
+        format!("GET /transcript/search?userId=ana&{times}&fields=summary"),
     ];
     assert_eq!(lines, expected);
 }

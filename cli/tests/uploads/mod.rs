@@ -1,13 +1,14 @@
-//! Local files on their way into the bucket.
+//! Uploads of local files.
 
 use axum::body::Bytes;
 use serde_json::json;
+use tokio::process::Command;
 
-use crate::fake::Fake;
-use crate::files;
+use crate::fake::{Fake, end};
+use crate::{completed, files};
 
 #[tokio::test]
-async fn with_a_bucket_files_go_there_without_the_service() {
+async fn with_a_bucket_files_are_uploaded_without_the_service() {
     let fake = Fake::start(vec![]).await;
     let (_folder, paths) = files(&["a.wav", "b"]);
     let ran =
@@ -23,7 +24,7 @@ async fn with_a_bucket_files_go_there_without_the_service() {
 }
 
 #[tokio::test]
-async fn a_file_is_sent_again_where_that_may_help() {
+async fn a_failed_upload_is_retried_if_that_can_help() {
     let (_folder, paths) = files(&["a.wav"]);
     let line = ["transcribe", &paths[0], "--user", "ana", "--json"];
     let fake = Fake::start(vec![]).await.on_put(&[503, 429]);
@@ -42,13 +43,13 @@ async fn a_file_is_sent_again_where_that_may_help() {
 }
 
 #[tokio::test]
-async fn files_are_looked_at_before_anything_is_sent() {
+async fn files_are_checked_before_any_request() {
     let fake = Fake::start(vec![]).await;
     let (folder, paths) = files(&["good.wav"]);
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     std::fs::write(at("empty.wav"), "").expect("written");
-    std::fs::write(at("full.wav"), vec![0; 5 * 1024 * 1024]).expect("written");
-    std::fs::write(at("large.wav"), vec![0; 5 * 1024 * 1024 + 1]).expect("written");
+    std::fs::write(at("full.wav"), vec![1; 5 * 1024 * 1024]).expect("written");
+    std::fs::write(at("large.wav"), vec![1; 5 * 1024 * 1024 + 1]).expect("written");
     let bad = [at("missing.wav"), at("empty.wav"), at("large.wav"), at("."), "s3://no-key".to_owned()];
     let mut line = vec!["transcribe", "--user", "ana", "--json", &paths[0]];
     line.extend(bad.iter().map(String::as_str));
@@ -86,4 +87,56 @@ async fn a_job_has_24_files_at_most() {
     let ran = fake.run(&line).await;
     let counts = (fake.count("PUT"), fake.count("POST /uploads"), fake.count("POST /transcribe"));
     assert_eq!((ran.code, counts), (Some(0), (24, 1, 1)), "{ran:?}");
+}
+
+/// A profile of the AWS CLI, in a temporary folder.
+fn profile(lines: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config");
+    std::fs::write(&config, format!("[profile people]\nregion = us-east-1\n{lines}\n")).expect("written");
+    let config = config.to_str().expect("UTF-8").to_owned();
+    (folder, config)
+}
+
+/// `transcribe --bucket` with only the credentials of that profile.
+fn by_profile(fake: &Fake, path: &str, config: &str) -> Command {
+    let mut command = fake.command(&["transcribe", path, "--user", "ana", "--bucket", "audio"]);
+    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    command
+        .env("AWS_CONFIG_FILE", config)
+        .env("AWS_PROFILE", "people")
+        .env("AWS_EC2_METADATA_DISABLED", "true");
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+#[tokio::test]
+async fn the_credential_process_of_a_profile_is_used() {
+    let fake = Fake::start(vec![completed()]).await;
+    let (_files, paths) = files(&["a.wav"]);
+    let keys = r#"{"Version": 1, "AccessKeyId": "ASIAPROCESS", "SecretAccessKey": "secret"}"#;
+    let (_folder, config) = profile(&format!("credential_process = echo '{keys}'"));
+    let ran = end(by_profile(&fake, &paths[0], &config).spawn().expect("it starts")).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let put = fake.calls().into_iter().find(|call| call.line.starts_with("PUT")).expect("an upload");
+    assert!(
+        put.authorization.is_some_and(|signed| signed.contains("Credential=ASIAPROCESS/")),
+        "{}",
+        put.line
+    );
+}
+
+#[tokio::test]
+async fn an_expired_sso_profile_is_an_error() {
+    let fake = Fake::start(vec![completed()]).await;
+    let (_files, paths) = files(&["a.wav"]);
+    let (folder, config) = profile(
+        "sso_session = people\nsso_account_id = 123456789012\nsso_role_name = uploads\n\n[sso-session people]\n\
+         sso_region = us-east-1\nsso_start_url = https://people.example.com/start",
+    );
+    let mut command = by_profile(&fake, &paths[0], &config);
+    let ran = end(command.env("HOME", folder.path()).spawn().expect("it starts")).await;
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    // The profile type is supported.
+    assert!(ran.stderr.contains("failed to load the cached SSO token"), "{ran:?}");
 }

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 
 use longhand_sim_asr::text_for;
 
-use crate::fleet::Exit;
+use crate::fleet::{Exit, Kind, app};
 use crate::ledger::{Entry, Ledger};
 
-/// The calls of the model that one claim of a chunk may make: the first and three retries.
+/// The calls of the model that one claim of a chunk may make: the first and three retries, in whatever form.
 const CALLS_PER_CLAIM: u64 = 4;
+
+/// How often S3 refuses a file before its chunk fails: ten turns go back to the queue (`worker/src/failure.rs`). A worker
+/// of 0.1.0 fails it at once.
+const REFUSALS: u64 = 11;
 
 /// All that was gathered.
 #[derive(Clone, Debug, Default)]
@@ -18,14 +22,16 @@ pub struct Evidence {
     pub accepted: Vec<String>,
     /// What the table holds, by job.
     pub jobs: BTreeMap<String, Job>,
-    /// What the api says of each job; a status of its own where it does not answer with one.
+    /// The api's answer for each job. An answer without a job status gets a status of its own.
     pub shown: BTreeMap<String, Shown>,
-    /// Messages left: the queue and what can be said of each.
+    /// Messages left: the queue and a description of each.
     pub left: Vec<String>,
     /// The model's books.
     pub model: longhand_sim_asr::Books,
     /// Files that the model never had a transcript for, and the code that their chunks must fail with.
     pub doomed: BTreeMap<String, &'static str>,
+    /// How often S3 refused to give each file.
+    pub forbidden: BTreeMap<String, u64>,
     /// What the table took.
     pub ledger: Ledger,
     /// How processes ended.
@@ -39,10 +45,8 @@ pub struct Evidence {
 /// Limits that were set.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bounds {
-    /// Calls of the model at once, of all workers.
+    /// Calls of the model at once, of all workers, with their probes.
     pub calls_at_once: usize,
-    /// Whether the model refuses `verbose_json`: one call more for each claim, since a worker has to learn it.
-    pub refuses_verbose_json: bool,
 }
 
 /// A job in the table.
@@ -103,7 +107,7 @@ pub struct Findings {
     pub settled_twice: usize,
     /// Jobs that were finished more than once.
     pub finished_twice: usize,
-    /// Ended jobs whose text is not what was said.
+    /// Ended jobs whose text is not the expected one.
     pub wrong: usize,
     /// Messages left in the queue and the dead-letter queue.
     pub left: usize,
@@ -241,12 +245,11 @@ fn one_chunk(evidence: &Evidence, id: &str, key: &str, chunk: &Chunk, found: &mu
         found.most_calls = (book.calls, chunk.claims);
     }
     found.most_claims = found.most_claims.max(chunk.claims);
-    let for_each = CALLS_PER_CLAIM + u64::from(evidence.bounds.refuses_verbose_json);
-    if book.calls > for_each * chunk.claims {
+    if book.calls > CALLS_PER_CLAIM * chunk.claims {
         found.over_bound += 1;
         let (calls, claims, file) = (book.calls, chunk.claims, &chunk.file);
         found.say(format!(
-            "CALLED {calls} times for {key} of job {id} ({file}): it was claimed {claims} times, {for_each} calls each"
+            "CALLED {calls} times for {key} of job {id} ({file}): it was claimed {claims} times, {CALLS_PER_CLAIM} calls each"
         ));
     }
     let doom = evidence.doomed.get(&chunk.file);
@@ -265,6 +268,12 @@ fn one_chunk(evidence: &Evidence, id: &str, key: &str, chunk: &Chunk, found: &mu
     let has_reason = match code.as_str() {
         // Handed out as often as may be: its workers died.
         "DEAD_LETTERED" => true,
+        "AUDIO_FORBIDDEN" => {
+            let verdict = evidence.ledger.verdicts.get(&(id.to_owned(), key.to_owned()));
+            let by = verdict.and_then(|entries| entries.last()?.by.as_deref());
+            let least = if by == Some(&app(Kind::Worker, true)) { 1 } else { REFUSALS };
+            evidence.forbidden.get(&chunk.file).is_some_and(|refusals| *refusals >= least)
+        }
         "ASR_UNAVAILABLE" | "ASR_TIMEOUT" => bad >= CALLS_PER_CLAIM,
         code => doom.is_some_and(|doom| *doom == code),
     };
@@ -279,7 +288,7 @@ fn one_chunk(evidence: &Evidence, id: &str, key: &str, chunk: &Chunk, found: &mu
 /// What the table took, against what it holds: once each, and nothing past the ledger.
 fn ledger(evidence: &Evidence, found: &mut Findings) {
     let times = |entries: &[Entry]| {
-        let all = entries.iter().map(|Entry { status, at_ms }| format!("{status} at {at_ms} ms"));
+        let all = entries.iter().map(|Entry { status, at_ms, .. }| format!("{status} at {at_ms} ms"));
         all.collect::<Vec<_>>().join(", ")
     };
     for ((id, key), entries) in &evidence.ledger.verdicts {

@@ -35,13 +35,3 @@ pub(crate) fn redis(folder: &Path, listen: &str) -> Command {
     command.args(["--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir"]).arg(folder);
     command
 }
-
-/// A port that nobody has, and that the system gives to nobody who asks for any: so whoever is killed finds it free.
-pub(crate) fn lasting_port() -> u16 {
-    loop {
-        let port = rand::random_range(12_000..32_000);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}

@@ -17,7 +17,7 @@ use crate::world::World;
 /// From one look at a job to the next, and before another try unless the answer says when.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What a client is told to wait at most before another try.
+/// The longest pause before a retry, even if the server asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Longer than any request may take.
@@ -123,9 +123,9 @@ impl Clients {
             Way::Poll => self.wait(&url, load.until, "wait=0").await?,
             Way::Wait => self.wait(&url, load.until, "wait=20").await?,
         };
-        let said: Vec<String> = files.iter().map(|file| text_for(file)).collect();
+        let expected: Vec<String> = files.iter().map(|file| text_for(file)).collect();
         // A job that failed is the audit's to judge.
-        if text(&end, "jobStatus") == "COMPLETED" && text(&end, "transcription") != said.join(" ") {
+        if text(&end, "jobStatus") == "COMPLETED" && text(&end, "transcription") != expected.join(" ") {
             return Err(self.surprise(format!("job {id} has a wrong transcript: {end}")));
         }
         Ok(())
@@ -139,7 +139,7 @@ impl Clients {
             match text(&answer.body, "jobStatus") {
                 "COMPLETED" | "FAILED" => return Ok(answer.body),
                 "IN_PROGRESS" => sleep(PAUSE).await,
-                _ => return Err(self.surprise(format!("{url} is no job: {}", answer.body))),
+                _ => return Err(self.surprise(format!("{url} is not a job: {}", answer.body))),
             }
         }
     }
@@ -154,7 +154,7 @@ impl Clients {
             };
             let mut stream = self.open("an event stream", until, &get, &[200]).await?;
             let (mut lines, mut first) = (String::new(), true);
-            // An error is a stream that was cut.
+            // An error is a dropped stream.
             while let Ok(Some(bytes)) = stream.chunk().await {
                 lines.push_str(&String::from_utf8_lossy(&bytes));
                 while let Some((event, rest)) = lines.split_once("\n\n") {
@@ -163,7 +163,7 @@ impl Clients {
                     };
                     let (id, data) = (field("id:"), field("data:"));
                     if first && !id.is_empty() && id == last {
-                        return Err(self.surprise(format!("{url} told the event {id} again")));
+                        return Err(self.surprise(format!("{url} repeated the event {id}")));
                     }
                     if !id.is_empty() {
                         (last, first) = (id.to_owned(), false);

@@ -59,6 +59,16 @@ impl Operation {
     fn is_batch(&self) -> bool {
         self.service == Service::Sqs && self.name.ends_with("Batch")
     }
+
+    /// Faults that this operation alone has, each as frequent as all others together.
+    fn own_faults(&self) -> &'static [Fault] {
+        match (self.service, self.name.as_str()) {
+            (Service::Dynamodb, "TransactWriteItems") => &[Fault::TransactionThrottled],
+            (Service::Sqs, "ReceiveMessage") => &[Fault::ReceiveLost],
+            (Service::S3, "GET") => &[Fault::Forbidden, Fault::BodyStalled, Fault::BodyReset],
+            _ => &[],
+        }
+    }
 }
 
 impl fmt::Display for Operation {
@@ -71,7 +81,7 @@ impl fmt::Display for Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// The service asks for patience; nothing was done.
+    /// The service throttles the call; nothing was done.
     Throttled,
     /// 500; nothing was done.
     ServerError,
@@ -81,20 +91,39 @@ pub enum Fault {
     Slow,
     /// It was done, and the connection is closed instead of an answer.
     AnswerLost,
-    /// It was done, and one entry of the batch is said to have failed.
+    /// It was done, and one entry of the batch is reported as failed.
     EntryFailed,
+    /// `DynamoDB` cancels a transaction because it throttles one of the items; nothing was done.
+    TransactionThrottled,
+    /// The queue hands out messages, and the client never gets an answer: the connection stays open and silent.
+    ReceiveLost,
+    /// S3 refuses to give the object: 403.
+    Forbidden,
+    /// Half of S3's body arrives, and then nothing: the connection stays open and silent.
+    BodyStalled,
+    /// Half of S3's body arrives, and then the connection is reset.
+    BodyReset,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::Throttled,
         Self::ServerError,
         Self::CutBefore,
         Self::Slow,
         Self::AnswerLost,
         Self::EntryFailed,
+        Self::TransactionThrottled,
+        Self::ReceiveLost,
+        Self::Forbidden,
+        Self::BodyStalled,
+        Self::BodyReset,
     ];
+
+    /// Those of every call, and those of a batch.
+    const EVERYWHERE: &[Self] = Self::ALL.split_at(5).0;
+    const OF_BATCHES: &[Self] = Self::ALL.split_at(6).0;
 
     /// As it stands in the report.
     pub fn name(self) -> &'static str {
@@ -105,21 +134,31 @@ impl Fault {
             Self::Slow => "slow",
             Self::AnswerLost => "answer lost",
             Self::EntryFailed => "entry failed",
+            Self::TransactionThrottled => "transaction throttled",
+            Self::ReceiveLost => "receive lost",
+            Self::Forbidden => "forbidden",
+            Self::BodyStalled => "body stalled",
+            Self::BodyReset => "body reset",
         }
     }
 
-    /// What chance has in store for the `nth` call of an operation: each fault has an equal share of `rate`.
+    /// What chance has in store for the `nth` call of an operation. The faults that each operation has share `rate`
+    /// equally; each of an operation's own has a whole `rate` more.
     pub fn draw(seed: u64, rate: f64, operation: &Operation, nth: u64) -> Option<(Self, Duration)> {
         let mut rng = draw::rng(seed, &[operation.service.name(), &operation.name, &nth.to_string()]);
-        let kinds = if operation.is_batch() { &Self::ALL[..] } else { &Self::ALL[..5] };
-        let struck = rng.random_bool(rate.clamp(0.0, 1.0));
-        let kind = kinds[rng.random_range(0..kinds.len())];
+        let kinds = if operation.is_batch() { Self::OF_BATCHES } else { Self::EVERYWHERE };
+        let own = operation.own_faults();
+        let parts = 1 + own.len();
+        #[expect(clippy::cast_precision_loss, reason = "four at most")]
+        let struck = rng.random_bool((rate * parts as f64).clamp(0.0, 1.0));
+        let place = rng.random_range(0..kinds.len() * parts);
+        let kind = kinds.get(place).unwrap_or_else(|| &own[place / kinds.len() - 1]);
         let late = Duration::from_millis(rng.random_range(SLOW_MS));
-        struck.then_some((kind, late))
+        struck.then_some((*kind, late))
     }
 }
 
-/// The answer of a service that asks for patience.
+/// The answer of a service that throttles.
 pub fn throttled(operation: &Operation) -> Response<Body> {
     match operation.service {
         Service::Dynamodb => error(
@@ -150,7 +189,51 @@ pub fn server_error(operation: &Operation) -> Response<Body> {
     error(StatusCode::INTERNAL_SERVER_ERROR, "application/x-amz-json-1.0", &body)
 }
 
-/// A batch's answer with one entry moved from the successful to the failed. `None` if there is none to move.
+/// The answer of `DynamoDB` that throttles one item of this transaction: `chance` says which, and by which name.
+pub fn transaction_throttled(request: &[u8], chance: usize) -> Response<Body> {
+    let request: Value = serde_json::from_slice(request).unwrap_or_default();
+    let items = request["TransactItems"].as_array().map_or(1, |items| items.len().max(1));
+    let (code, message) = [
+        (
+            "ThrottlingError",
+            "Throughput exceeds the current capacity of your table or index. DynamoDB is automatically scaling your \
+             table or index so please try again shortly.",
+        ),
+        (
+            "ProvisionedThroughputExceeded",
+            "The level of configured provisioned throughput for the table was exceeded. Consider increasing your \
+             provisioning level with the UpdateTable API.",
+        ),
+    ][chance % 2];
+    let throttled = chance / 2 % items;
+    let codes: Vec<&str> = (0..items).map(|item| if item == throttled { code } else { "None" }).collect();
+    let reason = |code: &&str| match *code {
+        "None" => json!({"Code": "None"}),
+        code => json!({"Code": code, "Message": message}),
+    };
+    let body = json!({
+        "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+        "CancellationReasons": codes.iter().map(reason).collect::<Vec<_>>(),
+        "Message": format!(
+            "Transaction cancelled, please refer cancellation reasons for specific reasons [{}]",
+            codes.join(", ")
+        ),
+    });
+    error(StatusCode::BAD_REQUEST, "application/x-amz-json-1.0", &body)
+}
+
+/// The answer of S3 to a caller without the right to read the object.
+pub fn forbidden() -> Response<Body> {
+    xml(StatusCode::FORBIDDEN, "AccessDenied")
+}
+
+/// How many messages an answer to `ReceiveMessage` has.
+pub fn messages(answer: &[u8]) -> usize {
+    let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    answer["Messages"].as_array().map_or(0, Vec::len)
+}
+
+/// A batch's answer with one entry moved from the successful to the failed. `None` without a successful entry.
 pub fn with_failed_entry(answer: &[u8]) -> Option<Vec<u8>> {
     let mut answer: Value = serde_json::from_slice(answer).ok()?;
     let id = answer.get_mut("Successful")?.as_array_mut()?.pop()?.get("Id")?.clone();
@@ -167,8 +250,10 @@ fn error(status: StatusCode, content_type: &str, body: &Value) -> Response<Body>
 }
 
 fn xml(status: StatusCode, code: &str) -> Response<Body> {
-    let body =
-        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>simulated</Message></Error>");
+    let body = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>simulated</Message>\
+         <RequestId>simulated</RequestId><HostId>simulated</HostId></Error>"
+    );
     answer(status, "application/xml", body)
 }
 
@@ -204,14 +289,65 @@ mod tests {
         let draws = |seed| (0..6_000).map(|nth| Fault::draw(seed, 0.5, &send(), nth)).collect::<Vec<_>>();
         assert_eq!(draws(1), draws(1));
         assert_ne!(draws(1), draws(2));
-        for kind in Fault::ALL {
-            let count = draws(1).into_iter().flatten().filter(|(fault, _)| *fault == kind).count();
+        for kind in Fault::OF_BATCHES {
+            let count = draws(1).into_iter().flatten().filter(|(fault, _)| fault == kind).count();
             assert!((400..600).contains(&count), "{kind:?} struck {count} times of 6000, expected about 500");
         }
         let single = Operation::of(Some("AmazonSQS.ReceiveMessage"), "POST");
         let entry = |(fault, _)| fault == Fault::EntryFailed;
         assert!(!(0..6_000).filter_map(|nth| Fault::draw(1, 0.5, &single, nth)).any(entry));
         assert!((0..1_000).all(|nth| Fault::draw(1, 0.0, &send(), nth).is_none()));
+    }
+
+    #[test]
+    fn a_fault_of_one_operation_strikes_it_at_the_rate_and_no_other() {
+        for (target, method, own) in [
+            (Some("DynamoDB_20120810.TransactWriteItems"), "POST", &Fault::ALL[6..7]),
+            (Some("AmazonSQS.ReceiveMessage"), "POST", &Fault::ALL[7..8]),
+            (None, "GET", &Fault::ALL[8..]),
+            (Some("DynamoDB_20120810.UpdateItem"), "POST", &[]),
+            (None, "PUT", &[]),
+        ] {
+            let operation = Operation::of(target, method);
+            let draws: Vec<Fault> =
+                (0..20_000).filter_map(|nth| Some(Fault::draw(1, 0.1, &operation, nth)?.0)).collect();
+            let count = |wanted: &[Fault]| draws.iter().filter(|fault| wanted.contains(fault)).count();
+            for fault in own {
+                let struck = count(&[*fault]);
+                assert!(
+                    (1_800..2_200).contains(&struck),
+                    "{operation}: {fault:?} struck {struck} times of 20000"
+                );
+            }
+            let everywhere = count(Fault::EVERYWHERE);
+            assert!((1_800..2_200).contains(&everywhere), "{operation}: {everywhere} of 20000");
+            assert_eq!(everywhere + count(own), draws.len(), "{operation} has no others");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_throttled_transaction_has_a_reason_for_each_item() {
+        let request = json!({"TransactItems": [{"Put": {}}, {"Update": {}}, {"Delete": {}}]}).to_string();
+        for (chance, throttled, code) in
+            [(0, 0, "ThrottlingError"), (3, 1, "ProvisionedThroughputExceeded"), (4, 2, "ThrottlingError")]
+        {
+            let answer = transaction_throttled(request.as_bytes(), chance);
+            assert_eq!(answer.status(), 400);
+            let body = axum::body::to_bytes(answer.into_body(), 10_000).await.expect("a body");
+            let body: Value = serde_json::from_slice(&body).expect("JSON");
+            assert!(
+                body["__type"].as_str().is_some_and(|kind| kind.ends_with("#TransactionCanceledException"))
+            );
+            let codes: Vec<&str> = body["CancellationReasons"]
+                .as_array()
+                .expect("reasons")
+                .iter()
+                .map(|reason| reason["Code"].as_str().expect("a code"))
+                .collect();
+            let mut expected = ["None"; 3];
+            expected[throttled] = code;
+            assert_eq!(codes, expected);
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use longhand_e2e::processes::{Process, free_port};
+use longhand_e2e::processes::{Process, binary, free_port};
+use longhand_e2e::redis;
 use rand::RngExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
@@ -52,8 +53,11 @@ impl Kind {
 pub enum How {
     /// `kill -9`.
     Kill,
-    /// SIGTERM: it ends by itself. nginx is told to read its configuration anew instead, and runs on.
+    /// SIGTERM: the process ends by itself. nginx reloads its configuration instead and keeps running.
     Gently,
+    /// Redis becomes a replica for a while, which reads and does not write, as in a failover; then it is the primary
+    /// again.
+    Demote,
 }
 
 /// How a process that was asked to stop ended, or one that nobody asked.
@@ -78,6 +82,8 @@ pub struct Books {
     pub stops: u64,
     /// Reloads of nginx.
     pub reloads: u64,
+    /// How often Redis became a replica.
+    pub demotions: u64,
     /// Starts after the first one.
     pub restarts: u64,
     /// All that was done, by the kind of the process.
@@ -93,20 +99,31 @@ struct Member {
     name: String,
     variables: Vec<(&'static str, String)>,
     log: PathBuf,
+    /// Where its program is; among the programs of this build otherwise.
+    programs: Option<PathBuf>,
     /// Where it always listens, if others have to find it there.
     address: Option<String>,
     process: Option<Process>,
 }
 
 /// How many of each.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Crew {
     /// `longhand-api`.
     pub apis: usize,
     /// `longhand-worker`.
     pub workers: usize,
-    /// Whether clients go to an nginx before the apis, which share a Redis.
+    /// Whether clients go to an nginx before the apis.
     pub balanced: bool,
+    /// Whether apis and workers share a Redis.
+    pub redis: bool,
+    /// Programs of an earlier version: each second api and each second worker is one of those.
+    pub old: Option<PathBuf>,
+}
+
+/// The name in `AWS_SDK_UA_APP_ID` of the programs of this kind, of the earlier version or of this one.
+pub fn app(kind: Kind, old: bool) -> String {
+    format!("{}-{}", if old { "old" } else { "new" }, kind.name())
 }
 
 /// All processes.
@@ -126,27 +143,35 @@ impl Fleet {
     pub async fn start(crew: Crew, variables: &[(&'static str, String)], logs: &Path) -> Arc<Self> {
         let mut variables = variables.to_vec();
         let mut members = Vec::new();
-        let mut add = |kind: Kind, name: String, address: Option<String>, variables: &[_]| {
+        let mut add = |kind: Kind, number: usize, address: Option<String>, variables: &[_]| {
+            let name = if number == 0 { kind.name().to_owned() } else { format!("{}-{number}", kind.name()) };
+            let programs = crew.old.clone().filter(|_| number > 0 && number.is_multiple_of(2));
+            let name = if programs.is_some() { format!("{name}-old") } else { name };
             let log = logs.join(format!("{name}.log"));
-            let variables = variables.to_vec();
-            members.push(Member { kind, name, variables, log, address, process: None });
+            let mut variables = variables.to_vec();
+            if crew.old.is_some() {
+                variables.push(("AWS_SDK_UA_APP_ID", app(kind, programs.is_some())));
+            }
+            members.push(Member { kind, name, variables, log, programs, address, process: None });
         };
-        let lasting = || crew.balanced.then(|| format!("127.0.0.1:{}", balancer::lasting_port()));
-        if let Some(address) = lasting() {
+        let fixed = || format!("127.0.0.1:{}", free_port());
+        let lasting = || crew.balanced.then(fixed);
+        if crew.redis {
+            let address = fixed();
             variables.push(("REDIS_URL", format!("redis://{address}")));
-            add(Kind::Redis, "redis".to_owned(), Some(address), &[]);
+            add(Kind::Redis, 0, Some(address), &[]);
         }
         let mut addresses = Vec::new();
         for number in 1..=crew.apis {
             let address = lasting();
             addresses.extend(address.clone());
-            add(Kind::Api, format!("api-{number}"), address, &variables);
+            add(Kind::Api, number, address, &variables);
         }
         for number in 1..=crew.workers {
-            add(Kind::Worker, format!("worker-{number}"), None, &variables);
+            add(Kind::Worker, number, None, &variables);
         }
         let balanced = lasting().map(|nginx| {
-            add(Kind::Nginx, "nginx".to_owned(), Some(nginx.clone()), &[]);
+            add(Kind::Nginx, 0, Some(nginx.clone()), &[]);
             (nginx, addresses)
         });
         let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().expect("a client");
@@ -176,8 +201,8 @@ impl Fleet {
         lock(&self.apis).iter().map(|(_, url)| url.clone()).collect()
     }
 
-    /// Kills or stops one process after the other, `every` so many milliseconds, until told to end; returns when
-    /// all run again.
+    /// Kills or stops one process after the other, `every` so many milliseconds, until `end` is cancelled. Returns
+    /// when all run again.
     pub async fn kill(self: Arc<Self>, seed: u64, every: Range<u64>, end: CancellationToken) {
         let mut rng = draw::rng(seed, &["killer"]);
         let tasks = TaskTracker::new();
@@ -195,7 +220,11 @@ impl Fleet {
             let Some(member) = order.find_map(free) else {
                 continue;
             };
-            let how = if turn % SIGTERM_EACH == 0 { How::Gently } else { How::Kill };
+            let how = match turn % SIGTERM_EACH {
+                0 => How::Gently,
+                1 | 2 if member.kind == Kind::Redis => How::Demote,
+                _ => How::Kill,
+            };
             let fleet = Arc::clone(&self);
             tasks.spawn(async move { fleet.strike(member, how, down).await });
         }
@@ -204,7 +233,7 @@ impl Fleet {
     }
 
     /// Strikes the first one of a kind; returns when it runs again, `down` after its end.
-    pub async fn strike_first(&self, kind: Kind, how: How, down: Duration) {
+    pub async fn take_down_first(&self, kind: Kind, how: How, down: Duration) {
         for member in &self.members {
             let member = Arc::clone(member).lock_owned().await;
             if member.kind == kind {
@@ -223,12 +252,17 @@ impl Fleet {
                 How::Kill => &mut books.kills,
                 How::Gently if reload => &mut books.reloads,
                 How::Gently => &mut books.stops,
+                How::Demote => &mut books.demotions,
             };
             *count += 1;
         }
         if reload {
             member.process.as_ref().expect("it runs: its place is locked").signal("-HUP").await;
             return;
+        }
+        if how == How::Demote {
+            let address = member.address.as_deref().expect("others look for it there");
+            return demote(address, down).await;
         }
         self.end(&mut member, how).await;
         tokio::time::sleep(down).await;
@@ -285,7 +319,7 @@ impl Fleet {
 
     fn begin(&self, member: &Member, address: &str) -> Process {
         let log = OpenOptions::new().create(true).append(true).open(&member.log).expect("a log file");
-        let (binary, variable) = match (member.kind, &self.balanced) {
+        let (name, variable) = match (member.kind, &self.balanced) {
             (Kind::Api, _) => ("longhand-api", "LONGHAND_LISTEN"),
             (Kind::Worker, _) => ("longhand-worker", "LONGHAND_HEALTH_LISTEN"),
             (kind, balanced) => {
@@ -300,7 +334,8 @@ impl Fleet {
         };
         let mut variables = member.variables.clone();
         variables.push((variable, address.to_owned()));
-        Process::start_logging(binary, &variables, log)
+        let program = member.programs.as_ref().map_or_else(|| binary(name), |folder| folder.join(name));
+        Process::start_logging(&program, &variables, log)
     }
 
     /// Waits until the process answers; false when it ended first, as one does whose port was taken.
@@ -323,6 +358,49 @@ impl Fleet {
     }
 }
 
+/// Makes a Redis the replica of a primary that is not there, for a while.
+async fn demote(address: &str, down: Duration) {
+    let take = async |command: &str| {
+        let answer = async || redis::ask(address, command).await.filter(|answer| answer.starts_with("+OK"));
+        longhand_e2e::eventually(command, answer).await;
+    };
+    take("REPLICAOF 127.0.0.1 1").await;
+    tokio::time::sleep(down).await;
+    take("REPLICAOF NO ONE").await;
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_demoted_redis_refuses_writes_until_it_is_the_primary_again() {
+        let logs = std::env::temp_dir().join(format!("longhand-demoted-{}", std::process::id()));
+        std::fs::create_dir_all(&logs).expect("a folder for the logs");
+        let crew = Crew { apis: 0, workers: 0, balanced: false, redis: true, old: None };
+        let fleet = Fleet::start(crew, &[], &logs).await;
+        let address = fleet.members[0].lock().await.address.clone().expect("it is fixed");
+        let answers = async |command| redis::ask(&address, command).await.expect("an answer");
+        assert_eq!(answers("SET a 1").await, "+OK\r\n");
+        let refused = async {
+            longhand_e2e::eventually("a refused write", async || {
+                answers("SET a 1").await.starts_with("-READONLY").then_some(())
+            })
+            .await;
+            assert_eq!(answers("GET a").await, "$1\r\n1\r\n", "it still reads");
+        };
+        tokio::select! {
+            () = fleet.take_down_first(Kind::Redis, How::Demote, Duration::from_hours(1)) => unreachable!("an hour"),
+            () = refused => {}
+        }
+        fleet.take_down_first(Kind::Redis, How::Demote, Duration::ZERO).await;
+        assert_eq!(answers("SET a 3").await, "+OK\r\n");
+        assert_eq!((fleet.books().demotions, fleet.books().kills), (2, 0));
+        drop(fleet);
+        std::fs::remove_dir_all(logs).expect("the logs were there");
+    }
 }

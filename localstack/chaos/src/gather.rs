@@ -16,7 +16,7 @@ use crate::world::World;
 type Item = HashMap<String, AttributeValue>;
 
 /// How long an answer of the api is waited for, tries and all.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Every job in the table, page by page.
 pub async fn table(aws: &Clients) -> BTreeMap<String, Job> {
@@ -74,14 +74,20 @@ pub fn open(jobs: &BTreeMap<String, Job>) -> usize {
     jobs.values().filter(|job| !matches!(job.status.as_str(), "COMPLETED" | "FAILED")).count()
 }
 
-/// What the api shows of these jobs.
-pub async fn shown<'a>(world: &World, ids: impl Iterator<Item = &'a String>) -> BTreeMap<String, Shown> {
+/// What each api shows of these jobs.
+pub async fn shown_by_each(world: &World, ids: &[String]) -> Vec<BTreeMap<String, Shown>> {
+    let apis = world.fleet.apis().len().max(1);
+    stream::iter(0..apis).then(|first| shown(world, ids, first)).collect().await
+}
+
+/// What the api shows of these jobs: the `first` one that runs, or another where that does not answer.
+async fn shown(world: &World, ids: &[String], first: usize) -> BTreeMap<String, Shown> {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
     let read = |id: String| {
         let http = http.clone();
         async move {
-            let deadline = Instant::now() + PATIENCE;
-            let mut turn = 0;
+            let deadline = Instant::now() + TIMEOUT;
+            let mut turn = first;
             loop {
                 let apis = world.fleet.apis();
                 let url = apis.get(turn % apis.len().max(1));
@@ -100,7 +106,7 @@ pub async fn shown<'a>(world: &World, ids: impl Iterator<Item = &'a String>) -> 
             }
         }
     };
-    stream::iter(ids.cloned().collect::<Vec<_>>()).map(read).buffer_unordered(4).collect().await
+    stream::iter(ids.to_vec()).map(read).buffer_unordered(4).collect().await
 }
 
 async fn read_once(http: &reqwest::Client, url: &str) -> Result<Shown, String> {
@@ -153,12 +159,12 @@ pub async fn drain(aws: &Clients) -> Vec<String> {
                 break;
             }
             for message in messages {
-                let said = message.message_attributes.unwrap_or_default();
-                let said = said
+                let attributes = message.message_attributes.unwrap_or_default();
+                let attributes = attributes
                     .into_iter()
                     .map(|(name, value)| format!("{name}={}", value.string_value.unwrap_or_default()));
-                let said = said.collect::<Vec<_>>().join(" ");
-                left.push(format!("in {name}: {} {said}", message.body.unwrap_or_default()));
+                let attributes = attributes.collect::<Vec<_>>().join(" ");
+                left.push(format!("in {name}: {} {attributes}", message.body.unwrap_or_default()));
                 let receipt = message.receipt_handle.unwrap_or_default();
                 let _ = aws.sqs.delete_message().queue_url(url).receipt_handle(receipt).send().await;
             }

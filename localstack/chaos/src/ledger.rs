@@ -14,6 +14,8 @@ pub struct Entry {
     pub status: String,
     /// Milliseconds since the ledger was begun.
     pub at_ms: u64,
+    /// The name that the program has in `AWS_SDK_UA_APP_ID`, if it has one.
+    pub by: Option<String>,
 }
 
 /// All of them.
@@ -27,50 +29,69 @@ pub struct Ledger {
     tokens: BTreeSet<String>,
 }
 
+/// When something was written, and by whom.
+#[derive(Clone, Copy)]
+struct Who<'a> {
+    at_ms: u64,
+    by: Option<&'a str>,
+}
+
+impl Who<'_> {
+    fn entry(self, status: &str) -> Entry {
+        Entry { status: status.to_owned(), at_ms: self.at_ms, by: self.by.map(str::to_owned) }
+    }
+}
+
 impl Ledger {
-    /// Notes a call that the table answered with success.
-    pub fn note(&mut self, operation: &str, request: &[u8], at: Duration) {
+    /// Notes a call that the table answered with success. How many verdicts and ends it had.
+    pub fn note(&mut self, operation: &str, request: &[u8], at: Duration, by: Option<&str>) -> u64 {
         if !matches!(operation, "UpdateItem" | "PutItem" | "TransactWriteItems") {
-            return;
+            return 0;
         }
-        let Ok(request) = serde_json::from_slice::<Value>(request) else { return };
+        let Ok(request) = serde_json::from_slice::<Value>(request) else { return 0 };
         if let Some(token) = request["ClientRequestToken"].as_str()
             && !self.tokens.insert(token.to_owned())
         {
-            return;
+            return 0;
         }
-        let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let before = self.entries();
+        let who = Who { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), by };
         match operation {
-            "UpdateItem" => self.update(&request, at_ms),
-            "PutItem" => self.put(&request["Item"], at_ms),
+            "UpdateItem" => self.update(&request, who),
+            "PutItem" => self.put(&request["Item"], who),
             _ => {
                 for item in request["TransactItems"].as_array().into_iter().flatten() {
-                    self.update(&item["Update"], at_ms);
-                    self.put(&item["Put"]["Item"], at_ms);
+                    self.update(&item["Update"], who);
+                    self.put(&item["Put"]["Item"], who);
                 }
             }
         }
+        self.entries() - before
     }
 
-    fn update(&mut self, update: &Value, at_ms: u64) {
+    fn entries(&self) -> u64 {
+        self.verdicts.values().chain(self.ends.values()).map(|entries| entries.len() as u64).sum()
+    }
+
+    fn update(&mut self, update: &Value, who: Who<'_>) {
         let Some(expression) = update["UpdateExpression"].as_str() else { return };
         let assigned = |attribute: &str| assigned(update, expression, attribute);
-        self.enter(&update["Key"], assigned("chunkStatus"), assigned("jobStatus"), at_ms);
+        self.enter(&update["Key"], assigned("chunkStatus"), assigned("jobStatus"), who);
     }
 
-    fn put(&mut self, item: &Value, at_ms: u64) {
-        self.enter(item, item["chunkStatus"]["S"].as_str(), item["jobStatus"]["S"].as_str(), at_ms);
+    fn put(&mut self, item: &Value, who: Who<'_>) {
+        self.enter(item, item["chunkStatus"]["S"].as_str(), item["jobStatus"]["S"].as_str(), who);
     }
 
-    fn enter(&mut self, key: &Value, chunk: Option<&str>, job: Option<&str>, at_ms: u64) {
+    fn enter(&mut self, key: &Value, chunk: Option<&str>, job: Option<&str>, who: Who<'_>) {
         let (Some(id), Some(item)) = (key["jobId"]["S"].as_str(), key["item"]["S"].as_str()) else { return };
         let last = |status: &&str| matches!(*status, "COMPLETED" | "FAILED");
         if let Some(status) = chunk.filter(last) {
-            let entry = Entry { status: status.to_owned(), at_ms };
+            let entry = who.entry(status);
             self.verdicts.entry((id.to_owned(), item.to_owned())).or_default().push(entry);
         }
         if let Some(status) = job.filter(last) {
-            self.ends.entry(id.to_owned()).or_default().push(Entry { status: status.to_owned(), at_ms });
+            self.ends.entry(id.to_owned()).or_default().push(who.entry(status));
         }
     }
 }
@@ -117,7 +138,7 @@ mod tests {
     fn noted(calls: &[(&str, Value)]) -> Ledger {
         let mut ledger = Ledger::default();
         for (operation, request) in calls {
-            ledger.note(operation, request.to_string().as_bytes(), Duration::from_millis(5));
+            ledger.note(operation, request.to_string().as_bytes(), Duration::from_millis(5), None);
         }
         ledger
     }

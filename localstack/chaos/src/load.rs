@@ -43,6 +43,10 @@ impl Submitted {
         self.lock(|state| state.accepted.push(id));
     }
 
+    pub(crate) fn note_doomed(&self, file: String, code: &'static str) {
+        self.lock(|state| state.doomed.insert(file, code));
+    }
+
     pub(crate) fn note_try(&self) {
         self.lock(|state| state.tries += 1);
     }
@@ -149,7 +153,7 @@ pub(crate) async fn prepare(
             && let Some((answers, code)) = model::doom(load.seed, &file)
         {
             world.model.script(&file, answers);
-            submitted.lock(|state| state.doomed.insert(file.clone(), code));
+            submitted.note_doomed(file.clone(), code);
         }
         paths.push(world.aws.put(&file, wav(AUDIO_BYTES)).await);
         files.push(file);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use longhand_chaos::outage::{self, Outage};
+use longhand_chaos::poison::{self, Poison};
 use longhand_chaos::report::{Report, summary};
 use longhand_chaos::run::{self, Badness};
 use longhand_chaos::world::Size;
@@ -29,6 +30,16 @@ enum Command {
         #[command(flatten)]
         badness: Badness,
     },
+    /// The same, where each second api and each second worker is one of 0.1.0.
+    Mixed {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        badness: Badness,
+        /// The folder with the programs of 0.1.0, as `localstack/stack.py install old-programs` builds them.
+        #[arg(long, value_parser = programs)]
+        old: PathBuf,
+    },
     /// The model is down for a while: one run for each way of being down.
     Outage {
         #[command(flatten)]
@@ -36,7 +47,14 @@ enum Command {
         #[command(flatten)]
         outage: Outage,
     },
-    /// One after the other: the runs, then the outages.
+    /// The model fails on one user's chunks: one run for each number of workers.
+    Poison {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        poison: Poison,
+    },
+    /// One after the other: the runs, the outages, poison.
     All {
         #[command(flatten)]
         common: Common,
@@ -44,7 +62,17 @@ enum Command {
         badness: Badness,
         #[command(flatten)]
         outage: Outage,
+        #[command(flatten)]
+        poison: Poison,
     },
+}
+
+fn programs(folder: &str) -> Result<PathBuf, String> {
+    let folder = PathBuf::from(folder);
+    match ["longhand-api", "longhand-worker"].iter().find(|name| !folder.join(name).is_file()) {
+        Some(missing) => Err(format!("there is no {missing}: `make chaos-mixed` builds it")),
+        None => Ok(folder),
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -75,19 +103,33 @@ async fn main() -> ExitCode {
 
 async fn scenarios(command: Command) -> ExitCode {
     let mut reports: Vec<Report> = Vec::new();
-    let (common, badness, outage) = match command {
-        Command::Run { common, badness } => (common, Some(badness), None),
-        Command::Outage { common, outage } => (common, None, Some(outage)),
-        Command::All { common, badness, outage } => (common, Some(badness), Some(outage)),
+    let mut programs = None;
+    let (common, badness, outage, poison) = match command {
+        Command::Run { common, badness } => (common, Some(badness), None, None),
+        Command::Mixed { common, badness, old } => {
+            programs = Some(old);
+            (common, Some(badness), None, None)
+        }
+        Command::Outage { common, outage } => (common, None, Some(outage), None),
+        Command::Poison { common, poison } => (common, None, None, Some(poison)),
+        Command::All { common, badness, outage, poison } => {
+            (common, Some(badness), Some(outage), Some(poison))
+        }
     };
     if let Some(badness) = badness {
         for seed in &common.seed {
-            reports.push(said(run::run(&common.size, &badness, *seed).await));
+            reports.push(printed(run::run(&common.size, &badness, *seed, programs.as_deref()).await));
         }
     }
     if let Some(outage) = outage {
         for how in &outage.how {
-            reports.push(said(outage::run(&common.size, &outage, *how, common.seed[0]).await));
+            reports.push(printed(outage::run(&common.size, &outage, *how, common.seed[0]).await));
+        }
+    }
+    if let Some(poison) = poison {
+        for workers in &poison.with_workers {
+            let run = Box::pin(poison::run(&common.size, &poison, *workers, common.seed[0]));
+            reports.push(printed(run.await));
         }
     }
     print(&summary(&reports));
@@ -107,12 +149,12 @@ fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn said(report: Report) -> Report {
+fn printed(report: Report) -> Report {
     print(&report.text());
     report
 }
 
 fn print(text: &str) {
-    // A reader that has gone (`| head`) is no failure.
+    // A closed pipe (`| head`) is not an error.
     let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -83,7 +83,6 @@ fn permanent_faults() -> Vec<(Answer, &'static str)> {
         Odd::NotObject,
         Odd::NotJson,
         Odd::HalfJson,
-        Odd::NotUtf8,
         Odd::EmptyBody,
         Odd::NoContent,
         Odd::Html200,

@@ -8,21 +8,23 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::load::{Load, Submitted, submit};
 use crate::report::Report;
-use crate::run::{Told, conclude, settle};
-use crate::world::{Plan, Size, World};
+use crate::run::{RunSummary, conclude, settle};
+use crate::world::{CONCURRENCY, Plan, Size, World};
 
 /// How long the load lasts before the outage, and after it.
 const MARGIN: Duration = Duration::from_secs(15);
 
-/// By then every worker's circuit is open: ten calls that hang take three rounds of [`crate::world::ASR_TIMEOUT_SECONDS`].
+/// By then every worker's circuit is open: a call that hangs and a probe that hangs take twice
+/// [`crate::world::ASR_TIMEOUT_SECONDS`].
 const OPENING: Duration = Duration::from_secs(15);
 
 /// A circuit's first pause and its longest (`worker/src/asr/guard.rs`), and how much shorter chance makes one.
-const PAUSES: (f64, f64) = (2.0, 60.0);
-const SHORTEST: f64 = 0.75;
+const PAUSES: (f64, f64) = (2.0, 30.0);
+const SHORTEST: f64 = 0.5;
 
 /// How the outage goes.
 #[derive(Clone, Debug, Args)]
+#[group(id = "outage-arguments")] // the command has a group of its own name
 pub struct Outage {
     /// How the model is down; several with commas between.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "status,hang,refuse", num_args = 1..)]
@@ -62,7 +64,16 @@ pub async fn run(size: &Size, outage: &Outage, how: Down, seed: u64) -> Report {
     let began = Instant::now();
     let good = Behaviour { seed: Some(seed), ..Behaviour::taking(size.asr_latency) };
     let folder = format!("outage-{}", how.name());
-    let plan = Plan { name: &folder, seed, aws_faults: 0.0, model: good.clone(), gated: how == Down::Refuse };
+    let plan = Plan {
+        name: &folder,
+        seed,
+        aws_faults: 0.0,
+        model: good.clone(),
+        gated: how == Down::Refuse,
+        slots: CONCURRENCY,
+        redis: false,
+        old: None,
+    };
     let world = World::start(size, plan).await;
     let down_for = Duration::from_secs(outage.down_seconds);
     let down_at = Instant::now() + MARGIN;
@@ -86,10 +97,10 @@ pub async fn run(size: &Size, outage: &Outage, how: Down, seed: u64) -> Report {
         tokio::join!(submit(&world, load, &submitted), weather);
         settle(&world, began, size.limit_seconds).await;
     };
-    let told = Told { name: &name, began, jobs: size.jobs };
+    let summary = RunSummary { name: &name, began, jobs: size.jobs };
     tokio::select! {
         () = load => {}
-        () = told.progress(&world, &submitted) => {}
+        () = summary.progress(&world, &submitted) => {}
     }
     let after = up_at.elapsed();
     let model_began = world.model_began;
@@ -149,11 +160,11 @@ fn judge(report: &mut Report, size: &Size, outage: &Outage, times: &Times) {
 
 /// The most probes of one circuit while the model is down, if each pause is as short as chance makes it.
 fn most_probes(down: Duration) -> usize {
-    let (mut pause, mut at, mut probes) = (PAUSES.0 * SHORTEST, 0.0, 0);
-    while at + pause <= down.as_secs_f64() {
-        at += pause;
+    let (mut longest, mut at, mut probes) = (PAUSES.0, 0.0, 0);
+    while at + longest * SHORTEST <= down.as_secs_f64() {
+        at += longest * SHORTEST;
         probes += 1;
-        pause = (pause * 2.0).min(PAUSES.1) * SHORTEST;
+        longest = (longest * 2.0).min(PAUSES.1);
     }
     probes
 }
@@ -164,10 +175,10 @@ mod tests {
 
     #[test]
     fn probes_grow_rare() {
-        assert_eq!(most_probes(Duration::from_secs(1)), 0);
+        assert_eq!(most_probes(Duration::from_millis(900)), 0);
         assert_eq!(most_probes(Duration::from_secs(4)), 2);
         assert_eq!(most_probes(Duration::from_mins(1)), 7);
         let day = most_probes(Duration::from_hours(24));
-        assert!((1_900..2_000).contains(&day), "one in 45 s: {day}");
+        assert!((5_700..5_800).contains(&day), "one in 15 s: {day}");
     }
 }

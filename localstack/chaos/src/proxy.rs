@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
+use futures::{StreamExt, stream};
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, USER_AGENT};
 use hyper::http::response::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,11 +20,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::{Fault, Operation, Service, server_error, throttled, with_failed_entry};
+use crate::fault::{
+    Fault, Operation, Service, forbidden, messages, server_error, throttled, transaction_throttled,
+    with_failed_entry,
+};
 use crate::ledger::Ledger;
 
 /// The largest body of a call or of an answer.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a connection that gets no more bytes stays open: longer than any client waits.
+const CLAIM_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// From the first half of a body to the reset: the half is on its way by then.
+const BEFORE_RESET: Duration = Duration::from_millis(50);
 
 /// The calls and faults of one operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,11 +44,28 @@ pub struct OperationBook {
     pub faults: BTreeMap<Fault, u64>,
 }
 
+/// What the programs of one version did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AppBook {
+    /// Calls of AWS.
+    pub calls: u64,
+    /// Transactions that the table took: an api makes a job by one.
+    pub transactions: u64,
+    /// Verdicts and ends that the table took.
+    pub settled: u64,
+}
+
 /// What the proxy has seen.
 #[derive(Clone, Debug, Default)]
 pub struct Books {
     /// By operation.
     pub operations: BTreeMap<Operation, OperationBook>,
+    /// By the name that a program has in `AWS_SDK_UA_APP_ID`, if it has one.
+    pub apps: BTreeMap<String, AppBook>,
+    /// How often S3 refused to give each file.
+    pub forbidden: BTreeMap<String, u64>,
+    /// How many messages were in answers that no client got.
+    pub messages_lost: u64,
     /// What the table took.
     pub ledger: Ledger,
 }
@@ -52,6 +80,16 @@ impl Books {
             }
         }
         all
+    }
+
+    /// Notes a call that the table answered with success.
+    fn taken(&mut self, call: &Call, at: Duration) {
+        let settled = self.ledger.note(&call.operation.name, &call.body, at, call.app.as_deref());
+        if let Some(app) = &call.app {
+            let book = self.apps.entry(app.clone()).or_default();
+            book.transactions += u64::from(call.operation.name == "TransactWriteItems");
+            book.settled += settled;
+        }
     }
 }
 
@@ -150,13 +188,26 @@ async fn serve(listener: TcpListener, inner: Arc<Inner>, stop: CancellationToken
 
 async fn connection(stream: TcpStream, inner: Arc<Inner>, stop: CancellationToken) {
     let _ = stream.set_nodelay(true);
-    let answer = service_fn(|request: Request<Incoming>| Arc::clone(&inner).answer(request));
+    let Ok((stream, twin)) = twin(stream) else { return };
+    let reset = AtomicBool::new(false);
+    let answer = service_fn(|request: Request<Incoming>| Arc::clone(&inner).answer(request, &reset));
     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
     // An error is a client that has gone, or a cut of our own.
     tokio::select! {
         () = stop.cancelled() => {}
         _ = served => {}
     }
+    if reset.load(Ordering::Relaxed) {
+        // The socket closes with its last handle, and sends a reset then.
+        let _ = twin.set_zero_linger();
+    }
+}
+
+/// A second handle of the same socket.
+fn twin(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
+    let stream = stream.into_std()?;
+    let twin = TcpStream::from_std(stream.try_clone()?)?;
+    Ok((TcpStream::from_std(stream)?, twin))
 }
 
 /// A call, read to its end.
@@ -166,6 +217,7 @@ struct Call {
     path: String,
     headers: HeaderMap,
     body: Bytes,
+    app: Option<String>,
 }
 
 /// The emulator's answer, read to its end.
@@ -179,49 +231,102 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers one call. An error closes the connection.
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Cut> {
+    /// Answers one call. An error closes the connection, and if `reset` was set, resets it.
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        reset: &AtomicBool,
+    ) -> Result<Response<Body>, Cut> {
         let (head, body) = request.into_parts();
         let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
         let operation = Operation::of(target, head.method.as_str());
         let body = to_bytes(Body::new(body), MAX_BODY_BYTES).await.map_err(|_| Cut)?;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let fault = self.draw(&operation);
-        let call = Call { operation, method: head.method, path, headers: head.headers, body };
+        let app = head.headers.get(USER_AGENT).and_then(|agent| app(agent.to_str().ok()?)).map(str::to_owned);
+        let fault = self.draw(&operation, app.as_deref());
+        let call = Call { operation, method: head.method, path, headers: head.headers, body, app };
+        let Some((fault, late)) = fault else {
+            return self.pass(call).await.map(whole);
+        };
+        let answer = match fault {
+            Fault::Throttled => Ok(throttled(&call.operation)),
+            Fault::ServerError => Ok(server_error(&call.operation)),
+            Fault::TransactionThrottled => {
+                let chance = usize::try_from(late.as_millis()).unwrap_or_default();
+                Ok(transaction_throttled(&call.body, chance))
+            }
+            Fault::Forbidden => {
+                *self.lock().books.forbidden.entry(file(&call.path).to_owned()).or_default() += 1;
+                Ok(forbidden())
+            }
+            Fault::CutBefore => Err(Cut),
+            _ => return self.spoil(call, fault, late, reset).await,
+        };
+        self.note(&call.operation, fault);
+        answer
+    }
+
+    /// Passes a call on and spoils its answer.
+    async fn spoil(
+        self: &Arc<Self>,
+        call: Call,
+        fault: Fault,
+        late: Duration,
+        reset: &AtomicBool,
+    ) -> Result<Response<Body>, Cut> {
+        let operation = call.operation.clone();
+        let mut answered = self.pass(call).await?;
+        let messages = messages(&answered.body);
+        let has_nothing_to_lose = match fault {
+            Fault::ReceiveLost => messages == 0,
+            Fault::BodyStalled | Fault::BodyReset => {
+                !answered.head.status.is_success() || answered.body.len() < 2
+            }
+            _ => false,
+        };
+        if has_nothing_to_lose {
+            return Ok(whole(answered));
+        }
+        self.note(&operation, fault);
         match fault {
-            None => self.pass(call).await.map(whole),
-            Some((Fault::Throttled, _)) => Ok(throttled(&call.operation)),
-            Some((Fault::ServerError, _)) => Ok(server_error(&call.operation)),
-            Some((Fault::CutBefore, _)) => Err(Cut),
-            Some((Fault::Slow, late)) => {
-                let answered = self.pass(call).await?;
-                tokio::time::sleep(late).await;
-                Ok(whole(answered))
+            Fault::AnswerLost | Fault::ReceiveLost => {
+                self.lock().books.messages_lost += messages as u64;
+                if fault == Fault::ReceiveLost {
+                    tokio::time::sleep(CLAIM_TIMEOUT).await;
+                }
+                return Err(Cut);
             }
-            Some((Fault::AnswerLost, _)) => {
-                self.pass(call).await?;
-                Err(Cut)
+            Fault::BodyStalled => return Ok(half(answered, CLAIM_TIMEOUT)),
+            Fault::BodyReset => {
+                reset.store(true, Ordering::Relaxed);
+                return Ok(half(answered, BEFORE_RESET));
             }
-            Some((Fault::EntryFailed, _)) => {
-                let mut answered = self.pass(call).await?;
+            Fault::EntryFailed => {
                 if let Some(body) = with_failed_entry(&answered.body) {
                     answered.body = body.into();
                 }
-                Ok(whole(answered))
             }
+            _ => tokio::time::sleep(late).await,
         }
+        Ok(whole(answered))
     }
 
-    fn draw(&self, operation: &Operation) -> Option<(Fault, Duration)> {
+    /// Counts a call; what goes wrong with it.
+    fn draw(&self, operation: &Operation, app: Option<&str>) -> Option<(Fault, Duration)> {
         let mut state = self.lock();
         let rate = state.rate;
+        if let Some(app) = app {
+            state.books.apps.entry(app.to_owned()).or_default().calls += 1;
+        }
         let book = state.books.operations.entry(operation.clone()).or_default();
         book.calls += 1;
-        let fault = Fault::draw(self.seed, rate, operation, book.calls);
-        if let Some((fault, _)) = fault {
-            *book.faults.entry(fault).or_default() += 1;
-        }
-        fault
+        Fault::draw(self.seed, rate, operation, book.calls)
+    }
+
+    fn note(&self, operation: &Operation, fault: Fault) {
+        let mut state = self.lock();
+        let book = state.books.operations.entry(operation.clone()).or_default();
+        *book.faults.entry(fault).or_default() += 1;
     }
 
     /// Passes a call on, to its end even if the client goes: what was sent will be done, and the ledger must know.
@@ -236,12 +341,12 @@ impl Inner {
     }
 
     async fn pass_on(self: Arc<Self>, call: Call) -> Result<Answered, Cut> {
-        let mut headers = call.headers;
+        let mut headers = call.headers.clone();
         for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
             headers.remove(name);
         }
         let url = format!("{}{}", self.upstream, call.path);
-        let request = self.client.request(call.method, url).headers(headers).body(call.body.clone());
+        let request = self.client.request(call.method.clone(), url).headers(headers).body(call.body.clone());
         let response = request.send().await.map_err(|_| Cut)?;
         let (mut parts, body) = Response::<reqwest::Body>::from(response).into_parts();
         let body = to_bytes(Body::new(body), MAX_BODY_BYTES).await.map_err(|_| Cut)?;
@@ -250,7 +355,7 @@ impl Inner {
         }
         if call.operation.service == Service::Dynamodb && parts.status.is_success() {
             let at = self.began.elapsed();
-            self.lock().books.ledger.note(&call.operation.name, &call.body, at);
+            self.lock().books.taken(&call, at);
         }
         Ok(Answered { head: parts, body })
     }
@@ -258,4 +363,28 @@ impl Inner {
 
 fn whole(answered: Answered) -> Response<Body> {
     Response::from_parts(answered.head, Body::from(answered.body))
+}
+
+/// The first half of a body whose end is awaited, and after a pause the end of the connection.
+fn half(answered: Answered, pause: Duration) -> Response<Body> {
+    let Answered { mut head, body } = answered;
+    head.headers.insert(CONTENT_LENGTH, body.len().into());
+    let first = body.slice(..body.len() / 2);
+    let end = async move {
+        tokio::time::sleep(pause).await;
+        Err(Cut)
+    };
+    let parts = stream::once(async { Ok(first) }).chain(stream::once(end));
+    Response::from_parts(head, Body::from_stream(parts))
+}
+
+/// The sender's name from `AWS_SDK_UA_APP_ID`, in a user agent.
+fn app(agent: &str) -> Option<&str> {
+    agent.split(' ').find_map(|part| part.strip_prefix("app/"))
+}
+
+/// The last part of an object's key.
+fn file(path: &str) -> &str {
+    let key = path.split_once('?').map_or(path, |(key, _)| key);
+    key.rsplit('/').next().unwrap_or_default()
 }

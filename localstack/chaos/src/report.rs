@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::audit::Findings;
+use crate::fleet::{Kind, app};
 use crate::{client, fleet, proxy};
 
 /// A scenario's end.
@@ -36,6 +37,25 @@ impl Report {
     /// Whether everything is as promised.
     pub fn is_good(&self) -> bool {
         self.findings.violations.is_empty()
+    }
+
+    /// Notes what the programs of each version did. Each kind of each must have done some of the work, or the run says
+    /// nothing about it.
+    pub fn judge_versions(&mut self) {
+        for (kind, old) in
+            [(Kind::Api, false), (Kind::Api, true), (Kind::Worker, false), (Kind::Worker, true)]
+        {
+            let name = app(kind, old);
+            let proxy::AppBook { calls, transactions, settled } =
+                self.aws.apps.get(&name).copied().unwrap_or_default();
+            self.notes.push(format!(
+                "{name}: {calls} AWS calls, {transactions} transactions, {settled} verdicts and ends"
+            ));
+            let idle = if kind == Kind::Api { transactions == 0 } else { settled == 0 };
+            if idle {
+                self.findings.violations.push(format!("IDLE {name}: it did none of the work"));
+            }
+        }
     }
 
     /// For people.
@@ -68,12 +88,12 @@ impl Report {
             "calls at once",
             format!("{} at most; {} in all{}", found.most_at_once, self.model.calls, self.statuses()),
         );
-        let fleet::Books { kills, stops, reloads, restarts, struck, exits } = &self.fleet;
+        let fleet::Books { kills, stops, reloads, demotions, restarts, struck, exits } = &self.fleet;
         let (well, asked) = (exits.iter().filter(|exit| exit.success).count(), exits.len());
         line(
             "processes",
             format!(
-                "{kills} kill -9, {stops} SIGTERM, {restarts} restarts; {well} of {asked} SIGTERMs in all ended with 0"
+                "{kills} kill -9, {stops} SIGTERM, {demotions} REPLICAOF, {restarts} restarts; {well} of {asked} SIGTERMs in all ended with 0"
             ),
         );
         if let Some(clients) = &self.clients {
@@ -82,7 +102,7 @@ impl Report {
             line(
                 "clients",
                 format!(
-                    "{} requests; tried again {}{}; streams resumed {}; errors that nobody tries again {}",
+                    "{} requests; tried again {}{}; streams resumed {}; errors that clients do not retry {}",
                     clients.asked,
                     clients.again.values().sum::<u64>(),
                     in_brackets(&clients.again, ""),
@@ -94,7 +114,8 @@ impl Report {
         let calls: u64 = self.aws.operations.values().map(|book| book.calls).sum();
         let faults =
             self.aws.faults().into_iter().map(|(fault, count)| (fault.name().to_owned(), count)).collect();
-        line("AWS", format!("{calls} calls{}", in_brackets(&faults, "")));
+        let lost = self.aws.messages_lost;
+        line("AWS", format!("{calls} calls{}; {lost} messages in lost answers", in_brackets(&faults, "")));
         for note in &self.notes {
             let _ = writeln!(out, "  {note}");
         }
@@ -171,6 +192,7 @@ impl Report {
                 "killed": self.fleet.kills,
                 "stopped": self.fleet.stops,
                 "reloaded": self.fleet.reloads,
+                "demoted": self.fleet.demotions,
                 "struck": self.fleet.struck,
                 "restarted": self.fleet.restarts,
                 "exits": exits,
@@ -182,6 +204,7 @@ impl Report {
                 "surprises": clients.surprises,
             })),
             "aws": operations,
+            "messagesInLostAnswers": self.aws.messages_lost,
             "notes": self.notes,
             "violations": found.violations,
         })

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::audit::{Evidence, audit};
 use crate::client::Clients;
 use crate::load::{Load, Submitted, submit, submit_and_follow};
 use crate::report::Report;
-use crate::world::{Plan, Size, World, seconds_range};
+use crate::world::{CONCURRENCY, Plan, Size, World, seconds_range};
 use crate::{client, fleet, gather, model};
 
 /// How long the queues may take to become empty once all jobs have ended.
@@ -47,13 +48,27 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }
 
-/// Runs it with one seed. Seeds that are even have a model that does not speak `verbose_json`.
-pub async fn run(size: &Size, badness: &Badness, seed: u64) -> Report {
-    let name = if size.balanced { format!("nginx, seed {seed}") } else { format!("seed {seed}") };
+/// Runs it with one seed. Seeds that are even have a model that does not speak `verbose_json`. Where `old` names a folder
+/// with programs of 0.1.0, each second api and each second worker is one of those.
+pub async fn run(size: &Size, badness: &Badness, seed: u64, old: Option<&Path>) -> Report {
+    let name = match old {
+        Some(_) => format!("with 0.1.0, seed {seed}"),
+        None if size.balanced => format!("nginx, seed {seed}"),
+        None => format!("seed {seed}"),
+    };
     let began = Instant::now();
     let behaviour = model::behaviour(seed, badness.asr_faults, size.asr_latency, !seed.is_multiple_of(2));
     let (folder, aws_faults) = (name.replace(", ", "-").replace(' ', "-"), badness.aws_faults);
-    let plan = Plan { name: &folder, seed, aws_faults, model: behaviour, gated: false };
+    let plan = Plan {
+        name: &folder,
+        seed,
+        aws_faults,
+        model: behaviour,
+        gated: false,
+        slots: CONCURRENCY,
+        redis: true,
+        old,
+    };
     let world = World::start(size, plan).await;
     let (submitted, clients) = (Submitted::default(), Clients::default());
     let load = Load {
@@ -82,16 +97,20 @@ pub async fn run(size: &Size, badness: &Badness, seed: u64) -> Report {
         }
         settle(&world, began, size.limit_seconds).await;
     };
-    let told = Told { name: &name, began, jobs: size.jobs };
+    let summary = RunSummary { name: &name, began, jobs: size.jobs };
     tokio::select! {
         () = work => {}
-        () = told.progress(&world, &submitted) => {}
+        () = summary.progress(&world, &submitted) => {}
     }
     end_of_kills.cancel();
     timer.abort();
     killer.await.expect("the killer does not panic");
     let clients = size.balanced.then(|| clients.books());
-    conclude(world, &submitted, clients, name, size, began).await
+    let mut report = conclude(world, &submitted, clients, name, size, began).await;
+    if old.is_some() {
+        report.judge_versions();
+    }
+    report
 }
 
 /// Waits until all jobs have ended and the queues are empty; or for as long as is allowed.
@@ -109,19 +128,19 @@ pub async fn settle(world: &World, began: Instant, limit_seconds: u64) {
     }
 }
 
-/// What is told while it goes on.
+/// What the progress lines show of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Told<'a> {
+pub struct RunSummary<'a> {
     /// The scenario.
     pub name: &'a str,
     /// When it began.
     pub began: Instant,
-    /// How many jobs there are to be.
+    /// The expected number of jobs.
     pub jobs: usize,
 }
 
-impl Told<'_> {
-    /// Says how it goes, every few seconds, on stderr. Never ends.
+impl RunSummary<'_> {
+    /// Prints the progress to stderr every few seconds. Never returns.
     pub async fn progress(self, world: &World, submitted: &Submitted) {
         let mut ticks = interval(PROGRESS);
         loop {
@@ -159,7 +178,13 @@ pub async fn conclude(
     let took = began.elapsed();
     // The audit is of what stands, not of how hard it is to read.
     world.proxy.set_rate(0.0);
-    let shown = gather::shown(&world, gather::table(&world.aws).await.keys()).await;
+    let ids: Vec<String> = gather::table(&world.aws).await.into_keys().collect();
+    let mut by_each = gather::shown_by_each(&world, &ids).await;
+    let shown = by_each.remove(0);
+    let others = by_each.iter().flatten().filter(|(id, other)| shown.get(*id) != Some(other));
+    let mut surprises: Vec<String> =
+        others.map(|(id, other)| format!("job {id} by one api, unlike by another: {other:?}")).collect();
+    surprises.extend(clients.iter().flat_map(|clients| clients.surprises.clone()));
     world.fleet.stop().await;
     let jobs = gather::table(&world.aws).await;
     let (fleet, aws, model) = (world.fleet.books(), world.proxy.books(), world.model.books());
@@ -170,9 +195,10 @@ pub async fn conclude(
         left: gather::drain(&world.aws).await,
         model: model.clone(),
         doomed: submitted.doomed(),
+        forbidden: aws.forbidden.clone(),
         ledger: aws.ledger.clone(),
         exits: fleet.exits.clone(),
-        surprises: clients.iter().flat_map(|clients| clients.surprises.clone()).collect(),
+        surprises,
         bounds: world.bounds,
     };
     let findings = audit(&evidence);

@@ -1,7 +1,7 @@
 //! What a scenario stands on: resources of its own, the model, the proxy, and the processes between them.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,8 +37,7 @@ pub struct Size {
     /// Api processes.
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub apis: usize,
-    /// Clients go to an nginx before the apis, with the configuration of `make up SCALE=3`; it and a Redis are killed
-    /// too, and no client may see an error that is not worth another try.
+    /// Clients go to an nginx before the apis, with the configuration of `make up SCALE=3`; it is killed too, and no client may see an error that is not worth another try.
     #[arg(long)]
     pub balanced: bool,
     /// What a call of the model takes, in milliseconds: `250`, `500..2000` or `700~0.3` (median~sigma).
@@ -102,17 +101,20 @@ pub struct Plan<'a> {
     pub model: Behaviour,
     /// Whether a gate stands before the model.
     pub gated: bool,
+    /// Chunks in hand in one worker.
+    pub slots: usize,
+    /// Whether apis and workers share a Redis; those behind nginx always do.
+    pub redis: bool,
+    /// Programs of 0.1.0: each second api and each second worker is one of those.
+    pub old: Option<&'a Path>,
 }
 
 impl World {
     /// Makes everything and starts it.
     pub async fn start(size: &Size, plan: Plan<'_>) -> Self {
-        let Plan { name, seed, aws_faults, model, gated } = plan;
+        let Plan { name, seed, aws_faults, model, gated, slots, redis, old } = plan;
         let aws = Resources::deploy().await.clients(&Calls::default()).await;
-        let bounds = Bounds {
-            calls_at_once: size.workers * CONCURRENCY,
-            refuses_verbose_json: !model.supports_verbose_json,
-        };
+        let bounds = Bounds { calls_at_once: size.workers * (slots + 1) };
         let model_began = Instant::now();
         let model = SimAsr::start(model).await.expect("the model starts");
         let gate =
@@ -123,17 +125,23 @@ impl World {
         // Of an earlier run, perhaps, or not there.
         let _ = std::fs::remove_dir_all(&logs);
         std::fs::create_dir_all(&logs).expect("a folder for the logs");
-        let variables = variables(&aws.resources, &proxy.url(), &model_url);
-        let crew = Crew { apis: size.apis, workers: size.workers, balanced: size.balanced };
+        let variables = variables(&aws.resources, &proxy.url(), &model_url, slots);
+        let crew = Crew {
+            apis: size.apis,
+            workers: size.workers,
+            balanced: size.balanced,
+            redis: redis || size.balanced,
+            old: old.map(Path::to_owned),
+        };
         let fleet = Fleet::start(crew, &variables, &logs).await;
         Self { aws, proxy, model, model_began, gate, fleet, logs, bounds }
     }
 }
 
 /// The processes' settings: short times, so that what a crash leaves is found within the run.
-fn variables(resources: &Resources, aws: &str, model: &str) -> Vec<(&'static str, String)> {
-    // Four calls, and the longest pause, 20 s, between them: the worker insists.
-    let longest = 4 * ASR_TIMEOUT_SECONDS + 3 * 20;
+fn variables(resources: &Resources, aws: &str, model: &str, slots: usize) -> Vec<(&'static str, String)> {
+    // Four calls, a probe, and the longest pause, 20 s, between the calls: the worker insists.
+    let longest = 5 * ASR_TIMEOUT_SECONDS + 3 * 20;
     vec![
         ("AWS_ENDPOINT_URL", aws.to_owned()),
         ("ASR_BASE_URL", model.to_owned()),
@@ -141,7 +149,7 @@ fn variables(resources: &Resources, aws: &str, model: &str) -> Vec<(&'static str
         ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
         ("LONGHAND_DLQ_URL", resources.dlq_url.clone()),
         ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
-        ("LONGHAND_CONCURRENCY", CONCURRENCY.to_string()),
+        ("LONGHAND_CONCURRENCY", slots.to_string()),
         ("LONGHAND_VISIBILITY_SECONDS", "6".to_owned()),
         ("LONGHAND_POLL_SECONDS", "2".to_owned()),
         // Half of it at most passes before an api closes its door, which nginx has to hear of.

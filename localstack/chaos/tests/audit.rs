@@ -13,12 +13,16 @@ const GOOD: &str = "good-job";
 const FAILED: &str = "failed-job";
 
 fn settle(ledger: &mut Ledger, job: &str, key: &str, status: &str) {
+    settle_by(ledger, job, key, status, None);
+}
+
+fn settle_by(ledger: &mut Ledger, job: &str, key: &str, status: &str, by: Option<&str>) {
     let request = json!({
         "Key": {"jobId": {"S": job}, "item": {"S": key}},
         "UpdateExpression": "SET chunkStatus = :status",
         "ExpressionAttributeValues": {":status": {"S": status}},
     });
-    ledger.note("UpdateItem", request.to_string().as_bytes(), Duration::from_secs(1));
+    ledger.note("UpdateItem", request.to_string().as_bytes(), Duration::from_secs(1), by);
 }
 
 fn finish(ledger: &mut Ledger, job: &str, status: &str, token: &str) {
@@ -27,7 +31,7 @@ fn finish(ledger: &mut Ledger, job: &str, status: &str, token: &str) {
         "UpdateExpression": "SET jobStatus = :status",
         "ExpressionAttributeValues": {":status": {"S": status}},
     }}]});
-    ledger.note("TransactWriteItems", request.to_string().as_bytes(), Duration::from_secs(2));
+    ledger.note("TransactWriteItems", request.to_string().as_bytes(), Duration::from_secs(2), None);
 }
 
 fn chunk(file: &str, claims: u64, code: Option<&str>) -> Chunk {
@@ -91,7 +95,8 @@ fn evidence() -> Evidence {
             success: true,
         }],
         surprises: Vec::new(),
-        bounds: Bounds { calls_at_once: 24, refuses_verbose_json: false },
+        forbidden: BTreeMap::new(),
+        bounds: Bounds { calls_at_once: 24 },
     }
 }
 
@@ -137,7 +142,7 @@ fn an_accepted_job_that_is_nowhere_is_lost() {
 }
 
 #[test]
-fn a_job_whose_202_was_lost_is_told_and_must_end_too() {
+fn a_job_whose_202_was_lost_is_reported_and_must_end() {
     let unasked = |evidence: &mut Evidence| evidence.accepted.retain(|id| id != GOOD);
     let found = with(unasked);
     assert_eq!((found.unasked, found.violations.len()), (1, 0));
@@ -209,16 +214,11 @@ fn messages_that_are_left_are_found() {
 
 #[test]
 fn more_calls_than_the_claims_allow_are_found() {
-    let calls = |count, refuses| {
-        with(|evidence| {
-            evidence.model.per_file.get_mut("a.wav").expect("there").calls = count;
-            evidence.bounds.refuses_verbose_json = refuses;
-        })
-    };
-    assert_eq!(calls(4, false).violations, [""; 0]);
-    only(&calls(5, false), &["CALLED 5 times", "chunk#00", GOOD, "a.wav", "claimed 1 times"]);
-    assert_eq!(calls(5, true).violations, [""; 0], "one more, to learn that it speaks plain JSON alone");
-    assert_eq!(calls(6, true).over_bound, 1);
+    let calls =
+        |count| with(|evidence| evidence.model.per_file.get_mut("a.wav").expect("there").calls = count);
+    assert_eq!(calls(4).violations, [""; 0]);
+    only(&calls(5), &["CALLED 5 times", "chunk#00", GOOD, "a.wav", "claimed 1 times"]);
+    assert_eq!(calls(6).over_bound, 1);
 }
 
 #[test]
@@ -239,6 +239,24 @@ fn a_failure_that_nobody_caused_is_found() {
     assert_eq!(fail("DEAD_LETTERED").violations, [""; 0]);
     let found = with(|evidence| evidence.model.per_file.get_mut("e.wav").expect("there").calls = 3);
     only(&found, &["FAILED without a reason", "e.wav", "ASR_UNAVAILABLE"]);
+}
+
+#[test]
+fn audio_that_s3_refused_too_seldom_may_not_fail_its_chunk() {
+    let refused = |times: u64, by: &str| {
+        with(|evidence| {
+            evidence.ledger.verdicts.remove(&(FAILED.to_owned(), "chunk#01".to_owned()));
+            settle_by(&mut evidence.ledger, FAILED, "chunk#01", "FAILED", Some(by));
+            let error = ("AUDIO_FORBIDDEN".to_owned(), "x".to_owned());
+            chunk_of(evidence, FAILED, "chunk#01").error = Some(error);
+            evidence.forbidden.insert("d.wav".to_owned(), times);
+        })
+    };
+    for (times, by) in [(0, "new-worker"), (10, "new-worker"), (0, "old-worker")] {
+        only(&refused(times, by), &["FAILED without a reason", "d.wav", "AUDIO_FORBIDDEN"]);
+    }
+    assert_eq!(refused(11, "new-worker").violations, [""; 0]);
+    assert_eq!(refused(1, "old-worker").violations, [""; 0], "0.1.0 fails it at once");
 }
 
 #[test]

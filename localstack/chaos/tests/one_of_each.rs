@@ -9,7 +9,7 @@ use longhand_chaos::client::Clients;
 use longhand_chaos::fleet::{How, Kind};
 use longhand_chaos::load::{Load, Submitted};
 use longhand_chaos::run::{conclude, settle};
-use longhand_chaos::world::{Plan, Size, World};
+use longhand_chaos::world::{CONCURRENCY, Plan, Size, World};
 use longhand_e2e::eventually;
 use longhand_shared::JobId;
 use longhand_sim_asr::{Behaviour, Latency};
@@ -51,7 +51,7 @@ async fn killing_any_one_instance_under_load_loses_nothing_and_surprises_no_clie
             (Kind::Redis, How::Kill),
         ] {
             let before = clients.books().again;
-            world.fleet.strike_first(kind, how, Duration::from_millis(500)).await;
+            world.fleet.take_down_first(kind, how, Duration::from_millis(500)).await;
             under_load(&clients).await;
             // Who is asked to stop, and is one of several, costs nobody anything.
             if how == How::Gently && kind != Kind::Nginx {
@@ -92,7 +92,7 @@ async fn apis_that_are_restarted_one_by_one_cost_nothing_that_must_not_be_sent_t
         for _ in 0..3 {
             let enough = answered.load(Ordering::Relaxed) + 500;
             eventually("answers", async || (answered.load(Ordering::Relaxed) > enough).then_some(())).await;
-            world.fleet.strike_first(Kind::Api, How::Gently, Duration::ZERO).await;
+            world.fleet.take_down_first(Kind::Api, How::Gently, Duration::ZERO).await;
         }
         end.cancel();
     };
@@ -106,10 +106,11 @@ async fn apis_that_are_restarted_one_by_one_cost_nothing_that_must_not_be_sent_t
 async fn start(name: &str, workers: usize) -> (Size, World) {
     let asr_latency = Latency::Uniform { from_ms: 200, to_ms: 600 };
     let logs = std::env::temp_dir().join(format!("longhand-one-of-each-{name}-{}", std::process::id()));
-    let (jobs, chunks, apis, limit_seconds) = (0, 2, 3, 180);
+    let (jobs, chunks, apis, limit_seconds) = (0, 2, 3, 600);
     let size = Size { jobs, chunks, workers, apis, balanced: true, asr_latency, limit_seconds, logs };
     let model = Behaviour::taking(asr_latency);
-    let plan = Plan { name, seed: 1, aws_faults: 0.0, model, gated: false };
+    let (gated, redis, old) = (false, true, None);
+    let plan = Plan { name, seed: 1, aws_faults: 0.0, model, gated, slots: CONCURRENCY, redis, old };
     let world = World::start(&size, plan).await;
     (size, world)
 }

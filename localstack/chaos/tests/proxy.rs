@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use longhand_chaos::fault::{Fault, Operation};
-use longhand_chaos::proxy::Proxy;
+use longhand_chaos::proxy::{AppBook, Proxy};
 use longhand_e2e::eventually;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ async fn until_all_struck(
 #[tokio::test]
 async fn each_fault_comes_as_it_should() {
     let body = json!({"Successful": [{"Id": "0"}, {"Id": "1"}]});
-    let struck = until_all_struck("AmazonSQS.SendMessageBatch", &body, &Fault::ALL).await;
+    let struck = until_all_struck("AmazonSQS.SendMessageBatch", &body, &Fault::ALL[..6]).await;
     let (status, reached, answered) = &struck[&Fault::Throttled];
     assert_eq!((status, reached), (&Ok(400), &0));
     assert!(String::from_utf8_lossy(answered).contains("RequestThrottled"));
@@ -172,4 +172,127 @@ async fn a_write_is_noted_though_its_client_has_gone() {
         (proxy.books().ledger.verdicts.len() == 1).then_some(())
     })
     .await;
+}
+
+/// Draws until the next call of this operation is struck by this fault; the calls before it are made and answered.
+async fn next_is(proxy: &Proxy, operation: &Operation, fault: Fault) {
+    let made = proxy.books().operations.get(operation).map_or(0, |book| book.calls);
+    let strikes = |nth| Fault::draw(1, 1.0, operation, nth).is_some_and(|(drawn, _)| drawn == fault);
+    let nth = (made + 1..made + 1_000).find(|nth| strikes(*nth)).expect("it strikes some time");
+    proxy.set_rate(0.0);
+    let target = format!("AmazonSQS.{}", operation.name);
+    for _ in made + 1..nth {
+        let passed = if operation.name == "GET" {
+            Client::new().get(proxy.url()).body("0123456789").send().await
+        } else {
+            call(proxy, &target, Vec::new()).await
+        };
+        passed.expect("an answer").bytes().await.expect("a body");
+    }
+    proxy.set_rate(1.0);
+}
+
+fn struck(proxy: &Proxy, fault: Fault) -> u64 {
+    proxy.books().faults().get(&fault).copied().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn half_of_a_body_arrives_before_it_stalls_or_is_reset() {
+    let (proxy, got) = start(0.0).await;
+    let operation = Operation::of(None, "GET");
+    for fault in [Fault::BodyStalled, Fault::BodyReset] {
+        next_is(&proxy, &operation, fault).await;
+        let url = format!("{}/bucket/a.wav?x-id=GetObject", proxy.url());
+        let mut answer = Client::new().get(url).body("0123456789").send().await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), answer.content_length()), (200, Some(10)));
+        let first = answer.chunk().await.expect("the first half");
+        assert_eq!(first.as_deref(), Some(&b"01234"[..]));
+        assert_eq!((struck(&proxy, fault), got.lock().is_ok()), (1, true));
+        let mut second_half = Box::pin(answer.chunk());
+        if fault == Fault::BodyStalled {
+            let other = call(&proxy, "AmazonSQS.SendMessageBatch", Vec::new());
+            tokio::select! {
+                biased;
+                more = &mut second_half => panic!("the body goes on: {more:?}"),
+                _ = other => {}
+            }
+            continue;
+        }
+        let error = second_half.await.expect_err("the connection was reset");
+        let mut cause: Option<&dyn std::error::Error> = Some(&error);
+        let mut is_reset = false;
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            is_reset |= kind == Some(std::io::ErrorKind::ConnectionReset);
+            cause = error.source();
+        }
+        assert!(is_reset, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn s3_refuses_a_file_and_the_books_say_which() {
+    let (proxy, got) = start(0.0).await;
+    next_is(&proxy, &Operation::of(None, "GET"), Fault::Forbidden).await;
+    let before = seen(&got);
+    let answer = Client::new().get(format!("{}/bucket/a.wav?x-id=GetObject", proxy.url())).send().await;
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status(), 403);
+    let text = answer.text().await.expect("a body");
+    assert!(text.contains("<Code>AccessDenied</Code>"), "{text}");
+    assert_eq!(seen(&got), before);
+    assert_eq!(proxy.books().forbidden, [("a.wav".to_owned(), 1)].into());
+    assert_eq!(proxy.books().faults(), [(Fault::Forbidden, 1)].into());
+}
+
+#[tokio::test]
+async fn a_lost_receive_takes_its_messages_and_one_without_any_passes() {
+    let (proxy, got) = start(0.0).await;
+    let operation = Operation::of(Some("AmazonSQS.ReceiveMessage"), "POST");
+    next_is(&proxy, &operation, Fault::ReceiveLost).await;
+    let answer = call(&proxy, "AmazonSQS.ReceiveMessage", b"{}".to_vec()).await.expect("an answer");
+    assert_eq!(answer.bytes().await.expect("a body").as_ref(), b"{}");
+    assert_eq!((struck(&proxy, Fault::ReceiveLost), proxy.books().messages_lost), (0, 0));
+
+    next_is(&proxy, &operation, Fault::ReceiveLost).await;
+    let before = seen(&got);
+    let body = json!({"Messages": [{"Body": "a"}, {"Body": "b"}]}).to_string().into_bytes();
+    let lost = async || (proxy.books().messages_lost == 2).then_some(());
+    tokio::select! {
+        answer = call(&proxy, "AmazonSQS.ReceiveMessage", body) => panic!("it was answered: {answer:?}"),
+        () = eventually("two lost messages", lost) => {}
+    }
+    assert_eq!(
+        (struck(&proxy, Fault::ReceiveLost), seen(&got) - before),
+        (1, 1),
+        "the queue handed them out"
+    );
+}
+
+#[tokio::test]
+async fn a_throttled_transaction_does_not_reach_the_table() {
+    let body = json!({"TransactItems": [{"Put": {}}, {"Update": {}}]});
+    let target = "DynamoDB_20120810.TransactWriteItems";
+    let struck = until_all_struck(target, &body, &[Fault::TransactionThrottled]).await;
+    let (status, reached, answered) = &struck[&Fault::TransactionThrottled];
+    assert_eq!((status, reached), (&Ok(400), &0));
+    let answered: Value = serde_json::from_slice(answered).expect("JSON");
+    assert_eq!(answered["CancellationReasons"].as_array().map(Vec::len), Some(2), "{answered}");
+}
+
+#[tokio::test]
+async fn the_books_tell_programs_apart_by_their_app_id() {
+    let (proxy, _) = start(0.0).await;
+    let settle = json!({
+        "Key": {"jobId": {"S": "j"}, "item": {"S": "chunk#00"}},
+        "UpdateExpression": "SET chunkStatus = :status",
+        "ExpressionAttributeValues": {":status": {"S": "FAILED"}},
+    });
+    for app in ["old-worker", "new-worker"] {
+        let post = Client::new().post(proxy.url()).header("x-amz-target", "DynamoDB_20120810.UpdateItem");
+        let post = post.header("user-agent", format!("aws-sdk-rust/1.3 os/linux app/{app}"));
+        post.body(settle.to_string()).send().await.expect("an answer");
+    }
+    let book = AppBook { calls: 1, transactions: 0, settled: 1 };
+    assert_eq!(proxy.books().apps, ["new-worker", "old-worker"].map(|app| (app.to_owned(), book)).into());
 }

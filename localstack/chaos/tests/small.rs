@@ -24,7 +24,7 @@ async fn a_small_run_breaks_things_and_everything_is_as_promised() {
         asr_faults: 0.2,
         aws_faults: 0.05,
     };
-    let report = run(&size, &badness, 1).await;
+    let report = run(&size, &badness, 1, None).await;
     assert!(report.is_good(), "{}", report.text());
     assert_eq!(report.findings.accepted, 5);
     assert!(report.fleet.kills > 0, "{}", report.text());

@@ -1,5 +1,5 @@
-//! The api as a Lambda function behind API Gateway, both in the emulator: `infra/gateway.yaml`, with the very zip that
-//! `make up GATEWAY=1` makes.
+//! The api as a Lambda function behind API Gateway, both in the emulator, from `infra/gateway.yaml` and the zip of
+//! `make up GATEWAY=1`.
 
 use std::path::Path;
 
@@ -7,26 +7,25 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use crate::processes::{binary, ready};
-use crate::resources::{Clients, deploy, endpoint};
+use crate::resources::{Clients, deploy, endpoint, unhurried};
 
 const TEMPLATE: &str = include_str!("../../../infra/gateway.yaml");
 
-/// Of the zip, for all tests of this process.
+/// The bucket of the zip, for all tests of this process.
 const BUCKET: &str = "longhand-code";
 
-/// The zip's key.
+/// The key of the zip, which is uploaded once.
 static KEY: OnceCell<String> = OnceCell::const_new();
 
-/// By which way a test calls the api.
+/// How the api runs in a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// As a server.
+pub enum ApiMode {
     Server,
-    /// As a Lambda function behind API Gateway.
+    /// A Lambda function behind API Gateway.
     Gateway,
 }
 
-/// A gateway with a function for these resources; its URL.
+/// Deploys a gateway with a function for these resources. Returns its URL.
 pub async fn start(aws: &Clients) -> String {
     let key = KEY.get_or_init(|| upload(aws)).await;
     let resources = &aws.resources;
@@ -54,15 +53,15 @@ async fn upload(aws: &Clients) -> String {
     let program = binary("longhand-api");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway.py");
     let folder = program.with_file_name("function");
-    let made = Command::new("python3").arg(script).arg(&program).arg(folder).output().await;
-    let made = made.expect("python3 can be run");
-    assert!(made.status.success(), "no zip: {made:?}");
-    let said = String::from_utf8(made.stdout).expect("a path");
-    let zip = Path::new(said.lines().last().expect("a path"));
+    let output = Command::new("python3").arg(script).arg(&program).arg(folder).output().await;
+    let output = output.expect("python3 can be run");
+    assert!(output.status.success(), "no zip: {output:?}");
+    let stdout = String::from_utf8(output.stdout).expect("a path");
+    let zip = Path::new(stdout.lines().last().expect("a path"));
     let key = zip.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
     let bytes = tokio::fs::read(zip).await.expect("the zip");
     aws.s3().create_bucket().bucket(BUCKET).send().await.expect("a bucket");
     let put = aws.s3().put_object().bucket(BUCKET).key(&key).body(bytes.into());
-    put.send().await.expect("the zip is in the bucket");
+    put.customize().config_override(unhurried()).send().await.expect("the zip is in the bucket");
     key
 }

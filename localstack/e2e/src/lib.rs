@@ -1,5 +1,5 @@
-//! What the tests of the whole service stand on: real resources in the emulator, clients that count
-//! their calls, and the service itself, in this process or as the real binaries.
+//! Fixtures for the tests of the whole service: resources in the emulator, clients that count their calls,
+//! and the service itself, in this process or as the real programs.
 
 pub mod calls;
 pub mod gateway;
@@ -8,26 +8,27 @@ pub mod receiver;
 pub mod redis;
 pub mod resources;
 pub mod service;
+pub mod written;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long anything that should happen may take. Far longer than it does: a slow machine must not
-/// fail a test, and a test that passes never waits for it.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+/// The timeout of every wait. It is far longer than needed, so that no test fails on a slow machine. Only a
+/// failing test waits that long.
+pub const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Asks until the answer is there, every few milliseconds.
+/// Calls `ask` every few milliseconds until it returns a value. `what` describes the condition in the panic.
 ///
 /// # Panics
-/// When it is not there within [`PATIENCE`].
+/// After [`TIMEOUT`].
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        assert!(Instant::now() < deadline, "waited {TIMEOUT:?} for {what}");
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }

@@ -1,17 +1,17 @@
-//! The real binaries, as `make test` built them.
+//! The real programs, as built by `make test`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
-/// One of the workspace's binaries, of the profile that this one has.
+/// The path of a program of the workspace, of the same profile as this one.
 ///
 /// # Panics
-/// When it was not built.
+/// If the program is not built.
 pub fn binary(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("this process's own path");
     // Tests are in target/PROFILE/deps, binaries in target/PROFILE.
@@ -19,7 +19,7 @@ pub fn binary(name: &str) -> PathBuf {
     let binary = folder.join(name);
     assert!(
         binary.is_file(),
-        "{} is not built: `make test` does it, or cargo build --workspace --bins",
+        "{} is not built: run `make test`, or cargo build --workspace --bins",
         binary.display()
     );
     binary
@@ -30,13 +30,13 @@ pub fn binary(name: &str) -> PathBuf {
 pub struct Process {
     name: String,
     child: Child,
-    /// Its process group, where it has children that must not outlive it.
+    /// The process group, if the process has children that must end with it.
     group: Option<u32>,
 }
 
 impl Process {
-    /// Starts a binary with these variables beside the emulator's. Its log goes to this test's
-    /// output: errors alone, or what `LONGHAND_TEST_LOG` says, in `RUST_LOG`'s form.
+    /// Starts a program with these variables and the emulator's. Its log goes to the test's output, with the
+    /// filter in `LONGHAND_TEST_LOG`, by default errors only.
     pub fn start(name: &str, variables: &[(&str, String)]) -> Self {
         let child = Command::new(binary(name))
             .env("RUST_LOG", std::env::var("LONGHAND_TEST_LOG").as_deref().unwrap_or("error"))
@@ -45,22 +45,23 @@ impl Process {
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .expect("it starts");
+            .expect("the program starts");
         Self { name: name.to_owned(), child, group: None }
     }
 
-    /// The same, but its log goes to the end of a file. What it logs is said by `RUST_LOG` among the variables.
-    pub fn start_logging(name: &str, variables: &[(&str, String)], log: std::fs::File) -> Self {
-        let mut command = Command::new(binary(name));
+    /// Starts a program, from [`binary`] or of another build, with these variables and the emulator's. Appends the log
+    /// to a file. `RUST_LOG` in the variables sets the filter.
+    pub fn start_logging(program: &Path, variables: &[(&str, String)], log: std::fs::File) -> Self {
+        let mut command = Command::new(program);
         command.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
         let child = Self::spawn(&mut command, log);
-        Self { name: name.to_owned(), child, group: None }
+        Self { name: program.display().to_string(), child, group: None }
     }
 
-    /// Any program, with the children that it makes: they are killed when it is. Its log goes to the end of a file.
+    /// Starts any program in a process group of its own, which is killed with it. Appends the log to a file.
     ///
     /// # Panics
-    /// When it is not installed.
+    /// If the program is not installed.
     pub fn start_group(name: &str, command: &mut Command, log: std::fs::File) -> Self {
         let child = Self::spawn(command.process_group(0), log);
         let group = child.id();
@@ -71,52 +72,51 @@ impl Process {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn();
         child.unwrap_or_else(|error| {
             let name = command.as_std().get_program().display();
-            panic!("{name} cannot be started, and `make test` installs what tests start: {error}")
+            panic!("cannot start {name} (`make test` installs the programs that tests need): {error}")
         })
     }
 
-    /// Its end, if it has ended.
+    /// The exit status, if the process has ended.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("it can be asked")
+        self.child.try_wait().expect("the process can be polled")
     }
 
-    /// Sends a signal.
     pub async fn signal(&self, signal: &str) {
-        let id = self.child.id().expect("it runs").to_string();
+        let id = self.child.id().expect("the process runs").to_string();
         let sent = Command::new("kill").args([signal, &id]).status().await.expect("kill can be run");
-        assert!(sent.success(), "{} could not be sent {signal}", self.name);
+        assert!(sent.success(), "cannot send {signal} to {}", self.name);
     }
 
-    /// `kill -9`, and gone.
+    /// Kills the process with SIGKILL and waits for its end.
     pub async fn kill(mut self) {
         self.kill_group();
-        self.child.kill().await.expect("it can be killed");
+        self.child.kill().await.expect("the process can be killed");
     }
 
-    /// Its end.
+    /// Waits for the end of the process.
     pub async fn ended(mut self) -> ExitStatus {
-        tokio::time::timeout(PATIENCE, self.child.wait())
+        tokio::time::timeout(TIMEOUT, self.child.wait())
             .await
-            .unwrap_or_else(|_| panic!("{} did not end within {PATIENCE:?}", self.name))
-            .expect("it can be waited for")
+            .unwrap_or_else(|_| panic!("{} did not end within {TIMEOUT:?}", self.name))
+            .expect("the process can be waited for")
     }
 
     fn kill_group(&mut self) {
         let Some(group) = self.group.take() else { return };
-        // Those that are gone cannot be killed.
+        // The command fails if the processes have already ended.
         let _ = std::process::Command::new("kill")
             .args(["-9", "--", &format!("-{group}")])
             .stderr(Stdio::null())
             .status();
     }
 
-    /// Its peak memory in MB and the CPU it has used in seconds, as Linux counts them.
+    /// The peak memory in MB and the CPU time in seconds, from `/proc`.
     pub fn used(&self) -> (u64, f64) {
-        let id = self.child.id().expect("it runs");
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux's account of it");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        let id = self.child.id().expect("the process runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux's /proc");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
         let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("Linux's account of it");
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("Linux's /proc");
         // After the name: fields 14 and 15 are ticks of a hundredth of a second.
         let fields: Vec<&str> = stat.rsplit(')').next().expect("a rest").split_whitespace().collect();
         let ticks = |field: usize| fields[field - 3].parse::<f64>().expect("a number");
@@ -130,13 +130,18 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody has just now.
+/// A free loopback port outside the system's range of ephemeral ports, so that it stays free until a process starts, or
+/// starts again, and listens on it.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
+    loop {
+        let port = rand::random_range(12_000..32_000);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
-/// Asks until a URL answers with success.
+/// Waits until a URL returns success.
 pub async fn ready(url: &str) {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().expect("a client");
     crate::eventually(url, async || {

@@ -1,4 +1,4 @@
-//! Someone who is told of the ends of jobs, and who checks every word with the public library of the scheme.
+//! A receiver of webhooks. It verifies every event with the public library of Standard Webhooks.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,46 +19,45 @@ use tokio::task::JoinHandle;
 /// `LONGHAND_WEBHOOK_SECRET` in tests.
 pub const SECRET: &str = "only-for-tests-and-no-secret-at-all";
 
-/// What webhooks are signed with in tests.
+/// The secrets that sign webhooks in tests.
 pub fn secrets() -> MasterSecrets {
     MasterSecrets { current: MasterSecret::new(SECRET).expect("long enough"), previous: None }
 }
 
-/// Something that was told, whose signature is good.
+/// A received event with a valid signature.
 #[derive(Clone, Debug)]
-pub struct Heard {
+pub struct ReceivedEvent {
     /// `webhook-id`.
     pub id: String,
-    /// The event.
     pub event: Value,
 }
 
 #[derive(Debug, Default)]
-struct Books {
-    /// What to answer, in turn; then 204.
+struct Records {
+    /// The next responses, in reverse order. After them the receiver returns 204.
     answers: Vec<StatusCode>,
-    heard: Vec<Heard>,
-    /// What came without a good signature.
+    events: Vec<ReceivedEvent>,
+    /// The number of requests with an invalid signature.
     forged: usize,
 }
 
-/// A receiver on a port of its own.
+/// A running receiver.
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
-    books: Arc<Mutex<Books>>,
+    state: Arc<Mutex<Records>>,
     serving: JoinHandle<()>,
 }
 
 impl Receiver {
-    /// Begins to listen.
     pub async fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let books = Arc::new(Mutex::new(Books::default()));
-        let router = Router::new().route("/{*path}", post(hear)).with_state(Arc::clone(&books));
-        let serving = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        Self { address, books, serving }
+        let state = Arc::new(Mutex::new(Records::default()));
+        let router = Router::new().route("/{*path}", post(receive)).with_state(Arc::clone(&state));
+        let serving =
+            tokio::spawn(async move { axum::serve(listener, router).await.expect("the receiver serves") });
+        Self { address, state, serving }
     }
 
     /// A `callbackUrl`.
@@ -71,20 +70,20 @@ impl Receiver {
         format!("http://{}", self.address).parse().expect("a host")
     }
 
-    /// What it answers next, in turn; then 204.
+    /// Sets the next responses. After them the receiver returns 204.
     pub fn answer(&self, answers: &[u16]) {
         let answers = answers.iter().rev().map(|code| StatusCode::from_u16(*code).expect("a status"));
-        self.books.lock().unwrap_or_else(PoisonError::into_inner).answers = answers.collect();
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).answers = answers.collect();
     }
 
-    /// All that was told of one job so far.
+    /// All events of a job so far.
     ///
     /// # Panics
-    /// When anything came that was not signed well.
-    pub fn heard(&self, job: &str) -> Vec<Heard> {
-        let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
-        assert_eq!(books.forged, 0, "every signature is good");
-        books.heard.iter().filter(|heard| heard.event["data"]["jobId"] == job).cloned().collect()
+    /// If a request had an invalid signature.
+    pub fn events(&self, job: &str) -> Vec<ReceivedEvent> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(state.forged, 0, "every signature is valid");
+        state.events.iter().filter(|event| event.event["data"]["jobId"] == job).cloned().collect()
     }
 }
 
@@ -94,21 +93,21 @@ impl Drop for Receiver {
     }
 }
 
-async fn hear(State(books): State<Arc<Mutex<Books>>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let heard = verified(&headers, &body);
-    let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
-    match heard {
-        Some(heard) => books.heard.push(heard),
-        None => books.forged += 1,
+async fn receive(State(state): State<Arc<Mutex<Records>>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let event = verified(&headers, &body);
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    match event {
+        Some(event) => state.events.push(event),
+        None => state.forged += 1,
     }
-    books.answers.pop().unwrap_or(StatusCode::NO_CONTENT)
+    state.answers.pop().unwrap_or(StatusCode::NO_CONTENT)
 }
 
-/// As a receiver with one secret for each user does it.
-fn verified(headers: &HeaderMap, body: &[u8]) -> Option<Heard> {
+/// Verifies an event like a receiver with one secret per user.
+fn verified(headers: &HeaderMap, body: &[u8]) -> Option<ReceivedEvent> {
     let event: Value = serde_json::from_slice(body).ok()?;
     let user: UserId = event["data"]["userId"].as_str()?.parse().ok()?;
     let secret = secrets().current.of(&user).reveal();
     Webhook::new(&secret).ok()?.verify(body, headers).ok()?;
-    Some(Heard { id: headers.get("webhook-id")?.to_str().ok()?.to_owned(), event })
+    Some(ReceivedEvent { id: headers.get("webhook-id")?.to_str().ok()?.to_owned(), event })
 }

@@ -1,10 +1,12 @@
-//! Real resources in the emulator, made from the very template that AWS gets.
+//! Resources in the emulator, from the same template as on AWS.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use aws_config::timeout::TimeoutConfig;
+use longhand_api::Signer;
 use longhand_shared::aws;
 use longhand_shared::path::AudioSources;
 use longhand_shared::queue::sqs::SqsQueue;
@@ -15,21 +17,19 @@ use crate::eventually;
 
 const TEMPLATE: &str = include_str!("../../../infra/data.yaml");
 
-/// How long items live in tests.
+/// The retention of items in tests.
 pub const RETENTION: Duration = Duration::from_hours(24);
 
-/// A table, four queues and a bucket, nobody else's.
+/// A table, four queues and a bucket, for one test.
 #[derive(Clone, Debug)]
 pub struct Resources {
     /// The prefix of all their names.
     pub name: String,
     /// `LONGHAND_TABLE`.
     pub table: String,
-    /// Its ARN.
     pub table_arn: String,
     /// `LONGHAND_QUEUE_URL`.
     pub queue_url: String,
-    /// Its ARN.
     pub queue_arn: String,
     /// `LONGHAND_DLQ_URL`.
     pub dlq_url: String,
@@ -39,23 +39,38 @@ pub struct Resources {
     pub webhook_dlq_url: String,
     /// One of `LONGHAND_AUDIO_BUCKETS`.
     pub bucket: String,
-    /// Its ARN.
     pub bucket_arn: String,
 }
 
-/// Where the emulator is.
+/// The emulator's address.
 ///
 /// # Panics
-/// When there is none.
+/// If `AWS_ENDPOINT_URL` is not set.
 pub fn endpoint() -> String {
     std::env::var("AWS_ENDPOINT_URL").expect(
-        "AWS_ENDPOINT_URL is not set: these tests need the emulator, which `make test` starts for them; \
-         for some of them alone: python3 localstack/stack.py test -- cargo test -p longhand-e2e NAME",
+        "AWS_ENDPOINT_URL is not set: these tests need an emulator. Run `make test`, or for some of them: \
+         python3 localstack/stack.py test -- cargo test -p longhand-e2e NAME",
     )
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emulator {
+    /// The default.
+    Ministack,
+    /// It contains AWS's `DynamoDB` Local.
+    LocalStack,
+}
+
+/// The emulator that `TESTS_EMULATOR` names.
+pub fn emulator() -> Emulator {
+    match std::env::var("TESTS_EMULATOR").as_deref() {
+        Ok("localstack") => Emulator::LocalStack,
+        _ => Emulator::Ministack,
+    }
+}
+
 impl Resources {
-    /// Deploys `infra/data.yaml` under a new name.
+    /// Deploys `infra/data.yaml` with a new name.
     pub async fn deploy() -> Self {
         let name = format!("t{}", &uuid::Uuid::now_v7().simple().to_string()[4..]);
         let outputs = deploy(&name, TEMPLATE, &[("Name", &name)]).await;
@@ -74,7 +89,7 @@ impl Resources {
         }
     }
 
-    /// Clients for these, which count their calls in `calls`. Made in the runtime that uses them.
+    /// Clients that count their calls in `calls`. Create them in the runtime that uses them.
     pub async fn clients(&self, calls: &Calls) -> Clients {
         let config = aws::load().await;
         Clients {
@@ -90,47 +105,50 @@ impl Resources {
     }
 }
 
-/// Clients for one set of resources.
+/// AWS clients for one set of resources.
 #[derive(Clone, Debug)]
 pub struct Clients {
-    /// What they are for.
     pub resources: Resources,
-    /// The table's.
     pub dynamodb: aws_sdk_dynamodb::Client,
-    /// The queues'.
     pub sqs: aws_sdk_sqs::Client,
     config: SdkConfig,
 }
 
 impl Clients {
-    /// The store.
     pub fn store(&self) -> Arc<DynamoStore> {
         Arc::new(DynamoStore::new(self.dynamodb.clone(), &self.resources.table, RETENTION))
     }
 
-    /// The queue of chunks.
+    /// The chunk queue.
     pub fn queue(&self) -> Arc<SqsQueue> {
         Arc::new(SqsQueue::new(self.sqs.clone(), &self.resources.queue_url))
     }
 
-    /// The dead-letter queue.
+    /// The chunk queue's dead-letter queue.
     pub fn dead_letters(&self) -> Arc<SqsQueue> {
         Arc::new(SqsQueue::new(self.sqs.clone(), &self.resources.dlq_url))
     }
 
-    /// The queue of webhooks.
+    /// The webhook queue.
     pub fn webhooks(&self) -> Arc<SqsQueue> {
         Arc::new(SqsQueue::new(self.sqs.clone(), &self.resources.webhook_queue_url))
     }
 
-    /// The dead-letter queue of webhooks.
+    /// The webhook queue's dead-letter queue.
     pub fn webhook_dead_letters(&self) -> Arc<SqsQueue> {
         Arc::new(SqsQueue::new(self.sqs.clone(), &self.resources.webhook_dlq_url))
     }
 
-    /// The bucket's client.
     pub fn s3(&self) -> aws_sdk_s3::Client {
         aws::s3(&self.config)
+    }
+
+    /// Signs uploads into the bucket.
+    ///
+    /// # Panics
+    /// When there are no credentials.
+    pub fn signer(&self) -> Signer {
+        Signer::new(self.s3(), self.config.credentials_provider().expect("credentials"))
     }
 
     /// What the API takes and the worker reads.
@@ -138,18 +156,26 @@ impl Clients {
         AudioSources { buckets: vec![self.resources.bucket.clone()], ..AudioSources::default() }
     }
 
-    /// Puts bytes into the bucket; the path to post.
+    /// Writes an object into the bucket. Returns its path.
     pub async fn put(&self, key: &str, bytes: impl Into<Vec<u8>>) -> String {
         let put = self.s3().put_object().bucket(&self.resources.bucket).key(key);
-        put.body(bytes.into().into()).send().await.expect("put into the bucket");
+        let put = put.body(bytes.into().into()).customize().config_override(unhurried());
+        put.send().await.expect("put into the bucket");
         format!("s3://{}/{key}", self.resources.bucket)
     }
 }
 
-/// Deploys a template as a new stack; its outputs.
+/// Timeouts for what a test prepares: on a loaded machine the emulator takes longer than the service would wait.
+pub fn unhurried() -> aws_sdk_s3::config::Builder {
+    let longest = Duration::from_mins(2);
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(longest).operation_timeout(longest);
+    aws_sdk_s3::config::Builder::new().timeout_config(timeouts.build())
+}
+
+/// Deploys a template as a new stack. Returns the outputs.
 ///
 /// # Panics
-/// When it cannot be deployed.
+/// If the deployment fails.
 pub async fn deploy(name: &str, template: &str, parameters: &[(&str, &str)]) -> HashMap<String, String> {
     let mut call = vec![
         ("Action".to_owned(), "CreateStack"),
@@ -162,7 +188,7 @@ pub async fn deploy(name: &str, template: &str, parameters: &[(&str, &str)]) -> 
     }
     let call: Vec<(&str, &str)> = call.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let made = cloudformation(&call).await;
-    assert!(made.contains("<StackId>"), "the stack was not made: {made}");
+    assert!(made.contains("<StackId>"), "the stack was not created: {made}");
     let stack = eventually("the stack", async || {
         let stack = cloudformation(&[("Action", "DescribeStacks"), ("StackName", name)]).await;
         assert!(!stack.contains("FAILED") && !stack.contains("ROLLBACK"), "{stack}");
@@ -177,7 +203,7 @@ pub async fn deploy(name: &str, template: &str, parameters: &[(&str, &str)]) -> 
     outputs.map(|output| (between(&output, "OutputKey"), between(&output, "OutputValue"))).collect()
 }
 
-/// A call of the query API. No SDK for this one service: it would be built for these lines alone.
+/// Calls the query API of `CloudFormation`. An SDK crate for these few calls would cost too much build time.
 async fn cloudformation(parameters: &[(&str, &str)]) -> String {
     let scope = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/cloudformation/aws4_request, \
                  SignedHeaders=host, Signature=unchecked";

@@ -1,5 +1,5 @@
-//! The service in this process: the API on a real socket, a worker, the simulated model, and the
-//! real table, queues and bucket.
+//! The service in this process: the api on a socket, a worker, the simulated model, and the table, queues and
+//! bucket in the emulator.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,15 +9,16 @@ use longhand_api::waiting::Waiting;
 use longhand_api::{AppState, Auth, Origins};
 use longhand_shared::JobId;
 use longhand_shared::cache::Cache;
-use longhand_shared::cache::observed::ObservedStore;
+use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::outbound::Outbound;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use longhand_sim_asr::{Behaviour, SimAsr};
 use longhand_worker::asr::AsrSettings;
+use longhand_worker::asr::probe::Recording;
 use longhand_worker::audio::AudioStore;
-use longhand_worker::runner::Limits;
-use longhand_worker::{WebhookSources, Worker};
+use longhand_worker::runner::{EndedEarly, Limits};
+use longhand_worker::{Parts, WebhookSources, Worker};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -25,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::calls::Calls;
 use crate::eventually;
-use crate::gateway::{self, Door};
+use crate::gateway::{self, ApiMode};
 use crate::receiver::{Receiver, secrets};
 use crate::resources::{Clients, Resources};
 
-/// Limits with which tests are quick.
+/// Short limits for tests.
 pub const LIMITS: Limits = Limits {
     slots: 32,
     poll: Duration::from_secs(1),
@@ -38,21 +39,17 @@ pub const LIMITS: Limits = Limits {
     drain: Duration::from_secs(6),
 };
 
-/// The service.
 pub struct Service {
-    /// The table, the queues and the bucket.
     pub aws: Clients,
-    /// What the clients have called.
     pub calls: Calls,
-    /// The model.
+    /// The simulated model.
     pub asr: SimAsr,
-    /// Whom jobs may name to be told of their end.
+    /// The receiver of webhooks, whose host jobs may use.
     pub receiver: Receiver,
-    /// Where the API listens.
+    /// The api's address.
     pub url: String,
-    /// A client for it.
     pub http: Client,
-    /// Who waits in the API.
+    /// The api's waits.
     pub waiting: Waiting,
     cache: Cache,
     api: JoinHandle<()>,
@@ -61,11 +58,11 @@ pub struct Service {
 /// A worker in this process.
 pub struct Working {
     stop: CancellationToken,
-    running: JoinHandle<()>,
+    running: JoinHandle<Result<(), EndedEarly>>,
 }
 
 impl Service {
-    /// The API and the model, without a worker.
+    /// Starts the api and the model, without a worker.
     pub async fn start() -> Self {
         let calls = Calls::default();
         let aws = Resources::deploy().await.clients(&calls).await;
@@ -73,16 +70,16 @@ impl Service {
         Self::start_with(aws, calls, store, queue).await
     }
 
-    /// The same, called by this way.
-    pub async fn through(door: Door) -> Self {
+    /// Like [`Self::start`], with the api in this mode.
+    pub async fn start_in(mode: ApiMode) -> Self {
         let mut service = Self::start().await;
-        if door == Door::Gateway {
+        if mode == ApiMode::Gateway {
             service.url = gateway::start(&service.aws).await;
         }
         service
     }
 
-    /// The same, with the API on this store and queue.
+    /// Like [`Self::start`], with this store and queue in the api.
     pub async fn start_with(
         aws: Clients,
         calls: Calls,
@@ -92,12 +89,11 @@ impl Service {
         Self::start_on(aws, calls, store, queue, Cache::local()).await
     }
 
-    /// The API and the model, with a cache; the worker gets it too, if it is Redis.
+    /// Starts the api and the model with a cache. The worker uses it too if it is Redis.
     pub async fn start_cached(cache: Cache) -> Self {
         let calls = Calls::default();
         let aws = Resources::deploy().await.clients(&calls).await;
-        let store = Arc::new(ObservedStore::new(aws.store(), cache.clone()));
-        let queue = aws.queue();
+        let (store, queue) = (aws.store(), aws.queue());
         Self::start_on(aws, calls, store, queue, cache).await
     }
 
@@ -114,11 +110,11 @@ impl Service {
         let receiver = Receiver::start().await;
         let callback_hosts = Arc::new(receiver.hosts());
         let state = AppState {
-            store,
-            queue,
+            lifecycle: Lifecycle::new(store, queue).with_cache(cache.clone()),
             sources: Arc::new(aws.sources()),
             callback_hosts,
             s3: aws.s3(),
+            upload_signer: Arc::new(aws.signer()),
             auth: Arc::new(Auth::none()),
             limits: Arc::default(),
             origins: Origins::default(),
@@ -129,13 +125,13 @@ impl Service {
         let listener = tokio::net::TcpListener::bind(any).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let api = tokio::spawn(async move {
-            axum::serve(listener, longhand_api::router(state)).await.expect("it serves");
+            axum::serve(listener, longhand_api::router(state)).await.expect("the api serves");
         });
         let asr = SimAsr::start(Behaviour::default()).await.expect("the model starts");
         Self { aws, calls, asr, receiver, url, http: Client::new(), waiting, cache, api }
     }
 
-    /// How the model is called in tests.
+    /// The settings of model calls in tests.
     pub fn asr_settings(&self) -> AsrSettings {
         AsrSettings {
             base_url: self.asr.base_url(),
@@ -145,16 +141,17 @@ impl Service {
             max_retries: 3,
             max_concurrency: 64,
             first_pause: Duration::from_millis(50),
+            probe: Some(Recording::built_in()),
         }
     }
 
-    /// Begins to work, with these limits.
+    /// Starts a worker.
     pub fn work(&self, limits: Limits) -> Working {
         self.begin(limits, None)
     }
 
-    /// The same, and tells the receiver of the ends of jobs.
-    pub fn work_and_tell(&self, limits: Limits) -> Working {
+    /// Starts a worker that also sends webhooks.
+    pub fn work_with_webhooks(&self, limits: Limits) -> Working {
         let webhooks = WebhookSources {
             queue: self.aws.webhooks(),
             dead_letters: self.aws.webhook_dead_letters(),
@@ -166,28 +163,27 @@ impl Service {
     }
 
     fn begin(&self, limits: Limits, webhooks: Option<WebhookSources>) -> Working {
-        let mut store: Arc<dyn JobStore> = self.aws.store();
+        let mut lifecycle = Lifecycle::new(self.aws.store(), self.aws.queue());
         if self.cache.redis().is_some() {
-            store = Arc::new(ObservedStore::new(store, self.cache.clone()));
+            lifecycle = lifecycle.with_cache(self.cache.clone());
         }
-        let worker = Worker::new(
-            store,
-            self.aws.queue(),
-            self.aws.dead_letters(),
+        let worker = Worker::new(Parts {
+            lifecycle,
+            dead_letters: self.aws.dead_letters(),
             webhooks,
-            AudioStore::new(self.aws.s3(), Outbound::new().expect("a client"), self.aws.sources()),
-            self.asr_settings(),
+            audio: AudioStore::new(self.aws.s3(), Outbound::new().expect("a client"), self.aws.sources()),
+            asr: self.asr_settings(),
             limits,
-            Duration::from_secs(1),
-            "test".to_owned(),
-        )
-        .expect("a worker");
+            sweep: Duration::from_secs(1),
+            name: "test".to_owned(),
+        });
+        let worker = worker.expect("a worker");
         let stop = CancellationToken::new();
         let running = tokio::spawn(worker.run(stop.clone()));
         Working { stop, running }
     }
 
-    /// Puts a small piece of audio under each name; their paths.
+    /// Writes a small audio file for each name. Returns their paths.
     pub async fn audio(&self, names: &[&str]) -> Vec<String> {
         let mut paths = Vec::new();
         for name in names {
@@ -196,12 +192,12 @@ impl Service {
         paths
     }
 
-    /// `POST /transcribe`; the job's id.
+    /// Calls `POST /transcribe`. Returns the job's id.
     pub async fn submit(&self, user: &str, paths: &[String]) -> String {
         self.submit_body(&json!({"userId": user, "audioChunkPaths": paths})).await
     }
 
-    /// `POST /transcribe` with this body; the job's id.
+    /// Calls `POST /transcribe` with this body. Returns the job's id.
     pub async fn submit_body(&self, body: &Value) -> String {
         let request = self.http.post(format!("{}/transcribe", self.url)).json(body);
         let answer = request.send().await.expect("an answer");
@@ -211,20 +207,20 @@ impl Service {
         answer["jobId"].as_str().expect("a job id").to_owned()
     }
 
-    /// `GET` of a path and query; status and JSON.
+    /// Calls `GET` with a path and query. Returns the status and the JSON.
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
         let answer = self.http.get(format!("{}{path}", self.url)).send().await.expect("an answer");
         (answer.status(), answer.json().await.expect("JSON"))
     }
 
-    /// The job as the API shows it.
+    /// Reads a job from the api.
     pub async fn read(&self, job: &str) -> Value {
         let (status, result) = self.get(&format!("/transcript/{job}")).await;
         assert_eq!(status, StatusCode::OK, "{result}");
         result
     }
 
-    /// The job once it has ended.
+    /// Waits for the end of a job. Returns the result.
     pub async fn ended(&self, job: &str) -> Value {
         eventually("the end of the job", async || {
             let result = self.read(job).await;
@@ -233,7 +229,7 @@ impl Service {
         .await
     }
 
-    /// Makes the job due for the sweeper now, as if its time had come.
+    /// Makes the job due for the sweeper now.
     pub async fn make_due(&self, job: &str) {
         let id: JobId = job.parse().expect("a job id");
         let store = self.aws.store();
@@ -244,7 +240,10 @@ impl Service {
         })
         .await;
         let past = longhand_shared::Timestamp::from_unix(0);
-        assert!(store.postpone(&due, past).await.expect("an answer"), "another has just put it off");
+        assert!(
+            store.postpone(&due, past, None).await.expect("an answer"),
+            "another sweeper has postponed the check"
+        );
     }
 }
 
@@ -255,10 +254,11 @@ impl Drop for Service {
 }
 
 impl Working {
-    /// Stops as SIGTERM would; returns when it has drained.
+    /// Stops the worker like SIGTERM, and waits for the end of its drain.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        (&mut self.running).await.expect("the worker ends without a panic");
+        let ended = (&mut self.running).await.expect("the worker ends without a panic");
+        ended.expect("the worker drains");
     }
 }
 
@@ -268,7 +268,7 @@ impl Drop for Working {
     }
 }
 
-/// Bytes that begin like WAV, `bytes` of them.
+/// `bytes` bytes with the header of a WAV file.
 pub fn wav(bytes: usize) -> Vec<u8> {
     let mut wav = b"RIFF\0\0\0\0WAVEfmt ".to_vec();
     wav.resize(bytes.max(wav.len()), 0);

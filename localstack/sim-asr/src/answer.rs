@@ -1,70 +1,63 @@
-//! The answers that the sim can be told to give, good and bad.
+//! The answers that a test can configure.
 
 use serde::{Deserialize, Serialize};
 
 use crate::text::{Script, Speech};
 
-/// What one call is answered with.
+/// The answer to a call.
 ///
 /// In JSON: `"echo"`, `{"text": "hello"}`, `{"status": {"code": 503, "retry_after": "2"}}`, `{"odd": "not_json"}`,
 /// `{"after": {"ms": 30000, "answer": "echo"}}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// A good transcript that names the file: [`text_for`](crate::text_for).
+    /// A transcript that contains the file's name: [`text_for`](crate::text_for).
     #[default]
     Echo,
-    /// A good transcript with this text.
+    /// A transcript with this text.
     Text(String),
-    /// A good transcript of this many words, which depend on the file's name.
-    Words {
-        /// How many words.
-        count: usize,
-        /// What they are written in.
-        script: Script,
-    },
-    /// A good transcript of silence: the text is `""`.
+    /// A transcript of this many words, which depend on the file's name.
+    Words { count: usize, script: Script },
+    /// A transcript of silence: the text is `""`.
     Empty,
     /// An HTTP status with an error body.
     Status {
-        /// The status code. One that cannot end a call (below 200, above 999) is sent as 500.
+        /// The status code. An invalid one (below 200, above 999) is sent as 500.
         code: u16,
-        /// The shape of the body.
         #[serde(default)]
         body: ErrorBody,
-        /// The `Retry-After` header as it is sent: seconds, an HTTP date, or nonsense.
+        /// The `Retry-After` header: seconds, an HTTP date, or an invalid value.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after: Option<String>,
-        /// The `retry-after-ms` header, which `OpenAI` sends beside `Retry-After`.
+        /// The `retry-after-ms` header, which `OpenAI` sends in addition to `Retry-After`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     },
-    /// Nothing, ever: the connection stays open until the client gives up.
+    /// No answer: the connection stays open until the client closes it.
     Hang,
-    /// The head of a good answer and half of its body, then nothing, ever.
+    /// The head of an answer and half of its body. Then the connection stays open.
     HangMidBody,
     /// The connection is closed before the answer.
     Cut,
     /// The connection is closed after half of the answer's body.
     CutMidBody,
-    /// A `200` that a careless client would take for a transcript, or a transcript that it would refuse.
+    /// A `200` that a client may misinterpret.
     Odd(Odd),
-    /// Another answer, this many milliseconds after the upload, whatever the latency of the [`Behaviour`](crate::Behaviour).
+    /// Another answer after this delay, instead of the latency of the [`Behaviour`](crate::Behaviour).
     After {
         /// Milliseconds from the end of the upload to the answer.
         ms: u64,
-        /// What comes then.
         answer: Box<Answer>,
     },
 }
 
 impl Answer {
-    /// A status with a body in `OpenAI`'s form and no `Retry-After`.
+    /// A status with a body in `OpenAI`'s form and without `Retry-After`.
     pub fn status(code: u16) -> Self {
         Self::Status { code, body: ErrorBody::default(), retry_after: None, retry_after_ms: None }
     }
 
-    /// A status with a `Retry-After` header, as it is to be sent.
+    /// A status with this `Retry-After` header.
     pub fn status_retry_after(code: u16, retry_after: impl Into<String>) -> Self {
         Self::Status {
             code,
@@ -74,7 +67,7 @@ impl Answer {
         }
     }
 
-    /// A status with a body of another form.
+    /// A status with this form of body.
     pub fn status_body(code: u16, body: ErrorBody) -> Self {
         Self::Status { code, body, retry_after: None, retry_after_ms: None }
     }
@@ -85,8 +78,7 @@ impl Answer {
         Self::After { ms, answer: Box::new(self) }
     }
 
-    /// The text that a careful client gets out of this answer, spaces around it trimmed, or `None` if there is none to
-    /// be had.
+    /// The trimmed text that a correct client reads from this answer, or `None` if it contains no transcript.
     pub fn expected_text(&self, file_name: &str) -> Option<String> {
         match self {
             Self::Odd(odd) => odd.expected_text(file_name),
@@ -95,7 +87,7 @@ impl Answer {
         }
     }
 
-    /// What is said in an answer that is good and not odd.
+    /// The content of an answer with an ordinary transcript.
     pub(crate) fn speech(&self, file_name: &str) -> Option<Speech> {
         match self {
             Self::Echo => Some(Speech::naming(file_name)),
@@ -107,8 +99,8 @@ impl Answer {
     }
 }
 
-/// A `200` that real servers were seen to send, or could. Whatever `response_format` was asked for, it is sent in the
-/// form that the oddity needs. The text, where there is one, is [`text_for`](crate::text_for) the file.
+/// An unusual `200` that real servers send or could send. It ignores `response_format`. The text, if any, is
+/// [`text_for`](crate::text_for) the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Odd {
@@ -120,39 +112,39 @@ pub enum Odd {
     TextNotString,
     /// No transcript: a list, not an object.
     NotObject,
-    /// No transcript: not JSON, though the content type says so.
+    /// No transcript: the body is not JSON, contrary to its content type.
     NotJson,
-    /// No transcript: JSON that ends in the middle, in a complete HTTP body.
+    /// No transcript: truncated JSON in a complete HTTP body.
     HalfJson,
-    /// No transcript: JSON whose `text` is not UTF-8.
+    /// A `text` with a byte that is not UTF-8: `caf\xe9`.
     NotUtf8,
-    /// No transcript: a body of no bytes.
+    /// No transcript: an empty body.
     EmptyBody,
     /// No transcript: a `204`.
     NoContent,
-    /// No transcript: a page of HTML, as a proxy sends.
+    /// No transcript: an HTML page, as from a proxy.
     Html200,
-    /// No transcript: `OpenAI`'s error object under a `200`.
+    /// No transcript: `OpenAI`'s error object with status `200`.
     Error200,
-    /// `duration` is a string, as some servers send it.
+    /// `duration` is a string, as with some servers.
     DurationAsString,
-    /// There is no `duration`.
+    /// `duration` is missing.
     NoDuration,
-    /// Words call themselves `text`, not `word`.
+    /// The key of words is `text`, not `word`.
     WordsAsText,
-    /// Words sit in the segments, not beside them.
+    /// Words are inside the segments.
     WordsInSegments,
     /// `segments`, `words`, `language` and `duration` are null.
     NullFields,
-    /// Fields that nobody knows, at every level.
+    /// Unknown fields at every level.
     UnknownFields,
-    /// White space around the text, as whisper.cpp leaves it.
+    /// White space around the text, as with whisper.cpp.
     PaddedText,
     /// A text of this many bytes.
     HugeText(usize),
-    /// A good `json` answer that calls itself `text/plain`.
+    /// A `json` answer with the content type `text/plain`.
     WrongContentType,
-    /// A good `json` answer without a content type.
+    /// A `json` answer without a content type.
     NoContentType,
 }
 
@@ -165,11 +157,11 @@ impl Odd {
             | Self::NotObject
             | Self::NotJson
             | Self::HalfJson
-            | Self::NotUtf8
             | Self::EmptyBody
             | Self::NoContent
             | Self::Html200
             | Self::Error200 => None,
+            Self::NotUtf8 => Some("caf\u{fffd}".to_owned()),
             Self::DurationAsString
             | Self::NoDuration
             | Self::WordsAsText
@@ -184,8 +176,8 @@ impl Odd {
     }
 }
 
-/// The shape of an error's body: each is some server's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The form of an error's body. Each is used by some server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorBody {
     /// `{"error": {"message", "type", "param", "code"}}`: `OpenAI`, Groq, vLLM.
@@ -193,14 +185,15 @@ pub enum ErrorBody {
     ErrorObject,
     /// `{"error": ".."}`: whisper.cpp.
     ErrorString,
-    /// `{"detail": ".."}`: whatever runs on `FastAPI`.
+    /// `{"detail": ".."}`: servers on `FastAPI`.
     Detail,
     /// `{"object": "error", "message": ..}`: vLLM in earlier versions.
     ObjectError,
-    /// A page of HTML: proxies.
+    /// An HTML page: proxies.
     Html,
     /// A line of plain text.
     Plain,
-    /// No bytes at all.
     Empty,
+    /// This text.
+    Text(String),
 }

@@ -1,4 +1,4 @@
-//! How the sim behaves when nothing was scripted for the call: its speed, its capacity and its faults.
+//! The behaviour for calls without a scripted answer: latency, capacity and faults.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -7,34 +7,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::{answer::Answer, text::fingerprint};
 
-/// No latency is longer than this, however unlucky the draw: an hour.
-const LONGEST_MS: f64 = 3_600_000.0;
+/// The maximum latency: an hour.
+const MAX_LATENCY_MS: f64 = 3_600_000.0;
 
-/// How the sim treats the calls that nothing was scripted for. The default is instant, unlimited and without faults.
+/// The behaviour for calls without a scripted answer. The default has no latency, no limit and no faults.
 ///
 /// In JSON every field may be left out: `{"latency": {"fixed": 250}, "max_concurrent": 8}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Behaviour {
-    /// How long a call takes, from the end of its upload. Scripted answers take as long, unless they are
-    /// [`Answer::After`]; refusals (a bad request, no capacity) take no time.
+    /// The time from the end of the upload to the answer. It applies to scripted answers too, except
+    /// [`Answer::After`]. Refusals (a bad request, no capacity) are immediate.
     pub latency: Latency,
-    /// What a call is answered with when no fault strikes.
+    /// The answer if no fault is drawn.
     pub answer: Answer,
-    /// What may strike instead, each with its probability; together they should not be above 1.
+    /// The faults with their probabilities, whose sum should be at most 1.
     pub faults: Vec<Weighted>,
-    /// How many calls may be at work at once. One more is refused with a `429` once its upload is read.
+    /// The concurrency limit. Further calls get a `429` after their upload.
     pub max_concurrent: Option<usize>,
-    /// The `Retry-After` header of that `429`, as it is sent.
+    /// The `Retry-After` header of that `429`.
     pub retry_after: Option<String>,
-    /// Whether `response_format=verbose_json` is served, or refused with a `400` that names it.
+    /// Whether `response_format=verbose_json` is supported. If not, it gets a `400` that names it.
     pub supports_verbose_json: bool,
-    /// Where chance starts. With a seed, the n-th call for a file name is always struck by the same fault and takes
-    /// equally long, in whatever order calls come; without, every sim and every [`set`](crate::SimAsr::set) differs.
+    /// The random seed. With a seed, the n-th call for a file name always gets the same fault and latency, in any
+    /// order of calls. Without a seed, every sim and every [`set`](crate::SimAsr::set) differs.
     pub seed: Option<u64>,
-    /// Whether the upload is read before the answer, or left in the socket, as by a proxy that refuses early. Unread,
-    /// the sim knows no file name: the call gets no script and stands in no [`FileBook`](crate::FileBook). Nor does it
-    /// notice a client that leaves before the answer is sent.
+    /// Whether the upload is read before the answer. If not, the sim acts like a proxy that refuses early: it does not
+    /// know the file name, so it uses no script and no [`FileBook`](crate::FileBook). It also does not notice a client
+    /// that disconnects before the answer.
     pub reads_upload: bool,
 }
 
@@ -64,8 +64,8 @@ impl Behaviour {
         Self { latency, ..Self::default() }
     }
 
-    /// The usual mix of transient faults, which together strike this share (0 to 1) of the calls: two fifths are
-    /// `503`, the rest in equal parts `500`, `429` with `Retry-After: 1`, and a connection closed early.
+    /// A mix of transient faults with this total probability (0 to 1): two fifths are `503`, the rest in equal parts
+    /// `500`, `429` with `Retry-After: 1`, and a closed connection.
     pub fn usual_faults(rate: f64) -> Vec<Weighted> {
         vec![
             Weighted::new(rate * 0.4, Answer::status(503)),
@@ -75,40 +75,38 @@ impl Behaviour {
         ]
     }
 
-    /// What chance has in store for the n-th call for a file name.
+    /// Draws the answer and the latency of the n-th call for a file name.
     pub(crate) fn draw(&self, seed: u64, file_name: &str, nth: u64) -> (Answer, Duration) {
         let mut rng =
             StdRng::seed_from_u64(seed ^ fingerprint(file_name) ^ nth.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let latency = self.latency.draw(&mut rng);
-        let mut dice: f64 = rng.random();
+        let mut draw: f64 = rng.random();
         for fault in &self.faults {
-            if dice < fault.probability {
+            if draw < fault.probability {
                 return (fault.answer.clone(), latency);
             }
-            dice -= fault.probability;
+            draw -= fault.probability;
         }
         (self.answer.clone(), latency)
     }
 }
 
-/// A fault and how likely it is.
+/// A fault and its probability.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Weighted {
     /// From 0, never, to 1, always.
     pub probability: f64,
-    /// What is answered when it strikes.
     pub answer: Answer,
 }
 
 impl Weighted {
-    /// This answer with this probability (0 to 1).
     pub fn new(probability: f64, answer: Answer) -> Self {
         Self { probability, answer }
     }
 }
 
-/// How long a call takes.
+/// The latency of a call.
 ///
 /// As text: `250` (milliseconds), `5000..10000` (uniform), `7000~0.3` (log-normal: median and sigma).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -116,14 +114,9 @@ impl Weighted {
 pub enum Latency {
     /// Always this many milliseconds.
     Fixed(u64),
-    /// Anything from one to the other, both included, equally likely.
-    Uniform {
-        /// The least, in milliseconds.
-        from_ms: u64,
-        /// The most, in milliseconds.
-        to_ms: u64,
-    },
-    /// Mostly near the median with a long tail, as real servers are. Never above an hour.
+    /// Uniformly distributed between the bounds, inclusive.
+    Uniform { from_ms: u64, to_ms: u64 },
+    /// Near the median with a long tail, like real servers. At most an hour.
     LogNormal {
         /// Half of the calls take less than this many milliseconds.
         median_ms: u64,
@@ -150,7 +143,7 @@ impl Latency {
                 let (u, v): (f64, f64) = (rng.random(), rng.random());
                 let normal = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
                 let median = Duration::from_millis(median_ms).as_secs_f64() * 1000.0;
-                let ms = (median * (sigma * normal).exp()).clamp(0.0, LONGEST_MS);
+                let ms = (median * (sigma * normal).exp()).clamp(0.0, MAX_LATENCY_MS);
                 Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default()
             }
         }
@@ -181,7 +174,6 @@ impl FromStr for Latency {
     }
 }
 
-/// A text that is no [`Latency`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadLatency(String);
 
@@ -190,14 +182,14 @@ impl fmt::Display for BadLatency {
         let Self(text) = self;
         write!(
             f,
-            "`{text}` is no latency: give milliseconds as `250`, `5000..10000` or `7000~0.3` (median~sigma)"
+            "`{text}` is not a latency: give milliseconds as `250`, `5000..10000` or `7000~0.3` (median~sigma)"
         )
     }
 }
 
 impl std::error::Error for BadLatency {}
 
-/// Behaviours to take up one after the other: an outage, a recovery, a rush.
+/// A sequence of behaviours: an outage, a recovery, a load peak.
 ///
 /// In JSON, a list: `[{"after_ms": 0, "behaviour": {}}, {"after_ms": 60000, "behaviour": {"answer": {"status": {"code": 503}}}}]`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -208,14 +200,12 @@ pub struct Schedule(pub Vec<Step>);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// Milliseconds from when the schedule was set to when this behaviour takes over.
+    /// Milliseconds from the start of the schedule to the start of this behaviour.
     pub after_ms: u64,
-    /// How the sim behaves from then on.
     pub behaviour: Behaviour,
 }
 
 impl Step {
-    /// This behaviour, `after_ms` milliseconds after the schedule was set.
     pub fn new(after_ms: u64, behaviour: Behaviour) -> Self {
         Self { after_ms, behaviour }
     }

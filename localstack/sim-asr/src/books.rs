@@ -1,79 +1,79 @@
-//! What the sim remembers of the calls it got, for tests and audits to ask.
+//! The sim's records of its calls, for tests and audits.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// How many of an upload's first bytes are kept.
+/// How many of an upload's first bytes are recorded.
 pub(crate) const FIRST_BYTES: usize = 16;
 
-/// All that the sim has seen since it started, or since its books were reset.
+/// The records since the start or the last reset.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Books {
-    /// How many calls arrived, by their head.
+    /// The number of calls, counted at their head.
     pub calls: u64,
-    /// How many calls are being served: from their head to their answer or their client's leaving.
+    /// The number of calls in flight: from their head to their answer or the client's disconnect.
     pub in_flight: usize,
-    /// The most that were being served at once.
+    /// The maximum of `in_flight`.
     pub most_in_flight: usize,
-    /// How many calls were answered with each status. Answers that were cut or that hang are not among them.
+    /// The number of answers by status, without cut and hanging answers.
     pub by_status: BTreeMap<u16, u64>,
-    /// How many calls were refused for want of capacity; they are in `by_status` too.
+    /// The number of calls over the concurrency limit. `by_status` includes them.
     pub refused: u64,
-    /// How many connections were cut on a call, before its answer or within it.
+    /// The number of connections that were cut, before or within an answer.
     pub cut: u64,
-    /// How many calls were left without an answer, or without the end of one. Counted when that begins.
+    /// The number of calls without an answer or with an incomplete answer, counted when the sim starts to hang.
     pub hung: u64,
-    /// How many clients went away before their answer was ready, those that gave up on a hanging call included.
+    /// The number of clients that disconnected before their answer, including those of hanging calls.
     pub aborted: u64,
-    /// The calls by the name of the file they brought.
+    /// The records by file name.
     pub per_file: BTreeMap<String, FileBook>,
 }
 
 impl Books {
-    /// The book of a file, empty if no call brought it.
+    /// The records of a file name, empty before its first call.
     pub fn file(&self, file_name: &str) -> FileBook {
         self.per_file.get(file_name).cloned().unwrap_or_default()
     }
 
-    /// How many calls were answered with this status.
     pub fn status(&self, code: u16) -> u64 {
         self.by_status.get(&code).copied().unwrap_or_default()
     }
 }
 
-/// What the sim has seen of one file name.
+/// The records of one file name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileBook {
-    /// How many calls brought this file; those whose upload broke off count too.
+    /// The number of calls with this file, including incomplete uploads.
     pub calls: u64,
-    /// How many of them got a transcript, be it in an odd form.
+    /// The number of calls that got a transcript, also in an odd form.
     pub ok: u64,
-    /// How many of them got something else: an error, an answer without a transcript, a cut connection.
+    /// The number of calls that got no transcript: an error, another answer, or a cut connection.
     pub errors: u64,
-    /// How many of them were given up by their client.
+    /// The number of calls that the client aborted.
     pub aborted: u64,
-    /// When each call's head arrived, from the start of the sim, by tokio's clock. In JSON: milliseconds.
+    /// The arrival of each call's head since the start of the sim, by tokio's clock. In JSON: milliseconds.
     #[serde(with = "milliseconds")]
     pub arrived: Vec<Duration>,
-    /// How long each call that is over took, from its head to its answer or its client's leaving, in the order in which
-    /// they ended; calls for one file that follow each other stand in the order of `arrived`. In JSON: milliseconds.
+    /// The duration of each finished call, from its head to its answer or the client's disconnect, in order of their
+    /// ends. For sequential calls this is the order of `arrived`. In JSON: milliseconds.
     #[serde(with = "milliseconds")]
     pub took: Vec<Duration>,
-    /// The size, in bytes, of the last upload that was read to its end.
+    /// The size of the last complete upload, in bytes.
     pub bytes: u64,
     /// The first 16 bytes of that upload.
     pub first_bytes: Vec<u8>,
     /// The content type of the last file part.
     pub content_type: Option<String>,
-    /// The other form fields of the last call (`model`, `language`, `prompt`, ..); repeated ones joined with commas.
+    /// The other form fields of the last call (`model`, `language`, `prompt`, ..). Repeated fields are joined with
+    /// commas.
     pub last_form: BTreeMap<String, String>,
     /// The `Authorization` header of the last call.
     pub authorization: Option<String>,
 }
 
 impl FileBook {
-    /// The time between each call's arrival and the next one's: one fewer than there were calls.
+    /// The times between the arrivals of successive calls.
     pub fn gaps(&self) -> Vec<Duration> {
         self.arrived.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect()
     }

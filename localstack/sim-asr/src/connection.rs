@@ -1,4 +1,4 @@
-//! Connections that can be cut from the inside.
+//! Connections that the sim can cut.
 
 use std::{
     io,
@@ -17,18 +17,18 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// The most that one read takes from the socket. The HTTP server grows its buffer, to 400 KB and more, for as long as
-/// reads fill it; this keeps a thousand uploads at once small.
-const READ_AT_MOST: usize = 12 * 1024;
+/// The maximum size of one read from the socket. The HTTP server grows its buffer, to 400 KB and more, while reads fill
+/// it. This bound keeps the memory of a thousand concurrent uploads small.
+const MAX_READ_BYTES: usize = 12 * 1024;
 
-/// A listener whose connections end when the sim stops.
+/// A listener whose connections can be cut. All of them end when the sim stops.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct CuttableListener {
     listener: TcpListener,
     stop: CancellationToken,
 }
 
-impl Door {
+impl CuttableListener {
     pub(crate) fn new(listener: TcpListener, stop: &CancellationToken) -> Self {
         Self { listener, stop: stop.clone() }
     }
@@ -38,18 +38,21 @@ impl Door {
     }
 }
 
-impl Listener for Door {
+impl Listener for CuttableListener {
     type Io = Connection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         let (stream, peer) = Listener::accept(&mut self.listener).await;
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "no TCP_NODELAY");
+            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
         let cut = self.stop.child_token();
-        let connection =
-            Connection { stream, is_cut: Box::pin(cut.clone().cancelled_owned()), scissors: Scissors(cut) };
+        let connection = Connection {
+            stream,
+            is_cut: Box::pin(cut.clone().cancelled_owned()),
+            cut_handle: CutHandle(cut),
+        };
         (connection, peer)
     }
 
@@ -58,12 +61,12 @@ impl Listener for Door {
     }
 }
 
-/// A TCP connection that fails once its [`Scissors`] were used.
+/// A TCP connection that fails after [`CutHandle::cut`].
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     is_cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    scissors: Scissors,
+    cut_handle: CutHandle,
 }
 
 impl Connection {
@@ -82,7 +85,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.fail_if_cut(cx)?;
-        let room = buffer.remaining().min(READ_AT_MOST);
+        let room = buffer.remaining().min(MAX_READ_BYTES);
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
         let count = part.filled().len();
@@ -120,23 +123,23 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Cuts its connection: what is in the air is lost.
+/// Cuts a connection. Data in transit is lost.
 #[derive(Debug, Clone)]
-pub(crate) struct Scissors(CancellationToken);
+pub(crate) struct CutHandle(CancellationToken);
 
-impl Scissors {
+impl CutHandle {
     pub(crate) fn cut(&self) {
         self.0.cancel();
     }
 
-    /// Ready once the connection is cut, be it because the sim stops.
-    pub(crate) async fn used(&self) {
+    /// Waits until the connection is cut or the sim stops.
+    pub(crate) async fn cancelled(&self) {
         self.0.cancelled().await;
     }
 }
 
-impl Connected<IncomingStream<'_, Door>> for Scissors {
-    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
-        stream.io().scissors.clone()
+impl Connected<IncomingStream<'_, CuttableListener>> for CutHandle {
+    fn connect_info(stream: IncomingStream<'_, CuttableListener>) -> Self {
+        stream.io().cut_handle.clone()
     }
 }

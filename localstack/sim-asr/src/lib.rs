@@ -1,36 +1,36 @@
-//! A simulated speech-to-text server: it speaks the `OpenAI`-compatible `POST /v1/audio/transcriptions`, keeps books of
-//! the calls it gets, and misbehaves as it is told. Tests run it in their own process, load tests as `longhand-sim-asr`.
+//! A simulated speech-to-text server with the `OpenAI`-compatible `POST /v1/audio/transcriptions`. It records its calls
+//! and produces configured faults. Tests run it in their own process; load tests run the program `longhand-sim-asr`.
 //!
-//! # What a call is answered with
-//! In this order, the first that applies:
-//! 1. A `400` if it is no multipart form, or has no `file` with a file name, no `model`, or an unknown
+//! # The answer to a call
+//! The first rule that applies decides:
+//! 1. A `400` if the call is not a multipart form, or has no `file` with a file name, no `model`, or an unknown
 //!    `response_format`.
-//! 2. What its `prompt` field says, if that begins with `sim:` and goes on with JSON: an [`Answer`], a list of them (the
-//!    n-th call for a file name gets the n-th), or such lists by file name: `sim:{"files": {"a.wav": ["hang", "echo"]}}`.
-//!    A call for which nothing is left goes on to the next rule.
-//! 3. A `400` that names `response_format` if it asks for `verbose_json` and [`Behaviour::supports_verbose_json`] is
-//!    false. It uses nothing of a script.
+//! 2. The `prompt` field, if it consists of `sim:` and JSON: an [`Answer`], a list of answers (the n-th call for a file
+//!    name gets the n-th), or lists by file name: `sim:{"files": {"a.wav": ["hang", "echo"]}}`. After the end of a list
+//!    the next rule applies.
+//! 3. A `400` that names `response_format` if the call requests `verbose_json` and [`Behaviour::supports_verbose_json`]
+//!    is false. It uses no scripted answer.
 //! 4. The next answer of the file's [script](SimAsr::script).
-//! 5. A `429` if [`Behaviour::max_concurrent`] calls were being served when it arrived.
-//! 6. A fault of [`Behaviour::faults`], by chance.
+//! 5. A `429` if [`Behaviour::max_concurrent`] calls were in flight when it arrived.
+//! 6. A fault of [`Behaviour::faults`], at random.
 //! 7. [`Behaviour::answer`].
 //!
-//! Refusals (1, 3 and 5) come at once, all else after the [`Latency`].
+//! Refusals (1, 3 and 5) are immediate. Other answers come after the [`Latency`].
 //!
 //! # Control over HTTP
 //! | call | what |
 //! |---|---|
 //! | `PUT /_sim/behaviour` | a [`Behaviour`], from the next call on |
 //! | `PUT /_sim/schedule` | a [`Schedule`], from now on |
-//! | `PUT /_sim/script/{file}` | a list of [`Answer`]s for a file name; an empty one forgets the script |
+//! | `PUT /_sim/script/{file}` | a list of [`Answer`]s for a file name; an empty list removes the script |
 //! | `GET /_sim/books` | the [`Books`] |
-//! | `DELETE /_sim/books` | forgets them, as [`SimAsr::reset_books`] does |
+//! | `DELETE /_sim/books` | resets them, like [`SimAsr::reset_books`] |
 //! | `GET /health` | `200` |
 //!
 //! # Under tokio's paused clock
-//! The sim's times are tokio's, so a test may pause the clock, as long as the sim and its clients share one
-//! `current_thread` runtime: latencies and gaps are then exact and take no real time. From another thread or process an
-//! answer arrives at a runtime that seems idle, whose paused clock has jumped to the client's timeout by then.
+//! The sim uses tokio's clock, so a test may pause it if the sim and its clients share one `current_thread` runtime.
+//! Latencies and gaps are then exact and take no real time. Across threads or processes this does not work: the
+//! client's runtime seems idle, so its paused clock advances to the timeout before the answer arrives.
 
 mod answer;
 mod behaviour;
@@ -52,9 +52,9 @@ pub use crate::{
     books::{Books, FileBook},
     text::{SECONDS_PER_WORD, SILENCE_SECONDS, Script, duration_of, text_for},
 };
-use crate::{connection::Door, state::State};
+use crate::{connection::CuttableListener, state::State};
 
-/// A running sim. It stops, and drops every connection, when this is dropped; [`stop`](Self::stop) also waits for that.
+/// A running sim. Dropping it stops the sim and closes all connections. [`stop`](Self::stop) also waits for the end.
 #[derive(Debug)]
 pub struct SimAsr {
     address: SocketAddr,
@@ -68,65 +68,62 @@ impl SimAsr {
         Self::start_on(SocketAddr::from(([127, 0, 0, 1], 0)), behaviour).await
     }
 
-    /// Starts on this address. Calls are answered from when this returns.
+    /// Starts on this address. The sim accepts calls when this returns.
     pub async fn start_on(address: SocketAddr, behaviour: Behaviour) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State::new(behaviour));
-        let door = Door::new(listener, state.stop_token());
-        let serving = tokio::spawn(server::serve(door, Arc::clone(&state)));
+        let listener = CuttableListener::new(listener, state.stop_token());
+        let serving = tokio::spawn(server::serve(listener, Arc::clone(&state)));
         Ok(Self { address, state, serving: Some(serving) })
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The base of its URLs, `http://127.0.0.1:PORT`, to which a client adds `/v1/audio/transcriptions`.
+    /// The base URL, `http://127.0.0.1:PORT`, without `/v1/audio/transcriptions`.
     pub fn base_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Behaves like this from the next call on; ends a schedule. Scripts stay.
+    /// Sets the behaviour from the next call on and ends a schedule. Scripts stay.
     pub fn set(&self, behaviour: Behaviour) {
         self.state.set(behaviour);
     }
 
-    /// Follows this schedule from now on. Until its first step the behaviour stays as it is, after its last one as that
-    /// says.
+    /// Starts a schedule. The current behaviour stays until the first step. The last step has no end.
     pub fn schedule(&self, schedule: Schedule) {
         self.state.schedule(schedule);
     }
 
-    /// The next calls for this file name get these answers, one each, in place of what an earlier script left; calls
-    /// after the last are answered by the behaviour.
+    /// Scripts the answers of the next calls for this file name, one answer per call. Replaces an earlier script. The
+    /// behaviour decides about further calls.
     pub fn script(&self, file_name: &str, answers: impl IntoIterator<Item = Answer>) {
         self.state.script(file_name, answers.into_iter().collect());
     }
 
-    /// The books as they are now.
+    /// The current records.
     pub fn books(&self) -> Books {
         self.state.books()
     }
 
-    /// Begins new books: all is forgotten but the calls in flight. Lists of answers in prompts start again; scripts are
-    /// left as they are.
+    /// Resets the records, except calls in flight. Lists of answers in prompts start again. Scripts stay.
     pub fn reset_books(&self) {
         self.state.reset_books();
     }
 
-    /// Waits until the books satisfy the condition, which is asked at once and at every change. False if they do not
-    /// within the deadline, by tokio's clock. The condition must not call the sim: it is asked under the books' lock.
+    /// Waits until the records satisfy the condition. Returns false after the deadline, by tokio's clock. The condition
+    /// is called at once and at every change. It must not call the sim, since the records are locked.
     pub async fn wait_until(&self, cond: impl Fn(&Books) -> bool, deadline: Duration) -> bool {
         self.state.wait_until(cond, deadline).await
     }
 
-    /// Stops at once: connections are dropped, the port is free when this returns.
+    /// Stops and closes all connections. The port is free when this returns.
     pub async fn stop(mut self) {
         self.state.stop_token().cancel();
         if let Some(serving) = self.serving.take() {
-            // A panic of the server has been reported by the runtime; there is nothing left to stop.
+            // The runtime has already reported a panic of the server.
             let _ = serving.await;
         }
     }

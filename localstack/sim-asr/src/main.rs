@@ -1,4 +1,4 @@
-//! `longhand-sim-asr`: the simulated ASR as a process, for load tests and for a stack without a model.
+//! `longhand-sim-asr`: the simulated ASR as a program, for load tests and for a stack without a model.
 
 use std::{fs, io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -7,31 +7,31 @@ use longhand_sim_asr::{Answer, Behaviour, Latency, Schedule, Script, SimAsr};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// A simulated ASR that speaks the OpenAI-compatible POST /v1/audio/transcriptions and misbehaves as told.
+/// A simulated ASR with the OpenAI-compatible POST /v1/audio/transcriptions and configurable faults.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
-    /// Where to listen; port 0 takes a free one and logs it.
+    /// The address to listen on. Port 0 selects a free port and logs it.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8790")]
     listen: SocketAddr,
 
-    /// How long a call takes, in milliseconds: `250`, `5000..10000` (uniform) or `7000~0.3` (log-normal: median~sigma).
+    /// The latency of calls in milliseconds: `250`, `5000..10000` (uniform) or `7000~0.3` (log-normal: median~sigma).
     #[arg(long, value_name = "MS", default_value = "0")]
     latency_ms: Latency,
 
-    /// The share of calls, 0 to 1, that a transient fault strikes (503, 500, 429 or a connection closed early).
+    /// The probability of a transient fault, 0 to 1 (503, 500, 429 or a closed connection).
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     fault_rate: f64,
 
-    /// Answer with this many words, not with a few that name the file.
+    /// Answer with this many words instead of a short text that contains the file name.
     #[arg(long, value_name = "COUNT")]
     words: Option<usize>,
 
-    /// How many calls are served at once; the others get a 429.
+    /// The concurrency limit. Further calls get a 429.
     #[arg(long, value_name = "CALLS")]
     max_concurrent: Option<usize>,
 
-    /// The `Retry-After` of those 429s, as it is to be sent.
+    /// The `Retry-After` header of those 429s.
     #[arg(long, value_name = "SECONDS|DATE", requires = "max_concurrent")]
     retry_after: Option<String>,
 
@@ -39,11 +39,11 @@ struct Options {
     #[arg(long)]
     no_verbose_json: bool,
 
-    /// Where chance starts: the same seed gives a file the same faults and latencies again.
+    /// The random seed. With the same seed a file gets the same faults and latencies.
     #[arg(long)]
     seed: Option<u64>,
 
-    /// A JSON file with behaviours to take up one after the other: `[{"after_ms": 0, "behaviour": {}}]`.
+    /// A JSON file with a schedule of behaviours: `[{"after_ms": 0, "behaviour": {}}]`.
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
 }
@@ -66,7 +66,7 @@ impl Options {
 fn share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("not a share between 0 and 1".to_owned()),
+        _ => Err("must be a number from 0 to 1".to_owned()),
     }
 }
 
@@ -92,7 +92,7 @@ async fn run(options: &Options) -> Result<(), String> {
 
     let sim = SimAsr::start_on(options.listen, options.behaviour())
         .await
-        .map_err(|error| no_listening(options.listen, &error))?;
+        .map_err(|error| listen_error(options.listen, &error))?;
     if let Some(schedule) = schedule {
         sim.schedule(schedule);
     }
@@ -115,13 +115,14 @@ async fn run(options: &Options) -> Result<(), String> {
 
 fn read_schedule(path: &PathBuf) -> Result<Schedule, String> {
     let json = fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    serde_json::from_slice(&json).map_err(|error| format!("{} is no schedule: {error}", path.display()))
+    serde_json::from_slice(&json)
+        .map_err(|error| format!("{} is not a valid schedule: {error}", path.display()))
 }
 
-fn no_listening(address: SocketAddr, error: &io::Error) -> String {
+fn listen_error(address: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "{address} is taken by another process (another sim?): stop that, or choose another address with --listen"
+            "{address} is in use by another process: stop that process, or choose another address with --listen"
         ),
         _ => format!("cannot listen on {address}: {error}"),
     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     answer::{Answer, ErrorBody, Odd},
-    connection::Scissors,
+    connection::CutHandle,
     state::Call,
     text::{Speech, seconds_before},
     upload::{BadUpload, Form},
@@ -24,11 +24,11 @@ const HTML: &str = "<!DOCTYPE html><html><head><title>Sim</title></head>\
 const JSON: &str = "application/json";
 const WORDS_PER_SEGMENT: usize = 10;
 
-/// What the client asked for with `response_format`.
+/// The `response_format` of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Format {
     Json,
-    /// With timestamps of segments, and of words if it asked for those.
+    /// With timestamps of segments, and of words if requested.
     VerboseJson {
         words: bool,
     },
@@ -36,14 +36,14 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    pub(crate) fn asked_for(form: &Form) -> Result<Self, BadUpload> {
+    pub(crate) fn requested(form: &Form) -> Result<Self, BadUpload> {
         match form.get("response_format").map(String::as_str) {
             None | Some("json") => Ok(Self::Json),
             Some("text") => Ok(Self::Text),
             Some("verbose_json") => Ok(Self::VerboseJson {
                 words: form
                     .get("timestamp_granularities[]")
-                    .is_some_and(|asked| asked.split(',').any(|one| one == "word")),
+                    .is_some_and(|values| values.split(',').any(|one| one == "word")),
             }),
             Some(other) => Err(BadUpload::refused(
                 format!("response_format '{other}' is not one of 'json', 'text', 'verbose_json'"),
@@ -57,7 +57,7 @@ impl Format {
     }
 }
 
-/// A refusal in `OpenAI`'s form.
+/// An error in `OpenAI`'s form.
 pub(crate) fn refusal(status: StatusCode, message: &str, param: Option<&str>) -> Response {
     let body = json!({"error": {
         "message": message,
@@ -68,8 +68,13 @@ pub(crate) fn refusal(status: StatusCode, message: &str, param: Option<&str>) ->
     whole(status, Some(JSON), body.to_string())
 }
 
-/// Turns an answer into a response, at once, and settles the call; or never, if the answer is to hang.
-pub(crate) async fn send(answer: &Answer, format: Format, mut call: Call, scissors: &Scissors) -> Response {
+/// Turns an answer into a response and records the call's result. Never returns for [`Answer::Hang`].
+pub(crate) async fn send(
+    answer: &Answer,
+    format: Format,
+    mut call: Call,
+    cut_handle: &CutHandle,
+) -> Response {
     match answer {
         Answer::Hang => {
             call.hung();
@@ -85,12 +90,12 @@ pub(crate) async fn send(answer: &Answer, format: Format, mut call: Call, scisso
         }
         Answer::Cut => {
             call.cut();
-            scissors.cut();
+            cut_handle.cut();
             Response::default()
         }
         Answer::CutMidBody => {
             call.cut();
-            // The first half is flushed before the error that makes the server drop the connection.
+            // Flush the first half before the error that makes the server close the connection.
             half(
                 stream::once(async {
                     tokio::task::yield_now().await;
@@ -100,7 +105,7 @@ pub(crate) async fn send(answer: &Answer, format: Format, mut call: Call, scisso
             )
         }
         Answer::Status { code, body, retry_after, retry_after_ms } => {
-            let mut response = error(*code, *body);
+            let mut response = error(*code, body.clone());
             let headers = response.headers_mut();
             if let Some(value) = retry_after.as_ref().and_then(|raw| HeaderValue::from_str(raw).ok()) {
                 headers.insert(header::RETRY_AFTER, value);
@@ -112,7 +117,7 @@ pub(crate) async fn send(answer: &Answer, format: Format, mut call: Call, scisso
         }
         Answer::Odd(odd) => {
             let transcript = answer.expected_text("").is_some();
-            settled(strange(odd, call.file_name()), transcript, call)
+            settled(odd_response(odd, call.file_name()), transcript, call)
         }
         good => {
             let speech = good.speech(call.file_name()).unwrap_or_else(|| Speech::of(""));
@@ -140,7 +145,7 @@ fn ok_json(body: impl Into<Body>) -> Response {
     whole(StatusCode::OK, Some(JSON), body)
 }
 
-/// The head of a good answer, the first half of its body, and then this.
+/// The head of an answer, the first half of its body, and then `rest`.
 fn half(rest: stream::BoxStream<'static, io::Result<Bytes>>) -> Response {
     let first = stream::once(future::ready(Ok(Bytes::from_static(b"{\"text\": \"what comes next is"))));
     ok_json(Body::from_stream(first.chain(rest)))
@@ -175,7 +180,7 @@ fn verbose(speech: &Speech) -> Map<String, Value> {
                 "seek": 0,
                 "start": seconds_before(first),
                 "end": seconds_before(first + words.len()),
-                // Whisper begins a segment with the space that parts it from the one before.
+                // Whisper's segments begin with the separating space.
                 "text": format!("{}{}", speech.separator, words.join(speech.separator)),
                 "tokens": [],
                 "temperature": 0.0,
@@ -208,7 +213,7 @@ fn words_of(speech: &Speech, from: usize, to: usize, key: &str) -> Value {
         .collect()
 }
 
-fn strange(odd: &Odd, file_name: &str) -> Response {
+fn odd_response(odd: &Odd, file_name: &str) -> Response {
     let speech = Speech::naming(file_name);
     let words = |key| words_of(&speech, 0, speech.words.len(), key);
     let mut body = verbose(&speech);
@@ -243,7 +248,7 @@ fn strange(odd: &Odd, file_name: &str) -> Response {
             body.insert("words".to_owned(), words("text"));
         }
         Odd::WordsInSegments => {
-            // A text that names a file has fewer words than a segment holds, so there is one segment.
+            // The text has fewer words than a segment may have, so there is one segment.
             body["segments"][0]["words"] = words("word");
         }
         Odd::NullFields => {
@@ -270,7 +275,7 @@ fn strange(odd: &Odd, file_name: &str) -> Response {
     ok_json(Value::Object(body).to_string())
 }
 
-/// A text of so many bytes, made while it is sent.
+/// A text of this many bytes, generated while it is sent.
 fn huge(bytes: usize) -> Response {
     const PIECE: &[u8] = &[b'a'; 16 * 1024];
     let text = iter::repeat_n(PIECE, bytes / PIECE.len()).chain(iter::once(&PIECE[..bytes % PIECE.len()]));
@@ -308,5 +313,6 @@ fn error(code: u16, body: ErrorBody) -> Response {
         ErrorBody::Html => whole(status, Some("text/html"), HTML),
         ErrorBody::Plain => whole(status, Some("text/plain"), format!("{message}\n")),
         ErrorBody::Empty => whole(status, None, Body::empty()),
+        ErrorBody::Text(text) => whole(status, Some(JSON), text),
     }
 }

@@ -1,4 +1,4 @@
-//! The routes, and what each call is answered with.
+//! The routes, and the answer to each call.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,15 +15,15 @@ use crate::{
     answer::Answer,
     behaviour::{Behaviour, Schedule},
     books::Books,
-    connection::{Door, Scissors},
+    connection::{CutHandle, CuttableListener},
     reply::{self, Format},
     state::{Call, State},
     upload::{self, BadUpload, Form},
 };
 
 /// Serves until the state's stop token is cancelled and every connection is gone.
-pub(crate) async fn serve(door: Door, state: Arc<State>) {
-    let stop = door.stop_token().clone();
+pub(crate) async fn serve(listener: CuttableListener, state: Arc<State>) {
+    let stop = listener.stop_token().clone();
     let routes = Router::new()
         .route("/v1/audio/transcriptions", post(transcribe))
         .route("/_sim/behaviour", put(set))
@@ -34,7 +34,7 @@ pub(crate) async fn serve(door: Door, state: Arc<State>) {
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())
         .with_state(state);
-    let served = axum::serve(door, routes.into_make_service_with_connect_info::<Scissors>())
+    let served = axum::serve(listener, routes.into_make_service_with_connect_info::<CutHandle>())
         .with_graceful_shutdown(stop.cancelled_owned())
         .await;
     if let Err(error) = served {
@@ -77,19 +77,19 @@ async fn not_found(method: Method, request: Request) -> Response {
 
 async fn transcribe(
     Shared(state): Shared<Arc<State>>,
-    ConnectInfo(scissors): ConnectInfo<Scissors>,
+    ConnectInfo(cut_handle): ConnectInfo<CutHandle>,
     request: Request,
 ) -> Response {
     let call = Call::begin(&state);
     tokio::select! {
         biased;
-        // Nobody gets this one: the connection is gone.
-        () = scissors.used() => Response::default(),
-        response = answer(request, call, &scissors) => response,
+        // The connection is cut, so this response is never sent.
+        () = cut_handle.cancelled() => Response::default(),
+        response = answer(request, call, &cut_handle) => response,
     }
 }
 
-async fn answer(request: Request, mut call: Call, scissors: &Scissors) -> Response {
+async fn answer(request: Request, mut call: Call, cut_handle: &CutHandle) -> Response {
     let decided = if call.behaviour().reads_upload {
         match upload::read(request, &mut call).await {
             Ok(form) => decide(&call, &form),
@@ -103,26 +103,26 @@ async fn answer(request: Request, mut call: Call, scissors: &Scissors) -> Respon
             if !after.is_zero() {
                 tokio::time::sleep(after).await;
             }
-            reply::send(&answer, format, call, scissors).await
+            reply::send(&answer, format, call, cut_handle).await
         }
         Err(BadUpload::Refused { message, param }) => {
             call.answered(StatusCode::BAD_REQUEST.as_u16(), false);
             reply::refusal(StatusCode::BAD_REQUEST, &message, param)
         }
-        Err(BadUpload::BrokenOff) => Response::default(),
+        Err(BadUpload::Disconnected) => Response::default(),
     }
 }
 
-/// What a call is answered with, how long after its upload, and in which format if it is a transcript.
+/// The answer to a call, its delay after the upload, and the format of a transcript.
 struct Decision {
     answer: Answer,
     after: Duration,
     format: Format,
 }
 
-/// The rules of the crate's documentation, in their order.
+/// Applies the rules of the crate's documentation in their order.
 fn decide(call: &Call, form: &Form) -> Result<Decision, BadUpload> {
-    let format = Format::asked_for(form)?;
+    let format = Format::requested(form)?;
     if let Some(answer) = prompted(call, form)? {
         return Ok(chosen(call, answer, format));
     }
@@ -139,9 +139,9 @@ fn decide(call: &Call, form: &Form) -> Result<Decision, BadUpload> {
     Ok(by_behaviour(call, format))
 }
 
-/// What nobody has chosen for this very call.
+/// The answer by the behaviour, without a prompt or a script.
 fn by_behaviour(call: &Call, format: Format) -> Decision {
-    if call.has_place() {
+    if call.is_admitted() {
         let (answer, latency) = call.draw();
         unfold(answer, latency, format)
     } else {
@@ -156,7 +156,7 @@ fn by_behaviour(call: &Call, format: Format) -> Decision {
     }
 }
 
-/// What somebody has chosen for this very call, after the latency that it would have had anyway.
+/// The answer by a prompt or a script, with the latency of the behaviour.
 fn chosen(call: &Call, answer: Answer, format: Format) -> Decision {
     let (_, latency) = call.draw();
     unfold(answer, latency, format)
@@ -170,7 +170,7 @@ fn unfold(mut answer: Answer, mut after: Duration, format: Format) -> Decision {
     Decision { answer, after, format }
 }
 
-/// What a prompt may say after `sim:`.
+/// The JSON after `sim:` in a prompt.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Prompt {
@@ -184,7 +184,7 @@ fn prompted(call: &Call, form: &Form) -> Result<Option<Answer>, BadUpload> {
         return Ok(None);
     };
     let prompt: Prompt = serde_json::from_str(json).map_err(|error| {
-        let message = format!("what follows `sim:` is no answer, nor a list of them: {error}");
+        let message = format!("the text after `sim:` is neither an answer nor a list of answers: {error}");
         BadUpload::refused(message, Some("prompt"))
     })?;
     let file_name = call.file_name();

@@ -1,4 +1,4 @@
-//! What the server's connections share: the behaviour in force, the scripts, the books, and the calls at work.
+//! The state that all connections share: the current behaviour, the scripts, the records, and the calls in flight.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,28 +26,28 @@ pub(crate) struct State {
     controls: Mutex<Controls>,
 }
 
-/// What the caller of the sim has set.
+/// The configured behaviour and scripts.
 #[derive(Debug)]
 struct Controls {
-    /// What was in force when the schedule was set.
-    base: Arc<InForce>,
+    /// The behaviour before the first step of the schedule.
+    base: Arc<SeededBehaviour>,
     /// Sorted by time.
-    steps: Vec<(Instant, Arc<InForce>)>,
+    steps: Vec<(Instant, Arc<SeededBehaviour>)>,
     scripts: HashMap<String, VecDeque<Answer>>,
-    /// How many answers of lists in prompts each file name has had.
+    /// How many answers from prompts' lists each file name has got.
     prompt_turns: HashMap<String, usize>,
-    /// How many calls hold a place among `max_concurrent`.
-    at_work: usize,
+    /// The number of calls in flight that count towards `max_concurrent`.
+    admitted: usize,
 }
 
-/// A behaviour with its chance settled.
+/// A behaviour and its random seed.
 #[derive(Debug)]
-pub(crate) struct InForce {
+pub(crate) struct SeededBehaviour {
     pub(crate) behaviour: Behaviour,
     pub(crate) seed: u64,
 }
 
-impl InForce {
+impl SeededBehaviour {
     fn new(behaviour: Behaviour) -> Arc<Self> {
         let seed = behaviour.seed.unwrap_or_else(rand::random);
         Arc::new(Self { behaviour, seed })
@@ -55,7 +55,7 @@ impl InForce {
 }
 
 impl Controls {
-    fn in_force(&self) -> Arc<InForce> {
+    fn current(&self) -> Arc<SeededBehaviour> {
         let now = Instant::now();
         let due = self.steps.iter().rfind(|(from, _)| *from <= now);
         Arc::clone(due.map_or(&self.base, |(_, step)| step))
@@ -69,27 +69,27 @@ impl State {
             stop: CancellationToken::new(),
             books: watch::Sender::default(),
             controls: Mutex::new(Controls {
-                base: InForce::new(behaviour),
+                base: SeededBehaviour::new(behaviour),
                 steps: Vec::new(),
                 scripts: HashMap::new(),
                 prompt_turns: HashMap::new(),
-                at_work: 0,
+                admitted: 0,
             }),
         }
     }
 
-    /// Cancelled when the server is to stop.
+    /// Cancelled when the server must stop.
     pub(crate) fn stop_token(&self) -> &CancellationToken {
         &self.stop
     }
 
     fn controls(&self) -> MutexGuard<'_, Controls> {
-        self.controls.lock().expect("no code panics while it holds the controls")
+        self.controls.lock().expect("no code panics while it holds the lock")
     }
 
     pub(crate) fn set(&self, behaviour: Behaviour) {
         let mut controls = self.controls();
-        controls.base = InForce::new(behaviour);
+        controls.base = SeededBehaviour::new(behaviour);
         controls.steps.clear();
     }
 
@@ -97,13 +97,13 @@ impl State {
         steps.sort_by_key(|step| step.after_ms);
         let now = Instant::now();
         let mut controls = self.controls();
-        controls.base = controls.in_force();
+        controls.base = controls.current();
         controls.steps = steps
             .into_iter()
             .filter_map(|step| {
-                // What lies beyond the clock's end never comes.
+                // A step beyond the clock's range never starts.
                 let from = now.checked_add(Duration::from_millis(step.after_ms))?;
-                Some((from, InForce::new(step.behaviour)))
+                Some((from, SeededBehaviour::new(step.behaviour)))
             })
             .collect();
     }
@@ -116,7 +116,7 @@ impl State {
         self.controls().scripts.get_mut(file_name)?.pop_front()
     }
 
-    /// The answer of a list in a prompt whose turn it is, if one is left.
+    /// The next answer of a list in a prompt, if any is left.
     pub(crate) fn next_prompted(&self, file_name: &str, answers: &[Answer]) -> Option<Answer> {
         let mut controls = self.controls();
         let turn = controls.prompt_turns.entry(file_name.to_owned()).or_default();
@@ -144,28 +144,28 @@ impl State {
     }
 }
 
-/// A call being served. Dropping it ends it, answered or not.
+/// A call in flight. Dropping it ends the call.
 #[derive(Debug)]
 pub(crate) struct Call {
     state: Arc<State>,
-    in_force: Arc<InForce>,
+    current: Arc<SeededBehaviour>,
     arrived: Duration,
     /// The file's name and the number of this call for it, from 1.
     file: Option<(String, u64)>,
-    has_place: bool,
+    is_admitted: bool,
     settled: bool,
 }
 
 impl Call {
-    /// A call whose head has just arrived.
+    /// Records a call whose head has arrived.
     pub(crate) fn begin(state: &Arc<State>) -> Self {
-        let (in_force, has_place) = {
+        let (current, is_admitted) = {
             let mut controls = state.controls();
-            let in_force = controls.in_force();
-            let most = in_force.behaviour.max_concurrent;
-            let has_place = most.is_none_or(|most| controls.at_work < most);
-            controls.at_work += usize::from(has_place);
-            (in_force, has_place)
+            let current = controls.current();
+            let most = current.behaviour.max_concurrent;
+            let is_admitted = most.is_none_or(|most| controls.admitted < most);
+            controls.admitted += usize::from(is_admitted);
+            (current, is_admitted)
         };
         state.books.send_modify(|books| {
             books.calls += 1;
@@ -175,9 +175,9 @@ impl Call {
         Self {
             arrived: state.started.elapsed(),
             state: Arc::clone(state),
-            in_force,
+            current,
             file: None,
-            has_place,
+            is_admitted,
             settled: false,
         }
     }
@@ -187,27 +187,27 @@ impl Call {
     }
 
     pub(crate) fn behaviour(&self) -> &Behaviour {
-        &self.in_force.behaviour
+        &self.current.behaviour
     }
 
-    /// Whether it is one of at most `max_concurrent`.
-    pub(crate) fn has_place(&self) -> bool {
-        self.has_place
+    /// Whether the call is within `max_concurrent`.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.is_admitted
     }
 
-    /// The name of the file it brought, empty if it is not known.
+    /// The file's name, empty if unknown.
     pub(crate) fn file_name(&self) -> &str {
         self.file.as_ref().map_or("", |(name, _)| name)
     }
 
-    /// What chance has in store for it.
+    /// Draws the answer and the latency.
     pub(crate) fn draw(&self) -> (Answer, Duration) {
         let nth = self.file.as_ref().map_or(0, |(_, nth)| *nth);
-        self.behaviour().draw(self.in_force.seed, self.file_name(), nth)
+        self.behaviour().draw(self.current.seed, self.file_name(), nth)
     }
 
-    /// The head of its file part has arrived.
-    pub(crate) fn brings(&mut self, file_name: &str, content_type: Option<&str>) {
+    /// Records the head of the file part.
+    pub(crate) fn file_received(&mut self, file_name: &str, content_type: Option<&str>) {
         let mut nth = 0;
         self.state.books.send_modify(|books| {
             let book = books.per_file.entry(file_name.to_owned()).or_default();
@@ -219,7 +219,7 @@ impl Call {
         self.file = Some((file_name.to_owned(), nth));
     }
 
-    /// Writes into the books, and into the file's book if the file is known.
+    /// Updates the records, and those of the file if it is known.
     pub(crate) fn note(&self, books: impl FnOnce(&mut Books), file: impl FnOnce(&mut FileBook)) {
         self.state.books.send_modify(|all| {
             books(all);
@@ -229,7 +229,7 @@ impl Call {
         });
     }
 
-    /// It has been answered with a whole HTTP answer, with a transcript in it or not.
+    /// Records a complete response, with or without a transcript.
     pub(crate) fn answered(&mut self, status: u16, transcript: bool) {
         self.settled = true;
         self.note(
@@ -241,13 +241,13 @@ impl Call {
         );
     }
 
-    /// Its connection is cut.
+    /// Records a cut connection.
     pub(crate) fn cut(&mut self) {
         self.settled = true;
         self.note(|books| books.cut += 1, |file| file.errors += 1);
     }
 
-    /// It will hang until its client goes away.
+    /// Records that the call hangs until the client disconnects.
     pub(crate) fn hung(&self) {
         self.note(|books| books.hung += 1, |_| ());
     }
@@ -255,8 +255,8 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.has_place {
-            self.state.controls().at_work -= 1;
+        if self.is_admitted {
+            self.state.controls().admitted -= 1;
         }
         let aborted = u64::from(!self.settled && !self.state.stop.is_cancelled());
         let took = self.state.started.elapsed().saturating_sub(self.arrived);

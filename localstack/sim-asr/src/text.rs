@@ -1,28 +1,27 @@
-//! What the simulated speaker says: deterministic words, so that a transcript can be audited by the name of its file.
+//! The texts of simulated transcripts. They depend on the file name alone, so that an audit can verify them.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-/// How long every simulated word lasts, in seconds. A power of two, so that sums of it are exact.
+/// The duration of every simulated word, in seconds. A power of two, so that sums are exact.
 pub const SECONDS_PER_WORD: f64 = 0.5;
 
-/// The duration, in seconds, of a recording in which nothing is said.
+/// The duration of a recording without words, in seconds.
 pub const SILENCE_SECONDS: f64 = 1.0;
 
-/// What [`Answer::Echo`](crate::Answer::Echo) says for a file: the file's name between words that depend on it, so
-/// that an audit can tell a transcript of another file, and a cut one.
+/// The text of [`Answer::Echo`](crate::Answer::Echo) for a file: the file's name between words that depend on it. An
+/// audit can detect the transcript of another file and a truncated one.
 pub fn text_for(file_name: &str) -> String {
     Speech::naming(file_name).text
 }
 
-/// The duration, in seconds, that `verbose_json` gives for a text written with spaces: [`SECONDS_PER_WORD`] for each
-/// word, and [`SILENCE_SECONDS`] if there are none. For [`Answer::Words`](crate::Answer::Words) the count is what counts,
-/// spaces or not.
+/// The `duration` in `verbose_json` of a text with spaces: [`SECONDS_PER_WORD`] for each word, or [`SILENCE_SECONDS`]
+/// without words. For [`Answer::Words`](crate::Answer::Words) it depends on the count alone.
 pub fn duration_of(text: &str) -> f64 {
     Speech::of(text).duration()
 }
 
-/// What [`Answer::Words`](crate::Answer::Words) is written in.
+/// The language and script of [`Answer::Words`](crate::Answer::Words).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Script {
@@ -45,12 +44,12 @@ pub enum Script {
 }
 
 impl Script {
-    /// Whether a space stands between two words.
+    /// Whether words are separated by spaces.
     pub fn has_spaces(self) -> bool {
         !matches!(self, Self::Han | Self::Kana | Self::Thai)
     }
 
-    /// The name that `verbose_json` gives to the language.
+    /// The language's name in `verbose_json`.
     pub(crate) fn language(self) -> &'static str {
         match self {
             Self::Latin => "english",
@@ -78,7 +77,7 @@ impl Script {
     }
 }
 
-/// A text and the words it was spoken in.
+/// A text and its words.
 #[derive(Debug, Clone)]
 pub(crate) struct Speech {
     pub(crate) text: String,
@@ -88,7 +87,7 @@ pub(crate) struct Speech {
 }
 
 impl Speech {
-    /// A text that somebody else chose: its words are what stands between its spaces.
+    /// Splits a text into words at its spaces.
     pub(crate) fn of(text: &str) -> Self {
         Self {
             text: text.to_owned(),
@@ -105,7 +104,7 @@ impl Speech {
         Self::of(&words.join(" "))
     }
 
-    /// Words in a script, always the same for one file name and seldom the same for two.
+    /// Words that depend on the file name and are rarely equal for two names.
     pub(crate) fn at_length(file_name: &str, count: usize, script: Script) -> Self {
         let words = pick(file_name, count, script);
         let separator = if script.has_spaces() { " " } else { "" };
@@ -117,7 +116,7 @@ impl Speech {
     }
 }
 
-/// When the word of this index begins, in seconds from the start.
+/// The start of the word with this index, in seconds.
 pub(crate) fn seconds_before(word: usize) -> f64 {
     f64::from(u32::try_from(word).unwrap_or(u32::MAX)) * SECONDS_PER_WORD
 }

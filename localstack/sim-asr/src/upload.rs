@@ -1,4 +1,4 @@
-//! Reading the multipart form of a call, without holding its audio.
+//! Reads the multipart form of a call without keeping its audio in memory.
 
 use std::collections::BTreeMap;
 
@@ -9,21 +9,20 @@ use axum::{
 
 use crate::{books::FIRST_BYTES, state::Call};
 
-/// The form fields beside the file, by name; repeated ones joined with commas.
+/// The form fields other than the file, by name. Repeated fields are joined with commas.
 pub(crate) type Form = BTreeMap<String, String>;
 
-/// Why a call brought no form that could be served.
+/// Why a call's form cannot be used.
 #[derive(Debug)]
 pub(crate) enum BadUpload {
-    /// The client sent something else than it should have.
+    /// The form is invalid.
     Refused {
-        /// What is wrong, for people.
         message: String,
-        /// The form field that is at fault.
+        /// The invalid form field.
         param: Option<&'static str>,
     },
-    /// The client went away within its upload.
-    BrokenOff,
+    /// The client disconnected during its upload.
+    Disconnected,
 }
 
 impl BadUpload {
@@ -34,16 +33,16 @@ impl BadUpload {
 
 impl From<axum::extract::multipart::MultipartError> for BadUpload {
     fn from(error: axum::extract::multipart::MultipartError) -> Self {
-        // A form that is at fault is a 400; everything else comes from the connection.
+        // An invalid form is a 400. All other errors come from the connection.
         if error.status() == StatusCode::BAD_REQUEST {
             Self::refused(error.body_text(), None)
         } else {
-            Self::BrokenOff
+            Self::Disconnected
         }
     }
 }
 
-/// Reads the form to its end and enters what it brings in the call's books.
+/// Reads the whole form and records it.
 pub(crate) async fn read(request: Request, call: &mut Call) -> Result<Form, BadUpload> {
     let authorization = text_of(request.headers(), header::AUTHORIZATION.as_str());
     let mut parts = Multipart::from_request(request, &())
@@ -52,7 +51,7 @@ pub(crate) async fn read(request: Request, call: &mut Call) -> Result<Form, BadU
     let mut form = Form::new();
     while let Some(part) = parts.next_field().await? {
         let name = part.name().unwrap_or_default().to_owned();
-        // Without a file name a part is a text field, to real servers too.
+        // A part without a file name is a text field, as on real servers.
         if name == "file" && part.file_name().is_some() {
             read_file(part, call).await?;
         } else {
@@ -84,7 +83,7 @@ pub(crate) async fn read(request: Request, call: &mut Call) -> Result<Form, BadU
 
 async fn read_file(mut part: Field<'_>, call: &mut Call) -> Result<(), BadUpload> {
     let file_name = part.file_name().unwrap_or_default().to_owned();
-    call.brings(&file_name, part.content_type());
+    call.file_received(&file_name, part.content_type());
     let mut bytes = 0;
     let mut first_bytes = Vec::with_capacity(FIRST_BYTES);
     while let Some(chunk) = part.chunk().await? {

@@ -1,4 +1,4 @@
-//! Counts what goes out to AWS.
+//! Counts AWS calls.
 
 use aws_sdk_dynamodb::config::interceptors::FinalizerInterceptorContextRef;
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -7,9 +7,8 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use metrics::counter;
 use serde::Deserialize;
 
-/// Counts each attempt of each call in `longhand_aws_calls_total` when it has ended: what the SDK tries
-/// three times counts three. An attempt that is dropped half way (a receive at the end of a drain) is
-/// not counted.
+/// Counts each finished attempt of each call in `longhand_aws_calls_total`. A call with three attempts
+/// counts three. A cancelled attempt (a receive at the end of a drain) is not counted.
 #[derive(Debug)]
 pub(super) struct CountCalls;
 
@@ -25,7 +24,7 @@ impl Intercept for CountCalls {
         cfg: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let Some(call) = cfg.load::<Metadata>() else { return Ok(()) };
-        // One that was only signed, for somebody else to send, has neither.
+        // A presigned request has neither.
         let Some(end) = context.output_or_error() else { return Ok(()) };
         let outcome = if end.is_ok() {
             "ok"
@@ -47,17 +46,16 @@ impl Intercept for CountCalls {
     }
 }
 
-/// What `DynamoDB` and SQS write into the body of an error.
+/// The error body of `DynamoDB` and SQS.
 #[derive(Deserialize)]
 struct ErrorBody {
     #[serde(rename = "__type")]
     code: String,
 }
 
-/// The class of an attempt that was not answered as it should be. Codes themselves are too many for a
-/// label.
+/// The class of a failed attempt. There are too many error codes for a label.
 fn outcome(status: Option<u16>, body: &[u8]) -> &'static str {
-    // `DynamoDB` and SQS throttle with a 400 that only its code tells from others, S3 with a 503.
+    // `DynamoDB` and SQS throttle with status 400 and one of these codes, S3 with status 503.
     const THROTTLING: [&str; 6] = [
         "Throttl",
         "ThroughputExceeded",
@@ -67,7 +65,7 @@ fn outcome(status: Option<u16>, body: &[u8]) -> &'static str {
         "ReduceYourRequestRate",
     ];
     match status {
-        // Nobody there, no answer in time, or an answer that broke off.
+        // No connection, no response in time, or an incomplete response.
         None | Some(..400) => "no_answer",
         Some(429) => "throttled",
         Some(400) => {
@@ -92,13 +90,13 @@ mod tests {
 
     use super::*;
 
-    /// Gives one answer to each connection, and closes it.
+    /// Sends one response to each connection, and closes it.
     async fn answer_in_turn(listener: TcpListener, answers: Vec<(u16, &str)>) {
         for (status, body) in answers {
             let (mut connection, _) = listener.accept().await.expect("a connection");
             // A small request arrives in one piece.
             let read = connection.read(&mut [0; 16_384]).await.expect("a request");
-            assert!(read > 0, "nothing was asked");
+            assert!(read > 0, "no request");
             let answer = format!(
                 "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()
@@ -135,10 +133,10 @@ mod tests {
         ];
         let server = tokio::spawn(answer_in_turn(listener, answers));
         let delete = || sqs.delete_message().queue_url("http://queue").receipt_handle("r").send();
-        delete().await.expect("the fourth attempt is answered");
-        delete().await.expect_err("there is no such queue");
-        server.await.expect("all were asked for");
-        delete().await.expect_err("nobody is there");
+        delete().await.expect("the fourth attempt succeeds");
+        delete().await.expect_err("the queue does not exist");
+        server.await.expect("all responses were sent");
+        delete().await.expect_err("the server has stopped");
 
         let text = handle.render();
         for (outcome, count) in [("ok", 1), ("throttled", 1), ("failed", 2), ("refused", 1), ("no_answer", 4)]
@@ -151,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_told_apart_by_what_they_mean() {
+    fn failed_attempts_are_classified_by_status_and_code() {
         let throttled =
             br#"{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"}"#;
         let condition = br#"{"__type":"com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",

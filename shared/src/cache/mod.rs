@@ -1,14 +1,12 @@
-//! Finished results, kept where they are read sooner and at less cost than from the table.
+//! The cache of finished results. It saves reads of the table.
 //!
-//! Only the results of jobs that completed are kept. Such a job never changes again: all that can still
-//! happen to it is to be erased. A failed job may be given another try, and is always read from the table,
-//! so a retried job is never shown as it was. What an erased job may still be shown by, and for how
-//! long, is said at [`Cache::erased`].
+//! It holds only the results of completed jobs, because these change only by erasure. A failed job can be retried,
+//! so it is always read from the table. [`Cache::erased`] describes how long an erased job can still be served.
 //!
-//! Either Redis (or Valkey) keeps them, for all processes, or this process does, for a few seconds: never
-//! both, since a second copy in each process would outlive the first one's erasure.
+//! The cache is either in Redis (or Valkey), shared by all processes, or in this process, for a few seconds. It is
+//! never in both: a local copy would outlive the erasure in Redis.
 
-pub mod observed;
+mod rate;
 pub mod remote;
 
 use std::sync::Arc;
@@ -26,22 +24,22 @@ use remote::Redis;
 /// How long Redis keeps a result.
 pub const SHARED_TTL: Duration = Duration::from_mins(5);
 
-/// How long this process keeps a result where there is no Redis.
+/// How long this process keeps a result without Redis.
 pub const LOCAL_TTL: Duration = Duration::from_secs(5);
 
-/// What this process keeps at most, in bytes.
+/// The maximum size of the cache in this process, in bytes.
 const LOCAL_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What changed about a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// One of its chunks was claimed, given back or settled.
+    /// A chunk was claimed, released or settled.
     Chunk,
-    /// It ended, was opened again or was erased.
+    /// The job ended, was reopened or was erased.
     Job,
 }
 
-/// Where finished results are kept. Cloning shares it.
+/// The cache of finished results. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Cache(Kept);
 
@@ -52,22 +50,20 @@ enum Kept {
 }
 
 impl Cache {
-    /// In this process alone.
+    /// A cache in this process.
     pub fn local() -> Self {
-        let weight = |_: &JobId, result: &Arc<TranscriptResult>| {
-            let text = result.transcription.as_ref().map_or(0, String::len);
-            u32::try_from(text + 1024 * result.chunks.len()).unwrap_or(u32::MAX)
-        };
+        let weight =
+            |_: &JobId, result: &Arc<TranscriptResult>| u32::try_from(result.weight()).unwrap_or(u32::MAX);
         let builder = moka::sync::Cache::builder();
         Self(Kept::Here(builder.max_capacity(LOCAL_BYTES).weigher(weight).time_to_live(LOCAL_TTL).build()))
     }
 
-    /// In Redis, for all processes.
+    /// A cache in Redis, shared by all processes.
     pub fn shared(redis: Redis) -> Self {
         Self(Kept::InRedis(redis))
     }
 
-    /// Redis, where results are kept there.
+    /// The Redis client, if the cache is in Redis.
     pub fn redis(&self) -> Option<&Redis> {
         match &self.0 {
             Kept::Here(_) => None,
@@ -75,10 +71,9 @@ impl Cache {
         }
     }
 
-    /// A job as a client sees it: from the cache, or else from `store`.
+    /// Reads a job in the form that clients receive, from the cache or else from `store`.
     ///
-    /// A result that was read from the table is kept too. That cannot bring back an erased job: see
-    /// [`Cache::erased`].
+    /// A final result from `store` is added to the cache. For the effect on an erased job see [`Cache::erased`].
     pub async fn read(
         &self,
         store: &dyn JobStore,
@@ -94,7 +89,7 @@ impl Cache {
         Ok(Some(result))
     }
 
-    /// The result, where it is kept. Never fails: what cannot be read is not there.
+    /// Reads a result from the cache. A failed read is a miss.
     pub async fn get(&self, id: JobId) -> Option<Arc<TranscriptResult>> {
         let (found, outcome) = match &self.0 {
             Kept::Here(results) => {
@@ -112,11 +107,9 @@ impl Cache {
         found
     }
 
-    /// Keeps the result of a job that completed and of which nobody is yet to be told; others may change.
+    /// Adds the result of a completed job without a pending webhook. Other results can change and are ignored.
     pub async fn put(&self, result: &Arc<TranscriptResult>) {
-        let telling =
-            result.callback.as_ref().is_some_and(|callback| callback.state == CallbackState::Pending);
-        if result.job_status != JobStatus::Completed || telling {
+        if !is_final(result) {
             return;
         }
         match &self.0 {
@@ -125,14 +118,28 @@ impl Cache {
         }
     }
 
-    /// Forgets an erased job. To be called once it is gone from the table.
+    /// Adds the result of a job that has just ended, as [`Cache::put`] does, and then publishes its end. Processes
+    /// that wait for the job read the result from here. `kept` is false if a webhook is pending.
+    pub async fn put_and_publish(&self, result: &TranscriptResult, kept: bool) {
+        let kept = (kept && is_final(result)).then_some(result);
+        match &self.0 {
+            Kept::Here(results) => {
+                if let Some(result) = kept {
+                    results.insert(result.job_id, Arc::new(result.clone()));
+                }
+            }
+            Kept::InRedis(redis) => redis.put_and_publish(result.job_id, kept).await,
+        }
+    }
+
+    /// Removes an erased job. Call it after the erasure from the table.
     ///
-    /// - In Redis a mark takes the result's place, which no result replaces: not that of a worker that was
-    ///   slow to put it there, nor that of a reader who had read it from the table before. So it is
-    ///   shown no more from here on. If Redis does not take the mark, this process tries again every
-    ///   second; if it ends before that, Redis shows the job until [`SHARED_TTL`] is over.
-    /// - Without Redis, other processes (and a reader of this one who had read it from the table before)
-    ///   show it for [`LOCAL_TTL`] at most.
+    /// - In Redis, a mark replaces the result, and no result replaces the mark: neither one from a slow
+    ///   worker nor one from a reader that read the table before the erasure. The job is not served any more. If
+    ///   writing the mark fails, this process retries every second. If the process ends before it succeeds,
+    ///   Redis serves the job until [`SHARED_TTL`] has passed.
+    /// - Without Redis, other processes, and readers in this process that read the table before the erasure, serve
+    ///   the job for [`LOCAL_TTL`] at most.
     pub async fn erased(&self, id: JobId) {
         match &self.0 {
             Kept::Here(results) => results.invalidate(&id),
@@ -140,15 +147,15 @@ impl Cache {
         }
     }
 
-    /// Tells all processes that wait for the job that it has changed. May be lost: whoever waits looks for
-    /// itself too, now and then.
+    /// Notifies all processes that wait for the job of a change. A notification can be lost, so the processes also
+    /// poll.
     pub async fn publish(&self, id: JobId, change: Change) {
         if let Kept::InRedis(redis) = &self.0 {
             redis.publish(id, change).await;
         }
     }
 
-    /// Whether Redis, if there is one, answers. For readiness.
+    /// Checks that Redis answers, for readiness. Always succeeds without Redis.
     pub async fn ping(&self) -> Result<(), String> {
         match &self.0 {
             Kept::Here(_) => Ok(()),
@@ -157,40 +164,49 @@ impl Cache {
     }
 }
 
+/// Whether a result is final: it changes only by erasure.
+fn is_final(result: &TranscriptResult) -> bool {
+    let telling = result.callback.as_ref().is_some_and(|callback| callback.state == CallbackState::Pending);
+    result.job_status == JobStatus::Completed && !telling
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::id::ChunkRef;
     use crate::job::{ChunkError, ErrorCode, Metadata, NewJob, TranscribeOptions, Transcription, Verdict};
+    use crate::lifecycle::Lifecycle;
+    use crate::queue::memory::MemoryQueue;
     use crate::store::memory::MemoryStore;
-    use crate::{Attempt, Timestamp, lifecycle};
+    use crate::{Attempt, Timestamp};
 
-    async fn ended(store: &MemoryStore, verdict: Verdict) -> JobId {
+    async fn ended(store: &Arc<MemoryStore>, verdict: Verdict) -> JobId {
         let (user, path) = ("ana".parse().expect("a user"), "a.wav".parse().expect("a path"));
         let now = Timestamp::from_unix(1);
         let job = NewJob::new(user, vec![path], TranscribeOptions::default(), Metadata::new(), now);
         let job = job.expect("one chunk");
         store.create(&job, now).await.expect("in memory");
         let chunk = ChunkRef { job: job.id, index: 0.try_into().expect("small") };
-        let settled = lifecycle::settle(store, chunk, &Attempt::number(0), &verdict, now).await;
+        let lifecycle = Lifecycle::new(Arc::clone(store) as _, Arc::new(MemoryQueue::new()));
+        let settled = lifecycle.settle(chunk, &Attempt::number(0), &verdict, now).await;
         settled.expect("in memory");
         job.id
     }
 
     #[tokio::test]
     async fn only_what_completed_is_kept() {
-        let (store, cache) = (MemoryStore::new(), Cache::local());
+        let (store, cache) = (Arc::new(MemoryStore::new()), Cache::local());
         let words = Transcription::new("hello", None, vec![]).expect("small");
         let completed = ended(&store, Verdict::Completed(words)).await;
         let failed = ended(&store, Verdict::Failed(ChunkError::new(ErrorCode::AsrRejected, "no"))).await;
         for id in [completed, failed] {
-            assert!(cache.read(&store, id).await.expect("in memory").is_some());
+            assert!(cache.read(&*store, id).await.expect("in memory").is_some());
         }
         assert!(cache.get(completed).await.is_some());
         assert!(cache.get(failed).await.is_none(), "it may be given another try");
         store.expire(completed);
-        assert!(cache.read(&store, completed).await.expect("in memory").is_some(), "not asked");
+        assert!(cache.read(&*store, completed).await.expect("in memory").is_some(), "not asked");
         cache.erased(completed).await;
-        assert!(cache.read(&store, completed).await.expect("in memory").is_none());
+        assert!(cache.read(&*store, completed).await.expect("in memory").is_none());
     }
 }

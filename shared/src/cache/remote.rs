@@ -1,24 +1,31 @@
 //! Redis, or Valkey: the only file that names the client. Nothing here is needed for an answer to be right,
-//! so nothing here may cost much time: each command has a tenth of a second, and after one that failed
+//! so nothing here may cost much time: each command has a tenth of a second, and after one that was not answered
 //! the others are not tried for a second.
+//!
+//! In a failover the address comes to mean another server. The old one either closes its connections or goes on as a
+//! replica, which answers, but refuses what is written. Both lead to a new connection and one more try.
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, PubSub};
-use redis::{Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo, RedisResult};
+use redis::{
+    Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
+    RedisResult, ServerErrorKind,
+};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{Change, SHARED_TTL};
 use crate::id::JobId;
+use crate::store::codes;
 use crate::transcript::TranscriptResult;
 
-/// How long a command may take.
-pub const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a command may take, with its second try.
+pub const TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long Redis is left alone after it failed.
 const REST: Duration = Duration::from_secs(1);
@@ -27,11 +34,11 @@ const REST: Duration = Duration::from_secs(1);
 /// the table, or writing it there, and putting it here.
 const MARK_TTL: Duration = Duration::from_hours(1);
 
-/// How long it may take to connect. The commands that come meanwhile wait no longer than [`PATIENCE`].
+/// How long it may take to connect. The commands that come meanwhile wait no longer than [`TIMEOUT`].
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// How long a silent subscription is trusted before it is asked whether it lives.
-const SILENCE: Duration = Duration::from_secs(5);
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A larger result is left to the table: 24 chunks of five minutes weigh a tenth of this.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
@@ -65,16 +72,16 @@ impl fmt::Debug for RedisUrl {
 
 /// What a subscription tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// From here on changes are told. Those before may have been missed.
+pub enum Notification {
+    /// The subscription is active. Earlier changes may have been missed.
     Connected,
     /// A job changed.
     Changed(JobId, Change),
-    /// Changes are not told any more, for now.
-    Cut,
+    /// The subscription is interrupted. Changes may be missed until it is active again.
+    Disconnected,
 }
 
-/// Why a command brought nothing.
+/// Why there is no answer to a command.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
     #[error("{0}")]
@@ -83,13 +90,41 @@ pub(super) enum Trouble {
     Resting,
 }
 
+/// How a command failed.
+enum Failure {
+    /// Redis answered, and refused it.
+    Refused(String),
+    /// No answer came in time, or the connection ended.
+    NoAnswer(String),
+}
+
+impl Failure {
+    fn text(self) -> String {
+        match self {
+            Self::Refused(text) | Self::NoAnswer(text) => text,
+        }
+    }
+}
+
 /// A connection to Redis that mends itself. Cloning shares it.
 #[derive(Clone)]
 pub struct Redis {
     client: Client,
-    connection: ConnectionManager,
+    link: Arc<Mutex<Link>>,
     /// Until when it is left alone; `None` while it answers.
     failing: Arc<Mutex<Option<Instant>>>,
+}
+
+/// The connection that commands go by. It mends itself when it breaks, but not when the server at its other end has
+/// become a replica.
+struct Link {
+    connection: ConnectionManager,
+    /// How many there were before it.
+    number: u64,
+    /// When the one before it was given up.
+    replaced: Option<Instant>,
+    /// When a refusal was last logged.
+    warned: Option<Instant>,
 }
 
 impl fmt::Debug for Redis {
@@ -102,19 +137,9 @@ impl Redis {
     /// Begins to connect, and does not wait for it.
     pub fn new(url: RedisUrl) -> RedisResult<Self> {
         let client = Client::open(cut_dead_connections(url.0))?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(CONNECT))
-            .set_number_of_retries(1)
-            .set_max_delay(REST);
-        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
-        let redis = Self { client, connection, failing: Arc::default() };
-        // A first command would have to do with what is left of its time.
-        let mut first = redis.connection.clone();
-        tokio::spawn(async move {
-            let _: RedisResult<String> = redis::cmd("PING").query_async(&mut first).await;
-        });
-        Ok(redis)
+        let connection = connect(&client)?;
+        let link = Link { connection, number: 0, replaced: None, warned: None };
+        Ok(Self { client, link: Arc::new(Mutex::new(link)), failing: Arc::default() })
     }
 
     pub(super) async fn get(&self, id: JobId) -> Result<Option<TranscriptResult>, Trouble> {
@@ -123,27 +148,34 @@ impl Redis {
         let Some(json) = kept.filter(|json| !json.is_empty()) else {
             return Ok(None);
         };
-        serde_json::from_slice(&json).map(Some).map_err(|error| {
-            warn!(job_id = %id, %error, "what Redis keeps is no result");
+        codes::from_json(&String::from_utf8_lossy(&json)).map(Some).map_err(|error| {
+            warn!(job_id = %id, %error, "cannot parse a result from Redis");
             Trouble::Failed(error.to_string())
         })
     }
 
     pub(super) async fn put(&self, result: &TranscriptResult) {
-        let json = serde_json::to_vec(result).unwrap_or_default();
-        if json.is_empty() || json.len() > MAX_BYTES {
-            return;
+        if let Some(set) = set(result) {
+            let _: Result<Option<String>, Trouble> = self.call(&set).await;
         }
-        let mut set = redis::cmd("SET");
-        // `NX`: a mark, and a result, stay. They are the same for ever.
-        set.arg(key(result.job_id)).arg(json).arg("NX").arg("PX").arg(millis(SHARED_TTL));
-        let _: Result<Option<String>, Trouble> = self.call(&set).await;
+    }
+
+    /// Keeps the result of a job that has ended, if there is one to keep, and publishes its end. One round trip: the
+    /// end is published whatever becomes of the result.
+    pub(super) async fn put_and_publish(&self, id: JobId, result: Option<&TranscriptResult>) {
+        let mut commands = Pipeline::new();
+        if let Some(set) = result.and_then(set) {
+            commands.add_command(set).ignore();
+        }
+        commands.add_command(publish(id, Change::Job)).ignore();
+        let _: Result<(), Trouble> = self.call_all(&commands).await;
     }
 
     pub(super) async fn erased(&self, id: JobId) {
         let mut set = redis::cmd("SET");
         set.arg(key(id)).arg("").arg("PX").arg(millis(MARK_TTL));
-        let first: Result<String, String> = self.bounded(&set).await;
+        let set = alone(&set);
+        let first = self.bounded::<(String,)>(&set).await;
         if first.is_ok() {
             return;
         }
@@ -153,8 +185,7 @@ impl Redis {
             let until = Instant::now() + SHARED_TTL;
             while Instant::now() < until {
                 sleep(REST).await;
-                let marked: Result<String, String> = redis.bounded(&set).await;
-                if marked.is_ok() {
+                if redis.bounded::<(String,)>(&set).await.is_ok() {
                     return;
                 }
             }
@@ -162,22 +193,21 @@ impl Redis {
     }
 
     pub(super) async fn publish(&self, id: JobId, change: Change) {
-        let word = match change {
-            Change::Chunk => "chunk",
-            Change::Job => "job",
-        };
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(format!("{CHANNELS}{id}")).arg(word);
-        let _: Result<i64, Trouble> = self.call(&publish).await;
+        let _: Result<i64, Trouble> = self.call(&publish(id, change)).await;
     }
 
     pub(super) async fn ping(&self) -> Result<(), String> {
-        self.bounded::<String>(&redis::cmd("PING")).await.map(drop)
+        let answer = self.bounded::<(String,)>(&alone(&redis::cmd("PING"))).await;
+        answer.map(drop).map_err(Failure::text)
     }
 
-    /// A command, unless one failed within the last second. Of those that come after that, one is the
+    /// A command, unless one was not answered within the last second. Of those that come after that, one is the
     /// probe; the others go on without Redis until it has answered.
-    async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Trouble> {
+    pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Trouble> {
+        self.call_all(&alone(command)).await.map(|(answer,)| answer)
+    }
+
+    async fn call_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Trouble> {
         let probe = {
             let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
             if failing.is_some_and(|until| Instant::now() < until) {
@@ -189,42 +219,98 @@ impl Redis {
             }
             probe
         };
-        let answer = self.bounded(command).await;
+        let answer = self.bounded(commands).await;
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        match answer {
-            Ok(value) => {
-                // What was under way when another failed says nothing of how it is now.
-                if probe {
-                    *failing = None;
-                    info!("Redis answers again");
-                }
-                Ok(value)
+        if let Err(Failure::NoAnswer(error)) = answer {
+            if failing.replace(Instant::now() + REST).is_none() {
+                warn!(error, "Redis does not answer; going on without it");
             }
-            Err(error) => {
-                if failing.replace(Instant::now() + REST).is_none() {
-                    warn!(error, "Redis does not answer; going on without it");
-                }
-                Err(Trouble::Failed(error))
+            return Err(Trouble::Failed(error));
+        }
+        // A command that was sent before another one failed says nothing about Redis as it is now.
+        if probe {
+            *failing = None;
+            info!("Redis answers again");
+        }
+        drop(failing);
+        answer.map_err(|refusal| {
+            let error = refusal.text();
+            self.warn_of_refusal(&error);
+            Trouble::Failed(error)
+        })
+    }
+
+    /// The time is that of both tries.
+    async fn bounded<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Failure> {
+        let tries = async {
+            let (mut connection, number) = self.connection();
+            match commands.query_async(&mut connection).await {
+                Err(error) if self.is_worth_a_retry(&error, number) => {}
+                answer => return answer,
             }
+            let (mut connection, _) = self.connection();
+            commands.query_async(&mut connection).await
+        };
+        match timeout(TIMEOUT, tries).await {
+            Ok(answer) => answer.map_err(|error| match error.kind() {
+                ErrorKind::Server(_) | ErrorKind::Extension => Failure::Refused(error.to_string()),
+                _ => Failure::NoAnswer(error.to_string()),
+            }),
+            Err(_) => Err(Failure::NoAnswer(format!("no answer within {TIMEOUT:?}"))),
         }
     }
 
-    async fn bounded<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, String> {
-        let mut connection = self.connection.clone();
-        match timeout(PATIENCE, command.query_async(&mut connection)).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+    /// Whether there is another connection after this failure of that connection. A refusal leads to at most one in
+    /// each [`REST`]: until the address means the new primary, the next server is the same replica.
+    fn is_worth_a_retry(&self, error: &RedisError, number: u64) -> bool {
+        if error.is_connection_dropped() {
+            return true;
+        }
+        // A connection whose password was refused never tries another.
+        let outdated = matches!(
+            error.kind(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+                | ErrorKind::AuthenticationFailed
+        );
+        let mut link = self.link();
+        if !outdated || link.number != number {
+            return outdated;
+        }
+        if link.replaced.is_some_and(|replaced| replaced.elapsed() < REST) {
+            return false;
+        }
+        let Ok(connection) = connect(&self.client) else { return false };
+        warn!(%error, "connecting to Redis again, since the address may mean another server now");
+        *link = Link { connection, number: number + 1, replaced: Some(Instant::now()), warned: link.warned };
+        true
+    }
+
+    fn connection(&self) -> (ConnectionManager, u64) {
+        let link = self.link();
+        (link.connection.clone(), link.number)
+    }
+
+    fn warn_of_refusal(&self, error: &str) {
+        let mut link = self.link();
+        if link.warned.is_none_or(|warned| warned.elapsed() >= REST) {
+            link.warned = Some(Instant::now());
+            warn!(error, "Redis refuses a command");
         }
     }
 
-    /// Tells `hear` of every job's changes, by one connection, for ever. A cut connection is made anew.
-    pub async fn listen(&self, hear: impl Fn(Heard)) {
+    fn link(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes the changes of all jobs to `on_notification`, from one subscription. Never returns; reconnects after
+    /// an error.
+    pub async fn listen(&self, on_notification: impl Fn(Notification)) {
         loop {
-            // That it cannot be had is said once, by `call`.
+            // `call` logs a connection failure once.
             if let Ok(Ok(subscription)) = timeout(CONNECT, self.subscribe()).await {
-                hear(Heard::Connected);
-                relay(subscription, &hear).await;
-                hear(Heard::Cut);
+                on_notification(Notification::Connected);
+                relay(subscription, &on_notification).await;
+                on_notification(Notification::Disconnected);
                 warn!("the subscription to Redis was cut; waits poll the table");
             }
             sleep(REST).await;
@@ -238,11 +324,56 @@ impl Redis {
     }
 }
 
+/// A connection that is made in the background.
+fn connect(client: &Client) -> RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(CONNECT))
+        .set_response_timeout(Some(CONNECT))
+        .set_number_of_retries(1)
+        .set_max_delay(REST);
+    let connection = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+    // A first command would have to do with what is left of its time.
+    let mut first = connection.clone();
+    tokio::spawn(async move {
+        let _: RedisResult<String> = redis::cmd("PING").query_async(&mut first).await;
+    });
+    Ok(connection)
+}
+
+/// A pipeline of one command. Its answer is a tuple of one.
+fn alone(command: &Cmd) -> Pipeline {
+    let mut pipeline = Pipeline::new();
+    pipeline.add_command(command.clone());
+    pipeline
+}
+
+/// What keeps a result; `None` when it is too large.
+fn set(result: &TranscriptResult) -> Option<Cmd> {
+    let json = codes::to_json(result).unwrap_or_default();
+    if json.is_empty() || json.len() > MAX_BYTES {
+        return None;
+    }
+    let mut set = redis::cmd("SET");
+    // `NX`: a mark, and a result, stay. They are the same for ever.
+    set.arg(key(result.job_id)).arg(json).arg("NX").arg("PX").arg(millis(SHARED_TTL));
+    Some(set)
+}
+
+fn publish(id: JobId, change: Change) -> Cmd {
+    let word = match change {
+        Change::Chunk => "chunk",
+        Change::Job => "job",
+    };
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(format!("{CHANNELS}{id}")).arg(word);
+    publish
+}
+
 /// Until the connection is cut, or silent in answer to a question.
-async fn relay(subscription: PubSub, hear: &impl Fn(Heard)) {
+async fn relay(subscription: PubSub, on_notification: &impl Fn(Notification)) {
     let (mut questions, mut messages) = subscription.split();
     loop {
-        match timeout(SILENCE, messages.next()).await {
+        match timeout(CLAIM_TIMEOUT, messages.next()).await {
             Ok(Some(message)) => {
                 let id = message.get_channel_name().strip_prefix(CHANNELS).and_then(|id| id.parse().ok());
                 let change = match message.get_payload_bytes() {
@@ -251,7 +382,7 @@ async fn relay(subscription: PubSub, hear: &impl Fn(Heard)) {
                     _ => None,
                 };
                 if let Some((id, change)) = id.zip(change) {
-                    hear(Heard::Changed(id, change));
+                    on_notification(Notification::Changed(id, change));
                 }
             }
             Ok(None) => return,
@@ -270,7 +401,7 @@ fn millis(duration: Duration) -> u64 {
 /// Else a host that went without a word would be waited for until TCP gives up, in a quarter of an hour.
 #[cfg(target_os = "linux")]
 fn cut_dead_connections(info: ConnectionInfo) -> ConnectionInfo {
-    let settings = info.tcp_settings().clone().set_user_timeout(SILENCE);
+    let settings = info.tcp_settings().clone().set_user_timeout(CLAIM_TIMEOUT);
     info.set_tcp_settings(settings)
 }
 
@@ -304,7 +435,7 @@ mod tests {
         let id = JobId::random();
         let began = Instant::now();
         assert!(matches!(redis.get(id).await, Err(Trouble::Failed(_))));
-        assert!(began.elapsed() <= PATIENCE * 2, "{:?}", began.elapsed());
+        assert!(began.elapsed() <= TIMEOUT * 2, "{:?}", began.elapsed());
         let began = Instant::now();
         for _ in 0..100 {
             assert!(matches!(redis.get(id).await, Err(Trouble::Resting)));

@@ -1,20 +1,20 @@
-//! Which IP addresses are the public Internet's: neither this machine's, nor this network's, nor the cloud's, nor nobody's.
+//! Which IP addresses belong to the public Internet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What is not public in IPv4, by network and length of its prefix: IANA's registry of special-purpose
-/// addresses, multicast, and one that a cloud has made special.
+/// The IPv4 networks that are not public, with their prefix length: IANA's registry of special-purpose
+/// addresses, multicast, and one address with a special meaning in a cloud.
 const RESERVED_V4: [(Ipv4Addr, u32); 17] = [
     (Ipv4Addr::UNSPECIFIED, 8),            // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
     (Ipv4Addr::new(100, 64, 0, 0), 10),    // between carrier and customer
     (Ipv4Addr::new(127, 0, 0, 0), 8),      // loopback
-    (Ipv4Addr::new(168, 63, 129, 16), 32), // Azure's own services, seen from inside
-    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local; AWS's, Azure's and Google's metadata
+    (Ipv4Addr::new(168, 63, 129, 16), 32), // Azure's services, from within Azure
+    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local; metadata services of AWS, Azure and Google
     (Ipv4Addr::new(172, 16, 0, 0), 12),    // private
     (Ipv4Addr::new(192, 0, 0, 0), 24),     // protocol assignments
     (Ipv4Addr::new(192, 0, 2, 0), 24),     // documentation
-    (Ipv4Addr::new(192, 88, 99, 0), 24),   // relays of 6to4
+    (Ipv4Addr::new(192, 88, 99, 0), 24),   // 6to4 relays
     (Ipv4Addr::new(192, 168, 0, 0), 16),   // private
     (Ipv4Addr::new(198, 18, 0, 0), 15),    // benchmarks
     (Ipv4Addr::new(198, 51, 100, 0), 24),  // documentation
@@ -24,23 +24,23 @@ const RESERVED_V4: [(Ipv4Addr, u32); 17] = [
     (Ipv4Addr::BROADCAST, 32),             // broadcast
 ];
 
-/// All of IPv6 that is given out as public.
+/// IPv6's global unicast addresses.
 const UNICAST_V6: (Ipv6Addr, u32) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// What is not public within [`UNICAST_V6`].
+/// The networks within [`UNICAST_V6`] that are not public.
 const RESERVED_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments: Teredo, benchmarks, ORCHID
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
-    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4, which carries any IPv4 address
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), // 6to4, which can contain any IPv4 address
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
-/// IPv4 addresses in IPv6's clothes that are the same host: mapped (RFC 4291), and those that a NAT64 of the
-/// network translates (RFC 6052), by which hosts without IPv4 reach the rest.
-const CARRIERS_V6: [(Ipv6Addr, u32); 2] =
+/// IPv6 networks whose last 32 bits are the IPv4 address of the same host: IPv4-mapped addresses (RFC 4291), and
+/// NAT64 (RFC 6052), by which hosts without IPv4 reach IPv4 hosts.
+const EMBEDDED_V4: [(Ipv6Addr, u32); 2] =
     [(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96), (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96)];
 
-/// Whether an address is the public Internet's.
+/// Whether an address belongs to the public Internet.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -61,7 +61,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         let rest = 128 - length;
         address.to_bits() >> rest == network.to_bits() >> rest
     };
-    if CARRIERS_V6.into_iter().any(within) {
+    if EMBEDDED_V4.into_iter().any(within) {
         let [.., a, b, c, d] = address.octets();
         return is_public_v4(Ipv4Addr::new(a, b, c, d));
     }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_public() {
+    fn special_purpose_addresses_are_not_public() {
         for address in [
             "0.0.0.0",
             "0.1.2.3",
@@ -122,7 +122,7 @@ mod tests {
             "2001:20::1",
             "4000::1",
             "5f00::1",
-            // IPv4 in it: mapped, compatible, NAT64 (well-known and local), 6to4, Teredo.
+            // IPv4 inside IPv6: mapped, compatible, NAT64 (well-known and local), 6to4, Teredo.
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
             "::ffff:10.0.0.1",
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_public() {
+    fn unicast_addresses_are_public() {
         for address in [
             "1.1.1.1",
             "8.8.8.8",

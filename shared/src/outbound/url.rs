@@ -1,22 +1,22 @@
-//! Web addresses that clients name, and which of them may be called.
+//! Web addresses that clients supply, and the hosts that may be called.
 
 use std::fmt;
 use std::str::FromStr;
 
 use reqwest::Url;
 
-/// The longest address, in bytes. One that is signed, with a session's token in it, is about 1,800.
+/// The maximum length of an address, in bytes. A presigned one with a session token has about 1,800.
 pub const MAX_URL_BYTES: usize = 2048;
 
-/// The hosts that may be called, commas between:
+/// The hosts that may be called, separated by commas:
 ///
 /// | entry | allows |
 /// |---|---|
 /// | `files.example.com` | `https://files.example.com/..` |
-/// | `files.example.com:8443` | the same at this port, which must be over 1024 |
-/// | `*.example.com` | every host under it, but not itself |
+/// | `files.example.com:8443` | the same with this port, which must be over 1024 |
+/// | `*.example.com` | every subdomain, but not `example.com` itself |
 /// | `*` | every host that has a public address |
-/// | `http://127.0.0.1:9000` | for development: this one host and port, without TLS and wherever it is |
+/// | `http://127.0.0.1:9000` | for development: this host and port, without TLS and at any IP address |
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedHosts(Vec<Rule>);
 
@@ -24,7 +24,7 @@ pub struct AllowedHosts(Vec<Rule>);
 struct Rule {
     host: Host,
     port: u16,
-    /// Without TLS, at any address.
+    /// Without TLS, at any IP address.
     plain: bool,
 }
 
@@ -32,7 +32,7 @@ struct Rule {
 enum Host {
     Any,
     Is(String),
-    /// With its leading dot.
+    /// Starts with a dot.
     Under(String),
 }
 
@@ -59,7 +59,7 @@ impl FromStr for AllowedHosts {
 }
 
 fn rule(entry: &str) -> Result<Rule, &'static str> {
-    const EXPECTED: &str = "is no host: expected host, host:port, *.host, * or http://host:port";
+    const EXPECTED: &str = "is not a host: expected host, host:port, *.host, * or http://host:port";
     if entry == "*" {
         return Ok(Rule { host: Host::Any, port: 443, plain: false });
     }
@@ -80,49 +80,47 @@ fn rule(entry: &str) -> Result<Rule, &'static str> {
     let port = url.port_or_known_default().ok_or(EXPECTED)?;
     if plain {
         let named = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        return if named { Ok(Rule { host: Host::Is(host), port, plain }) } else { Err("must name a port") };
+        return if named {
+            Ok(Rule { host: Host::Is(host), port, plain })
+        } else {
+            Err("must include a port")
+        };
     }
     if url.domain().is_none() {
-        return Err("is an IP address: name a host");
+        return Err("is an IP address: use a host name");
     }
     if port != 443 && port <= 1024 {
-        return Err("has a port that is neither 443 nor over 1024");
+        return Err("has an invalid port: use 443 or a port over 1024");
     }
     let host = if under { Host::Under(format!(".{host}")) } else { Host::Is(host) };
     Ok(Rule { host, port, plain })
 }
 
-/// Why a text is no [`PublicUrl`].
+/// Why an address may not be called.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
-    /// It is over [`MAX_URL_BYTES`].
     #[error("must have at most {MAX_URL_BYTES} bytes, has {0}")]
     TooLong(usize),
-    /// It has characters that a URL cannot have, or that are read in more than one way.
-    #[error("must not hold spaces, backslashes or control characters: escape them")]
+    /// Characters that are not valid in a URL, or that parsers interpret differently.
+    #[error("must not contain spaces, backslashes or control characters: escape them")]
     Character,
-    /// It cannot be read as a URL.
     #[error("is not a web address: {0}")]
     Malformed(String),
-    /// It is not `https://`.
     #[error("must begin with https://")]
     NotHttps,
-    /// It has a user's name or password.
-    #[error("must not hold a user name or a password")]
+    #[error("must not contain a user name or a password")]
     UserInfo,
-    /// It has a fragment, which would not be sent.
     #[error("must not have a fragment (#)")]
     Fragment,
-    /// Its host is an IP address, in whatever form.
-    #[error("names an IP address in place of a host")]
+    /// The host is an IP address, in any notation.
+    #[error("must have a host name, not an IP address")]
     Address,
-    /// Its host and port are not among those allowed.
-    #[error("names the host \"{0}\", which is not one that this service calls")]
+    #[error("has the host \"{0}\", which this service is not configured to call")]
     Host(String),
 }
 
-/// An address that may be called, by [`Outbound`](super::Outbound) alone: the host is allowed, and
-/// what it means is looked at when it is connected to. Shown without its query, which may hold a signature.
+/// An address with an allowed host. Only [`Outbound`](super::Outbound) can call it, which checks the IP addresses of
+/// the host when it connects. `Display` and `Debug` omit the query, which may contain a signature.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicUrl {
     url: Url,
@@ -130,7 +128,7 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Reads an address that one of `allowed` covers.
+    /// Parses an address and checks its host against `allowed`.
     pub fn parse(text: &str, allowed: &AllowedHosts) -> Result<Self, InvalidUrl> {
         let url = well_formed(text)?;
         let (host, port) = host(&url).zip(url.port_or_known_default()).ok_or(InvalidUrl::NotHttps)?;
@@ -144,7 +142,7 @@ impl PublicUrl {
                     Host::Under(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
                 }
         };
-        // An IP address is never looked up, so it must be refused here.
+        // DNS never resolves an IP address, so it must be rejected here.
         if !plain && url.domain().is_none() {
             return Err(InvalidUrl::Address);
         }
@@ -184,13 +182,13 @@ pub(crate) fn shown(text: &str) -> &str {
     text.split_once('?').map_or(text, |(before, _)| before)
 }
 
-/// Reads what has the form of a web address, whoever's it is. Its host is as it will be looked up: lower case,
-/// IDNs in ASCII, IP addresses of any form as such, no dot at the end.
+/// Parses a web address with any host. The host is normalized: lower case, IDNs in ASCII, IP addresses in any notation
+/// recognized, no dot at the end.
 pub(crate) fn well_formed(text: &str) -> Result<Url, InvalidUrl> {
     if text.len() > MAX_URL_BYTES {
         return Err(InvalidUrl::TooLong(text.len()));
     }
-    // The reader below would drop or reinterpret these; whoever looked at the text before us may not have.
+    // The URL parser drops or reinterprets these characters; other parsers may not.
     if text.chars().any(|c| c == '\\' || c.is_whitespace() || c.is_control()) {
         return Err(InvalidUrl::Character);
     }
@@ -215,7 +213,7 @@ pub(crate) fn well_formed(text: &str) -> Result<Url, InvalidUrl> {
     Ok(url)
 }
 
-/// The host without the dot that may end it.
+/// The host without a trailing dot.
 fn host(url: &Url) -> Option<&str> {
     let host = url.host_str()?;
     Some(host.strip_suffix('.').unwrap_or(host)).filter(|host| !host.is_empty() && !host.ends_with('.'))
@@ -255,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_in_every_form_are_refused() {
+    fn ip_addresses_in_any_notation_are_rejected() {
         for host in [
             "127.0.0.1",
             "169.254.169.254",
@@ -285,13 +283,13 @@ mod tests {
                 assert_eq!(parse(&text), Err(InvalidUrl::Address), "{text}");
             }
         }
-        // Not even where another one is named, in another form or at another port.
+        // An allowed IP address allows no other notation and no other port.
         assert_eq!(parse("http://127.0.0.1:9001/"), Err(InvalidUrl::NotHttps));
         assert_eq!(parse("http://2130706433/"), Err(InvalidUrl::NotHttps));
     }
 
     #[test]
-    fn what_is_refused_says_why() {
+    fn invalid_addresses_name_the_fault() {
         let host = |host: &str| InvalidUrl::Host(host.to_owned());
         for (text, why) in [
             ("http://good.example/a", InvalidUrl::NotHttps),
@@ -343,18 +341,18 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_are_no_hosts() {
+    fn invalid_host_entries_name_the_fault() {
         for (entry, why) in [
             ("10.0.0.1", "is an IP address"),
             ("[::1]:8443", "is an IP address"),
             ("2130706433", "is an IP address"),
-            ("good.example:80", "neither 443 nor over 1024"),
-            ("good.example/audio", "is no host"),
-            ("https://good.example", "is no host"),
-            ("user@good.example", "is no host"),
-            ("*.*.example", "is no host"),
-            ("http://*.example:9000", "is no host"),
-            ("http://localhost", "must name a port"),
+            ("good.example:80", "use 443 or a port over 1024"),
+            ("good.example/audio", "is not a host"),
+            ("https://good.example", "is not a host"),
+            ("user@good.example", "is not a host"),
+            ("*.*.example", "is not a host"),
+            ("http://*.example:9000", "is not a host"),
+            ("http://localhost", "must include a port"),
         ] {
             let error = format!("fine.example, {entry}").parse::<AllowedHosts>().expect_err(entry);
             assert!(error.starts_with(&format!("{entry:?} ")) && error.contains(why), "{error}");
@@ -363,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_does_not_show() {
+    fn signatures_are_not_shown() {
         let allowed = "good.example".parse().expect("a host");
         let url = PublicUrl::parse("https://good.example/a.wav?sig=secret", &allowed).expect("allowed");
         assert_eq!(

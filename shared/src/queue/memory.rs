@@ -1,20 +1,24 @@
-//! The queue in memory: for tests of logic. No setting chooses it. It is held to the same contract
-//! suite as the real one, and keeps tokio's time, so that a test under the paused clock waits for nothing.
+//! The in-memory queue for tests. No setting selects it. The contract suite of the SQS queue covers it too.
+//! It uses tokio's clock, so tests with a paused clock do not wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::{ChunkQueue, Delivery, Depth, MAX_BATCH, Outgoing, QueueError, Receipt};
 
-/// The queue in memory.
 #[derive(Debug, Default)]
 pub struct MemoryQueue {
-    /// Where a message goes instead of being received once more than this.
+    /// The maximum receive count, and the dead-letter queue for messages that reach it.
     redrive: Option<(u32, Arc<MemoryQueue>)>,
+    /// The random order of receives, if enabled. A standard queue of SQS guarantees no order either.
+    shuffle: Option<Mutex<StdRng>>,
     state: Mutex<State>,
     sent: Notify,
 }
@@ -30,7 +34,7 @@ struct Message {
     outgoing: Outgoing,
     receive_count: u32,
     visible_at: Instant,
-    /// Names the newest delivery: an older receipt handle holds nothing.
+    /// The receipt handle of the newest delivery. Older ones are invalid.
     receipt: Option<Receipt>,
 }
 
@@ -40,10 +44,16 @@ impl MemoryQueue {
         Self::default()
     }
 
-    /// A queue that moves a message to `dead_letters` when it would be received for more than the
-    /// `max_receive_count`-th time.
+    /// A queue that moves a message to `dead_letters` instead of delivering it more than
+    /// `max_receive_count` times.
     pub fn with_redrive(max_receive_count: u32, dead_letters: Arc<Self>) -> Self {
         Self { redrive: Some((max_receive_count, dead_letters)), ..Self::default() }
+    }
+
+    /// The same queue with a random order of receives.
+    #[must_use]
+    pub fn shuffled(self, seed: u64) -> Self {
+        Self { shuffle: Some(Mutex::new(StdRng::seed_from_u64(seed))), ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -57,7 +67,7 @@ impl MemoryQueue {
         self.sent.notify_waiters();
     }
 
-    /// What can be received now, and when the next that cannot will be.
+    /// Receives up to `max` visible messages. Also returns when the next message becomes visible.
     fn take(&self, max: usize, visibility: Duration) -> (Vec<Delivery>, Option<Instant>) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -68,6 +78,9 @@ impl MemoryQueue {
                 .partition(|m| m.visible_at <= now && m.receive_count >= *max_receive_count);
             dead = gone;
             state.messages = kept;
+        }
+        if let Some(random) = &self.shuffle {
+            state.messages.shuffle(&mut *random.lock().unwrap_or_else(PoisonError::into_inner));
         }
         let mut deliveries = Vec::new();
         for message in state.messages.iter_mut().filter(|m| m.visible_at <= now).take(max) {
@@ -125,14 +138,14 @@ impl ChunkQueue for MemoryQueue {
                 return Ok(deliveries);
             }
             let until = next.map_or(deadline, |next| next.min(deadline));
-            // Either way there is something new to look at.
+            // Look again in both cases.
             let _ = timeout_at(until, sent).await;
         }
     }
 
     async fn delete(&self, receipts: &[Receipt]) -> Vec<Result<(), QueueError>> {
         let mut state = self.lock();
-        // As SQS: deleting what is gone is no error.
+        // Like SQS: deleting a missing message is not an error.
         state.messages.retain(|message| message.receipt.as_ref().is_none_or(|held| !receipts.contains(held)));
         vec![Ok(()); receipts.len()]
     }

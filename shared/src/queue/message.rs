@@ -1,4 +1,4 @@
-//! What a chunk's message says.
+//! The body of a chunk's message.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +8,10 @@ use crate::path::AudioPath;
 
 use super::{Envelope, Outgoing};
 
-/// The version of the body that is written and read here.
+/// The supported version of the body.
 pub const VERSION: u64 = 1;
 
-/// The body of a chunk's message: all that a worker needs to begin without reading the table.
+/// The body of a chunk's message: everything that a worker needs to transcribe the chunk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChunkMessage {
@@ -23,19 +23,16 @@ pub struct ChunkMessage {
     options: TranscribeOptions,
 }
 
-/// A body that is not a chunk's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessage {
-    /// It is no JSON object with a version.
     #[error("not a chunk message: {0}")]
     Unreadable(String),
-    /// It is of a version that is not read here.
-    #[error("version {0} of the chunk message is not known here, only {VERSION}")]
+    #[error("unsupported version {0} of the chunk message: only {VERSION} is supported")]
     Version(u64),
 }
 
-/// SQS refuses two characters that JSON and paths may hold: U+FFFE and U+FFFF ([`SendMessage`]).
-/// They can only stand inside strings, where JSON has another way to write them.
+/// Escapes two characters that JSON allows and SQS refuses: U+FFFE and U+FFFF ([`SendMessage`]).
+/// They can only occur inside strings, where JSON has escapes for them.
 ///
 /// [`SendMessage`]: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 fn for_sqs(json: String) -> String {
@@ -47,22 +44,19 @@ fn for_sqs(json: String) -> String {
 }
 
 impl ChunkMessage {
-    /// Which chunk it is about.
     pub fn chunk(&self) -> ChunkRef {
         ChunkRef { job: self.job_id, index: self.chunk_index }
     }
 
-    /// Where its audio is.
     pub fn path(&self) -> &AudioPath {
         &self.audio_chunk_path
     }
 
-    /// What the model is told.
     pub fn options(&self) -> &TranscribeOptions {
         &self.options
     }
 
-    /// Reads a body. Fields that are not known are passed over: a newer sender may add some.
+    /// Parses a body. Unknown fields are ignored, since a newer sender may add some.
     pub fn parse(body: &str) -> Result<Self, InvalidMessage> {
         #[derive(Deserialize)]
         struct Version {
@@ -75,7 +69,7 @@ impl ChunkMessage {
         }
     }
 
-    /// The message for one chunk of a job, to be sent now.
+    /// The message for a chunk, without a delay.
     pub fn outgoing(job: &Job, chunk: &Chunk, traceparent: Option<&str>) -> Outgoing {
         let message = Self {
             version: VERSION,
@@ -100,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_ours_says_why() {
+    fn foreign_bodies_give_a_reason() {
         for body in ["", "{", "null", "[]", "\"x\"", "{}", r#"{"version":"1"}"#, r#"{"version":1}"#] {
             assert!(matches!(ChunkMessage::parse(body), Err(InvalidMessage::Unreadable(_))), "{body}");
         }
@@ -108,9 +102,9 @@ mod tests {
     }
 
     #[test]
-    fn the_body_is_the_contract() {
+    fn the_body_has_the_documented_form() {
         let body = r#"{"version":1,"jobId":"0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b","chunkIndex":7,"audioChunkPath":"s3://audio/a.wav","options":{"language":"en"}}"#;
-        let message = ChunkMessage::parse(body).expect("ours");
+        let message = ChunkMessage::parse(body).expect("a chunk message");
         assert_eq!(message.chunk().index.get(), 7);
         assert_eq!(serde_json::to_string(&message).expect("JSON"), body);
         let newer = body.replace("\"version\":1,", "\"version\":1,\"new\":true,");
@@ -120,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_that_sqs_refuses_travel_as_escapes() {
+    fn characters_that_sqs_refuses_are_escaped() {
         let json = for_sqs("{\"a\":\"x\u{fffe}y\u{ffff}\"}".to_owned());
         assert_eq!(json, r#"{"a":"x\ufffey\uffff"}"#);
         let back: serde_json::Value = serde_json::from_str(&json).expect("JSON");

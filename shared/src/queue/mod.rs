@@ -1,8 +1,9 @@
-//! How work travels: messages, and the queues that carry them.
+//! Messages and queues.
 //!
-//! A message is in hand from `receive` until it is deleted or its visibility timeout runs out.
-//! Batches are answered entry by entry, and every entry's answer is given to the caller.
+//! A received message is in hand until it is deleted or its visibility timeout ends. Batch calls return
+//! one result per entry.
 
+mod acceptance;
 pub mod memory;
 pub mod message;
 pub mod sqs;
@@ -12,87 +13,101 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::attempt::Claimant;
 use crate::clock::Timestamp;
 
 pub use message::{ChunkMessage, InvalidMessage};
 
-/// SQS: the most entries of any batch.
+/// SQS's maximum number of entries per batch.
 pub const MAX_BATCH: usize = 10;
 
-/// SQS: the longest delay of a message.
+/// SQS's maximum delay of a message.
 pub const MAX_DELAY: Duration = Duration::from_mins(15);
 
-/// Why something was not done, or may not have been.
+/// Why a queue operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
-    /// The queue did not answer, or asked for patience. It may have done it all the same.
+    /// The queue did not answer or throttled the call. The operation may still have taken effect.
     #[error("the queue cannot be reached: {0}")]
     Unavailable(String),
-    /// The receipt handle no longer holds the message: it was deleted, or ran out and is anybody's.
+    /// The receipt handle is invalid: the message was deleted, or its visibility timeout ended.
     #[error("the message is no longer in hand: {0}")]
     LeaseLost(String),
-    /// The queue refused what was sent, and would again.
-    #[error("the queue refused: {0}")]
+    /// The queue refused the message. A retry would fail too.
+    #[error("the queue refused the message: {0}")]
     Refused(String),
 }
 
-/// What a message says beside its body. Each is a message attribute.
+/// Counts of failures that belong to a chunk, over all deliveries of its message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Failed model calls that count against the chunk.
+    pub tries: u32,
+    /// Outages of the model that began while the chunk was in flight.
+    pub outages: u32,
+    /// How often the chunk went back to the queue because its audio was missing or could not be read.
+    pub audio: u32,
+}
+
+/// A message's attributes. `progress` is stored as three attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
-    /// W3C Trace Context of whoever caused the message.
+    /// W3C Trace Context of the sender.
     pub traceparent: Option<String>,
-    /// The `message_id` of the first message, where this is a copy of one that was put back.
+    /// For a requeued copy: the `message_id` of the first message.
     pub origin: Option<String>,
-    /// How often the message was put back with a fresh receive count, through no fault of its own.
+    /// How often the message was requeued, which resets its receive count.
     pub requeues: u32,
-    /// Why the message was rejected, on its way to the dead-letter queue.
+    /// Why a worker sent the message to the dead-letter queue.
     pub reason: Option<String>,
+    pub progress: Progress,
 }
 
 /// A message to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// The body.
     pub body: String,
-    /// `MessageGroupId`: whose message it is. SQS fair queues keep one group's backlog from
+    /// `MessageGroupId`: the user's id. With fair queues, SQS keeps one group's backlog from
     /// delaying the others.
     pub group: Option<String>,
-    /// What it says beside the body.
     pub envelope: Envelope,
-    /// How long until it can be received; [`MAX_DELAY`] at most, whole seconds.
+    /// The time until the message can be received: at most [`MAX_DELAY`], in whole seconds.
     pub delay: Duration,
 }
 
-/// Proof that a message is in hand: SQS's receipt handle.
+/// SQS's receipt handle: it identifies a delivery, and is needed to delete the message or to extend its timeout.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Receipt(pub String);
 
-/// A message in hand.
+/// A received message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The body.
     pub body: String,
-    /// What deletes it and extends it.
     pub receipt: Receipt,
-    /// The queue's name for the message; the same at every delivery, and among the dead letters.
+    /// The queue's id of the message: the same for all deliveries, and in the dead-letter queue.
     pub message_id: String,
-    /// Which delivery this is, from 1.
+    /// The number of this delivery, from 1.
     pub receive_count: u32,
-    /// When it was sent, where the queue says so.
+    /// When the message was sent, if the queue returns it.
     pub sent: Option<Timestamp>,
-    /// Whose message it is.
+    /// `MessageGroupId`: the user's id.
     pub group: Option<String>,
-    /// What it says beside the body.
     pub envelope: Envelope,
 }
 
 impl Delivery {
-    /// What the message and all copies of it that were put back have in common.
+    /// The id of the first message, which the message and all its requeued copies share.
     pub fn origin(&self) -> &str {
         self.envelope.origin.as_deref().unwrap_or(&self.message_id)
     }
 
-    /// The same message, to be sent again with a receive count that starts over.
+    /// The claimant for this message and a worker.
+    pub fn claimant<'a>(&'a self, worker: &'a str) -> Claimant<'a> {
+        let (origin, message) = (self.origin(), self.message_id.as_str());
+        Claimant { origin, message, generation: self.envelope.requeues, worker }
+    }
+
+    /// A copy of the message to send again. Its receive count starts at zero.
     pub fn requeued(&self, delay: Duration) -> Outgoing {
         Outgoing {
             body: self.body.clone(),
@@ -107,7 +122,7 @@ impl Delivery {
         }
     }
 
-    /// The same message, to be sent to the dead-letter queue.
+    /// A copy of the message for the dead-letter queue.
     pub fn rejected(&self, reason: impl Into<String>) -> Outgoing {
         let mut outgoing = self.requeued(Duration::ZERO);
         outgoing.envelope.requeues = self.envelope.requeues;
@@ -116,26 +131,35 @@ impl Delivery {
     }
 }
 
-/// About how many messages a queue has. SQS counts approximately.
+/// The approximate number of messages in a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Waiting to be received.
+    /// Messages that can be received.
     pub visible: u64,
-    /// In hand.
+    /// Messages in hand.
     pub in_flight: u64,
-    /// Sent with a delay that has not passed.
+    /// Messages whose delay has not passed.
     pub delayed: u64,
 }
 
-/// A queue.
+/// A queue's recent refusals of this process' messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether the queue refuses `MessageGroupId`, so that messages are sent without it. Some emulators refuse it on
+    /// standard queues.
+    pub groups_refused: bool,
+    /// The code of the last refusal for another reason, if no message was accepted since.
+    pub refused: Option<String>,
+}
+
 #[async_trait]
 pub trait ChunkQueue: Send + Sync + Debug {
-    /// Sends any number of messages, [`MAX_BATCH`] a call. One answer for each message, in order;
-    /// a failed batch does not keep the next from being tried.
+    /// Sends any number of messages in batches of [`MAX_BATCH`]. Returns one result per message, in order.
+    /// After a failed batch the next one is still sent.
     async fn send(&self, messages: &[Outgoing]) -> Vec<Result<(), QueueError>>;
 
-    /// Takes up to `max` (1 to [`MAX_BATCH`]) messages in hand for `visibility` (whole seconds),
-    /// waiting up to `wait` (20 s at most) for the first.
+    /// Receives up to `max` (1 to [`MAX_BATCH`]) messages with the visibility timeout `visibility` (whole seconds).
+    /// Waits up to `wait` (at most 20 s) for the first message.
     async fn receive(
         &self,
         max: usize,
@@ -143,13 +167,16 @@ pub trait ChunkQueue: Send + Sync + Debug {
         visibility: Duration,
     ) -> Result<Vec<Delivery>, QueueError>;
 
-    /// Deletes any number of messages. One answer for each, in order.
+    /// Deletes any number of messages. Returns one result per message, in order.
     async fn delete(&self, receipts: &[Receipt]) -> Vec<Result<(), QueueError>>;
 
-    /// Sets how long from now until each message can be received again, in whole seconds.
-    /// One answer for each, in order.
+    /// Sets each message's visibility timeout from now, in whole seconds. Returns one result per message, in order.
     async fn change_visibility(&self, changes: &[(Receipt, Duration)]) -> Vec<Result<(), QueueError>>;
 
-    /// About how many messages there are.
     async fn depth(&self) -> Result<Depth, QueueError>;
+
+    /// The queue's recent refusals, from memory without a call.
+    fn standing(&self) -> Standing {
+        Standing::default()
+    }
 }

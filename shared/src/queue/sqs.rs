@@ -1,8 +1,9 @@
-//! The queue in SQS: the only file that names it. Every entry of every batch answer is read.
+//! The SQS queue, the only file with SQS types. It reads every entry of every batch response.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,20 +19,28 @@ use aws_sdk_sqs::types::{
 use crate::clock::Timestamp;
 use crate::trace::TRACEPARENT;
 
-use super::{ChunkQueue, Delivery, Depth, Envelope, MAX_BATCH, MAX_DELAY, Outgoing, QueueError, Receipt};
+use super::acceptance::{Acceptance, refuses_group};
+use super::{
+    ChunkQueue, Delivery, Depth, Envelope, MAX_BATCH, MAX_DELAY, Outgoing, Progress, QueueError, Receipt,
+    Standing,
+};
 
-/// SQS: what the bodies and attributes of one batch may weigh together, with some room left.
+/// The maximum size of a batch's bodies and attributes, in bytes. It leaves room to SQS's limit, since sizes are
+/// estimates.
 const MAX_BATCH_BYTES: usize = 250 * 1024;
 
 const ORIGIN: &str = "origin";
 const REQUEUES: &str = "requeues";
 const REASON: &str = "reason";
+const TRIES: &str = "tries";
+const OUTAGES: &str = "outages";
+const AUDIO: &str = "audio";
 
-/// A queue in SQS.
 #[derive(Clone)]
 pub struct SqsQueue {
     client: Client,
     url: String,
+    acceptance: Arc<Acceptance>,
 }
 
 impl fmt::Debug for SqsQueue {
@@ -40,17 +49,17 @@ impl fmt::Debug for SqsQueue {
     }
 }
 
-/// One answer for each entry of a batch.
+/// One result per entry of a batch.
 struct Answers(Vec<Result<(), QueueError>>);
 
 impl Answers {
-    /// Nothing is known until the queue has said so.
+    /// All entries count as unanswered at first.
     fn new(entries: usize) -> Self {
-        let unanswered = QueueError::Unavailable("the batch's answer does not name this entry".to_owned());
+        let unanswered = QueueError::Unavailable("the batch response does not contain this entry".to_owned());
         Self(vec![Err(unanswered); entries])
     }
 
-    /// What a batch's answer says of each of its entries.
+    /// The results in a batch response.
     fn of<'a>(
         entries: usize,
         successful: impl Iterator<Item = &'a str>,
@@ -68,7 +77,7 @@ impl Answers {
         vec![Err(error.clone()); entries]
     }
 
-    /// Ids are the entries' places in the batch; one that we never sent is passed over.
+    /// An id is the entry's position in the batch. Unknown ids are ignored.
     fn set(&mut self, id: &str, answer: Result<(), QueueError>) {
         if let Some(place) = id.parse().ok().and_then(|place: usize| self.0.get_mut(place)) {
             *place = answer;
@@ -78,10 +87,11 @@ impl Answers {
     fn failed(&mut self, failed: &[BatchResultErrorEntry]) {
         for entry in failed {
             let what = format!("{}: {}", entry.code(), entry.message().unwrap_or_default());
-            let error = if !entry.sender_fault() {
-                QueueError::Unavailable(what)
-            } else if is_lease_lost(entry.code(), entry.message()) {
+            // LocalStack marks a lost lease as its own fault.
+            let error = if is_lease_lost(entry.code(), entry.message()) {
                 QueueError::LeaseLost(what)
+            } else if !entry.sender_fault() {
+                QueueError::Unavailable(what)
             } else {
                 QueueError::Refused(what)
             };
@@ -90,8 +100,8 @@ impl Answers {
     }
 }
 
-/// SQS says so in one of three ways, the last of them for a message that was deleted or has
-/// become visible again.
+/// SQS reports a lost lease in one of three ways. The last one is for a message that was deleted or became
+/// visible again.
 fn is_lease_lost(code: &str, message: Option<&str>) -> bool {
     code.contains("ReceiptHandleIsInvalid")
         || code.contains("MessageNotInflight")
@@ -100,17 +110,36 @@ fn is_lease_lost(code: &str, message: Option<&str>) -> bool {
 }
 
 impl SqsQueue {
-    /// The queue at `url`.
     pub fn new(client: Client, url: impl Into<String>) -> Self {
-        Self { client, url: url.into() }
+        Self { client, url: url.into(), acceptance: Arc::default() }
     }
 
+    /// Sends a batch. Messages that the queue refuses because of their `MessageGroupId` are sent again without it.
     async fn send_batch(&self, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
+        let groups = self.acceptance.wants_groups() && messages.iter().any(|message| message.group.is_some());
+        let mut answers = self.send_entries(messages, groups).await;
+        if groups {
+            let refused: Vec<usize> =
+                (0..answers.len()).filter(|place| refuses_group(&answers[*place])).collect();
+            if !refused.is_empty() || answers.iter().any(Result::is_ok) {
+                self.acceptance.groups(&self.url, !refused.is_empty());
+            }
+            let without: Vec<Outgoing> = refused.iter().map(|place| messages[*place].clone()).collect();
+            if !without.is_empty() {
+                for (place, answer) in refused.into_iter().zip(self.send_entries(&without, false).await) {
+                    answers[place] = answer;
+                }
+            }
+        }
+        answers
+    }
+
+    async fn send_entries(&self, messages: &[Outgoing], groups: bool) -> Vec<Result<(), QueueError>> {
         let entries = messages.iter().enumerate().map(|(place, message)| {
             SendMessageBatchRequestEntry::builder()
                 .id(place.to_string())
                 .message_body(&message.body)
-                .set_message_group_id(message.group.clone())
+                .set_message_group_id(message.group.clone().filter(|_| groups))
                 .set_message_attributes(attributes(&message.envelope)?)
                 .delay_seconds(seconds(message.delay.min(MAX_DELAY)))
                 .build()
@@ -122,17 +151,32 @@ impl SqsQueue {
         let answer =
             self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await;
         match answer {
-            Ok(answer) => Answers::of(
-                messages.len(),
-                answer.successful().iter().map(|entry| entry.id.as_str()),
-                answer.failed(),
-            ),
-            Err(error) => Answers::all(messages.len(), &unavailable(&error)),
+            Ok(answer) => {
+                let accepted = answer.successful().iter().map(|entry| entry.id.as_str());
+                let answers = Answers::of(messages.len(), accepted, answer.failed());
+                self.acceptance.answered(&self.url, &answers);
+                answers
+            }
+            Err(error) => {
+                let answers = Answers::all(messages.len(), &unavailable(&error));
+                if let Some(code) = refusal(&error).filter(|_| !answers.iter().any(refuses_group)) {
+                    self.acceptance.refused(&self.url, code);
+                }
+                answers
+            }
         }
     }
 }
 
-/// Whole seconds, never fewer than asked for.
+/// The error code of a refused call: for example missing permissions, or a wrong KMS key or queue name.
+fn refusal<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
+    let refused = error.raw_response().is_some_and(|answer| answer.status().is_client_error());
+    let code = error.code().filter(|_| refused)?;
+    let throttled = ["Throttl", "OverLimit", "RequestLimit"].iter().any(|part| code.contains(part));
+    (!throttled).then_some(code)
+}
+
+/// Rounds up to whole seconds.
 fn seconds(duration: Duration) -> i32 {
     let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     i32::try_from(whole).unwrap_or(i32::MAX)
@@ -150,12 +194,12 @@ fn attributes(envelope: &Envelope) -> Result<Option<HashMap<String, MessageAttri
     if let Some(reason) = &envelope.reason {
         attributes.insert(REASON.to_owned(), text(reason)?);
     }
-    if envelope.requeues > 0 {
-        let count = MessageAttributeValue::builder()
-            .data_type("Number")
-            .string_value(envelope.requeues.to_string())
-            .build()?;
-        attributes.insert(REQUEUES.to_owned(), count);
+    let Progress { tries, outages, audio } = envelope.progress;
+    for (name, count) in [(REQUEUES, envelope.requeues), (TRIES, tries), (OUTAGES, outages), (AUDIO, audio)] {
+        if count > 0 {
+            let number = MessageAttributeValue::builder().data_type("Number");
+            attributes.insert(name.to_owned(), number.string_value(count.to_string()).build()?);
+        }
     }
     Ok(Some(attributes).filter(|attributes| !attributes.is_empty()))
 }
@@ -164,9 +208,9 @@ fn unavailable<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(
     error: &SdkError<E, HttpResponse>,
 ) -> QueueError {
     let what = DisplayErrorContext(error).to_string();
-    // What is wrong with the queue or our rights may be mended; what is wrong with the messages may not.
-    let ours = ["InvalidMessageContents", "BatchRequestTooLong"];
-    if error.code().is_some_and(|code| ours.iter().any(|ours| code.contains(ours))) {
+    // An operator can repair queues and permissions, so those errors are worth a retry. Invalid messages stay invalid.
+    let permanent = ["InvalidMessageContents", "BatchRequestTooLong"];
+    if error.code().is_some_and(|code| permanent.iter().any(|part| code.contains(part))) {
         QueueError::Refused(what)
     } else {
         QueueError::Unavailable(what)
@@ -179,11 +223,13 @@ fn delivery(message: Message) -> Option<Delivery> {
         value.string_value.clone()
     };
     let system = |name: MessageSystemAttributeName| message.attributes.as_ref()?.get(&name).cloned();
+    let count = |name| attribute(name).and_then(|count| count.parse().ok()).unwrap_or(0);
     let envelope = Envelope {
         traceparent: attribute(TRACEPARENT),
         origin: attribute(ORIGIN),
-        requeues: attribute(REQUEUES).and_then(|count| count.parse().ok()).unwrap_or(0),
+        requeues: count(REQUEUES),
         reason: attribute(REASON),
+        progress: Progress { tries: count(TRIES), outages: count(OUTAGES), audio: count(AUDIO) },
     };
     let receive_count = system(MessageSystemAttributeName::ApproximateReceiveCount);
     Some(Delivery {
@@ -195,7 +241,7 @@ fn delivery(message: Message) -> Option<Delivery> {
         envelope,
         message_id: message.message_id.unwrap_or_default(),
         body: message.body.unwrap_or_default(),
-        // Without a receipt handle there is nothing that could be done about the message.
+        // A message without a receipt handle cannot be deleted or extended, so it is ignored.
         receipt: Receipt(message.receipt_handle?),
     })
 }
@@ -236,8 +282,8 @@ impl ChunkQueue for SqsQueue {
         wait: Duration,
         visibility: Duration,
     ) -> Result<Vec<Delivery>, QueueError> {
-        // A long poll takes as long as it is told to; the usual limit on a try counts from there.
-        let patience =
+        // The attempt timeout counts from the end of the long poll.
+        let timeouts =
             TimeoutConfig::builder().operation_attempt_timeout(wait + Duration::from_secs(5)).build();
         let answer = self
             .client
@@ -251,7 +297,7 @@ impl ChunkQueue for SqsQueue {
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .message_system_attribute_names(MessageSystemAttributeName::MessageGroupId)
             .customize()
-            .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(patience))
+            .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(timeouts))
             .send()
             .await
             .map_err(|error| unavailable(&error))?;
@@ -332,6 +378,10 @@ impl ChunkQueue for SqsQueue {
             delayed: count(QueueAttributeName::ApproximateNumberOfMessagesDelayed),
         })
     }
+
+    fn standing(&self) -> Standing {
+        self.acceptance.standing()
+    }
 }
 
 #[cfg(test)]
@@ -349,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_of_25_go_in_10_10_5() {
+    fn batches_respect_the_limits_of_count_and_size() {
         let sizes = |all: &[Outgoing]| batches(all).iter().map(|batch| batch.len()).collect::<Vec<_>>();
         assert_eq!(sizes(&messages(25, 10)), [10, 10, 5]);
         assert_eq!(sizes(&messages(10, 10)), [10]);
@@ -359,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_names_no_entry_of_ours_is_passed_over() {
+    fn unknown_ids_in_a_response_are_ignored() {
         let mut answers = Answers::new(2);
         answers.set("1", Ok(()));
         answers.set("7", Ok(()));
@@ -369,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_are_never_cut_short() {
+    fn seconds_are_rounded_up() {
         assert_eq!(seconds(Duration::ZERO), 0);
         assert_eq!(seconds(Duration::from_millis(1)), 1);
         assert_eq!(seconds(Duration::from_secs(3)), 3);

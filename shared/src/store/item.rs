@@ -12,8 +12,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde::{Deserialize, Serialize};
 
+use super::codes::{self, Stored};
 use super::{SearchPosition, StoreError};
-use crate::attempt::{Attempt, AttemptRecord};
+use crate::attempt::{Attempt, AttemptRecord, Holder, opaque_worker};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId, UserId};
 use crate::idempotency::{Idempotency, KEPT};
@@ -102,6 +103,11 @@ pub(super) fn idempotency(new: &NewJob, asked: &Idempotency) -> Item {
     item
 }
 
+/// Whether an item is gone for its readers. `DynamoDB` may take two days to remove it.
+pub(super) fn is_expired(ttl: Option<i64>) -> bool {
+    ttl.is_some_and(|ttl| ttl < Timestamp::now().unix())
+}
+
 pub(super) fn decode<'a, T: Deserialize<'a>>(item: Item) -> Result<T, StoreError> {
     serde_dynamo::from_item(item).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
@@ -162,6 +168,21 @@ pub(super) struct JobItem {
     /// Absent when empty: `DynamoDB` has no empty sets.
     #[serde(default, with = "serde_dynamo::number_set", skip_serializing_if = "BTreeSet::is_empty")]
     unsettled: BTreeSet<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    check_from: Option<Timestamp>,
+    /// Names the write that put the next check off last, so that one whose answer was lost is known again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) check_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ttl: Option<i64>,
+}
+
+impl JobItem {
+    /// When a job ends to be kept that is tried again now: as long after that as it was kept before.
+    pub(super) fn ttl_after_retry(&self, now: Timestamp) -> Option<i64> {
+        let since = self.head.retried_time.unwrap_or(self.head.submitted_time);
+        self.ttl.map(|ttl| now.unix() + (ttl - since.unix()))
+    }
 }
 
 impl TryFrom<JobItem> for Job {
@@ -175,6 +196,7 @@ impl TryFrom<JobItem> for Job {
             head: item.head.into(),
             options: item.options,
             unsettled: item.unsettled.into_iter().map(index).collect::<Result<_, _>>()?,
+            check_from: item.check_from,
         })
     }
 }
@@ -198,6 +220,9 @@ pub(super) fn new_job(new: &NewJob, next_check: Timestamp, ttl: i64) -> Result<I
         options: job.options.clone(),
         idempotency_key: new.idempotency.as_ref().map(|asked| asked.key.to_string()),
         unsettled: job.unsettled.iter().map(|index| index.get()).collect(),
+        check_from: None,
+        check_id: None,
+        ttl: Some(ttl),
     })?;
     let position = SearchPosition { submitted: head.submitted, job: head.id };
     item.extend([
@@ -205,7 +230,6 @@ pub(super) fn new_job(new: &NewJob, next_check: Timestamp, ttl: i64) -> Result<I
         ("jobStatusTime".to_owned(), text(status_time(JobStatus::InProgress, position))),
         ("openShard".to_owned(), text(open_shard(head.id))),
         ("nextCheckTime".to_owned(), text(next_check.to_string())),
-        ("ttl".to_owned(), number(ttl)),
     ]);
     Ok(item)
 }
@@ -221,8 +245,8 @@ pub(super) struct ChunkItem {
     #[serde(default)]
     released: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    history: Vec<AttemptRecord>,
-    /// Names the newest claim, so that one whose answer was lost is known again.
+    history: Vec<Stored<AttemptRecord>>,
+    /// Names the newest claim ([`claim_id`]), so that one whose answer was lost is known again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) claim_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -236,9 +260,17 @@ pub(super) struct ChunkItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     transcription: Option<Transcription>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    error: Option<ChunkError>,
+    error: Option<Stored<ChunkError>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ttl: Option<i64>,
+    pub(super) ttl: Option<i64>,
+}
+
+/// The chunks that are still kept.
+pub(super) fn live_chunks(items: Vec<Item>) -> Result<Vec<Chunk>, StoreError> {
+    let items = items.into_iter().map(decode::<ChunkItem>);
+    let live =
+        |item: &Result<ChunkItem, StoreError>| item.as_ref().map_or(true, |item| !is_expired(item.ttl));
+    items.filter(live).map(|item| Chunk::try_from(item?)).collect()
 }
 
 pub(super) fn new_chunk(job: JobId, chunk: &Chunk, ttl: i64) -> Result<Item, StoreError> {
@@ -261,20 +293,49 @@ pub(super) fn new_chunk(job: JobId, chunk: &Chunk, ttl: i64) -> Result<Item, Sto
     })
 }
 
-/// Who is told of a job's end, as it is kept.
+/// The attribute of a job's callback.
 pub(super) fn callback(callback: &Callback) -> Result<AttributeValue, StoreError> {
     serde_dynamo::to_attribute_value(callback).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
 /// A chunk's attempts, as they are kept.
 pub(super) fn history(records: &[AttemptRecord]) -> Result<AttributeValue, StoreError> {
+    let records: Vec<_> = records.iter().cloned().map(Stored).collect();
     serde_dynamo::to_attribute_value(records).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+/// A new name for a claim for a message of this generation. It begins with the generation, so that one comparison of
+/// strings tells whether a claim was made for an earlier one. The names that 0.1.0 gives begin with a hexadecimal digit
+/// and count as earlier than all.
+pub(super) fn claim_id(generation: u32) -> String {
+    format!("g{generation:010}-{}", uuid::Uuid::now_v7())
+}
+
+/// What is greater than the name of each claim that a message of this generation may take over as a later copy.
+pub(super) fn claim_ids_before(generation: u32) -> String {
+    // The highest generation follows itself.
+    let end = u64::from(generation) + u64::from(generation == u32::MAX);
+    format!("g{end:010}")
+}
+
+fn generation_of(claim_id: &str) -> u32 {
+    let generation = claim_id.strip_prefix('g').and_then(|rest| rest.split_once('-'));
+    generation.and_then(|(generation, _)| generation.parse().ok()).unwrap_or(0)
+}
+
+fn restored(history: Vec<Stored<AttemptRecord>>) -> Vec<AttemptRecord> {
+    history.into_iter().map(|Stored(record)| record).collect()
 }
 
 impl ChunkItem {
     /// The newest claim.
     pub(super) fn attempt(self) -> Attempt {
-        Attempt { number: self.attempt, history: self.history }
+        Attempt { number: self.attempt, history: restored(self.history) }
+    }
+
+    /// Whether this attempt is the newest claim and was given back.
+    pub(super) fn was_released(&self, attempt: &Attempt) -> bool {
+        self.chunk_status == ChunkStatus::Pending && self.attempt == attempt.number
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -302,21 +363,24 @@ impl TryFrom<ChunkItem> for Chunk {
             ChunkStatus::Pending => ChunkState::Pending,
             ChunkStatus::InProgress => ChunkState::InProgress {
                 claimed: item.claimed_time.ok_or_else(|| corrupt("in progress without a time"))?,
-                by: item.claimed_by.clone().unwrap_or_default(),
-                message: item.claimed_message.clone().unwrap_or_default(),
+                by: Holder {
+                    origin: item.claimed_by.clone().unwrap_or_default(),
+                    message: item.claimed_message.clone().unwrap_or_default(),
+                    generation: item.claim_id.as_deref().map_or(0, generation_of),
+                },
             },
             ChunkStatus::Completed => settled(Verdict::Completed(
                 item.transcription.clone().ok_or_else(|| corrupt("completed without a transcription"))?,
             ))?,
             ChunkStatus::Failed => settled(Verdict::Failed(
-                item.error.clone().ok_or_else(|| corrupt("failed without an error"))?,
+                item.error.as_ref().ok_or_else(|| corrupt("failed without an error"))?.0.clone(),
             ))?,
         };
         Ok(Self {
             index,
             attempt: item.attempt,
             released: item.released,
-            history: item.history,
+            history: restored(item.history),
             last_claim: item.claimed_time,
             state,
             path: item.path,
@@ -334,13 +398,13 @@ pub(super) struct TranscriptItem {
     /// Whether the text did not fit, and is stitched from the chunks at each read.
     #[serde(default)]
     pub(super) text_in_chunks: bool,
-    ttl: i64,
+    pub(super) ttl: i64,
 }
 
 impl TranscriptItem {
     pub(super) fn new(result: &TranscriptResult, ttl: i64) -> Result<Self, StoreError> {
         let json = |result: &TranscriptResult| {
-            serde_json::to_string(result).map_err(|error| StoreError::Corrupt(error.to_string()))
+            codes::to_json(result).map_err(|error| StoreError::Corrupt(error.to_string()))
         };
         let mut kept = json(result)?;
         let text_in_chunks = kept.len() > MAX_INLINE_BYTES;
@@ -351,7 +415,12 @@ impl TranscriptItem {
     }
 
     pub(super) fn into_result(self) -> Result<TranscriptResult, StoreError> {
-        serde_json::from_str(&self.result)
-            .map_err(|error| StoreError::Corrupt(format!("transcript of job {}: {error}", self.job_id)))
+        let mut result = codes::from_json(&self.result)
+            .map_err(|error| StoreError::Corrupt(format!("transcript of job {}: {error}", self.job_id)))?;
+        // Version 0.1.0 wrote workers' host names.
+        for record in result.chunks.iter_mut().flat_map(|chunk| &mut chunk.history) {
+            record.worker = opaque_worker(&record.worker);
+        }
+        Ok(result)
     }
 }

@@ -11,12 +11,12 @@ use async_trait::async_trait;
 use tokio::task::yield_now;
 
 use super::{
-    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, SearchPosition, Settle, StoreError,
-    Strike,
+    Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, SearchPosition,
+    Settle, StoreError,
 };
-use crate::attempt::{Attempt, AttemptRecord, Claimant};
+use crate::attempt::{Attempt, AttemptRecord, Claimant, Holder};
 use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, ChunkRef, JobId};
+use crate::id::{ChunkIndex, ChunkRef, JobId, UserId};
 use crate::idempotency::{Idempotency, KEPT};
 use crate::job::{Chunk, ChunkState, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
 use crate::lifecycle::FIRST_CHECK;
@@ -28,6 +28,8 @@ use crate::webhook::{self, Callback};
 pub struct MemoryStore {
     jobs: Mutex<BTreeMap<JobId, Entry>>,
     reads: AtomicUsize,
+    /// `None`: for ever.
+    retention: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,6 +39,10 @@ struct Entry {
     chunks: Vec<Chunk>,
     transcript: Option<TranscriptResult>,
     idempotency: Option<Idempotency>,
+    /// When it is no longer kept, if ever.
+    expires: Option<Timestamp>,
+    /// The message that each chunk was last claimed for.
+    holders: BTreeMap<ChunkIndex, Holder>,
 }
 
 impl Entry {
@@ -44,9 +50,23 @@ impl Entry {
         self.chunks.get_mut(usize::from(chunk.index.get()))
     }
 
+    /// The answer to another request under its key.
+    fn answer_again(&self, asked: &Idempotency) -> Created {
+        if self.idempotency.as_ref() == Some(asked) {
+            Created::Replayed(self.job.head.id)
+        } else {
+            Created::Mismatch
+        }
+    }
+
+    /// Whether it is still kept.
+    fn is_live(&self) -> bool {
+        self.expires.is_none_or(|expires| expires.unix() >= Timestamp::now().unix())
+    }
+
     /// Whether it is on the sweeper's list.
     fn is_listed(&self) -> bool {
-        self.job.head.state == JobState::Open || webhook::untold(&self.job.head).is_some()
+        self.job.head.state == JobState::Open || webhook::pending_event(&self.job.head).is_some()
     }
 }
 
@@ -54,6 +74,11 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store that keeps a job so long after it was submitted or tried again.
+    pub fn with_retention(retention: Duration) -> Self {
+        Self { retention: Some(retention), ..Self::default() }
     }
 
     /// How often jobs and details were read: each is a call of the real table.
@@ -76,8 +101,22 @@ impl MemoryStore {
     }
 }
 
-/// Keeps what an attempt has to tell.
-fn tell(chunk: &mut Chunk, attempt: &Attempt) {
+/// The job that was made before under the same key.
+fn earlier<'a>(
+    jobs: &'a BTreeMap<JobId, Entry>,
+    user: &UserId,
+    asked: &Idempotency,
+    now: Timestamp,
+) -> Option<&'a Entry> {
+    jobs.values().find(|entry| {
+        let (head, theirs) = (&entry.job.head, entry.idempotency.as_ref());
+        let kept = head.submitted.plus(KEPT) > now;
+        kept && head.user == *user && theirs.is_some_and(|theirs| theirs.key == asked.key)
+    })
+}
+
+/// Stores the history of an attempt.
+fn store_history(chunk: &mut Chunk, attempt: &Attempt) {
     if !attempt.history.is_empty() {
         chunk.history.clone_from(&attempt.history);
     }
@@ -88,17 +127,9 @@ impl JobStore for MemoryStore {
     async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<Created, StoreError> {
         let mut jobs = self.step().await;
         if let Some(asked) = &job.idempotency {
-            let earlier = jobs.values().find(|entry| {
-                let (head, theirs) = (&entry.job.head, entry.idempotency.as_ref());
-                let kept = head.submitted.plus(KEPT) > job.submitted;
-                kept && head.user == job.user && theirs.is_some_and(|theirs| theirs.key == asked.key)
-            });
-            match earlier {
+            match earlier(&jobs, &job.user, asked, job.submitted) {
                 Some(entry) if entry.job.head.id == job.id => return Ok(Created::New),
-                Some(entry) if entry.idempotency.as_ref() == Some(asked) => {
-                    return Ok(Created::Replayed(entry.job.head.id));
-                }
-                Some(_) => return Ok(Created::Mismatch),
+                Some(entry) => return Ok(entry.answer_again(asked)),
                 None => {}
             }
         }
@@ -108,8 +139,19 @@ impl JobStore for MemoryStore {
             chunks: job.chunks(),
             transcript: None,
             idempotency: job.idempotency.clone(),
+            expires: self.retention.map(|retention| job.submitted.plus(retention)),
+            holders: BTreeMap::new(),
         });
         Ok(Created::New)
+    }
+
+    async fn earlier(
+        &self,
+        user: &UserId,
+        asked: &Idempotency,
+        now: Timestamp,
+    ) -> Result<Option<Created>, StoreError> {
+        Ok(earlier(&*self.step().await, user, asked, now).map(|entry| entry.answer_again(asked)))
     }
 
     async fn claim(
@@ -117,38 +159,66 @@ impl JobStore for MemoryStore {
         at: ChunkRef,
         by: Claimant<'_>,
         now: Timestamp,
-        silence: Duration,
+        claim_timeout: Duration,
     ) -> Result<Claim, StoreError> {
         let mut jobs = self.step().await;
-        let Some(chunk) = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at)) else {
+        let Some(entry) = jobs.get_mut(&at.job).filter(|entry| entry.is_live()) else {
             return Ok(Claim::Gone);
         };
-        match &chunk.state {
+        let last = entry.holders.get(&at.index).cloned();
+        let same_origin = last.as_ref().is_some_and(|last| last.origin == by.origin);
+        let follows = last.is_some_and(|last| by.follows(&last));
+        let Some(chunk) = entry.chunk(at) else {
+            return Ok(Claim::Gone);
+        };
+        let may = match &chunk.state {
             ChunkState::Settled { .. } => return Ok(Claim::Settled),
-            ChunkState::InProgress { claimed, by: other, .. }
-                if other != by.origin && *claimed > now.minus(silence) =>
-            {
-                return Ok(Claim::Busy);
+            ChunkState::InProgress { claimed, .. } => {
+                *claimed <= now.minus(claim_timeout) || (same_origin && follows)
             }
-            ChunkState::InProgress { .. } | ChunkState::Pending => {}
+            ChunkState::Pending => !same_origin || follows,
+        };
+        if !may {
+            return Ok(Claim::Busy);
         }
         chunk.attempt += 1;
         chunk.last_claim = Some(now);
-        let (origin, message) = (by.origin.to_owned(), by.message.to_owned());
-        chunk.state = ChunkState::InProgress { claimed: now, by: origin, message };
+        chunk.state = ChunkState::InProgress { claimed: now, by: by.into() };
         chunk.history.push(AttemptRecord::begun(by, now));
-        Ok(Claim::Claimed(Attempt { number: chunk.attempt, history: chunk.history.clone() }))
+        let claimed = Attempt { number: chunk.attempt, history: chunk.history.clone() };
+        entry.holders.insert(at.index, by.into());
+        Ok(Claim::Claimed(claimed))
     }
 
-    async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
+    async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
+        let mut jobs = self.step().await;
+        let chunk = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at));
+        let Some(chunk) = chunk.filter(|chunk| chunk.attempt == attempt.number) else {
+            return Ok(false);
+        };
+        if matches!(chunk.state, ChunkState::InProgress { .. }) {
+            chunk.released += u32::from(!attempt.counts());
+            chunk.state = ChunkState::Pending;
+            store_history(chunk, attempt);
+        }
+        Ok(!chunk.is_settled())
+    }
+
+    async fn is_claimed_by(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
+        let mut jobs = self.step().await;
+        let chunk = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at));
+        Ok(chunk.is_some_and(|chunk| {
+            chunk.attempt == attempt.number && matches!(chunk.state, ChunkState::InProgress { .. })
+        }))
+    }
+
+    async fn note(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
         let mut jobs = self.step().await;
         if let Some(chunk) = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at))
             && chunk.attempt == attempt.number
             && matches!(chunk.state, ChunkState::InProgress { .. })
         {
-            chunk.released += u32::from(!attempt.counts());
-            chunk.state = ChunkState::Pending;
-            tell(chunk, attempt);
+            store_history(chunk, attempt);
         }
         Ok(())
     }
@@ -172,20 +242,20 @@ impl JobStore for MemoryStore {
             return Ok(Settle::Superseded);
         }
         chunk.state = ChunkState::Settled { at: now, verdict: verdict.clone() };
-        tell(chunk, attempt);
+        store_history(chunk, attempt);
         Ok(Settle::Settled)
     }
 
-    async fn strike(&self, at: ChunkRef) -> Result<Strike, StoreError> {
+    async fn remove_unsettled(&self, at: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
         let mut jobs = self.step().await;
         let Some(entry) = jobs.get_mut(&at.job) else {
-            return Ok(Strike::Gone);
+            return Ok(RemoveUnsettled::Gone);
         };
         entry.job.unsettled.remove(&at.index);
         Ok(match (entry.job.head.state, entry.job.unsettled.is_empty()) {
-            (JobState::Ended { .. }, _) => Strike::Ended,
-            (JobState::Open, true) => Strike::AllSettled(Box::new(entry.job.head.clone())),
-            (JobState::Open, false) => Strike::Remaining,
+            (JobState::Ended { .. }, _) => RemoveUnsettled::Ended,
+            (JobState::Open, true) => RemoveUnsettled::AllSettled(Box::new(entry.job.head.clone())),
+            (JobState::Open, false) => RemoveUnsettled::Remaining,
         })
     }
 
@@ -230,9 +300,11 @@ impl JobStore for MemoryStore {
             chunk.last_claim = None;
             chunk.state = ChunkState::Pending;
         }
+        let since = entry.job.head.since();
+        entry.expires = entry.expires.map(|expires| now.plus(expires.since(since)));
         entry.job.head.state = JobState::Open;
         entry.job.head.retried = Some(now);
-        entry.job.head.callback = head.callback.as_ref().map(Callback::anew);
+        entry.job.head.callback = head.callback.as_ref().map(Callback::reset);
         entry.job.unsettled = failed.iter().copied().collect();
         entry.next_check = next_check;
         entry.transcript = None;
@@ -264,36 +336,37 @@ impl JobStore for MemoryStore {
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        Ok(self.step().await.get(&id).map(|entry| entry.job.clone()))
+        Ok(self.step().await.get(&id).filter(|entry| entry.is_live()).map(|entry| entry.job.clone()))
     }
 
     async fn chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError> {
-        Ok(self.step().await.get(&id).map(|entry| entry.chunks.clone()).unwrap_or_default())
+        let jobs = self.step().await;
+        let live = jobs.get(&id).filter(|entry| entry.is_live());
+        Ok(live.map(|entry| entry.chunks.clone()).unwrap_or_default())
     }
 
     async fn details(&self, heads: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let jobs = self.step().await;
         let detail = |head: &JobHead| {
-            let entry = jobs.get(&head.id)?;
-            Some(match (&entry.transcript, head.state) {
-                (Some(result), JobState::Ended { .. }) => Detail::Ended(Box::new(result.clone())),
-                _ => Detail::Chunks(entry.chunks.clone()),
-            })
+            let entry = jobs.get(&head.id).filter(|entry| entry.is_live())?;
+            let chunks = || entry.chunks.iter().cloned().map(Chunk::without_segments).collect();
+            match head.state {
+                JobState::Open => Some(Detail::Chunks(chunks())),
+                JobState::Ended { .. } => {
+                    entry.transcript.as_ref().map(|result| Detail::Ended(Box::new(result.clone())))
+                }
+            }
         };
         Ok(heads.iter().map(detail).collect())
     }
 
     async fn search(&self, search: &Search) -> Result<SearchPage, StoreError> {
-        let position = |head: &JobHead| SearchPosition { submitted: head.submitted, job: head.id };
         let jobs = self.step().await;
-        let mut found: Vec<JobHead> =
-            jobs.values().map(|entry| &entry.job.head).filter(|head| search.wants(head)).cloned().collect();
-        found.sort_by_key(|head| std::cmp::Reverse(position(head)));
-        let more = found.len() > search.limit;
-        found.truncate(search.limit);
-        let next = found.last().filter(|_| more).map(position);
-        Ok(SearchPage { jobs: found, next })
+        let live = jobs.values().filter(|entry| entry.is_live()).map(|entry| &entry.job.head);
+        let mut found: Vec<JobHead> = live.filter(|head| search.wants(head)).cloned().collect();
+        found.sort_by_key(|head| std::cmp::Reverse(SearchPosition::of(head)));
+        Ok(SearchPage::cut(found, search.limit, None))
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueJob>, StoreError> {
@@ -308,7 +381,12 @@ impl JobStore for MemoryStore {
         Ok(due)
     }
 
-    async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError> {
+    async fn postpone(
+        &self,
+        due: &DueJob,
+        next_check: Timestamp,
+        check_from: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
         let mut jobs = self.step().await;
         let Some(entry) = jobs.get_mut(&due.job) else {
             return Ok(false);
@@ -316,6 +394,7 @@ impl JobStore for MemoryStore {
         let mine = entry.is_listed() && entry.next_check == due.next_check;
         if mine {
             entry.next_check = next_check;
+            entry.job.check_from = check_from;
         }
         Ok(mine)
     }

@@ -1,6 +1,7 @@
-//! Where jobs are kept. Each method is one step that is safe to repeat; a condition that does not
-//! hold is an outcome, not an error. How the steps make a whole is in [`crate::lifecycle`].
+//! The job store. Each method is one idempotent step. A condition that does not hold is an outcome, not an
+//! error. [`crate::lifecycle`] combines the steps.
 
+pub(crate) mod codes;
 pub mod dynamo;
 mod item;
 pub mod memory;
@@ -13,17 +14,18 @@ use async_trait::async_trait;
 use crate::attempt::{Attempt, Claimant};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, ChunkRef, JobId, UserId};
-use crate::job::{Chunk, Job, JobHead, JobStatus, NewJob, Verdict};
+use crate::idempotency::Idempotency;
+use crate::job::{Chunk, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
 use crate::transcript::TranscriptResult;
 use crate::webhook::Callback;
 
-/// Why a step did not happen, or may not have.
+/// Why a step failed, or may have failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The table did not answer, or asked for patience. The step may have happened all the same.
+    /// The table did not answer, or throttled the request. The step may have taken effect.
     #[error("the table cannot be reached: {0}")]
     Unavailable(String),
-    /// What the table holds cannot be read, or it refused what was sent: a fault of our own.
+    /// A stored item cannot be parsed, or the table rejected the request. Both are bugs in this service.
     #[error("the table does not hold what was expected: {0}")]
     Corrupt(String),
 }
@@ -31,87 +33,87 @@ pub enum StoreError {
 /// The outcome of [`JobStore::create`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// The job is there.
+    /// The job was created.
     New,
-    /// It is not: the same was asked for before under the same idempotency key, and this job made.
+    /// Nothing was created: an earlier request with this idempotency key and the same content created this job.
     Replayed(JobId),
-    /// It is not: something else was asked for before under the same idempotency key.
+    /// Nothing was created: an earlier request with this idempotency key has other content.
     Mismatch,
 }
 
 /// The outcome of [`JobStore::claim`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Claim {
-    /// The chunk is the caller's.
+    /// The caller holds the claim.
     Claimed(Attempt),
-    /// It is claimed for another message, which is in charge of it.
+    /// Another message holds the claim, or held it and will be delivered again.
     Busy,
-    /// It is over already.
+    /// The chunk is already settled.
     Settled,
-    /// There is no such chunk: the job was erased.
+    /// The chunk does not exist: the job was erased.
     Gone,
 }
 
 /// The outcome of [`JobStore::settle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settle {
-    /// The verdict stands.
+    /// The verdict was stored.
     Settled,
-    /// An earlier verdict stands.
+    /// An earlier verdict is stored. It does not change.
     AlreadySettled,
-    /// The chunk was claimed again since; a failure is no longer the caller's to tell.
+    /// The chunk has a newer claim, so the failure of this attempt does not count.
     Superseded,
-    /// There is no such chunk: the job was erased.
+    /// The chunk does not exist: the job was erased.
     Gone,
 }
 
-/// The outcome of [`JobStore::strike`].
+/// The outcome of [`JobStore::remove_unsettled`].
 #[derive(Clone, Debug, PartialEq)]
-pub enum Strike {
+pub enum RemoveUnsettled {
     /// Other chunks are not settled yet.
     Remaining,
-    /// None is left: the job wants finishing.
+    /// All chunks are settled. The job can be finished.
     AllSettled(Box<JobHead>),
     /// The job has ended.
     Ended,
-    /// There is no such job.
+    /// The job does not exist.
     Gone,
 }
 
 /// The outcome of [`JobStore::finish`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The job ended, by this call.
+    /// This call ended the job.
     Finished,
-    /// It had ended before, or was erased.
+    /// The job had already ended, was reopened, or was erased.
     NotOpen,
 }
 
-/// What is known of a job beyond its head.
+/// The part of a job that its head does not contain.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Detail {
-    /// It has ended, with this.
+    /// The result of a job that has ended.
     Ended(Box<TranscriptResult>),
-    /// Its chunks as they stand, in order of index.
+    /// The current chunks of an open job, ordered by index.
     Chunks(Vec<Chunk>),
 }
 
-/// One page of one user's jobs, newest first.
+/// The query for one page of one user's jobs, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Search {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// Only those of this status.
+    /// Only jobs with this status.
     pub status: Option<JobStatus>,
-    /// Only those submitted at or after this.
+    /// Only jobs submitted at or after this time.
     pub from: Option<Timestamp>,
-    /// Only those submitted before this.
+    /// Only jobs submitted before this time.
     pub until: Option<Timestamp>,
-    /// How many at most: 1 to 100.
+    /// The maximum number of jobs: 1 to 100.
     pub limit: usize,
-    /// Where the last page ended.
+    /// The position of the last job of the previous page.
     pub after: Option<SearchPosition>,
-    /// When it is asked: what was submitted in the minute before is read from the table itself.
+    /// The current time. Jobs submitted in the minute before it are read from the table, not from the index.
     pub now: Timestamp,
 }
 
@@ -121,9 +123,9 @@ impl Search {
         Self { user, status: None, from: None, until: None, limit, after: None, now }
     }
 
-    /// Whether a job belongs to the pages that are left.
+    /// Whether a job belongs to this page or a later one.
     pub fn wants(&self, head: &JobHead) -> bool {
-        let position = SearchPosition { submitted: head.submitted, job: head.id };
+        let position = SearchPosition::of(head);
         head.user == self.user
             && self.status.is_none_or(|status| head.status() == status)
             && self.from.is_none_or(|from| head.submitted >= from)
@@ -132,58 +134,113 @@ impl Search {
     }
 }
 
-/// A job's place in a listing: newest first, ties by id.
+/// The maximum size of one page of a listing, in bytes. A page always contains at least one job.
+pub const MAX_PAGE_BYTES: usize = 2_000_000;
+
+/// How many results of ended jobs one call reads. Each can have almost 400 KB.
+const RESULTS_AT_ONCE: usize = 10;
+
+/// How many times [`read`] tries to read a job that changes during the read.
+const READS: usize = 5;
+
+/// A job's position in a listing: newest first, ties by id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SearchPosition {
-    /// When the job was asked for.
+    /// When the job was submitted.
     pub submitted: Timestamp,
-    /// Its name.
+    /// The job's id.
     pub job: JobId,
+}
+
+impl SearchPosition {
+    /// The position of a job.
+    pub fn of(head: &JobHead) -> Self {
+        Self { submitted: head.submitted, job: head.id }
+    }
 }
 
 /// The outcome of [`JobStore::search`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchPage {
-    /// Newest first.
+    /// The jobs, newest first.
     pub jobs: Vec<JobHead>,
-    /// Where the next page begins; `None` at the end.
+    /// The cursor of the next page; `None` on the last page.
     pub next: Option<SearchPosition>,
 }
 
-/// A job that the sweeper should look at.
+impl SearchPage {
+    /// Builds a page from as many of `jobs` (newest first) as fit. `read_to` is set when jobs older than that
+    /// position were not read: they belong to a later page.
+    fn cut(mut jobs: Vec<JobHead>, limit: usize, read_to: Option<SearchPosition>) -> Self {
+        jobs.retain(|head| read_to.is_none_or(|read_to| SearchPosition::of(head) >= read_to));
+        let mut bytes = 0;
+        let fit = jobs.iter().take(limit).take_while(|head| {
+            let first = bytes == 0;
+            bytes += head.weight();
+            first || bytes <= MAX_PAGE_BYTES
+        });
+        let fit = fit.count();
+        let more = fit < jobs.len();
+        jobs.truncate(fit);
+        let next = if more { jobs.last().map(SearchPosition::of) } else { read_to };
+        Self { jobs, next }
+    }
+}
+
+/// A job that is due for a check by the sweeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueJob {
-    /// Which.
+    /// The job.
     pub job: JobId,
-    /// When it was due; names this turn of the sweep among others.
+    /// When the check was due. [`JobStore::postpone`] uses it to detect another sweeper's update.
     pub next_check: Timestamp,
 }
 
-/// The store.
+/// The store. A job whose time to live has expired is hidden from [`JobStore::claim`] and from all reads except
+/// [`JobStore::due`], although the table may keep the item for days.
 #[async_trait]
 pub trait JobStore: Send + Sync + Debug {
-    /// Makes the job, its chunks and the record of its idempotency key, all or nothing. Doing it again
-    /// changes nothing. It is first due for the sweeper at `next_check`.
+    /// Creates the job, its chunks and the record of its idempotency key in one transaction. A repetition changes
+    /// nothing. The sweeper's first check is due at `next_check`.
     async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<Created, StoreError>;
 
-    /// Takes a chunk that is not settled. A chunk that is claimed for another message is not taken,
-    /// unless that claim is older than `silence`: nobody works that long, so the message behind it is
-    /// lost. One that is claimed for the same message (or a copy of it: what counts is the origin) is:
-    /// the message was handed out again, so whoever had it has lost it.
+    /// Looks up an earlier request of the same user with the same idempotency key, and returns what
+    /// [`JobStore::create`] would return for it. `None` if there was no such request.
+    async fn earlier(
+        &self,
+        user: &UserId,
+        asked: &Idempotency,
+        now: Timestamp,
+    ) -> Result<Option<Created>, StoreError>;
+
+    /// Claims a chunk that is not settled.
+    ///
+    /// A claim for another message blocks this one, unless it is older than `claim_timeout`: no attempt takes that
+    /// long, so that message is lost. A redelivery of the same message and a later copy of it
+    /// ([`Claimant::follows`]) can claim the chunk again: the worker with the earlier claim has lost the message or
+    /// released it. For a pending chunk that was claimed before, the same rules apply among messages of one origin,
+    /// and a message of another origin can claim it.
     async fn claim(
         &self,
         chunk: ChunkRef,
         by: Claimant<'_>,
         now: Timestamp,
-        silence: Duration,
+        claim_timeout: Duration,
     ) -> Result<Claim, StoreError>;
 
-    /// Gives a claim back, as if it had not been, unless [`Attempt::counts`]. Nothing happens when
-    /// another has been made since or the chunk is settled.
-    async fn release(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<(), StoreError>;
+    /// Releases a claim. The attempt counts only if [`Attempt::counts`]. Does nothing and returns `false` if the
+    /// chunk has a newer claim, or is settled or gone.
+    async fn release(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError>;
 
-    /// Settles a chunk that is not settled. A failure counts only while `attempt` is the newest
-    /// claim (0 when there has been none); a transcription is true whoever brings it.
+    /// Whether `attempt` is the newest claim and was neither released nor settled.
+    async fn is_claimed_by(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError>;
+
+    /// Stores the history of an attempt that is still running. Does nothing if the chunk has a newer claim or is
+    /// settled.
+    async fn note(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<(), StoreError>;
+
+    /// Settles a chunk that is not settled. A failure counts only while `attempt` is the newest claim (number 0 if
+    /// the chunk was never claimed). A transcription counts from any attempt.
     async fn settle(
         &self,
         chunk: ChunkRef,
@@ -192,16 +249,16 @@ pub trait JobStore: Send + Sync + Debug {
         now: Timestamp,
     ) -> Result<Settle, StoreError>;
 
-    /// Strikes a settled chunk off the job's set of unsettled ones.
-    async fn strike(&self, chunk: ChunkRef) -> Result<Strike, StoreError>;
+    /// Removes a settled chunk from the job's set of unsettled chunks.
+    async fn remove_unsettled(&self, chunk: ChunkRef) -> Result<RemoveUnsettled, StoreError>;
 
-    /// Ends an open job with its result, both or neither. One that was reopened since `head` was read
-    /// is not ended: the result is of the time before. One whose end somebody is to be told of stays due for
-    /// the sweeper, [`FIRST_CHECK`](crate::lifecycle::FIRST_CHECK) after its end.
+    /// Ends an open job and stores its result in one transaction. Does not end a job that was reopened after `head`
+    /// was read, because the result is outdated. A job with a callback stays on the sweeper's list, due
+    /// [`FIRST_CHECK`](crate::lifecycle::FIRST_CHECK) after its end.
     async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError>;
 
-    /// Opens a job that ended as failed, and its `failed` chunks, all or nothing; its result goes. `false`
-    /// when it has changed since `head` was read.
+    /// Reopens a failed job and its `failed` chunks, and deletes its result, in one transaction. The retention
+    /// period starts again. `false` if the job has changed since `head` was read.
     async fn reopen(
         &self,
         head: &JobHead,
@@ -210,9 +267,9 @@ pub trait JobStore: Send + Sync + Debug {
         next_check: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Notes how far the telling of a job's end has come, by one more try. The job is due for the sweeper at
-    /// the callback's next check, or no more. `false` when that end is no longer the job's, or another try
-    /// was noted first.
+    /// Stores the state of the webhook delivery after one more attempt. The sweeper's next check of the job becomes
+    /// the callback's next check; without one, the job leaves the sweeper's list. `false` if the job did not end at
+    /// `ended`, or another attempt was stored first.
     async fn note_callback(
         &self,
         id: JobId,
@@ -220,63 +277,107 @@ pub trait JobStore: Send + Sync + Debug {
         callback: &Callback,
     ) -> Result<bool, StoreError>;
 
-    /// A job, as of now.
+    /// Reads a job, strongly consistent.
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
 
-    /// All chunks of a job, in order, as of now. Empty when there is no such job.
+    /// Reads all chunks of a job, ordered by index, strongly consistent. Empty if the job does not exist.
     async fn chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError>;
 
-    /// For each job, its result or its chunks, in few calls. `None` for one that is gone.
+    /// Reads each job's result or, if the job is open, its chunks without segments. `None` for a job that is gone or
+    /// no longer matches its head.
     async fn details(&self, jobs: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError>;
 
-    /// A page of a listing. It may lag behind the other calls by a moment; what was submitted within the
-    /// minute before is as it stands on the first page.
+    /// Reads a page of a listing, of at most [`MAX_PAGE_BYTES`]. Eventually consistent, except that the first page
+    /// shows the current state of the jobs submitted in the last minute.
     async fn search(&self, search: &Search) -> Result<SearchPage, StoreError>;
 
-    /// Jobs that are open, or whose end is yet to be told, and whose next check is at or before `now`: the
-    /// longest due first, `limit` at most.
-    /// It may lag behind the other calls by a moment.
+    /// Lists at most `limit` jobs that are open or have a webhook to deliver, and whose next check is due at `now`.
+    /// The earliest due comes first. Eventually consistent.
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueJob>, StoreError>;
 
-    /// Puts such a job's next check off. `false` when there is nothing to do for it any more, or another has
-    /// done so first.
-    async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError>;
+    /// Postpones a job's next check. `check_from` stores since when a check is due that has not completed. `false` if
+    /// the job needs no more checks, or another sweeper postponed it first.
+    async fn postpone(
+        &self,
+        due: &DueJob,
+        next_check: Timestamp,
+        check_from: Option<Timestamp>,
+    ) -> Result<bool, StoreError>;
 
-    /// Erases a job with all that belongs to it, its idempotency key too. `false` when there is none. What
-    /// runs on it finds it gone.
+    /// Erases a job and everything that belongs to it, including its idempotency key. `false` if the job does not
+    /// exist. Later claims and settlements of its chunks return `Gone`.
     async fn erase(&self, id: JobId) -> Result<bool, StoreError>;
 
-    /// Whether the table can be read. For readiness.
+    /// Checks that the table can be read, for readiness.
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// Reads one job as a client sees it.
+/// Reads one job in the form that clients receive.
 pub async fn read(store: &dyn JobStore, id: JobId) -> Result<Option<TranscriptResult>, StoreError> {
-    match store.job(id).await? {
-        Some(job) => read_job(store, &job).await,
-        None => Ok(None),
+    for _ in 0..READS {
+        let Some(job) = store.job(id).await? else {
+            return Ok(None);
+        };
+        // The job may have been retried, erased or ended between the two reads.
+        if let Some(result) = read_job(store, &job).await? {
+            return Ok(Some(result));
+        }
     }
+    Err(StoreError::Unavailable(format!("job {id} changed {READS} times while it was read")))
 }
 
-/// The rest of [`read`], for who has looked at the job already.
+/// One try of [`read`], for a job that was already read. `None` if it has changed since.
 pub async fn read_job(store: &dyn JobStore, job: &Job) -> Result<Option<TranscriptResult>, StoreError> {
     let details = store.details(std::slice::from_ref(&job.head)).await?;
     let detail = details.into_iter().flatten().next();
-    // What was kept with the end of the job knows nothing of what came after.
+    // The stored result has the callback from the end of the job. The head has the current one.
     Ok(detail
         .map(|detail| TranscriptResult { callback: job.head.callback.clone(), ..result(&job.head, detail) }))
 }
 
-/// Reads a page of a listing as a client sees it.
+/// Reads a page of a listing in the form that clients receive, of at most [`MAX_PAGE_BYTES`]. Reads the results
+/// in small groups, and only until the page is full.
 pub async fn read_page(
     store: &dyn JobStore,
     search: &Search,
 ) -> Result<(Vec<TranscriptResult>, Option<SearchPosition>), StoreError> {
     let page = store.search(search).await?;
-    let details = store.details(&page.jobs).await?;
-    let results =
-        page.jobs.iter().zip(details).filter_map(|(head, detail)| Some(result(head, detail?))).collect();
+    let (mut results, mut bytes, mut last) = (Vec::new(), 0, None);
+    for group in groups(&page.jobs) {
+        for (head, detail) in group.iter().zip(store.details(group).await?) {
+            let found = match detail {
+                Some(detail) => Some(result(head, detail)),
+                None => changed(store, search, head.id).await?,
+            };
+            let weight = found.as_ref().map_or(0, TranscriptResult::weight);
+            if !results.is_empty() && bytes + weight > MAX_PAGE_BYTES {
+                return Ok((results, last));
+            }
+            bytes += weight;
+            results.extend(found);
+            last = Some(SearchPosition::of(head));
+        }
+    }
     Ok((results, page.next))
+}
+
+/// Splits jobs, in order, into groups whose details one call reads. An open job is a group by itself, because its
+/// chunks can be large.
+fn groups(jobs: &[JobHead]) -> impl Iterator<Item = &[JobHead]> {
+    let ended = |head: &JobHead| matches!(head.state, JobState::Ended { .. });
+    jobs.chunk_by(move |a, b| ended(a) && ended(b)).flat_map(|group| group.chunks(RESULTS_AT_ONCE))
+}
+
+/// Reads a job again that has changed since it was listed. `None` if it is gone or no longer matches the search.
+async fn changed(
+    store: &dyn JobStore,
+    search: &Search,
+    id: JobId,
+) -> Result<Option<TranscriptResult>, StoreError> {
+    let result = read(store, id).await?;
+    Ok(result
+        .filter(|result| search.status.is_none_or(|status| status == result.job_status))
+        .map(|result| TranscriptResult { callback: None, ..result }))
 }
 
 fn result(head: &JobHead, detail: Detail) -> TranscriptResult {

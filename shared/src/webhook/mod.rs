@@ -1,48 +1,42 @@
-//! Webhooks: telling the one whom a client named (`callbackUrl`) that its job has ended.
+//! Webhook delivery: posts the end of a job to the client's `callbackUrl`. Delivery is at-least-once.
 //!
-//! The wish to tell stands in the job's item, and the transaction that ends the job leaves the job on the
-//! sweeper's list until somebody has told. So an end is never without its telling, whatever dies in between;
-//! a message is a reminder here too.
+//! The job's item holds the delivery state. The transaction that ends the job leaves it on the sweeper's list until
+//! the delivery has succeeded or is given up. So a crash never loses a webhook, and a lost queue message only
+//! delays it.
 //!
 //! ```text
 //! finish    status, transcript; the job stays on the sweeper's list         one transaction
-//! announce  whoever ended it sends a message                                else the sweeper does
-//! try       post, and note what came of it in the job's item                the worker's `webhooks.rs`
-//! again     a pause of at most 15 minutes waits in the queue, a longer one on the sweeper's list
+//! announce  the process that ended the job sends a message                  else the sweeper does
+//! attempt   POST, then store the outcome in the job's item                  the worker's `webhooks.rs`
+//! retry     up to 15 minutes: a delayed message in the queue; longer: the sweeper's list
 //! ```
 //!
-//! Dying between the post and its note means that it is posted again, under the same `webhook-id`.
+//! A crash between the POST and the storing of its outcome repeats the POST with the same `webhook-id`.
 
 pub mod signature;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
-use tracing::{debug, warn};
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::id::{JobId, UserId};
 use crate::job::{JobHead, JobState, JobStatus, Metadata};
 use crate::outbound::AllowedHosts;
-use crate::queue::{ChunkQueue, Envelope, MAX_DELAY, Outgoing};
+use crate::queue::{Envelope, MAX_DELAY, Outgoing};
 use crate::settings::{HttpUrl, Reader};
-use crate::store::JobStore;
 
-/// For how long after a job's end it is tried to tell of it.
+/// How long after a job's end its webhook is retried.
 pub const GIVEN_UP_AFTER: Duration = Duration::from_hours(24);
 
-/// The most tries that are shown; older ones are forgotten, but counted.
+/// The maximum number of attempts that are kept and shown. Older ones are dropped, but counted.
 pub const MAX_ATTEMPTS_SHOWN: usize = 10;
 
-/// How long a message that should be on its way is waited for before the sweeper sends another.
+/// How long the sweeper waits for an expected message before it sends another.
 const GRACE: Duration = Duration::from_mins(5);
 
-/// How long sending a message may take. It is the sweeper's then.
-const SEND_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The pauses after the first tries that came to nothing; after all further ones it is the last of them.
+/// The backoff after each of the first failed attempts. The last one applies to all further attempts.
 const PAUSES: [Duration; 9] = [
     Duration::from_secs(5),
     Duration::from_secs(30),
@@ -55,65 +49,65 @@ const PAUSES: [Duration; 9] = [
     Duration::from_hours(8),
 ];
 
-/// Where the telling stands.
+/// The state of a webhook delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CallbackState {
-    /// The job has not ended, or nobody has taken the word yet.
+    /// The job has not ended, or the webhook is not delivered yet.
     Pending,
-    /// The receiver has answered with a 2xx.
+    /// The receiver answered with a 2xx status.
     Delivered,
-    /// Nobody took it for [`GIVEN_UP_AFTER`].
+    /// All attempts within [`GIVEN_UP_AFTER`] failed.
     Failed,
-    /// The receiver has answered with 410: it wants no more.
+    /// The receiver answered with 410, which ends the attempts.
     Gone,
 }
 
-/// One try to tell.
+/// One attempt to deliver a webhook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CallbackAttempt {
-    /// When it began.
+    /// When the attempt began.
     pub time: Timestamp,
-    /// The HTTP status of the answer.
+    /// The HTTP status of the response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// How long it took.
+    /// The duration of the attempt.
     pub milliseconds: u64,
-    /// Why it came to nothing.
+    /// Why the attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// Whom to tell of a job's end, and how far that has come. As the table has it and as clients see it.
+/// The webhook of a job and the state of its delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Callback {
-    /// The address, as the client gave it.
+    /// The URL as the client sent it.
     pub url: String,
-    /// Where it stands.
+    /// The state of the delivery.
     pub state: CallbackState,
-    /// How often it was tried since the job ended.
+    /// The number of attempts since the job ended.
     pub tries: u32,
-    /// When it is tried again; not before the second try.
+    /// When the next attempt is due. Missing before the first attempt and after the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try_time: Option<Timestamp>,
-    /// The last [`MAX_ATTEMPTS_SHOWN`] tries, the newest last.
+    /// The latest attempts, at most 10, the newest last.
     pub attempts: Vec<CallbackAttempt>,
 }
 
-/// What follows from a try that came to nothing.
+/// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The message waits in the queue for so long.
+    /// The message waits in the queue with this delay.
     InQueue(Duration),
-    /// It is the sweeper's to send when the time has come.
+    /// The sweeper sends a message when the next attempt is due.
     OnList,
-    /// It was the last.
+    /// There are no more attempts.
     GivenUp,
 }
 
 impl Callback {
-    /// A callback that was not tried yet.
+    /// A callback without attempts.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -124,13 +118,13 @@ impl Callback {
         }
     }
 
-    /// The same for a job that is in progress again.
+    /// The same URL without attempts, for a job that is reopened.
     #[must_use]
-    pub fn anew(&self) -> Self {
+    pub fn reset(&self) -> Self {
         Self::new(&self.url)
     }
 
-    /// After one more try, which brought it to an end.
+    /// The callback after one more attempt, in `state` and without a next attempt.
     #[must_use]
     pub fn settled(&self, state: CallbackState, attempt: CallbackAttempt) -> Self {
         let mut attempts = self.attempts.clone();
@@ -139,8 +133,8 @@ impl Callback {
         Self { url: self.url.clone(), state, tries: self.tries + 1, next_try_time: None, attempts }
     }
 
-    /// After one more try, which came to nothing at `now`; the job ended at `ended`, and the receiver asked
-    /// to be left alone for `asked`.
+    /// The callback after one more attempt, which failed at `now`. The job ended at `ended`. `asked` is the delay
+    /// that the receiver requested.
     pub fn tried(
         &self,
         attempt: CallbackAttempt,
@@ -159,23 +153,23 @@ impl Callback {
         (after, if pause <= MAX_DELAY { Next::InQueue(pause) } else { Next::OnList })
     }
 
-    /// When the sweeper should look at it; `None` when there is nothing left to do.
+    /// When the sweeper checks the callback; `None` before the first attempt and after the last.
     pub fn next_check(&self) -> Option<Timestamp> {
         let next = self.next_try_time.filter(|_| self.state == CallbackState::Pending)?;
         let last = self.attempts.last()?;
         let pause = next.since(last.time.plus(Duration::from_millis(last.milliseconds)));
-        // A second for what lies between the end of the try and its note.
+        // One second of tolerance between the end of the attempt and the storing of its outcome.
         Some(if pause <= MAX_DELAY + Duration::from_secs(1) { next.plus(GRACE) } else { next })
     }
 }
 
-/// When the sweeper looks at a job again whose message it has just sent: the later, the rarer.
+/// When the sweeper checks a job again after it has sent a message. The interval grows with the time since the end.
 pub(crate) fn next_reminder(ended: Timestamp, now: Timestamp) -> Timestamp {
     now.plus(now.since(ended).clamp(GRACE, Duration::from_hours(1)))
 }
 
-/// The end of a job that somebody is to be told of, which nobody has yet.
-pub fn untold(head: &JobHead) -> Option<(Timestamp, &Callback)> {
+/// The end of a job whose webhook is not delivered yet, and its callback.
+pub fn pending_event(head: &JobHead) -> Option<(Timestamp, &Callback)> {
     match (head.state, &head.callback) {
         (JobState::Ended { at, .. }, Some(callback)) if callback.state == CallbackState::Pending => {
             Some((at, callback))
@@ -184,7 +178,7 @@ pub fn untold(head: &JobHead) -> Option<(Timestamp, &Callback)> {
     }
 }
 
-/// The end of a job that nobody took the word of, until it was given up.
+/// The end of a job whose webhook delivery has failed for good, and its callback.
 pub fn given_up(head: &JobHead) -> Option<(Timestamp, &Callback)> {
     match (head.state, &head.callback) {
         (JobState::Ended { at, .. }, Some(callback)) if callback.state == CallbackState::Failed => {
@@ -194,22 +188,22 @@ pub fn given_up(head: &JobHead) -> Option<(Timestamp, &Callback)> {
     }
 }
 
-/// The version of the message that is written and read here.
+/// The version of the message format.
 const VERSION: u64 = 1;
 
-/// The body of a message: which end of which job.
+/// The body of a queue message: one end of one job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookMessage {
     version: u64,
     /// The job.
     pub job_id: JobId,
-    /// When it ended; a job that was given another try ends again.
+    /// When the job ended. A retried job ends again, at another time.
     pub completed_time: Timestamp,
 }
 
 impl WebhookMessage {
-    /// Reads a body; says what it is not.
+    /// Parses a body. The error describes the problem.
     pub fn parse(body: &str) -> Result<Self, String> {
         let message: Self =
             serde_json::from_str(body).map_err(|error| format!("not a webhook's message: {error}"))?;
@@ -220,7 +214,7 @@ impl WebhookMessage {
         }
     }
 
-    fn outgoing(job: &JobHead, completed_time: Timestamp) -> Outgoing {
+    pub(crate) fn outgoing(job: &JobHead, completed_time: Timestamp) -> Outgoing {
         let message = Self { version: VERSION, job_id: job.id, completed_time };
         Outgoing {
             body: serde_json::to_string(&message).expect("only strings and numbers, and string keys"),
@@ -231,31 +225,8 @@ impl WebhookMessage {
     }
 }
 
-/// Sends a message for a job that has ended, if there is anybody to tell. What cannot be sent is the sweeper's.
-/// Without a queue it is the sweeper's of a worker that has one.
-pub async fn announce(store: &dyn JobStore, webhooks: Option<&dyn ChunkQueue>, id: JobId) {
-    let Some(webhooks) = webhooks else { return };
-    let sending = async {
-        let job = store.job(id).await.map_err(|error| error.to_string())?;
-        let head = job.as_ref().map(|job| &job.head);
-        let Some((ended, _)) = head.and_then(untold) else {
-            return Ok(());
-        };
-        let message = head.map(|head| WebhookMessage::outgoing(head, ended));
-        for answer in webhooks.send(message.as_slice()).await {
-            answer.map_err(|error| error.to_string())?;
-        }
-        debug!(job_id = %id, "the end of the job is to be told");
-        Ok(())
-    };
-    let sent = timeout(SEND_PATIENCE, sending).await;
-    if let Err(error) = sent.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
-        warn!(job_id = %id, error, "no message to tell of the job's end; the sweeper will send it");
-    }
-}
-
-/// What a receiver is told. Small, and without a word of the transcript: it is one more place where people's
-/// words would be kept (the receiver's logs), and a transcript may be larger than receivers take.
+/// The event that is posted to the receiver. It contains no part of the transcript: receivers may log it, and a
+/// transcript can exceed the size that they accept.
 #[derive(Debug, Serialize)]
 pub struct Event<'a> {
     r#type: &'static str,
@@ -273,12 +244,12 @@ struct Data<'a> {
     completed_time: Timestamp,
     #[serde(skip_serializing_if = "Metadata::is_empty")]
     metadata: &'a Metadata,
-    /// Where the transcript is, at the service.
+    /// The transcript's path on this service.
     transcript_path: String,
 }
 
 impl<'a> Event<'a> {
-    /// The end of a job, at `ended`. Always the same bytes for the same end.
+    /// The event for a job that ended at `ended`. The same end always gives the same bytes.
     pub fn new(job: &'a JobHead, ended: Timestamp) -> Self {
         let status = job.status();
         Self {
@@ -296,9 +267,9 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// `webhook-id`: the same for every try to tell of this end, and another for the next end of the same job.
+    /// The `webhook-id`: the same for every attempt for this end, and different for the next end of the same job.
     pub fn id(&self) -> String {
-        // No dots: they part what is signed.
+        // No dots: they separate the signed parts.
         format!("{}_{}", self.data.job_id, self.timestamp.millis_since(Timestamp::from_unix(0)))
     }
 
@@ -308,29 +279,30 @@ impl<'a> Event<'a> {
     }
 }
 
-/// What api and worker both know of callbacks.
+/// The callback settings that api and worker share.
 #[derive(Clone, Debug, Default)]
 pub struct CallbackSettings {
     /// `LONGHAND_WEBHOOK_QUEUE_URL`.
     pub queue_url: Option<String>,
-    /// `LONGHAND_CALLBACK_HOSTS`: who may be told.
+    /// `LONGHAND_CALLBACK_HOSTS`: the hosts that may receive webhooks.
     pub hosts: AllowedHosts,
 }
 
 impl CallbackSettings {
-    /// Reads them.
+    /// Reads the settings.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         const HOSTS: &str = "LONGHAND_CALLBACK_HOSTS";
         const QUEUE: &str = "LONGHAND_WEBHOOK_QUEUE_URL";
-        let queue_url: Option<HttpUrl> = reader.optional(QUEUE, "the SQS queue of webhooks");
+        let queue_url: Option<HttpUrl> =
+            reader.optional(QUEUE, "URL of the SQS queue for webhooks; without it webhooks are disabled");
         let hosts: AllowedHosts = reader
             .optional(
                 HOSTS,
-                "hosts that callbackUrl may name, commas between; *.example.com for those under it",
+                "hosts for callbackUrl, separated by commas; *.example.com allows all subdomains",
             )
             .unwrap_or_default();
         if !hosts.is_empty() && queue_url.is_none() {
-            reader.fault(HOSTS, format_args!("is set, but {QUEUE} is not: nobody would be told"));
+            reader.fault(HOSTS, format_args!("is set, but {QUEUE} is not: webhooks cannot be delivered"));
         }
         Self { queue_url: queue_url.map(|HttpUrl(url)| url), hosts }
     }

@@ -38,7 +38,7 @@ impl MasterSecret {
         Ok(Self(text.as_bytes().to_vec()))
     }
 
-    /// The secret of one user. It is derived, so there is none to keep, and one user's tells nothing of another's.
+    /// The secret of one user. It is derived, so it is not stored, and it does not reveal another user's secret.
     pub fn of(&self, user: &UserId) -> Secret {
         Secret(hmac(&self.0, &[b"longhand webhook v1", user.as_str().as_bytes()]))
     }
@@ -93,10 +93,12 @@ impl MasterSecrets {
         };
         let current = master(
             "LONGHAND_WEBHOOK_SECRET",
-            "what webhooks are signed with, at least 32 bytes, for all users",
+            "master secret for signatures of webhooks, at least 32 bytes; required with LONGHAND_WEBHOOK_QUEUE_URL",
         );
-        let previous =
-            master("LONGHAND_WEBHOOK_SECRET_PREVIOUS", "the one before it, while receivers change over");
+        let previous = master(
+            "LONGHAND_WEBHOOK_SECRET_PREVIOUS",
+            "previous master secret during a rotation; webhooks are then signed with both",
+        );
         Some(Self { current: current?, previous })
     }
 

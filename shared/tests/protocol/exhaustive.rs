@@ -1,9 +1,9 @@
-//! A small world explored whole: every order in which its processes can make their calls, with a death
-//! between any two of them, until no new state is met. A state is all that the table, the queue and the
-//! processes know; what a process knows is what it was told. Two paths to one state are walked on once.
+//! Exhaustive exploration of small worlds: every order of calls, with a crash between any two of them, until no new
+//! state is found. A state consists of the table, the queue, and each process' input and answers. The exploration
+//! continues only once from each state.
 //!
-//! The processes are the real functions, so a state cannot be copied: it is come to again from the
-//! beginning, by the same choices.
+//! The processes are the real functions, so a state cannot be copied. It is reached again by a replay of the same
+//! choices from the beginning.
 
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
@@ -12,47 +12,46 @@ use std::hash::{Hash, Hasher};
 use longhand_shared::lifecycle::FIRST_CHECK;
 use proptest::test_runner::TestCaseError;
 
-use crate::processes::{Heard, SILENCE};
+use crate::processes::{CLAIM_TIMEOUT, ModelResult};
 use crate::sim::Fault;
 use crate::table::Flaw;
-use crate::world::{Finale, World};
+use crate::world::{Recovery, World};
 
-/// Workers with a message at once.
+/// How many workers may have a message at once.
 const WORKERS: usize = 2;
 
-/// What may happen at most so many times on one path. Steps and first deliveries are not counted: they end
-/// by themselves.
+/// How often an event may happen on one path. Steps and first deliveries have no limit, since their number is finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Budget {
-    /// Processes that die.
+    /// Crashes of processes.
     crashes: u8,
-    /// Deliveries of what another has in hand, or of what was deleted.
+    /// Deliveries of messages that another process has in hand or that were deleted.
     duplicates: u8,
     sweeps: u8,
     /// Messages moved to the dead-letter queue.
-    burials: u8,
-    /// Times that the model says something else than words.
-    troubles: u8,
-    /// Calls that fail, done or not.
+    dead_letters: u8,
+    /// Model results other than a transcription.
+    failures: u8,
+    /// Calls that fail, with or without effect.
     faults: u8,
 }
 
-/// What can happen next.
+/// The next event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
     /// A task makes its next call.
     Step(usize),
-    /// The same, and the call fails.
+    /// A task makes its next call, which fails.
     Fail(usize, Fault),
     Crash(usize),
-    /// A message is given to a worker, who makes its first call.
-    Deliver(usize, Heard),
-    /// The same, for what another has in hand.
-    Duplicate(usize, Heard),
-    /// The same, for what was deleted.
-    Late(usize, Heard),
-    Bury(usize),
-    /// After a moment, or so late that claims are too old. The queue says that it is empty.
+    /// A message is delivered to a worker, which makes its first call.
+    Deliver(usize, ModelResult),
+    /// A message that another process has in hand is delivered.
+    Duplicate(usize, ModelResult),
+    /// A deleted message is delivered.
+    Late(usize, ModelResult),
+    DeadLetter(usize),
+    /// A sweep, `late` after the claims have timed out. The queue reports that it is empty.
     Sweep {
         late: bool,
     },
@@ -62,15 +61,15 @@ enum Choice {
 enum Kind {
     Submit,
     Work,
-    Bury,
+    DeadLetter,
     Sweep,
 }
 
-/// A world with what the explorer knows of its tasks.
+/// A world and the state of its tasks.
 struct Node {
     world: World,
     left: Budget,
-    /// For each task: what it is, and a digest of what it was given and told.
+    /// For each task: its kind, and a digest of its input and of the answers to its calls.
     tasks: Vec<(Kind, u64)>,
 }
 
@@ -81,7 +80,7 @@ fn digest(of: impl Hash) -> u64 {
 }
 
 impl Node {
-    /// The job is in the table, and its messages are about to be sent.
+    /// A world after the first write: the job is stored, and its messages are not sent yet.
     fn new(chunks: usize, budget: Budget, flaw: Option<Flaw>) -> Result<Self, TestCaseError> {
         let mut world = World::new(chunks, flaw);
         if budget.duplicates == 0 {
@@ -95,15 +94,15 @@ impl Node {
     }
 
     fn key(&self) -> u128 {
-        // Which of two tasks alike is the first makes no difference.
-        let mut tasks: Vec<_> = self.tasks.iter().map(|(kind, told)| digest((kind, told))).collect();
+        // The order of tasks makes no difference.
+        let mut tasks: Vec<_> = self.tasks.iter().map(|(kind, answers)| digest((kind, answers))).collect();
         tasks.sort_unstable();
         let process = &self.world.process;
         let state = (
             tasks,
             self.left,
             process.table.fingerprint(self.world.new.id),
-            process.post.fingerprint(self.left.duplicates > 0),
+            process.queue.fingerprint(self.left.duplicates > 0),
             self.world.checker.fingerprint(),
             process.clock.read(0),
         );
@@ -126,26 +125,33 @@ impl Node {
                 choices.extend([Fault::NotDone, Fault::NotAnswered].map(|fault| Choice::Fail(task, fault)));
             }
         }
-        let all = [Heard::Words, Heard::Refusal, Heard::Nothing, Heard::LeaseLost, Heard::Overdue];
-        let heard = if left.troubles > 0 { &all[..] } else { &all[..1] };
-        let (worker, burier) = (self.count(Kind::Work) < WORKERS, self.count(Kind::Bury) == 0);
-        let letters = self.world.process.post.letters();
-        for &(id, in_hand, dead) in &letters {
-            if dead && burier && !in_hand {
-                choices.push(Choice::Deliver(id, Heard::Words));
+        let all = [
+            ModelResult::Transcribed,
+            ModelResult::Rejected,
+            ModelResult::Down,
+            ModelResult::LeaseLost,
+            ModelResult::Overdue,
+        ];
+        let model = if left.failures > 0 { &all[..] } else { &all[..1] };
+        let (worker, dead_letter_worker) =
+            (self.count(Kind::Work) < WORKERS, self.count(Kind::DeadLetter) == 0);
+        let messages = self.world.process.queue.messages();
+        for &(id, in_hand, dead) in &messages {
+            if dead && dead_letter_worker && !in_hand {
+                choices.push(Choice::Deliver(id, ModelResult::Transcribed));
             } else if worker && !dead && !in_hand {
-                choices.extend(heard.iter().map(|heard| Choice::Deliver(id, *heard)));
+                choices.extend(model.iter().map(|model| Choice::Deliver(id, *model)));
             } else if worker && !dead && left.duplicates > 0 {
-                choices.extend(heard.iter().map(|heard| Choice::Duplicate(id, *heard)));
+                choices.extend(model.iter().map(|model| Choice::Duplicate(id, *model)));
             }
-            if burier && !in_hand && !dead && left.burials > 0 {
-                choices.push(Choice::Bury(id));
+            if dead_letter_worker && !in_hand && !dead && left.dead_letters > 0 {
+                choices.push(Choice::DeadLetter(id));
             }
         }
         if worker && left.duplicates > 0 {
-            let gone = |id: &usize| !letters.iter().any(|letter| letter.0 == *id);
-            let gone = (0..self.world.process.post.sent()).filter(gone);
-            choices.extend(gone.flat_map(|id| heard.iter().map(move |heard| Choice::Late(id, *heard))));
+            let gone = |id: &usize| !messages.iter().any(|message| message.0 == *id);
+            let gone = (0..self.world.process.queue.sent()).filter(gone);
+            choices.extend(gone.flat_map(|id| model.iter().map(move |model| Choice::Late(id, *model))));
         }
         if left.sweeps > 0 && self.count(Kind::Sweep) == 0 {
             choices.extend([false, true].map(|late| Choice::Sweep { late }));
@@ -164,72 +170,73 @@ impl Node {
                 self.left.crashes -= 1;
                 self.world.tasks.crash(task);
                 self.tasks.remove(task);
-                return self.world.look();
+                return self.world.check();
             }
-            Choice::Deliver(id, heard) => {
-                let dead = self.world.process.post.letters().iter().any(|letter| letter.0 == id && letter.2);
-                self.left.troubles -= u8::from(heard != Heard::Words);
-                self.world.begin_work_on(id, heard, 0);
-                self.begun(if dead { Kind::Bury } else { Kind::Work }, (id, heard as u8));
+            Choice::Deliver(id, model) => {
+                let dead =
+                    self.world.process.queue.messages().iter().any(|message| message.0 == id && message.2);
+                self.left.failures -= u8::from(model != ModelResult::Transcribed);
+                self.world.begin_work_on(id, model, 0);
+                self.begun(if dead { Kind::DeadLetter } else { Kind::Work }, (id, model as u8));
             }
-            Choice::Duplicate(id, heard) => {
+            Choice::Duplicate(id, model) => {
                 self.left.duplicates -= 1;
-                self.left.troubles -= u8::from(heard != Heard::Words);
-                self.world.begin_work_on(id, heard, 0);
-                self.begun(Kind::Work, (id, heard as u8));
+                self.left.failures -= u8::from(model != ModelResult::Transcribed);
+                self.world.begin_work_on(id, model, 0);
+                self.begun(Kind::Work, (id, model as u8));
             }
-            Choice::Late(id, heard) => {
+            Choice::Late(id, model) => {
                 self.left.duplicates -= 1;
-                self.left.troubles -= u8::from(heard != Heard::Words);
-                self.world.begin_work_again(id, heard, 0);
-                self.begun(Kind::Work, (id, heard as u8));
+                self.left.failures -= u8::from(model != ModelResult::Transcribed);
+                self.world.begin_work_again(id, model, 0);
+                self.begun(Kind::Work, (id, model as u8));
             }
-            Choice::Bury(id) => {
-                self.left.burials -= 1;
-                self.world.process.post.kill(id);
-                self.world.begin_work_on(id, Heard::Words, 0);
-                self.begun(Kind::Bury, (id, 0));
+            Choice::DeadLetter(id) => {
+                self.left.dead_letters -= 1;
+                self.world.process.queue.move_to_dead_letters(id);
+                self.world.begin_work_on(id, ModelResult::Transcribed, 0);
+                self.begun(Kind::DeadLetter, (id, 0));
             }
             Choice::Sweep { late } => {
                 self.left.sweeps -= 1;
-                self.world.process.clock.pass(if late { 2 * SILENCE } else { FIRST_CHECK });
+                self.world.process.clock.pass(if late { 2 * CLAIM_TIMEOUT } else { FIRST_CHECK });
                 self.world.begin_sweep(true, 0);
                 self.begun(Kind::Sweep, (0, 0));
             }
         }
-        // A death before the first call is a delivery that never was.
+        // A crash before the first call equals no delivery, so the first call follows at once.
         self.step(self.tasks.len() - 1, None)
     }
 
     fn begun(&mut self, kind: Kind, given: (usize, u8)) {
         self.tasks.push((kind, digest((given, self.world.process.clock.read(0)))));
-        assert_eq!(self.tasks.len(), self.world.tasks.len(), "a task that has begun is about to make a call");
+        assert_eq!(self.tasks.len(), self.world.tasks.len(), "the new task is about to make its first call");
     }
 
-    /// A task makes one call, and is then about to make the next, or has ended.
+    /// Lets a task make one call and run until its next call or its end.
     fn step(&mut self, task: usize, fault: Option<Fault>) -> Result<(), TestCaseError> {
         let calls = self.world.wire.calls();
-        // The model is asked in a step of its own, in which nothing is called.
+        // The model call is a separate step without a call to the table or the queue.
         while self.world.wire.calls() == calls && self.world.tasks.len() == self.tasks.len() {
             self.world.step(task, fault)?;
         }
-        let heard = self.world.wire.heard();
+        let answer = self.world.wire.take_answer();
         if self.world.tasks.len() < self.tasks.len() {
             self.tasks.remove(task);
         } else {
-            let told = &mut self.tasks[task].1;
-            *told = digest((*told, heard, self.world.process.clock.read(0)));
+            let answers = &mut self.tasks[task].1;
+            *answers = digest((*answers, answer, self.world.process.clock.read(0)));
         }
         Ok(())
     }
 }
 
-/// What was met.
+/// Statistics of an exploration.
 #[derive(Debug, Default)]
 struct Explored {
     states: usize,
     transitions: usize,
-    /// States in which nobody is at work; from each of them the job was brought to its end.
+    /// States without running tasks. From each of them the job must end.
     quiet: usize,
     longest: usize,
 }
@@ -242,26 +249,27 @@ struct Explorer {
     explored: Explored,
 }
 
-/// How a wrong state is come to, and what is wrong.
+/// The path to a violation, and the violation.
 type Found = (Vec<Choice>, TestCaseError);
 
 impl Explorer {
-    /// The state at the end of a path that was walked before, where its tasks were these.
+    /// Reaches the state at the end of a known path again. `tasks` are its tasks.
     fn replay(&self, path: &[Choice], tasks: &[(Kind, u64)]) -> Node {
-        let mut node = Node::new(self.chunks, self.budget, self.flaw).expect("it was right before");
+        let mut node =
+            Node::new(self.chunks, self.budget, self.flaw).expect("no violation at the first time");
         node.world.again = true;
         for choice in path {
-            node.apply(*choice).expect("it was right before");
+            node.apply(*choice).expect("no violation at the first time");
         }
         node.world.again = false;
-        node.world.look().expect("it was right before");
-        assert_eq!(node.tasks.len(), tasks.len(), "the same choices lead to the same state");
+        node.world.check().expect("no violation at the first time");
+        assert_eq!(node.tasks.len(), tasks.len(), "a replay reaches the same state");
         node.tasks = tasks.to_vec();
-        node.world.wire.overhear(true);
+        node.world.wire.record_answers(true);
         node
     }
 
-    /// Goes on from a state that was not met before.
+    /// Explores all successors of a new state.
     fn visit(&mut self, node: Node, path: &mut Vec<Choice>) -> Result<(), Found> {
         self.explored.states += 1;
         self.explored.longest = self.explored.longest.max(path.len());
@@ -272,7 +280,7 @@ impl Explorer {
         }
         let mut node = Some(node);
         for choice in choices {
-            // Only the first goes on from here; the others begin anew.
+            // The first choice continues from this node. The others need a replay.
             let mut child = node.take().unwrap_or_else(|| self.replay(path, &tasks));
             self.explored.transitions += 1;
             path.push(choice);
@@ -285,35 +293,35 @@ impl Explorer {
         Ok(())
     }
 
-    /// Nobody is at work, and nothing more goes wrong: the job ends, by redelivery where every chunk had a
-    /// message, and by the sweeper alone where all messages are lost.
+    /// Checks that the job ends from a state without running tasks and without further faults: by redelivery alone if
+    /// every chunk had a message, and by the sweeper alone if all messages are lost.
     fn end(&self, node: &Node, path: &[Choice]) -> Result<(), TestCaseError> {
         let process = &node.world.process;
-        let mut finales = vec![Finale::Sweeper, Finale::Both];
-        if node.world.checker.all_mailed(&process.table, &process.post) {
-            finales.push(Finale::Redelivery);
+        let mut recoveries = vec![Recovery::Sweeper, Recovery::Both];
+        if node.world.checker.all_sent(&process.table, &process.queue) {
+            recoveries.push(Recovery::Redelivery);
         }
-        finales.into_iter().try_for_each(|finale| self.replay(path, &[]).world.finale(finale, false))
+        recoveries.into_iter().try_for_each(|recovery| self.replay(path, &[]).world.recover(recovery, false))
     }
 }
 
-/// Explores everything that is reachable within the budget.
+/// Explores all states within the budget.
 fn explore(chunks: usize, budget: Budget, flaw: Option<Flaw>) -> Result<Explored, Found> {
     let mut explorer = Explorer { chunks, budget, flaw, seen: HashSet::new(), explored: Explored::default() };
     let node = Node::new(chunks, budget, flaw).map_err(|wrong| (vec![], wrong))?;
-    node.world.wire.overhear(true);
+    node.world.wire.record_answers(true);
     explorer.seen.insert(node.key());
     explorer.visit(node, &mut vec![])?;
     Ok(explorer.explored)
 }
 
-const NONE: Budget = Budget { crashes: 0, duplicates: 0, sweeps: 0, burials: 0, troubles: 0, faults: 0 };
+const NONE: Budget = Budget { crashes: 0, duplicates: 0, sweeps: 0, dead_letters: 0, failures: 0, faults: 0 };
 
-/// Set for worlds that take minutes.
+/// The variable that enables worlds that take minutes.
 const LONG: &str = "LONGHAND_TEST_EXHAUSTIVE";
 
-/// Explores these worlds, and larger ones where they are asked for.
-fn nothing_is_wrong(usual: &[(usize, Budget)], larger: &[(usize, Budget)]) {
+/// Explores the usual worlds, and also the larger ones if [`LONG`] is set.
+fn assert_no_violation(usual: &[(usize, Budget)], larger: &[(usize, Budget)]) {
     let larger = if std::env::var_os(LONG).is_some() { larger } else { &[] };
     for (chunks, budget) in usual.iter().chain(larger) {
         match explore(*chunks, *budget, None) {
@@ -321,74 +329,79 @@ fn nothing_is_wrong(usual: &[(usize, Budget)], larger: &[(usize, Budget)]) {
                 eprintln!("{chunks} chunks, {budget:?}: {explored:?}");
                 assert!(explored.states > explored.quiet && explored.quiet > 1, "{explored:?}");
             }
-            Err((path, wrong)) => panic!("{chunks} chunks, {budget:?}: {wrong}\nafter {path:#?}"),
+            Err((path, violation)) => panic!("{chunks} chunks, {budget:?}: {violation}\nafter {path:#?}"),
         }
     }
 }
 
 #[test]
-fn two_workers_who_die_anywhere() {
+fn two_workers_with_crashes() {
     let usual = [
         (1, Budget { crashes: 3, ..NONE }),
         (2, Budget { crashes: 2, ..NONE }),
         (3, Budget { crashes: 1, ..NONE }),
-        (2, Budget { crashes: 1, troubles: 1, ..NONE }),
-        (2, Budget { crashes: 1, burials: 1, ..NONE }),
-        (2, Budget { burials: 1, faults: 1, ..NONE }),
+        (2, Budget { crashes: 1, failures: 1, ..NONE }),
+        (2, Budget { crashes: 1, dead_letters: 1, ..NONE }),
+        (2, Budget { dead_letters: 1, faults: 1, ..NONE }),
     ];
     let larger = [(3, Budget { crashes: 2, ..NONE }), (2, Budget { crashes: 2, faults: 1, ..NONE })];
-    nothing_is_wrong(&usual, &larger);
+    assert_no_violation(&usual, &larger);
 }
 
 #[test]
 fn two_workers_with_duplicate_and_late_deliveries() {
     let usual = [
         (2, Budget { crashes: 1, duplicates: 1, ..NONE }),
-        (1, Budget { duplicates: 1, troubles: 1, ..NONE }),
+        (1, Budget { duplicates: 1, failures: 1, ..NONE }),
     ];
     let larger = [
         (2, Budget { crashes: 2, duplicates: 1, ..NONE }),
-        (1, Budget { crashes: 1, duplicates: 1, troubles: 1, ..NONE }),
+        (1, Budget { crashes: 1, duplicates: 1, failures: 1, ..NONE }),
     ];
-    nothing_is_wrong(&usual, &larger);
+    assert_no_violation(&usual, &larger);
 }
 
 #[test]
 fn two_workers_and_the_sweeper() {
     let usual =
-        [(1, Budget { crashes: 1, sweeps: 1, ..NONE }), (1, Budget { sweeps: 1, burials: 1, ..NONE })];
+        [(1, Budget { crashes: 1, sweeps: 1, ..NONE }), (1, Budget { sweeps: 1, dead_letters: 1, ..NONE })];
     let larger = [(1, Budget { duplicates: 1, sweeps: 1, ..NONE }), (2, Budget { sweeps: 1, ..NONE })];
-    nothing_is_wrong(&usual, &larger);
+    assert_no_violation(&usual, &larger);
 }
 
-/// Each flaw, and the small world in which it must show.
+/// Each flaw, and a small world in which it must be found.
 #[test]
-fn every_flaw_shows_in_a_small_world() {
+fn every_flaw_is_found_in_a_small_world() {
     let crash = Budget { crashes: 1, ..NONE };
     let duplicate = Budget { crashes: 1, duplicates: 1, ..NONE };
-    let trouble = Budget { crashes: 1, troubles: 1, ..NONE };
-    let superseded = Budget { duplicates: 1, troubles: 1, ..NONE };
-    let burials = Budget { sweeps: 1, burials: 1, ..NONE };
+    let failure = Budget { crashes: 1, failures: 1, ..NONE };
+    let superseded = Budget { duplicates: 1, failures: 1, ..NONE };
+    let dead_letters = Budget { sweeps: 1, dead_letters: 1, ..NONE };
     let cases = [
         (Flaw::SettlesTwice, 2, duplicate, "settled twice"),
-        (Flaw::HearsTheSuperseded, 1, superseded, "failed the chunk, which is"),
-        (Flaw::ClaimsForAnyone, 1, Budget { sweeps: 1, ..NONE }, "was taken from a living worker"),
-        (Flaw::BusyForItsOwn, 2, crash, "its message is deleted"),
-        (Flaw::CountsDown, 2, Budget { crashes: 2, ..NONE }, "ended with chunks not struck off"),
-        (Flaw::EndsTwice, 2, crash, "finished 2 times"),
+        (Flaw::AcceptsSuperseded, 1, superseded, "failed the chunk, which is"),
+        (Flaw::ClaimsForAnyMessage, 1, Budget { sweeps: 1, ..NONE }, "was taken from a running worker"),
+        (Flaw::RefusesOwnMessage, 2, crash, "its message is deleted"),
+        (Flaw::CountsChunks, 2, Budget { crashes: 2, ..NONE }, "ended with a non-empty unsettled set"),
+        (Flaw::FinishesTwice, 2, crash, "finished 2 times"),
         (Flaw::DeletesEarly, 2, NONE, "its message is deleted"),
         (Flaw::DeletesWhenSuperseded, 1, superseded, "its message is deleted"),
-        (Flaw::DeletesBeforeRequeue, 2, trouble, "its message is deleted"),
-        (Flaw::ForgetsTheOrigin, 1, Budget { troubles: 1, faults: 1, ..NONE }, "its message is deleted"),
-        (Flaw::BuriesAnothers, 1, burials, "another's dead letter failed a living worker's chunk"),
-        (Flaw::BuriesTheBlameless, 1, Budget { crashes: 3, ..NONE }, "its message is deleted"),
-        (Flaw::LeavesSettledAlone, 2, crash, "deleted"),
+        (Flaw::DeletesBeforeRequeue, 2, failure, "its message is deleted"),
+        (Flaw::DropsOrigin, 1, Budget { failures: 1, faults: 1, ..NONE }, "its message is deleted"),
+        (
+            Flaw::FailsClaimedByOther,
+            1,
+            dead_letters,
+            "another message's dead letter failed a running worker's chunk",
+        ),
+        (Flaw::SkipsRequeue, 1, Budget { crashes: 3, ..NONE }, "its message is deleted"),
+        (Flaw::SkipsConclude, 2, crash, "deleted"),
     ];
     for (flaw, chunks, budget, what) in cases {
         match explore(chunks, budget, Some(flaw)) {
-            Ok(explored) => panic!("{flaw:?} is on none of all paths: {explored:?}"),
-            Err((path, wrong)) => {
-                assert!(wrong.to_string().contains(what), "{flaw:?}: {wrong} after {path:#?}");
+            Ok(explored) => panic!("{flaw:?} was not found: {explored:?}"),
+            Err((path, violation)) => {
+                assert!(violation.to_string().contains(what), "{flaw:?}: {violation} after {path:#?}");
             }
         }
     }

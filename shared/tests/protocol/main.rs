@@ -1,14 +1,14 @@
-//! The protocol between the table and the queue (`lifecycle`), in worlds where processes die
-//! between any two calls, answers are lost, clocks disagree and messages come twice, late or not
-//! at all. Time and order are values: a case that fails once fails always.
+//! Tests of the protocol between the table and the queue (`lifecycle`) under faults: processes crash between any two
+//! calls, answers are lost, clocks differ, and messages are duplicated, late or lost. Time and order are test input, so
+//! a failed case can be repeated.
 
-mod again;
-mod charge;
 mod checker;
+mod claims;
 mod crashes;
 mod exhaustive;
-mod post;
 mod processes;
+mod queue;
+mod retry;
 mod sim;
 mod table;
 mod world;
@@ -17,13 +17,13 @@ use longhand_shared::job::JobStatus;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
 
-use processes::Heard;
+use processes::ModelResult;
 use sim::now;
 use table::Flaw;
-use world::{Sights, World, plans, run};
+use world::{Outcomes, World, plans, run};
 
-/// As many cases as given here, unless `PROPTEST_CASES` says otherwise. The input of a failed case
-/// is printed in full, so nothing is written to the source tree.
+/// `count` cases, unless `PROPTEST_CASES` is set. The input of a failed case is printed in full, so nothing is
+/// written to the source tree.
 fn cases(count: u32) -> ProptestConfig {
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_some() {
@@ -37,7 +37,7 @@ proptest! {
     #![proptest_config(cases(600))]
 
     #[test]
-    fn every_job_ends_once_and_rightly_whatever_happens_on_the_way(plan in plans(false)) {
+    fn every_job_ends_once_with_the_right_result(plan in plans(false)) {
         run(&plan, None)?;
     }
 }
@@ -46,17 +46,17 @@ proptest! {
     #![proptest_config(cases(150))]
 
     #[test]
-    fn a_job_that_is_erased_at_any_moment_stays_gone(plan in plans(true)) {
+    fn an_erased_job_stays_erased(plan in plans(true)) {
         run(&plan, None)?;
     }
 }
 
-/// The same plans at every run.
+/// A runner with the same plans in every run.
 fn fixed(count: u32) -> TestRunner {
     let config = ProptestConfig {
         cases: count,
         failure_persistence: None,
-        // The smallest example is of no interest when one is expected.
+        // Shrinking is not needed, since a failure is expected.
         max_shrink_iters: 0,
         ..ProptestConfig::default()
     };
@@ -64,17 +64,17 @@ fn fixed(count: u32) -> TestRunner {
 }
 
 #[test]
-fn the_worlds_are_wild_enough_to_meet_every_outcome() {
-    let sights = std::cell::RefCell::new(Sights::new());
+fn the_random_plans_reach_every_outcome() {
+    let outcomes = std::cell::RefCell::new(Outcomes::new());
     fixed(200)
         .run(&any::<bool>().prop_flat_map(plans), |plan| {
-            for (sight, count) in run(&plan, None)? {
-                *sights.borrow_mut().entry(sight).or_default() += count;
+            for (outcome, count) in run(&plan, None)? {
+                *outcomes.borrow_mut().entry(outcome).or_default() += count;
             }
             Ok(())
         })
-        .expect("nothing is wrong");
-    let sights = sights.into_inner();
+        .expect("no violation");
+    let outcomes = outcomes.into_inner();
     for outcome in [
         "claim: claimed",
         "claim: busy",
@@ -82,26 +82,26 @@ fn the_worlds_are_wild_enough_to_meet_every_outcome() {
         "claim: gone",
         "release: released",
         "release: nothing",
-        "burial: failed",
-        "burial: stale",
-        "burial: blameless",
+        "dead letter: failed",
+        "dead letter: stale",
+        "dead letter: requeue",
         "settle: settled",
         "settle: already settled",
         "settle: superseded",
         "settle: gone",
-        "strike: remaining",
-        "strike: all settled",
-        "strike: ended",
+        "remove unsettled: remaining",
+        "remove unsettled: all settled",
+        "remove unsettled: ended",
         "finish: finished",
         "finish: not open",
         "postpone: mine",
         "postpone: another's",
     ] {
-        assert!(sights.contains_key(outcome), "{outcome} is not among {sights:?}");
+        assert!(outcomes.contains_key(outcome), "{outcome} is not among {outcomes:?}");
     }
 }
 
-/// What the checker says of a flaw.
+/// The violation that the checker reports for a flaw.
 fn found(flaw: Flaw) -> String {
     match fixed(600).run(&plans(false), |plan| run(&plan, Some(flaw)).map(|_| ())) {
         Err(TestError::Fail(why, _)) => why.message().to_owned(),
@@ -116,27 +116,27 @@ fn a_store_that_settles_twice_is_found() {
 }
 
 #[test]
-fn a_store_that_hears_the_superseded_is_found() {
-    let why = found(Flaw::HearsTheSuperseded);
+fn a_store_that_accepts_superseded_failures_is_found() {
+    let why = found(Flaw::AcceptsSuperseded);
     assert!(why.contains("failed the chunk, which is"), "{why}");
 }
 
 #[test]
-fn a_counter_in_place_of_the_set_is_found() {
-    let why = found(Flaw::CountsDown);
-    assert!(why.contains("ended with chunks not struck off"), "{why}");
+fn a_counter_instead_of_the_set_is_found() {
+    let why = found(Flaw::CountsChunks);
+    assert!(why.contains("ended with a non-empty unsettled set"), "{why}");
 }
 
 #[test]
-fn an_end_without_its_condition_is_found() {
-    let why = found(Flaw::EndsTwice);
+fn an_unconditional_finish_is_found() {
+    let why = found(Flaw::FinishesTwice);
     assert!(why.contains("finished 2 times"), "{why}");
 }
 
 #[test]
 fn a_worker_that_deletes_too_early_is_found() {
     for flaw in
-        [Flaw::DeletesEarly, Flaw::DeletesWhenSuperseded, Flaw::DeletesBeforeRequeue, Flaw::ForgetsTheOrigin]
+        [Flaw::DeletesEarly, Flaw::DeletesWhenSuperseded, Flaw::DeletesBeforeRequeue, Flaw::DropsOrigin]
     {
         let why = found(flaw);
         assert!(why.contains("its message is deleted"), "{flaw:?}: {why}");
@@ -145,40 +145,40 @@ fn a_worker_that_deletes_too_early_is_found() {
 
 #[test]
 fn a_store_that_lets_any_message_claim_is_found() {
-    let why = found(Flaw::ClaimsForAnyone);
-    assert!(why.contains("was taken from a living worker"), "{why}");
+    let why = found(Flaw::ClaimsForAnyMessage);
+    assert!(why.contains("was taken from a running worker"), "{why}");
 }
 
 #[test]
-fn a_store_that_keeps_a_chunk_from_its_own_message_is_found() {
-    let why = found(Flaw::BusyForItsOwn);
+fn a_store_that_refuses_claims_of_the_same_message_is_found() {
+    let why = found(Flaw::RefusesOwnMessage);
     assert!(why.contains("its message is deleted"), "{why}");
 }
 
 #[test]
-fn a_dead_letter_that_fails_what_is_another_messages_is_found() {
-    let why = found(Flaw::BuriesAnothers);
-    assert!(why.contains("another's dead letter failed a living worker's chunk"), "{why}");
+fn a_dead_letter_that_fails_a_claimed_chunk_is_found() {
+    let why = found(Flaw::FailsClaimedByOther);
+    assert!(why.contains("another message's dead letter failed a running worker's chunk"), "{why}");
 }
 
 #[test]
-fn a_dead_letter_that_is_deleted_although_its_chunk_is_not_to_blame_is_found() {
-    let why = found(Flaw::BuriesTheBlameless);
+fn a_dead_letter_deleted_without_a_new_message_is_found() {
+    let why = found(Flaw::SkipsRequeue);
     assert!(why.contains("its message is deleted"), "{why}");
 }
 
 #[test]
-fn a_worker_that_does_not_conclude_what_another_settled_is_found() {
-    let why = found(Flaw::LeavesSettledAlone);
+fn a_worker_that_skips_settled_chunks_is_found() {
+    let why = found(Flaw::SkipsConclude);
     assert!(why.contains("deleted"), "{why}");
 }
 
-/// A job whose chunks are each in the hand of a worker that has heard it and is about to settle.
+/// A job with a worker for each chunk that has the transcription and is about to settle the chunk.
 fn about_to_settle(chunks: usize) -> World {
     let mut world = World::new(chunks, None);
     now(world.submit()).expect("memory never fails");
     for message in 0..chunks {
-        world.begin_work(message, Heard::Words, 0);
+        world.begin_work(message, ModelResult::Transcribed, 0);
     }
     for call in ["claim", "model"] {
         for task in 0..chunks {
@@ -189,68 +189,68 @@ fn about_to_settle(chunks: usize) -> World {
 }
 
 #[test]
-fn the_last_two_chunks_settling_at_the_same_moment_finish_the_job_once() {
+fn two_last_chunks_settled_at_once_finish_the_job_once() {
     let mut world = about_to_settle(2);
-    for _ in ["settle", "strike"] {
-        world.step(0, None).expect("nothing is wrong");
-        world.step(1, None).expect("nothing is wrong");
+    for _ in ["settle", "remove unsettled"] {
+        world.step(0, None).expect("no violation");
+        world.step(1, None).expect("no violation");
     }
-    // The second to strike sees the empty set, and only it: the first one's next call is its delete.
+    // Only the second worker finds the set empty. The first worker's next call is its delete.
     let table = std::sync::Arc::clone(&world.process.table);
-    assert_eq!(table.outcomes()["strike: remaining"], 1);
-    assert_eq!(table.outcomes()["strike: all settled"], 1);
-    world.settle_down().expect("nothing is wrong");
+    assert_eq!(table.outcomes()["remove unsettled: remaining"], 1);
+    assert_eq!(table.outcomes()["remove unsettled: all settled"], 1);
+    world.settle_down().expect("no violation");
     assert_eq!(table.outcomes()["finish: finished"], 1);
     assert_eq!(table.outcomes().get("finish: not open"), None);
     assert_eq!(result(&world).transcription.as_deref(), Some("chunk-0-claim-1 chunk-1-claim-1"));
 }
 
 #[test]
-fn any_number_that_see_the_last_chunk_settled_at_once_finish_the_job_once() {
+fn concurrent_finishes_end_the_job_once() {
     let mut world = about_to_settle(2);
-    for _ in ["settle", "strike"] {
-        world.step(0, None).expect("nothing is wrong");
-        world.step(1, None).expect("nothing is wrong");
+    for _ in ["settle", "remove unsettled"] {
+        world.step(0, None).expect("no violation");
+        world.step(1, None).expect("no violation");
     }
-    // Both messages come again before the job is ended, and the sweeper comes by.
-    world.begin_work(0, Heard::Refusal, 0);
-    world.begin_work(1, Heard::Words, 0);
+    // Both messages are delivered again before the job ends, and a sweep begins.
+    world.begin_work(0, ModelResult::Rejected, 0);
+    world.begin_work(1, ModelResult::Transcribed, 0);
     world.process.clock.pass(longhand_shared::lifecycle::FIRST_CHECK);
     world.begin_sweep(true, 0);
-    // The first worker has nothing more to do but to delete. Of the others: claim and strike; look
-    // for what is due, read the job, postpone; then all of them read the chunks.
+    // The first worker only has to delete its message. The repeated deliveries claim and remove from the set. The
+    // sweeper calls due, job and postpone. Then all of them read the chunks.
     let (second, again, sweeper) = (1, [2, 3], 4);
-    for _ in ["claim", "strike", "chunks"] {
-        world.step(again[0], None).expect("nothing is wrong");
-        world.step(again[1], None).expect("nothing is wrong");
+    for _ in ["claim", "remove unsettled", "chunks"] {
+        world.step(again[0], None).expect("no violation");
+        world.step(again[1], None).expect("no violation");
     }
     for _ in ["due", "job", "postpone", "chunks"] {
-        world.step(sweeper, None).expect("nothing is wrong");
+        world.step(sweeper, None).expect("no violation");
     }
-    world.step(second, None).expect("nothing is wrong");
-    assert_eq!(world.process.table.finished(), 0, "all have read, none has ended it");
+    world.step(second, None).expect("no violation");
+    assert_eq!(world.process.table.finished(), 0, "all have read the chunks, and none has finished the job");
     for finishing in [sweeper, again[1], again[0], second] {
-        world.step(finishing, None).expect("nothing is wrong");
+        world.step(finishing, None).expect("no violation");
     }
     let outcomes = world.process.table.outcomes();
     assert_eq!((outcomes["finish: finished"], outcomes["finish: not open"]), (1, 3));
-    world.settle_down().expect("nothing is wrong");
+    world.settle_down().expect("no violation");
     assert_eq!(result(&world).job_status, JobStatus::Completed);
 }
 
-/// The end of a job that must have ended.
+/// The result of a job that must have ended.
 fn result(world: &World) -> &longhand_shared::transcript::TranscriptResult {
     world.checker.ended().expect("the job has ended")
 }
 
 #[test]
-fn a_call_is_made_at_its_step_and_not_before() {
+fn a_call_is_made_at_its_step() {
     let mut world = World::new(1, None);
     world.begin_submit();
     assert_eq!((world.tasks.len(), world.process.table.peek(world.new.id)), (1, None));
-    world.step(0, None).expect("nothing is wrong");
+    world.step(0, None).expect("no violation");
     assert!(world.process.table.peek(world.new.id).is_some());
-    assert_eq!((world.tasks.len(), world.process.post.len()), (1, 0));
-    world.step(0, None).expect("nothing is wrong");
-    assert_eq!((world.tasks.len(), world.process.post.len()), (0, 1));
+    assert_eq!((world.tasks.len(), world.process.queue.len()), (1, 0));
+    world.step(0, None).expect("no violation");
+    assert_eq!((world.tasks.len(), world.process.queue.len()), (0, 1));
 }

@@ -1,49 +1,49 @@
-//! The processes that die: the worker, the dead letters' worker and the sweeper, as the worker's
-//! `process.rs`, `runner.rs`, `dead_letters.rs` and `sweeper.rs` have them, without the model,
-//! the pauses and the leases: here a lease may be lost at any moment, without anybody's knowing.
+//! The processes that may crash: the worker, the dead-letter worker and the sweeper. They follow the worker's
+//! `process.rs`, `runner.rs`, `dead_letters.rs` and `sweeper.rs`, without the model, the pauses and the leases. A lease
+//! may be lost at any time without notice.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhand_shared::attempt::{Attempt, AttemptOutcome as Told, Claimant};
+use longhand_shared::attempt::{Attempt, AttemptOutcome, Claimant};
 use longhand_shared::job::{ChunkError, ChunkState, ErrorCode, Transcription, Verdict};
-use longhand_shared::lifecycle::{self, Burial, Settled};
+use longhand_shared::lifecycle::{DeadLetter, Lifecycle, Settled};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth};
 use longhand_shared::store::{Claim, JobStore, StoreError};
 use longhand_shared::{ChunkIndex, ChunkRef, Timestamp};
 
-use crate::post::{AtWork, Handed, Post};
+use crate::queue::{ActiveClaim, Queue, Received};
 use crate::sim::Clock;
 use crate::table::{Flaw, Table};
 
-/// For how long a claim keeps other messages off: after that, the one behind it is taken for lost.
-pub(crate) const SILENCE: Duration = Duration::from_secs(330);
+/// How long a claim excludes other messages. After that its message counts as lost.
+pub(crate) const CLAIM_TIMEOUT: Duration = Duration::from_secs(330);
 
-/// How often settling is tried.
+/// How often a settle is tried.
 const SETTLE_TRIES: u32 = 5;
 
-/// What comes of asking the model.
+/// The result of a model call, or of the time around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// A transcription, which names the chunk and the claim.
-    Words,
-    /// The audio is no good.
-    Refusal,
-    /// The model is down: the claim is given back, and the message sent anew.
-    Nothing,
-    /// The message is another's: the claim is given back, the message left alone.
+pub(crate) enum ModelResult {
+    /// A transcription that contains the chunk's index and the attempt's number.
+    Transcribed,
+    /// The model rejects the audio.
+    Rejected,
+    /// The model is down: the worker releases the claim and requeues the message.
+    Down,
+    /// The lease is lost: the worker releases the claim and leaves the message.
     LeaseLost,
-    /// It took too long: the message is left to come again.
+    /// The work takes too long: the worker leaves the message to be delivered again.
     Overdue,
 }
 
-/// One process's view of the world.
+/// The dependencies of one process.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
     pub(crate) table: Arc<Table>,
-    pub(crate) post: Arc<Post>,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) clock: Arc<Clock>,
-    /// By how many seconds its clock is ahead of the others'.
+    /// How many seconds its clock is ahead.
     pub(crate) ahead: i8,
     pub(crate) flaw: Option<Flaw>,
 }
@@ -52,99 +52,110 @@ enum Outcome {
     Done,
     Superfluous,
     Requeue,
-    Retry,
+    /// The worker leaves the message. It is delivered again later.
+    Abandon,
 }
 
-/// What a claim's transcription says.
+/// The text of an attempt's transcription.
 pub(crate) fn words(index: ChunkIndex, attempt: u32) -> String {
     format!("chunk-{index}-claim-{attempt}")
 }
 
 fn failed(code: ErrorCode) -> Verdict {
-    Verdict::Failed(ChunkError::new(code, "no reason is ever good enough"))
+    Verdict::Failed(ChunkError::new(code, "the reason"))
 }
 
 impl Process {
-    /// One message, from received to dealt with.
-    pub(crate) async fn work(self, handed: Handed, heard: Heard) {
-        let delivery = &handed.delivery;
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
+        Lifecycle::new(self.table.clone(), self.queue.clone())
+    }
+
+    /// Handles one received message.
+    pub(crate) async fn work(self, received: Received, model: ModelResult) {
+        let delivery = &received.delivery;
         let receipt = std::slice::from_ref(&delivery.receipt);
         let mut again = delivery.requeued(Duration::ZERO);
-        if self.flaw == Some(Flaw::ForgetsTheOrigin) {
+        if self.flaw == Some(Flaw::DropsOrigin) {
             again.envelope.origin = None;
         }
-        match self.chunk(delivery, &handed.lease, heard).await {
-            Outcome::Done => drop(self.post.delete(receipt).await),
-            Outcome::Superfluous => self.post.delete_if_in_hand(&handed).await,
+        match self.chunk(delivery, &received.lease, model).await {
+            Outcome::Done => drop(self.queue.delete(receipt).await),
+            Outcome::Superfluous => self.queue.delete_if_in_hand(&received).await,
             Outcome::Requeue if self.flaw == Some(Flaw::DeletesBeforeRequeue) => {
-                self.post.delete(receipt).await;
-                self.post.send(&[again]).await;
+                self.queue.delete(receipt).await;
+                self.queue.send(&[again]).await;
             }
             Outcome::Requeue => {
-                let answers = self.post.send(&[again]).await;
+                let answers = self.queue.send(&[again]).await;
                 if answers.iter().all(Result::is_ok) {
-                    self.post.delete(receipt).await;
+                    self.queue.delete(receipt).await;
                 }
             }
-            Outcome::Retry => {}
+            Outcome::Abandon => {}
         }
     }
 
-    async fn chunk(&self, delivery: &Delivery, lease: &Arc<()>, heard: Heard) -> Outcome {
+    async fn chunk(&self, delivery: &Delivery, lease: &Arc<()>, model: ModelResult) -> Outcome {
         let chunk = ChunkMessage::parse(&delivery.body).expect("only chunks are sent here").chunk();
         let table = self.table.as_ref();
         if self.flaw == Some(Flaw::DeletesEarly) {
-            self.post.delete(std::slice::from_ref(&delivery.receipt)).await;
+            self.queue.delete(std::slice::from_ref(&delivery.receipt)).await;
         }
-        let (origin, now) = (delivery.origin(), self.clock.read(self.ahead));
-        let by = Claimant { origin, message: &delivery.message_id, worker: "w" };
-        let attempt = match table.claim(chunk, by, now, SILENCE).await {
+        let now = self.clock.read(self.ahead);
+        let attempt = match table.claim(chunk, delivery.claimant("w"), now, CLAIM_TIMEOUT).await {
             Ok(Claim::Claimed(attempt)) => attempt,
-            Ok(Claim::Settled) if self.flaw == Some(Flaw::LeavesSettledAlone) => return Outcome::Done,
+            Ok(Claim::Settled) if self.flaw == Some(Flaw::SkipsConclude) => return Outcome::Done,
             Ok(Claim::Settled) => {
-                let concluded = lifecycle::conclude(table, chunk, self.clock.read(self.ahead)).await;
-                return concluded.map_or_else(|error| self.blameless(&error), |_| Outcome::Done);
+                let concluded = self.lifecycle().conclude(chunk, self.clock.read(self.ahead)).await;
+                return concluded.map_or_else(|error| self.after_error(&error), |_| Outcome::Done);
             }
             Ok(Claim::Gone) => return Outcome::Done,
             Ok(Claim::Busy) => {
-                self.note_dropped(chunk, origin);
+                self.table.dropped(chunk, &delivery.message_id);
                 return Outcome::Superfluous;
             }
-            Err(error) => return self.blameless(&error),
+            Err(error) => return self.after_error(&error),
         };
-        self.check_taken(chunk, attempt.number, origin, now);
-        let _at_work = self.post.begin(AtWork {
+        self.check_taken(chunk, attempt.number, delivery.claimant("w"), now);
+        let _active = self.queue.begin(ActiveClaim {
             chunk,
             attempt: attempt.number,
             claimed: now,
-            message_id: delivery.message_id.clone(),
-            origin: origin.to_owned(),
+            holder: delivery.claimant("w").into(),
             lease: Arc::clone(lease),
         });
-        // The model takes its time: whatever may happen meanwhile happens.
+        // The model call takes time, in which other tasks run.
         tokio::task::yield_now().await;
-        let verdict = match heard {
-            Heard::Words => {
+        let verdict = match model {
+            ModelResult::Transcribed => {
                 let words = Transcription::new(words(chunk.index, attempt.number), None, vec![]);
                 Verdict::Completed(words.expect("a few bytes"))
             }
-            Heard::Refusal => failed(ErrorCode::AsrRejected),
-            Heard::Nothing | Heard::LeaseLost => {
-                // Not given back, it runs out by itself.
-                let why = if heard == Heard::Nothing { Told::ModelDown } else { Told::LeaseLost };
-                let _ = table.release(chunk, &attempt.ended(why, now, 1)).await;
-                return if heard == Heard::Nothing { Outcome::Requeue } else { Outcome::Retry };
+            ModelResult::Rejected => failed(ErrorCode::AsrRejected),
+            ModelResult::Down | ModelResult::LeaseLost => {
+                // A failed release does no harm: the claim times out.
+                let why = if model == ModelResult::Down {
+                    AttemptOutcome::ModelDown
+                } else {
+                    AttemptOutcome::LeaseLost
+                };
+                let released = table.release(chunk, &attempt.ended(why, now, 1)).await.unwrap_or(true);
+                return if model == ModelResult::Down && released {
+                    Outcome::Requeue
+                } else {
+                    Outcome::Abandon
+                };
             }
-            Heard::Overdue => {
-                let _ = table.release(chunk, &attempt.ended(Told::Overdue, now, 1)).await;
-                return Outcome::Retry;
+            ModelResult::Overdue => {
+                let _ = table.release(chunk, &attempt.ended(AttemptOutcome::Overdue, now, 1)).await;
+                return Outcome::Abandon;
             }
         };
         match self.settle(chunk, &attempt.settled(&verdict, now, 1), &verdict).await {
-            // Another has the chunk, perhaps by this very message: it is not done.
-            Ok(Settled::Superseded) if self.flaw != Some(Flaw::DeletesWhenSuperseded) => Outcome::Retry,
+            // Another worker has claimed the chunk, perhaps for the same message, so the work is not done.
+            Ok(Settled::Superseded) if self.flaw != Some(Flaw::DeletesWhenSuperseded) => Outcome::Abandon,
             Ok(_) => Outcome::Done,
-            Err(error) => self.blameless(&error),
+            Err(error) => self.after_error(&error),
         }
     }
 
@@ -157,107 +168,97 @@ impl Process {
         let mut turn = 1;
         loop {
             let now = self.clock.read(self.ahead);
-            let table = self.table.as_ref();
-            match lifecycle::settle(table, chunk, attempt, verdict, now).await {
+            match self.lifecycle().settle(chunk, attempt, verdict, now).await {
                 Err(StoreError::Unavailable(_)) if turn < SETTLE_TRIES => turn += 1,
                 other => return other,
             }
         }
     }
 
-    fn blameless(&self, error: &StoreError) -> Outcome {
+    fn after_error(&self, error: &StoreError) -> Outcome {
         match error {
             StoreError::Unavailable(_) => Outcome::Requeue,
             StoreError::Corrupt(what) => {
-                self.table.complain(what);
-                Outcome::Retry
+                self.table.report(what);
+                Outcome::Abandon
             }
         }
     }
 
-    /// One dead letter.
-    pub(crate) async fn bury(self, handed: Handed) {
-        let delivery = &handed.delivery;
+    /// Handles one dead letter.
+    pub(crate) async fn handle_dead_letter(self, received: Received) {
+        let delivery = &received.delivery;
         let chunk = ChunkMessage::parse(&delivery.body).expect("only chunks are sent here").chunk();
         let now = self.clock.read(self.ahead);
-        let mut letter = delivery.clone();
-        if let Some(ChunkState::InProgress { by, message, .. }) =
-            self.table.peek_chunk(chunk).map(|chunk| chunk.state)
-            && self.flaw == Some(Flaw::BuriesAnothers)
+        let mut message = delivery.clone();
+        if let Some(ChunkState::InProgress { by, .. }) = self.table.peek_chunk(chunk).map(|chunk| chunk.state)
+            && self.flaw == Some(Flaw::FailsClaimedByOther)
         {
-            (letter.envelope.origin, letter.message_id) = (Some(by), message);
+            (message.envelope.origin, message.message_id) = (Some(by.origin), by.message);
         }
-        match lifecycle::bury(self.table.as_ref(), chunk, &letter, now).await {
-            Ok(Burial::Failed) => {
-                self.table.count("burial: failed");
-                self.check_buried(chunk, delivery);
+        match self.lifecycle().dead_letter(chunk, &message, now).await {
+            Ok(DeadLetter::Failed) => {
+                self.table.count("dead letter: failed");
+                self.check_failed(chunk, delivery);
             }
-            Ok(Burial::Stale) => {
-                self.table.count("burial: stale");
-                self.note_dropped(chunk, delivery.origin());
+            Ok(DeadLetter::Stale) => {
+                self.table.count("dead letter: stale");
+                self.table.dropped(chunk, &delivery.message_id);
             }
-            Ok(Burial::Blameless) => {
-                self.table.count("burial: blameless");
-                if self.flaw != Some(Flaw::BuriesTheBlameless) {
-                    let answers = self.post.send(&[delivery.requeued(Duration::ZERO)]).await;
+            Ok(DeadLetter::Redrive) => {
+                self.table.count("dead letter: requeue");
+                if self.flaw != Some(Flaw::SkipsRequeue) {
+                    let answers = self.queue.send(&[delivery.requeued(Duration::ZERO)]).await;
                     if answers.iter().any(Result::is_err) {
                         return;
                     }
                 }
             }
             Err(error) => {
-                self.blameless(&error);
+                self.after_error(&error);
                 return;
             }
         }
-        self.post.delete(std::slice::from_ref(&delivery.receipt)).await;
+        self.queue.delete(std::slice::from_ref(&delivery.receipt)).await;
     }
 
-    /// Another message is in charge of the chunk, so this one is deleted.
-    fn note_dropped(&self, chunk: ChunkRef, origin: &str) {
-        match self.table.peek_chunk(chunk).map(|chunk| chunk.state) {
-            // No excuse for what follows.
-            Some(ChunkState::InProgress { by, .. }) if by == origin => {}
-            Some(ChunkState::InProgress { .. }) => self.table.dropped(chunk, origin),
-            Some(ChunkState::Pending | ChunkState::Settled { .. }) | None => {}
-        }
-    }
-
-    /// What is claimed must not be taken from a living worker for another message, before its time.
-    fn check_taken(&self, chunk: ChunkRef, attempt: u32, origin: &str, now: Timestamp) {
-        for other in self.post.living(chunk) {
+    /// Before its timeout, a running worker's claim must not be taken by another message, except by a later copy.
+    fn check_taken(&self, chunk: ChunkRef, attempt: u32, by: Claimant<'_>, now: Timestamp) {
+        for other in self.queue.active_claims(chunk) {
             let newest = other.attempt + 1 == attempt;
-            if newest && other.origin != origin && other.claimed > now.minus(SILENCE) {
-                let what = format!("{chunk}: claim {} was taken from a living worker", other.attempt);
-                self.table.complain(what);
+            let other_message = other.holder.origin != by.origin || !by.follows(&other.holder);
+            if newest && other_message && other.claimed > now.minus(CLAIM_TIMEOUT) {
+                let what = format!("{chunk}: claim {} was taken from a running worker", other.attempt);
+                self.table.report(what);
             }
         }
     }
 
-    /// A dead letter must not fail what a living worker has claimed for another message.
-    fn check_buried(&self, chunk: ChunkRef, delivery: &Delivery) {
+    /// A dead letter must not fail a chunk that a running worker has claimed for another message.
+    fn check_failed(&self, chunk: ChunkRef, delivery: &Delivery) {
         let newest = self.table.peek_chunk(chunk).map(|chunk| chunk.attempt);
-        for other in self.post.living(chunk) {
-            if Some(other.attempt) != newest || other.message_id == delivery.message_id {
+        for other in self.queue.active_claims(chunk) {
+            if Some(other.attempt) != newest || other.holder.message == delivery.message_id {
                 continue;
             }
-            if other.origin == delivery.origin() {
-                self.table.count("burial: failed a copy's");
+            if other.holder.origin == delivery.origin() {
+                self.table.count("dead letter: failed a copy's");
             } else {
-                self.table.complain(format!("{chunk}: another's dead letter failed a living worker's chunk"));
+                self.table.report(format!(
+                    "{chunk}: another message's dead letter failed a running worker's chunk"
+                ));
             }
         }
     }
 
-    /// One sweep. `depth` is what the queue says of itself, rightly or not.
+    /// One sweep. `depth` is the queue's reported depth, which may be wrong.
     pub(crate) async fn sweep(self, depth: Depth) {
         let now = self.clock.read(self.ahead);
         let Ok(due) = self.table.due(now, 100).await else { return };
         for due in due {
-            let (table, post) = (self.table.as_ref(), self.post.as_ref());
-            let repaired = lifecycle::repair(table, post, &due, depth, SILENCE, now).await;
+            let repaired = self.lifecycle().repair(&due, depth, CLAIM_TIMEOUT, now).await;
             if let Err(error) = repaired {
-                self.blameless(&error);
+                self.after_error(&error);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! A scheduler of futures that does nothing by itself: whoever holds it says which task goes on,
-//! which of its calls fail, and which task dies. No clock, no threads.
+//! A scheduler of futures that the test drives: the test decides which task continues, which of its calls fail, and
+//! which task crashes. There is no real clock and no thread.
 
 use std::fmt;
 use std::future::Future;
@@ -13,63 +13,61 @@ use futures::FutureExt;
 use longhand_shared::Timestamp;
 use tokio::runtime::Runtime;
 
-/// What goes wrong with the next call.
+/// A fault of the next call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is not done, and the caller is told so.
+    /// The call has no effect and returns an error.
     NotDone,
-    /// It is done, but the answer is lost.
+    /// The call has its effect, but the answer is lost.
     NotAnswered,
 }
 
-/// The network: every call to the table and the queue goes over it, one call in one step.
+/// The network: every call to the table and the queue goes through it, one call per step.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
     fault: Mutex<Option<Fault>>,
     writes: AtomicUsize,
     calls: AtomicUsize,
-    /// Whether somebody wants to know what calls are answered, and what the last one was.
-    overheard: AtomicBool,
-    heard: Mutex<Option<String>>,
+    /// Whether answers are recorded.
+    recording: AtomicBool,
+    last_answer: Mutex<Option<String>>,
 }
 
 impl Wire {
-    /// Gives way to the other tasks once; then whatever comes is done at once. The fault, if any,
-    /// is the one set before this step.
+    /// Yields to the other tasks once. The rest of the call happens in one step. Returns the fault that the test set
+    /// for this step.
     pub(crate) async fn call(&self) -> Option<Fault> {
         tokio::task::yield_now().await;
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Notes what a call is answered: all that its caller knows of the world.
+    /// Records the answer to a call: the only information that its caller gets.
     pub(crate) fn answer(&self, answer: &impl fmt::Debug) {
-        if self.overheard.load(Ordering::Relaxed) {
-            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{answer:?}"));
+        if self.recording.load(Ordering::Relaxed) {
+            *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{answer:?}"));
         }
     }
 
-    /// From now on answers are listened to, or not.
-    pub(crate) fn overhear(&self, overheard: bool) {
-        self.overheard.store(overheard, Ordering::Relaxed);
+    /// Sets whether answers are recorded.
+    pub(crate) fn record_answers(&self, recording: bool) {
+        self.recording.store(recording, Ordering::Relaxed);
     }
 
-    /// How many calls were made.
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// What was answered since this was last asked, if a call was made.
-    pub(crate) fn heard(&self) -> Option<String> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Takes the last recorded answer, if a call was made since.
+    pub(crate) fn take_answer(&self) -> Option<String> {
+        self.last_answer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Counts a call that writes.
+    /// Counts a write.
     pub(crate) fn wrote(&self) {
         self.writes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many calls wrote.
     pub(crate) fn writes(&self) -> usize {
         self.writes.load(Ordering::Relaxed)
     }
@@ -79,7 +77,7 @@ impl Wire {
     }
 }
 
-/// Runs what never waits for another: the store in memory gives way, and is then done.
+/// Runs a future that waits for no other task, such as a call of the in-memory store.
 pub(crate) fn now<T>(act: impl Future<Output = T>) -> T {
     let mut act = pin!(act);
     let _time = runtime().enter();
@@ -90,8 +88,7 @@ pub(crate) fn now<T>(act: impl Future<Output = T>) -> T {
     }
 }
 
-/// Timeouts want one to be made. Nobody runs it, so that none of them ever strikes: when a process
-/// gives up or dies is for the test to say.
+/// Timeouts need a runtime. It never runs, so no timeout ever ends: the test decides when a call fails.
 fn runtime() -> &'static Runtime {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         tokio::runtime::Builder::new_current_thread().enable_time().build().expect("no threads, no sockets")
@@ -99,7 +96,7 @@ fn runtime() -> &'static Runtime {
     &RUNTIME
 }
 
-/// Tasks under way. Dropping one is its process dying.
+/// Running tasks. To drop a task is to crash its process.
 #[derive(Default)]
 pub(crate) struct Tasks(Vec<Pin<Box<dyn Future<Output = ()>>>>);
 
@@ -110,7 +107,7 @@ impl fmt::Debug for Tasks {
 }
 
 impl Tasks {
-    /// Begins a task and brings it to its first call, which is not made yet.
+    /// Starts a task and runs it until just before its first call.
     pub(crate) fn begin(&mut self, task: impl Future<Output = ()> + 'static) {
         let mut task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(task);
         if !poll(&mut task) {
@@ -122,7 +119,7 @@ impl Tasks {
         self.0.len()
     }
 
-    /// Lets one task make one call, and run on to its next.
+    /// Lets a task make one call and run until its next call.
     pub(crate) fn step(&mut self, pick: usize, wire: &Wire, fault: Option<Fault>) {
         if self.0.is_empty() {
             return;
@@ -135,26 +132,26 @@ impl Tasks {
         wire.set(None);
     }
 
-    /// A process dies.
+    /// Crashes one process.
     pub(crate) fn crash(&mut self, pick: usize) {
         if !self.0.is_empty() {
             drop(self.0.remove(pick % self.0.len()));
         }
     }
 
-    /// All processes die.
+    /// Crashes all processes.
     pub(crate) fn crash_all(&mut self) {
         self.0.clear();
     }
 }
 
-/// Whether it has ended.
+/// Polls a task. Returns whether it has ended.
 fn poll(task: &mut Pin<Box<dyn Future<Output = ()>>>) -> bool {
     let _time = runtime().enter();
     task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Time, which passes when it is told to.
+/// A clock that the test sets.
 #[derive(Debug)]
 pub(crate) struct Clock(Mutex<Timestamp>);
 
@@ -163,7 +160,7 @@ impl Clock {
         Self(Mutex::new(Timestamp::from_unix(1_700_000_000)))
     }
 
-    /// What a process reads whose clock is this many seconds ahead.
+    /// The time on a clock that is `ahead` seconds ahead.
     pub(crate) fn read(&self, ahead: i8) -> Timestamp {
         let by = Duration::from_secs(u64::from(ahead.unsigned_abs()));
         let now = *self.0.lock().unwrap_or_else(PoisonError::into_inner);

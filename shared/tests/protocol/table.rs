@@ -1,5 +1,5 @@
-//! The store in memory behind the wire, watched: what no single state of the table can show (who
-//! was told what) is checked here, call by call. It can be given a flaw, to see that it is found.
+//! The in-memory store behind the wire. It checks each call for violations that the state of the table does not show.
+//! It can have a flaw, to test that the checks find it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -8,49 +8,50 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use longhand_shared::idempotency::Idempotency;
 use longhand_shared::job::{Chunk, ChunkState, Job, JobHead, JobState, NewJob, Verdict};
 use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{
-    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+    Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::webhook::Callback;
-use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp};
+use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp, UserId};
 
 use crate::sim::{Fault, Wire, now};
 
-/// What a wrong store or a wrong worker would do.
+/// A deliberate fault of the store or of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
-    /// The store settles a chunk that is settled.
+    /// The store settles a settled chunk again.
     SettlesTwice,
-    /// The store does not ask whose failure it is.
-    HearsTheSuperseded,
-    /// The store lets any message take a chunk that another message is in charge of.
-    ClaimsForAnyone,
-    /// The store keeps a chunk even from the message that is in charge of it.
-    BusyForItsOwn,
-    /// The store counts down instead of striking off.
-    CountsDown,
-    /// The store ends a job without asking whether it is open.
-    EndsTwice,
-    /// The worker deletes the message before what it asked for is done.
+    /// The store accepts a failure from an old claim.
+    AcceptsSuperseded,
+    /// The store lets any message claim a chunk that is claimed for another message.
+    ClaimsForAnyMessage,
+    /// The store refuses a claim even to the message that the chunk is claimed for.
+    RefusesOwnMessage,
+    /// The store counts settled chunks instead of removing them from the set.
+    CountsChunks,
+    /// The store finishes a job without checking that it is open.
+    FinishesTwice,
+    /// The worker deletes the message before the work is done.
     DeletesEarly,
-    /// The worker deletes the message when another has the chunk.
+    /// The worker deletes the message if its claim is superseded.
     DeletesWhenSuperseded,
-    /// The worker deletes the message it should send anew, before it does.
+    /// The worker deletes a message before it requeues it.
     DeletesBeforeRequeue,
-    /// The worker puts a message back as if it were a new one.
-    ForgetsTheOrigin,
-    /// A dead letter fails a chunk that another message is in charge of.
-    BuriesAnothers,
-    /// A dead letter whose chunk is not to blame is deleted, and no message sent in its place.
-    BuriesTheBlameless,
-    /// The worker does not look whether the job could end when it finds the chunk settled.
-    LeavesSettledAlone,
+    /// The worker requeues a message without its origin.
+    DropsOrigin,
+    /// A dead letter fails a chunk that is claimed for another message.
+    FailsClaimedByOther,
+    /// A dead letter that should be requeued is deleted.
+    SkipsRequeue,
+    /// The worker does not check whether the job can end if it finds the chunk settled.
+    SkipsConclude,
 }
 
-/// The table, as the processes see it.
+/// The table that the processes use.
 #[derive(Debug)]
 pub(crate) struct Table {
     memory: MemoryStore,
@@ -65,17 +66,17 @@ struct Seen {
     newest: BTreeMap<ChunkRef, u32>,
     settled: BTreeSet<ChunkRef>,
     finished: usize,
-    /// Messages, by their origin, that were found superfluous while another was in charge.
+    /// Messages that were superfluous at a delivery.
     dropped: BTreeSet<(ChunkRef, String)>,
-    /// Chunks that were claimed for such a message all the same: it came twice.
+    /// Chunks that were claimed for such a message nevertheless, at another delivery.
     orphans: BTreeSet<ChunkRef>,
-    /// The turns of the sweep that somebody took.
+    /// The due times of checks that a sweeper has taken.
     turns: BTreeSet<Timestamp>,
-    wrong: Option<String>,
-    /// For [`Flaw::SettlesTwice`]: what stands instead.
+    violation: Option<String>,
+    /// For [`Flaw::SettlesTwice`]: the overwritten states.
     overwritten: BTreeMap<ChunkRef, ChunkState>,
-    /// For [`Flaw::CountsDown`]: how often something was struck off.
-    strikes: usize,
+    /// For [`Flaw::CountsChunks`]: how often a chunk was removed from the set.
+    removals: usize,
 }
 
 impl Seen {
@@ -89,42 +90,41 @@ impl Table {
         Self { memory: MemoryStore::new(), wire, flaw, seen: Mutex::default() }
     }
 
-    /// Notes what should not have happened; the first counts.
-    pub(crate) fn complain(&self, what: impl Into<String>) {
-        self.seen().wrong.get_or_insert(what.into());
+    /// Reports a violation. Only the first one is kept.
+    pub(crate) fn report(&self, what: impl Into<String>) {
+        self.seen().violation.get_or_insert(what.into());
     }
 
-    /// What should not have happened.
-    pub(crate) fn wrong(&self) -> Option<String> {
-        self.seen().wrong.clone()
+    /// The first violation.
+    pub(crate) fn violation(&self) -> Option<String> {
+        self.seen().violation.clone()
     }
 
-    /// How often a call was answered with `Finished`, heard or not.
+    /// How often a call returned `Finished`, including lost answers.
     pub(crate) fn finished(&self) -> usize {
         self.seen().finished
     }
 
-    /// How often each outcome was met.
     pub(crate) fn outcomes(&self) -> BTreeMap<&'static str, usize> {
         self.seen().outcomes.clone()
     }
 
-    /// Notes what was met.
+    /// Counts an outcome.
     pub(crate) fn count(&self, outcome: &'static str) {
         self.seen().count(outcome);
     }
 
-    /// Notes that this message is about to be deleted, since another is in charge.
-    pub(crate) fn dropped(&self, at: ChunkRef, origin: &str) {
-        self.seen().dropped.insert((at, origin.to_owned()));
+    /// Records that a worker is about to delete this superfluous message.
+    pub(crate) fn dropped(&self, at: ChunkRef, message: &str) {
+        self.seen().dropped.insert((at, message.to_owned()));
     }
 
-    /// Chunks that were claimed for a message that others have deleted, or will.
+    /// Chunks that were claimed for a message that another worker deletes as superfluous.
     pub(crate) fn orphans(&self) -> BTreeSet<ChunkRef> {
         self.seen().orphans.clone()
     }
 
-    /// A chunk, read in no time.
+    /// Reads a chunk without a step.
     pub(crate) fn peek_chunk(&self, at: ChunkRef) -> Option<Chunk> {
         let (_, chunks) = self.peek(at.job)?;
         chunks.into_iter().find(|chunk| chunk.index == at.index)
@@ -134,13 +134,13 @@ impl Table {
         self.memory.expire(id);
     }
 
-    /// The job and its chunks, read in no time by one who stands outside.
+    /// Reads the job and its chunks without a step.
     pub(crate) fn peek(&self, id: JobId) -> Option<(Job, Vec<Chunk>)> {
         let job = now(self.memory.job(id)).expect("memory never fails")?;
         Some((job, now(self.read_chunks(id)).expect("memory never fails")))
     }
 
-    /// The job's transcript, if it has one.
+    /// Reads the job's transcript without a step.
     pub(crate) fn peek_transcript(&self, head: &JobHead) -> Option<TranscriptResult> {
         let details = now(self.memory.details(std::slice::from_ref(head))).expect("memory never fails");
         match details.into_iter().flatten().next()? {
@@ -149,13 +149,13 @@ impl Table {
         }
     }
 
-    /// All that is there, and all that is remembered of what was, but for the counts.
+    /// The state of the table and the history, without the counts.
     pub(crate) fn fingerprint(&self, id: JobId) -> String {
         let far = Timestamp::from_unix(u32::MAX);
         let due = now(self.memory.due(far, 100)).expect("memory never fails");
         let there = self.peek(id);
         let seen = self.seen();
-        let seen = (&seen.settled, seen.finished, &seen.dropped, &seen.orphans, &seen.turns, seen.strikes);
+        let seen = (&seen.settled, seen.finished, &seen.dropped, &seen.orphans, &seen.turns, seen.removals);
         format!("{there:?} {due:?} {seen:?}")
     }
 
@@ -187,12 +187,12 @@ impl Table {
         act: impl Future<Output = Result<T, StoreError>>,
         note: impl FnOnce(&mut Seen, &T),
     ) -> Result<T, StoreError> {
-        let answer = self.call_unheard(act, note).await;
+        let answer = self.call_unrecorded(act, note).await;
         self.wire.answer(&answer);
         answer
     }
 
-    async fn call_unheard<T>(
+    async fn call_unrecorded<T>(
         &self,
         act: impl Future<Output = Result<T, StoreError>>,
         note: impl FnOnce(&mut Seen, &T),
@@ -202,11 +202,11 @@ impl Table {
             return Err(StoreError::Unavailable("not done".to_owned()));
         }
         let answer = now(act)?;
-        // What was done was done, whether the caller hears of it or not.
+        // The call has had its effect, even if the answer is lost.
         note(&mut self.seen(), &answer);
         match fault {
             None => Ok(answer),
-            Some(_) => Err(StoreError::Unavailable("done, but not answered".to_owned())),
+            Some(_) => Err(StoreError::Unavailable("the answer is lost".to_owned())),
         }
     }
 
@@ -215,17 +215,17 @@ impl Table {
         at: ChunkRef,
         by: Claimant<'_>,
         time: Timestamp,
-        silence: Duration,
+        claim_timeout: Duration,
     ) -> Result<Claim, StoreError> {
         match self.flaw {
-            Some(Flaw::ClaimsForAnyone) => self.memory.claim(at, by, time, Duration::ZERO).await,
-            Some(Flaw::BusyForItsOwn) => match self.peek_chunk(at).map(|chunk| chunk.state) {
-                Some(ChunkState::InProgress { claimed, .. }) if claimed > time.minus(silence) => {
+            Some(Flaw::ClaimsForAnyMessage) => self.memory.claim(at, by, time, Duration::ZERO).await,
+            Some(Flaw::RefusesOwnMessage) => match self.peek_chunk(at).map(|chunk| chunk.state) {
+                Some(ChunkState::InProgress { claimed, .. }) if claimed > time.minus(claim_timeout) => {
                     Ok(Claim::Busy)
                 }
-                _ => self.memory.claim(at, by, time, silence).await,
+                _ => self.memory.claim(at, by, time, claim_timeout).await,
             },
-            _ => self.memory.claim(at, by, time, silence).await,
+            _ => self.memory.claim(at, by, time, claim_timeout).await,
         }
     }
 
@@ -237,8 +237,8 @@ impl Table {
         time: Timestamp,
     ) -> Result<Settle, StoreError> {
         let newest = self.peek_chunk(at).map(|chunk| chunk.attempt);
-        let hears = newest.filter(|_| self.flaw == Some(Flaw::HearsTheSuperseded));
-        let attempt = hears.map_or_else(|| attempt.clone(), Attempt::number);
+        let accepted = newest.filter(|_| self.flaw == Some(Flaw::AcceptsSuperseded));
+        let attempt = accepted.map_or_else(|| attempt.clone(), Attempt::number);
         let answer = self.memory.settle(at, &attempt, verdict, time).await?;
         if answer == Settle::AlreadySettled && self.flaw == Some(Flaw::SettlesTwice) {
             let state = ChunkState::Settled { at: time, verdict: verdict.clone() };
@@ -248,26 +248,26 @@ impl Table {
         Ok(answer)
     }
 
-    async fn flawed_strike(&self, at: ChunkRef) -> Result<Strike, StoreError> {
-        let answer = self.memory.strike(at).await?;
-        if self.flaw != Some(Flaw::CountsDown) || answer != Strike::Remaining {
+    async fn flawed_remove_unsettled(&self, at: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
+        let answer = self.memory.remove_unsettled(at).await?;
+        if self.flaw != Some(Flaw::CountsChunks) || answer != RemoveUnsettled::Remaining {
             return Ok(answer);
         }
         let Some(job) = self.memory.job(at.job).await? else {
-            return Ok(Strike::Gone);
+            return Ok(RemoveUnsettled::Gone);
         };
         let mut seen = self.seen();
-        seen.strikes += 1;
-        Ok(if seen.strikes < job.head.chunk_count {
-            Strike::Remaining
+        seen.removals += 1;
+        Ok(if seen.removals < job.head.chunk_count {
+            RemoveUnsettled::Remaining
         } else {
-            Strike::AllSettled(Box::new(job.head))
+            RemoveUnsettled::AllSettled(Box::new(job.head))
         })
     }
 
     async fn flawed_finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
         let answer = self.memory.finish(head, result).await?;
-        Ok(if self.flaw == Some(Flaw::EndsTwice) { Finish::Finished } else { answer })
+        Ok(if self.flaw == Some(Flaw::FinishesTwice) { Finish::Finished } else { answer })
     }
 
     async fn read_chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError> {
@@ -287,21 +287,30 @@ impl JobStore for Table {
         self.write(self.memory.create(job, next_check), |_, _| {}).await
     }
 
+    async fn earlier(
+        &self,
+        user: &UserId,
+        asked: &Idempotency,
+        time: Timestamp,
+    ) -> Result<Option<Created>, StoreError> {
+        self.read(self.memory.earlier(user, asked, time)).await
+    }
+
     async fn claim(
         &self,
         at: ChunkRef,
         by: Claimant<'_>,
         time: Timestamp,
-        silence: Duration,
+        claim_timeout: Duration,
     ) -> Result<Claim, StoreError> {
-        self.write(self.flawed_claim(at, by, time, silence), |seen, claim| match claim {
+        self.write(self.flawed_claim(at, by, time, claim_timeout), |seen, claim| match claim {
             Claim::Claimed(Attempt { number: attempt, .. }) => {
                 seen.count("claim: claimed");
                 let before = seen.newest.insert(at, *attempt);
                 if before.is_some_and(|before| before >= *attempt) {
-                    seen.wrong.get_or_insert(format!("{at}: claim {attempt} after {before:?}"));
+                    seen.violation.get_or_insert(format!("{at}: claim {attempt} after {before:?}"));
                 }
-                if seen.dropped.contains(&(at, by.origin.to_owned())) {
+                if seen.dropped.contains(&(at, by.message.to_owned())) {
                     seen.orphans.insert(at);
                 }
             }
@@ -312,20 +321,23 @@ impl JobStore for Table {
         .await
     }
 
-    async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
-        let release = async {
-            let before = self.memory.chunks(at.job).await?;
-            self.memory.release(at, attempt).await?;
-            Ok(before != self.memory.chunks(at.job).await?)
-        };
-        self.write(release, |seen, changed| {
+    async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
+        self.write(self.memory.release(at, attempt), |seen, changed| {
             seen.count(if *changed { "release: released" } else { "release: nothing" });
             if *changed && seen.newest.get(&at) != Some(&attempt.number) {
-                seen.wrong.get_or_insert(format!("{at}: claim {} gave back another's", attempt.number));
+                seen.violation
+                    .get_or_insert(format!("{at}: claim {} released another claim", attempt.number));
             }
         })
         .await
-        .map(|_| ())
+    }
+
+    async fn is_claimed_by(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
+        self.read(self.memory.is_claimed_by(at, attempt)).await
+    }
+
+    async fn note(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
+        self.memory.note(at, attempt).await
     }
 
     async fn settle(
@@ -342,10 +354,10 @@ impl JobStore for Table {
                 if matches!(verdict, Verdict::Failed(_)) && attempt.number != newest {
                     let what =
                         format!("{at}: claim {} failed the chunk, which is {newest}'s", attempt.number);
-                    seen.wrong.get_or_insert(what);
+                    seen.violation.get_or_insert(what);
                 }
                 if !seen.settled.insert(at) {
-                    seen.wrong.get_or_insert(format!("{at}: settled twice"));
+                    seen.violation.get_or_insert(format!("{at}: settled twice"));
                 }
             }
             Settle::AlreadySettled => seen.count("settle: already settled"),
@@ -355,17 +367,17 @@ impl JobStore for Table {
         .await
     }
 
-    async fn strike(&self, at: ChunkRef) -> Result<Strike, StoreError> {
-        self.write(self.flawed_strike(at), |seen, answer| match answer {
-            Strike::Remaining => seen.count("strike: remaining"),
-            Strike::AllSettled(head) => {
-                seen.count("strike: all settled");
+    async fn remove_unsettled(&self, at: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
+        self.write(self.flawed_remove_unsettled(at), |seen, answer| match answer {
+            RemoveUnsettled::Remaining => seen.count("remove unsettled: remaining"),
+            RemoveUnsettled::AllSettled(head) => {
+                seen.count("remove unsettled: all settled");
                 if head.state != JobState::Open {
-                    seen.wrong.get_or_insert(format!("{at}: told to finish what has ended"));
+                    seen.violation.get_or_insert(format!("{at}: AllSettled for an ended job"));
                 }
             }
-            Strike::Ended => seen.count("strike: ended"),
-            Strike::Gone => seen.count("strike: gone"),
+            RemoveUnsettled::Ended => seen.count("remove unsettled: ended"),
+            RemoveUnsettled::Gone => seen.count("remove unsettled: gone"),
         })
         .await
     }
@@ -420,11 +432,20 @@ impl JobStore for Table {
         self.read(self.memory.due(now, limit)).await
     }
 
-    async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError> {
-        self.write(self.memory.postpone(due, next_check), |seen, mine| {
+    async fn postpone(
+        &self,
+        due: &DueJob,
+        next_check: Timestamp,
+        check_from: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        self.write(self.memory.postpone(due, next_check, check_from), |seen, mine| {
             seen.count(if *mine { "postpone: mine" } else { "postpone: another's" });
             if *mine && !seen.turns.insert(due.next_check) {
-                seen.wrong.get_or_insert(format!("two sweepers took the turn of {}", due.next_check));
+                seen.violation.get_or_insert(format!("two sweepers took the check of {}", due.next_check));
+            }
+            if *mine {
+                // An earlier check may have been due at the same time.
+                seen.turns.remove(&next_check);
             }
         })
         .await

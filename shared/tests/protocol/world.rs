@@ -1,4 +1,4 @@
-//! One job in a world where anything can happen next, and what happens is a value.
+//! One job with its processes. A plan, which is a value, decides everything that happens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,38 +14,38 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use crate::checker::Checker;
-use crate::post::Post;
-use crate::processes::{Heard, Process, SILENCE};
+use crate::processes::{CLAIM_TIMEOUT, ModelResult, Process};
+use crate::queue::Queue;
 use crate::sim::{Clock, Fault, Tasks, Wire};
 use crate::table::{Flaw, Table};
 
-/// How long until what nobody has finished comes again; much shorter than [`SILENCE`], so that a
-/// message that is not in charge of its chunk finds out when all depends on messages.
+/// The time between rounds of redelivery. It is much shorter than [`CLAIM_TIMEOUT`], so that messages are superfluous
+/// for several rounds when redelivery alone must end the job.
 const VISIBILITY: Duration = Duration::from_secs(30);
 
-/// Tasks at once at most.
-const MOST_TASKS: usize = 5;
+/// The maximum number of concurrent tasks.
+const MAX_TASKS: usize = 5;
 
-/// How many rounds of redelivery and sweeping must be enough to end a job, each longer than the
-/// sweeper ever waits. One would be, but for clocks that are ahead and dead letters.
+/// After how many rounds of redelivery and sweeps the job must have ended. Each round is longer than the sweeper's
+/// longest pause. One round is not always enough, because of dead letters and clocks that are ahead.
 const ROUNDS: usize = 4;
 
-/// The next thing that happens. A `u8` picks a task or a message, modulo how many there are.
+/// An event. A `u8` picks a task or a message, modulo their number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Move {
-    /// A task makes its next call, well or not.
+    /// A task makes its next call, with or without a fault.
     Step(u8, Option<Fault>),
-    /// A task's process dies.
+    /// A task's process crashes.
     Crash(u8),
-    /// A message comes, whoever else may have it; a fourth delivery is a dead letter.
-    Deliver(u8, Heard, i8),
-    /// A message comes that may have been deleted.
-    DeliverAgain(u8, Heard, i8),
-    /// A message is moved to the dead-letter queue and comes from there.
-    Bury(u8),
-    /// A sweep begins. The queue says that it is empty, or that it is not.
+    /// A message is delivered, even if it is in hand. The fourth delivery is a dead letter.
+    Deliver(u8, ModelResult, i8),
+    /// A message is delivered that may have been deleted.
+    DeliverAgain(u8, ModelResult, i8),
+    /// A message is moved to the dead-letter queue and delivered from there.
+    DeadLetter(u8),
+    /// A sweep starts. The flag is whether the queue reports that it is empty.
     Sweep(bool, i8),
-    /// Seconds pass.
+    /// This many seconds pass.
     Wait(u16),
     /// A message is lost.
     Lose(u8),
@@ -53,40 +53,40 @@ pub(crate) enum Move {
     Erase,
 }
 
-/// What brings the job to its end when the disorder is over.
+/// How the job must end after the last fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Finale {
-    /// Messages come again; nobody sweeps.
+pub(crate) enum Recovery {
+    /// Messages are delivered again, and no sweep runs.
     Redelivery,
-    /// All messages are lost; the sweeper alone knows.
+    /// All messages are lost, and sweeps run.
     Sweeper,
-    /// Both as they should be.
+    /// Messages are delivered again, and sweeps run.
     Both,
 }
 
-/// All that happens to a job.
+/// Everything that happens to a job.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     chunks: usize,
-    /// How many messages each chunk has from the sweeper when it begins.
+    /// How many messages each chunk has from the sweeper at the start.
     resent: usize,
     moves: Vec<Move>,
-    /// Whether those who live when the disorder ends live on.
+    /// Whether running tasks continue after the last event. Otherwise they crash.
     survivors: bool,
-    finale: Finale,
-    /// Whether other jobs keep the queue from ever being empty.
+    recovery: Recovery,
+    /// Whether the queue always has messages of other jobs.
     busy: bool,
-    /// Whether a message comes to one at a time, and never after it was deleted.
+    /// Whether a message is delivered to one process at a time, and never after its deletion.
     orderly: bool,
 }
 
-fn heard() -> impl Strategy<Value = Heard> {
+fn model() -> impl Strategy<Value = ModelResult> {
     prop_oneof![
-        6 => Just(Heard::Words),
-        3 => Just(Heard::Refusal),
-        1 => Just(Heard::Nothing),
-        1 => Just(Heard::LeaseLost),
-        1 => Just(Heard::Overdue),
+        6 => Just(ModelResult::Transcribed),
+        3 => Just(ModelResult::Rejected),
+        1 => Just(ModelResult::Down),
+        1 => Just(ModelResult::LeaseLost),
+        1 => Just(ModelResult::Overdue),
     ]
 }
 
@@ -97,19 +97,19 @@ fn a_move() -> impl Strategy<Value = Move> {
         3 => any::<u8>().prop_map(|task| Move::Step(task, Some(Fault::NotDone))),
         3 => any::<u8>().prop_map(|task| Move::Step(task, Some(Fault::NotAnswered))),
         3 => any::<u8>().prop_map(Move::Crash),
-        14 => (any::<u8>(), heard(), ahead()).prop_map(|(m, heard, ahead)| Move::Deliver(m, heard, ahead)),
-        2 => (any::<u8>(), heard(), ahead())
-            .prop_map(|(m, heard, ahead)| Move::DeliverAgain(m, heard, ahead)),
-        2 => any::<u8>().prop_map(Move::Bury),
+        14 => (any::<u8>(), model(), ahead()).prop_map(|(m, model, ahead)| Move::Deliver(m, model, ahead)),
+        2 => (any::<u8>(), model(), ahead())
+            .prop_map(|(m, model, ahead)| Move::DeliverAgain(m, model, ahead)),
+        2 => any::<u8>().prop_map(Move::DeadLetter),
         4 => (any::<bool>(), ahead()).prop_map(|(empty, ahead)| Move::Sweep(empty, ahead)),
         6 => prop_oneof![0..40u16, 0..700u16].prop_map(Move::Wait),
         1 => any::<u8>().prop_map(Move::Lose),
     ]
 }
 
-/// Plans, in which the job is erased at some time or never.
+/// Random plans. If `erasing`, the job is erased at a random time.
 pub(crate) fn plans(erasing: bool) -> impl Strategy<Value = Plan> {
-    let finale = prop_oneof![Just(Finale::Redelivery), Just(Finale::Sweeper), Just(Finale::Both)];
+    let recovery = prop_oneof![Just(Recovery::Redelivery), Just(Recovery::Sweeper), Just(Recovery::Both)];
     let moves = (vec(a_move(), 10..160), any::<u8>()).prop_map(move |(mut moves, at)| {
         if erasing {
             moves.insert(usize::from(at) % moves.len(), Move::Erase);
@@ -117,20 +117,20 @@ pub(crate) fn plans(erasing: bool) -> impl Strategy<Value = Plan> {
         moves
     });
     let resent = prop_oneof![2 => Just(0), 1 => 1..=2usize];
-    ((1..=4usize, resent), moves, any::<bool>(), finale, any::<bool>(), any::<bool>()).prop_map(
-        |((chunks, resent), moves, survivors, finale, busy, orderly)| Plan {
+    ((1..=4usize, resent), moves, any::<bool>(), recovery, any::<bool>(), any::<bool>()).prop_map(
+        |((chunks, resent), moves, survivors, recovery, busy, orderly)| Plan {
             chunks,
             resent,
             moves,
             survivors,
-            finale,
+            recovery,
             busy,
             orderly,
         },
     )
 }
 
-/// One job, its table and queue, and the processes at work.
+/// One job, its table and queue, and its running processes.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) process: Process,
@@ -138,25 +138,25 @@ pub(crate) struct World {
     pub(crate) new: NewJob,
     pub(crate) tasks: Tasks,
     pub(crate) checker: Checker,
-    /// Steps of tasks so far.
+    /// The number of steps so far.
     pub(crate) steps: usize,
-    /// Whether a message comes to one at a time.
+    /// Whether a message is delivered to one process at a time.
     pub(crate) orderly: bool,
-    /// Whether all this has happened before, and was looked at then.
+    /// Whether this is a replay, which needs no checks.
     pub(crate) again: bool,
 }
 
 type Verified = Result<(), TestCaseError>;
 
 impl World {
-    /// A world in which the job is not made yet.
+    /// A world without the job.
     pub(crate) fn new(chunks: usize, flaw: Option<Flaw>) -> Self {
         let wire = Arc::new(Wire::default());
         let clock = Arc::new(Clock::new());
         let new = new_job(chunks, clock.read(0));
         let process = Process {
             table: Arc::new(Table::new(Arc::clone(&wire), flaw)),
-            post: Arc::new(Post::new(Arc::clone(&wire))),
+            queue: Arc::new(Queue::new(Arc::clone(&wire))),
             clock,
             ahead: 0,
             flaw,
@@ -165,10 +165,10 @@ impl World {
         Self { process, wire, new, tasks: Tasks::default(), checker, steps: 0, orderly: false, again: false }
     }
 
-    /// What makes the job; its answer goes to nobody.
+    /// The submit of the job.
     pub(crate) fn submit(&self) -> impl Future<Output = Result<Created, StoreError>> + use<> {
         let (process, new) = (self.process.clone(), self.new.clone());
-        async move { lifecycle::submit(process.table.as_ref(), process.post.as_ref(), &new, None).await }
+        async move { process.lifecycle().submit(&new, None).await }
     }
 
     pub(crate) fn begin_submit(&mut self) {
@@ -180,36 +180,36 @@ impl World {
         Process { ahead, ..self.process.clone() }
     }
 
-    /// Begins to work on a message.
-    pub(crate) fn begin_work(&mut self, message: usize, heard: Heard, ahead: i8) {
-        if let Some(id) = self.process.post.pick(message, self.orderly) {
-            self.begin_work_on(id, heard, ahead);
+    /// Delivers a message to a worker.
+    pub(crate) fn begin_work(&mut self, message: usize, model: ModelResult, ahead: i8) {
+        if let Some(id) = self.process.queue.pick(message, self.orderly) {
+            self.begin_work_on(id, model, ahead);
         }
     }
 
-    /// Begins to work on the message of this id.
-    pub(crate) fn begin_work_on(&mut self, id: usize, heard: Heard, ahead: i8) {
-        let Some(handed) = self.process.post.hand_out(id) else { return };
+    /// Delivers the message with this id to a worker.
+    pub(crate) fn begin_work_on(&mut self, id: usize, model: ModelResult, ahead: i8) {
+        let Some(received) = self.process.queue.deliver(id) else { return };
         let process = self.process(ahead);
-        if handed.dead {
-            self.tasks.begin(process.bury(handed));
+        if received.dead {
+            self.tasks.begin(process.handle_dead_letter(received));
         } else {
-            self.tasks.begin(process.work(handed, heard));
+            self.tasks.begin(process.work(received, model));
         }
     }
 
-    /// Moves a message to the dead-letter queue and begins to work on it there.
-    pub(crate) fn begin_burial(&mut self, message: usize) {
-        if let Some(id) = self.process.post.pick(message, self.orderly) {
-            self.process.post.kill(id);
-            self.begin_work_on(id, Heard::Words, 0);
+    /// Moves a message to the dead-letter queue and delivers it from there.
+    pub(crate) fn begin_dead_letter(&mut self, message: usize) {
+        if let Some(id) = self.process.queue.pick(message, self.orderly) {
+            self.process.queue.move_to_dead_letters(id);
+            self.begin_work_on(id, ModelResult::Transcribed, 0);
         }
     }
 
-    /// Begins to work on a message that may have been deleted.
-    pub(crate) fn begin_work_again(&mut self, message: usize, heard: Heard, ahead: i8) {
-        if let Some(handed) = self.process.post.hand_out_again(message) {
-            self.tasks.begin(self.process(ahead).work(handed, heard));
+    /// Delivers a message that may have been deleted.
+    pub(crate) fn begin_work_again(&mut self, message: usize, model: ModelResult, ahead: i8) {
+        if let Some(received) = self.process.queue.deliver_again(message) {
+            self.tasks.begin(self.process(ahead).work(received, model));
         }
     }
 
@@ -218,8 +218,8 @@ impl World {
         self.tasks.begin(self.process(ahead).sweep(depth));
     }
 
-    /// Lets all tasks end, and the sweeper send the messages of all chunks again so many times. Each has
-    /// an origin of its own.
+    /// Lets the sweeper send messages for all chunks `times` times, each with its own origin. Runs all tasks to their
+    /// end.
     pub(crate) fn resend(&mut self, times: usize) -> Verified {
         for _ in 0..times {
             self.process.clock.pass(lifecycle::FIRST_CHECK);
@@ -229,22 +229,22 @@ impl World {
         Ok(())
     }
 
-    /// A task makes its next call, and everything is looked at.
+    /// Lets a task make its next call, and checks all invariants.
     pub(crate) fn step(&mut self, task: usize, fault: Option<Fault>) -> Verified {
         self.tasks.step(task, &self.wire, fault);
         self.steps += 1;
-        self.look()
+        self.check()
     }
 
-    pub(crate) fn look(&mut self) -> Verified {
+    pub(crate) fn check(&mut self) -> Verified {
         if self.again {
-            self.checker.glance(&self.process.post);
+            self.checker.update(&self.process.queue);
             return Ok(());
         }
-        self.checker.look(&self.process.table, &self.process.post)
+        self.checker.check(&self.process.table, &self.process.queue)
     }
 
-    /// Lets all tasks end, one after the other.
+    /// Runs all tasks to their end, one after the other.
     pub(crate) fn settle_down(&mut self) -> Verified {
         while self.tasks.len() > 0 {
             self.step(0, None)?;
@@ -253,82 +253,82 @@ impl World {
     }
 
     fn play(&mut self, next: Move) -> Verified {
-        let room = self.tasks.len() < MOST_TASKS;
+        let room = self.tasks.len() < MAX_TASKS;
         match next {
             Move::Step(task, fault) => self.step(usize::from(task), fault)?,
             Move::Crash(task) => self.tasks.crash(usize::from(task)),
-            Move::Deliver(message, heard, ahead) if room => {
-                self.begin_work(usize::from(message), heard, ahead);
+            Move::Deliver(message, model, ahead) if room => {
+                self.begin_work(usize::from(message), model, ahead);
             }
-            Move::DeliverAgain(message, heard, ahead) if room && !self.orderly => {
-                self.begin_work_again(usize::from(message), heard, ahead);
+            Move::DeliverAgain(message, model, ahead) if room && !self.orderly => {
+                self.begin_work_again(usize::from(message), model, ahead);
             }
-            Move::Bury(message) if room => self.begin_burial(usize::from(message)),
+            Move::DeadLetter(message) if room => self.begin_dead_letter(usize::from(message)),
             Move::Sweep(empty, ahead) if room => self.begin_sweep(empty, ahead),
-            Move::Deliver(..) | Move::DeliverAgain(..) | Move::Bury(_) | Move::Sweep(..) => {}
+            Move::Deliver(..) | Move::DeliverAgain(..) | Move::DeadLetter(_) | Move::Sweep(..) => {}
             Move::Wait(seconds) => self.process.clock.pass(Duration::from_secs(u64::from(seconds))),
-            Move::Lose(message) => self.process.post.lose(usize::from(message)),
+            Move::Lose(message) => self.process.queue.lose(usize::from(message)),
             Move::Erase => {
                 self.process.table.expire(self.new.id);
                 self.checker.erased();
             }
         }
-        self.look()
+        self.check()
     }
 
-    /// Peace: no more faults, and everyone does what they should. The job must end.
-    pub(crate) fn finale(&mut self, finale: Finale, busy: bool) -> Verified {
-        if finale == Finale::Sweeper {
-            self.process.post.lose_all();
+    /// Requires that the job ends without further faults.
+    pub(crate) fn recover(&mut self, recovery: Recovery, busy: bool) -> Verified {
+        if recovery == Recovery::Sweeper {
+            self.process.queue.lose_all();
         }
         for _ in 0..ROUNDS {
-            if finale == Finale::Redelivery {
+            if recovery == Recovery::Redelivery {
                 self.process.clock.pass(VISIBILITY);
             } else {
-                self.process.clock.pass(lifecycle::LONGEST_CHECK.max(SILENCE));
-                self.begin_sweep(!busy && self.process.post.len() == 0, 0);
+                self.process.clock.pass(lifecycle::MAX_CHECK_INTERVAL.max(CLAIM_TIMEOUT));
+                self.begin_sweep(!busy && self.process.queue.len() == 0, 0);
                 self.settle_down()?;
             }
-            // Each once: what is still there afterwards is for the next round.
-            let mut ids = self.process.post.ids();
+            // Deliver each message once. The remaining messages belong to the next round.
+            let mut ids = self.process.queue.ids();
             if busy {
                 ids.reverse();
             }
             for id in ids {
-                self.begin_work_on(id, Heard::Words, 0);
+                self.begin_work_on(id, ModelResult::Transcribed, 0);
                 self.settle_down()?;
             }
             if self.checker.ended().is_some() {
-                return self.epilogue();
+                return self.check_late_messages();
             }
         }
         Err(TestCaseError::fail("the job has not ended"))
     }
 
-    /// Whatever comes late changes nothing; the checker has seen the end.
-    fn epilogue(&mut self) -> Verified {
+    /// Late deliveries and sweeps change nothing. The checker knows the end.
+    fn check_late_messages(&mut self) -> Verified {
         for message in 0..self.new.chunks().len() {
-            self.begin_work_again(message, Heard::Refusal, 0);
-            self.begin_work(message, Heard::Words, 60);
-            self.begin_burial(message);
+            self.begin_work_again(message, ModelResult::Rejected, 0);
+            self.begin_work(message, ModelResult::Transcribed, 60);
+            self.begin_dead_letter(message);
         }
         self.begin_sweep(true, 60);
         self.settle_down()
     }
 }
 
-/// What was met on the way.
-pub(crate) type Sights = BTreeMap<&'static str, usize>;
+/// How often each outcome occurred.
+pub(crate) type Outcomes = BTreeMap<&'static str, usize>;
 
-/// Runs a plan, looking at everything after every step.
-pub(crate) fn run(plan: &Plan, flaw: Option<Flaw>) -> Result<Sights, TestCaseError> {
+/// Runs a plan and checks all invariants after every step.
+pub(crate) fn run(plan: &Plan, flaw: Option<Flaw>) -> Result<Outcomes, TestCaseError> {
     let mut world = World::new(plan.chunks, flaw);
     if plan.orderly {
         world.orderly = true;
         world.checker.orderly();
     }
     world.begin_submit();
-    // What a submit leaves that does not come this far has tests of its own.
+    // The first write. Other tests cover a crash before it.
     world.step(0, None)?;
     world.resend(plan.resent)?;
     for next in &plan.moves {
@@ -343,14 +343,15 @@ pub(crate) fn run(plan: &Plan, flaw: Option<Flaw>) -> Result<Sights, TestCaseErr
         world.begin_sweep(true, 60);
         world.settle_down()?;
     } else {
-        let alone = world.checker.all_mailed(&world.process.table, &world.process.post);
-        let finale = if plan.finale == Finale::Redelivery && !alone { Finale::Both } else { plan.finale };
-        world.finale(finale, plan.busy)?;
+        let alone = world.checker.all_sent(&world.process.table, &world.process.queue);
+        let recovery =
+            if plan.recovery == Recovery::Redelivery && !alone { Recovery::Both } else { plan.recovery };
+        world.recover(recovery, plan.busy)?;
     }
-    let mut sights = world.process.table.outcomes();
-    sights.insert("steps", world.steps);
-    sights.insert("orphans", world.process.table.orphans().len());
-    Ok(sights)
+    let mut outcomes = world.process.table.outcomes();
+    outcomes.insert("steps", world.steps);
+    outcomes.insert("orphans", world.process.table.orphans().len());
+    Ok(outcomes)
 }
 
 pub(crate) fn new_job(chunks: usize, now: Timestamp) -> NewJob {
@@ -362,7 +363,7 @@ pub(crate) fn new_job(chunks: usize, now: Timestamp) -> NewJob {
         now,
     )
     .expect("1 to 24 chunks");
-    // Always the same, so that worlds in which the same has happened are equal.
+    // A fixed id, so that equal events lead to equal states.
     new.id = "0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b".parse().expect("an id");
     new
 }

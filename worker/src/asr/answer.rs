@@ -3,64 +3,80 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::guard::Called;
-use longhand_shared::job::{ChunkError, ErrorCode, Segment, Transcription};
+use longhand_shared::job::{ChunkError, Transcription};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
-/// How much of an answer that is no JSON is quoted, in characters.
+use super::{lenient, segments};
+use crate::failure::Failure;
+
+/// How much of an answer that is not JSON is quoted, in characters.
 const QUOTED_CHARS: usize = 120;
 
-/// What an answer means.
+/// Why a call gave no transcription.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Meaning {
-    /// A transcription; an empty text is silence.
-    Heard(Transcription),
-    /// The model does not speak `verbose_json`, and may be asked for `json` at once.
-    NoVerboseJson,
-    /// The next try would go no better.
-    Permanent(ChunkError),
-    /// The next try may go better.
-    Again {
-        /// What the chunk fails with if it does not.
-        error: ChunkError,
-        /// Whether this says that the model is down or busy, and nothing about the chunk.
-        down: bool,
-        /// What it says about the model.
-        sign: Called,
-        /// How long the model asked to be left alone.
-        pause: Option<Duration>,
-    },
+pub struct CallError {
+    /// What went wrong.
+    pub failure: Failure,
+    /// What the chunk fails with if there is no further try.
+    pub error: ChunkError,
+    /// How long the model asked to be left alone.
+    pub pause: Option<Duration>,
+    /// The status, if there was one.
+    pub status: Option<StatusCode>,
+    /// What the model answered, for the log and for looking at what it refuses; not for users.
+    pub answer: String,
 }
 
-/// Tells what an answer means. `verbose` is whether it was asked for as `verbose_json`.
-pub fn classify(status: StatusCode, pause: Option<Duration>, body: &[u8], verbose: bool) -> Meaning {
+impl CallError {
+    /// A failure with the code of the table and these words for users.
+    pub fn new(failure: Failure, message: impl AsRef<str>) -> Self {
+        let error = ChunkError::new(failure.rule().code, message);
+        Self { failure, error, pause: None, status: None, answer: String::new() }
+    }
+}
+
+/// What an answer means.
+pub fn classify(
+    status: StatusCode,
+    pause: Option<Duration>,
+    body: &[u8],
+) -> Result<Transcription, CallError> {
     if status.is_success() {
-        return match transcription(body) {
-            Ok(transcription) => Meaning::Heard(transcription),
-            Err(error) => Meaning::Permanent(error),
-        };
+        return transcription(body);
     }
-    let said = error_message(body);
-    let message = format!("the model answered {}: {}", status.as_u16(), quote(&said));
-    match status.as_u16() {
-        400 if verbose && (said.contains("verbose_json") || said.contains("response_format")) => {
-            Meaning::NoVerboseJson
+    let answer = error_message(body);
+    let failure = refusal(status, body);
+    let message = match failure {
+        // These are about the installation. They may name keys, accounts and hosts.
+        Failure::CallRefused | Failure::NoQuota => {
+            format!(
+                "the model refused the call with {}: the operator must check its settings",
+                status.as_u16()
+            )
         }
-        // 401 and 403 are about our key, not about the chunk: it waits until somebody mends that.
-        code @ (401 | 403 | 408 | 409 | 425 | 429 | 500..) => Meaning::Again {
-            error: ChunkError::new(ErrorCode::AsrUnavailable, message),
-            down: matches!(code, 401 | 403 | 429 | 502..=504),
-            sign: match code {
-                429 => Called::Throttled,
-                401 | 403 | 502..=504 => Called::Down,
-                _ => Called::Failed,
-            },
-            pause,
-        },
-        _ => Meaning::Permanent(ChunkError::new(ErrorCode::AsrRejected, message)),
+        _ => format!("the model answered {}: {}", status.as_u16(), quote(&answer)),
+    };
+    Err(CallError { pause, status: Some(status), answer, ..CallError::new(failure, message) })
+}
+
+/// What a status that is not a success says.
+fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+    if status.is_client_error() && contains(body, b"insufficient_quota") {
+        return Failure::NoQuota;
     }
+    match status.as_u16() {
+        402 => Failure::NoQuota,
+        429 => Failure::Throttled,
+        408 | 409 | 425 | 498 | 500.. => Failure::ServerError,
+        401 | 403 | 404 | 405 | 407 | 300..=399 => Failure::CallRefused,
+        _ => Failure::ChunkRefused,
+    }
+}
+
+fn contains(body: &[u8], text: &[u8]) -> bool {
+    body.windows(text.len()).any(|window| window == text)
 }
 
 /// `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3).
@@ -85,51 +101,35 @@ fn duration(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-fn transcription(body: &[u8]) -> Result<Transcription, ChunkError> {
-    let protocol = |what: String| ChunkError::new(ErrorCode::AsrProtocol, what);
-    let answer: Value = serde_json::from_slice(body).map_err(|error| {
-        // Not quoted: it may be what somebody said.
+fn transcription(body: &[u8]) -> Result<Transcription, CallError> {
+    let protocol = |what: String| CallError::new(Failure::NotATranscription, what);
+    let answer = lenient::parse(body).map_err(|error| {
+        // Not quoted: it may be speech.
         protocol(format!("the model's answer of {} bytes is not JSON: {error}", body.len()))
     })?;
     let Some(text) = answer.get("text").and_then(Value::as_str) else {
         return Err(protocol(format!("the model's answer of {} bytes has no string \"text\"", body.len())));
     };
-    let duration = answer.get("duration").and_then(seconds);
-    let segments = answer.get("segments").and_then(Value::as_array);
-    let segments = segments.into_iter().flatten().filter_map(segment).collect();
+    let duration = answer.get("duration").and_then(segments::seconds);
+    let segments = segments::read(&answer, duration);
     Transcription::new(text.trim(), duration, segments)
-        .map_err(|error| ChunkError::new(ErrorCode::TranscriptTooLarge, error.to_string()))
+        .map_err(|error| CallError::new(Failure::TranscriptTooLarge, error.to_string()))
 }
 
-/// A number, or a number in a string: servers differ. To the millisecond, and less than two weeks:
-/// `DynamoDB` refuses numbers beyond its range.
-fn seconds(value: &Value) -> Option<f64> {
-    let seconds = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
-    (0.0..=1e6).contains(&seconds).then(|| (seconds * 1000.0).round() / 1000.0)
-}
-
-/// A segment that lacks a part is passed over: the text is whole without it.
-fn segment(value: &Value) -> Option<Segment> {
-    Some(Segment {
-        start: seconds(value.get("start")?)?,
-        end: seconds(value.get("end")?)?,
-        text: value.get("text")?.as_str()?.trim().to_owned(),
-    })
-}
-
-/// All that an error's body says, whichever of the known forms it has.
+/// The message in an error's body, whichever of the known forms it has.
 fn error_message(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
         return text.into_owned();
     };
-    let places = ["/error/message", "/error", "/detail", "/message", "/detail/0/msg"];
-    let said = places.iter().find_map(|place| value.pointer(place)?.as_str());
-    said.unwrap_or(&text).to_owned()
+    let places =
+        ["/detail/error/message", "/error/message", "/error", "/detail", "/message", "/detail/0/msg"];
+    let message = places.iter().find_map(|place| value.pointer(place)?.as_str());
+    message.unwrap_or(&text).to_owned()
 }
 
 /// The beginning of a text, on one line.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.is_empty() {
         return "(nothing)".to_owned();
@@ -144,43 +144,40 @@ fn quote(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn meaning(status: u16, body: &str) -> Meaning {
-        classify(StatusCode::from_u16(status).expect("a status"), None, body.as_bytes(), true)
+    fn answer(status: u16, body: &str) -> Result<Transcription, CallError> {
+        classify(StatusCode::from_u16(status).expect("a status"), None, body.as_bytes())
     }
 
-    fn heard(body: &str) -> Transcription {
-        match meaning(200, body) {
-            Meaning::Heard(transcription) => transcription,
-            other => panic!("{body}: {other:?}"),
-        }
+    fn transcribed(body: &str) -> Transcription {
+        answer(200, body).unwrap_or_else(|error| panic!("{body}: {error:?}"))
     }
 
-    fn permanent(status: u16, body: &str) -> (ErrorCode, String) {
-        match meaning(status, body) {
-            Meaning::Permanent(error) => (error.code, error.message),
-            other => panic!("{status} {body}: {other:?}"),
-        }
+    fn failed(status: u16, body: &str) -> (Failure, String) {
+        let error = answer(status, body).expect_err("no transcription");
+        (error.failure, error.error.message)
     }
 
     #[test]
     fn a_text_is_a_transcription_whatever_is_beside_it() {
-        assert_eq!(heard(r#"{"text":" hello "}"#).text(), "hello");
-        assert_eq!(heard(r#"{"text":""}"#).text(), "");
-        assert_eq!(heard(r#"{"text":"a","duration":"7.1"}"#).duration_seconds(), Some(7.1));
-        assert_eq!(heard(r#"{"text":"a","duration":7}"#).duration_seconds(), Some(7.0));
-        assert_eq!(heard(r#"{"text":"a","duration":"long"}"#).duration_seconds(), None);
+        assert_eq!(transcribed(r#"{"text":" hello "}"#).text(), "hello");
+        assert_eq!(transcribed(r#"{"text":""}"#).text(), "");
+        assert_eq!(transcribed(r#"{"text":"a","duration":"7.1"}"#).duration_seconds(), Some(7.1));
+        assert_eq!(transcribed(r#"{"text":"a","duration":7}"#).duration_seconds(), Some(7.0));
+        assert_eq!(transcribed(r#"{"text":"a","duration":"long"}"#).duration_seconds(), None);
         let odd = r#"{"text":"a b","segments":[{"start":0,"end":"1.5","text":" a"},{"start":1},7],"words":[{"text":"a"}]}"#;
-        assert_eq!(heard(odd).segments(), [Segment { start: 0.0, end: 1.5, text: "a".to_owned() }]);
+        let segments = transcribed(odd);
+        assert_eq!(segments.segments().len(), 1);
+        assert_eq!((segments.segments()[0].end, segments.segments()[0].text.as_str()), (1.5, "a"));
     }
 
     #[test]
     fn success_without_a_text_is_never_silence() {
         for body in ["", "null", "[]", "{}", r#"{"text":null}"#, r#"{"text":7}"#, "<html>ok</html>", "hello"]
         {
-            assert_eq!(permanent(200, body).0, ErrorCode::AsrProtocol, "{body}");
+            assert_eq!(failed(200, body).0, Failure::NotATranscription, "{body}");
         }
         let huge = format!(r#"{{"text":"{}"}}"#, "x".repeat(400_000));
-        assert_eq!(permanent(200, &huge).0, ErrorCode::TranscriptTooLarge);
+        assert_eq!(failed(200, &huge).0, Failure::TranscriptTooLarge);
     }
 
     #[test]
@@ -190,49 +187,40 @@ mod tests {
             (r#"{"error":"bad audio"}"#, "bad audio"),
             (r#"{"detail":"bad audio"}"#, "bad audio"),
             (r#"{"detail":[{"msg":"bad audio"}]}"#, "bad audio"),
+            (r#"{"detail":{"error":{"message":"bad audio"}}}"#, "bad audio"),
             (r#"{"object":"error","message":"bad audio"}"#, "bad audio"),
             ("<html><h1>bad\naudio</h1></html>", "<html><h1>bad audio</h1></html>"),
             ("", "(nothing)"),
         ];
-        for (body, said) in forms {
-            let (code, message) = permanent(400, body);
-            assert_eq!(code, ErrorCode::AsrRejected);
-            assert_eq!(message, format!("the model answered 400: {said}"));
+        for (body, quoted) in forms {
+            let expected = (Failure::ChunkRefused, format!("the model answered 400: {quoted}"));
+            assert_eq!(failed(400, body), expected);
         }
     }
 
     #[test]
-    fn which_statuses_are_tried_again_and_which_say_that_the_model_is_down() {
-        for (status, expected_down) in [
-            (408, false),
-            (409, false),
-            (425, false),
-            (429, true),
-            (500, false),
-            (401, true),
-            (403, true),
-            (502, true),
-            (503, true),
-            (504, true),
-            (599, false),
-        ] {
-            assert!(
-                matches!(meaning(status, "x"), Meaning::Again { down, .. } if down == expected_down),
-                "{status}"
-            );
-        }
-        for status in [301, 400, 404, 413, 415, 422] {
-            assert_eq!(permanent(status, "x").0, ErrorCode::AsrRejected, "{status}");
-        }
+    fn statuses_are_about_the_chunk_the_call_or_the_model() {
+        let about = |failure, statuses: &[u16]| {
+            for status in statuses {
+                assert_eq!(failed(*status, "x").0, failure, "{status}");
+            }
+        };
+        about(Failure::ChunkRefused, &[400, 406, 413, 415, 422]);
+        about(Failure::CallRefused, &[301, 307, 401, 403, 404, 405]);
+        about(Failure::NoQuota, &[402]);
+        about(Failure::Throttled, &[429]);
+        about(Failure::ServerError, &[408, 409, 425, 498, 500, 502, 503, 504, 507, 520, 529, 530, 599]);
+        let quota = r#"{"error":{"message":"You exceeded it","code":"insufficient_quota"}}"#;
+        assert_eq!(failed(429, quota).0, Failure::NoQuota);
     }
 
     #[test]
-    fn a_model_without_verbose_json_is_told_from_a_bad_request() {
-        let refusal =
-            r#"{"error":{"message":"response_format 'verbose_json' is not compatible with this model"}}"#;
-        assert_eq!(meaning(400, refusal), Meaning::NoVerboseJson);
-        let asked_for_json = classify(StatusCode::BAD_REQUEST, None, refusal.as_bytes(), false);
-        assert!(matches!(asked_for_json, Meaning::Permanent(_)));
+    fn words_about_the_installation_are_not_for_users() {
+        for status in [401, 402, 403, 404, 302] {
+            let error = answer(status, "key sk-secret of account 7").expect_err("refused");
+            assert!(!error.error.message.contains("secret"), "{error:?}");
+            assert!(error.answer.contains("sk-secret"), "it is for the log");
+        }
     }
 
     #[test]

@@ -1,147 +1,143 @@
-//! Protects the model: how many calls there may be at once, and whether there may be any.
+//! Protects the model: how many calls there may be at once (`limit.rs`), and whether there may be any (the circuit).
 //!
-//! The limit follows what the model says (additive increase, multiplicative decrease, as TCP does
-//! with a network): a 429, a 503, a timeout, or answers that take twice as long as usual cut it by a
-//! third, at most once per round of calls; each round that goes well adds one. It is also the number of
-//! the worker's slots, so that the excess waits in the queue, where it can be seen.
+//! A failure may be the chunk's fault or the model's. Longhand's own probe, a short recording that any model can
+//! transcribe, decides: if it succeeds, the failures count against their chunks and everything stays as it is. If it
+//! fails, the circuit opens: there are no slots, nothing is received, and chunks in hand go back without a counted try.
+//! Only the probe tests an open circuit; once it succeeds there is one slot, and twice as many each round.
 //!
-//! When nothing but failures comes back, the circuit opens: there are no slots, nothing is received,
-//! and what is in hand goes back at no cost. After a pause there is one slot, and so one call; if that
-//! one goes well the slots grow from there, if not the next pause is twice as long.
+//! So no chunk of a user can open the circuit or keep it open. A call that began after the failure and succeeded is as
+//! good as a successful probe, and saves one.
 //!
-//! No crate: those for limits know nothing of a circuit, those for circuits nothing of a limit, and
-//! neither can size the slots that messages are received into, which is the point.
+//! No crate: those for limits have no circuit, those for circuits no limit, and neither can size the slots that
+//! messages are received into.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use metrics::{counter, histogram};
-use rand::RngExt;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{info, warn};
 
+use super::limit::{Limit, TOO_SLOW};
+use crate::backoff;
+use crate::failure::{Failure, Signal};
 use crate::slots::Slots;
 
-/// What failures in a row must weigh, of any calls, to open the circuit: ten that say that the model
-/// is down, or thirty that may be the chunks' fault, so that one user's bad audio does not stop all.
-const OPEN_AT: u32 = 30;
+/// While the circuit is closed there may be one probe in this time, and [`PROBE_BURST`] at once after a quiet time: at
+/// most 17 in a minute.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// See [`PROBE_INTERVAL`].
+pub const PROBE_BURST: u32 = 5;
 
 /// The first pause of an open circuit, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
+pub const OPEN_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
-/// A call that takes this many times as long as usual says that the model has too many.
-const TOO_SLOW: f64 = 2.0;
+/// How often a probe is tried before the circuit opens; the last try decides.
+pub const PROBE_TRIES: u32 = 3;
+
+/// The pause after a probe's first failed try; it doubles.
+const PROBE_PAUSE: Duration = Duration::from_millis(200);
+
+/// So many calls for each slot may begin between a suspicion and the next proof that the model works. It keeps chunks
+/// that are parked after their failures from being followed by ever more calls of a model that may be down.
+const CALLS_ON_SUSPICION: usize = 4;
 
 /// How one call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Called {
-    /// With a transcription.
-    Answered,
-    /// With a refusal of the chunk or of what was asked for: the model is there, and how long it takes to
-    /// say no is not how long it takes to listen.
-    Refused,
-    /// With 429: the model is there, but has too much to do.
-    Throttled,
-    /// With a sign that it is down: nobody there, 502, 503, 504, a timeout.
-    Down,
-    /// With another failure, which may be the chunk's fault.
-    Failed,
-}
+pub type Ended = Result<(), Failure>;
 
-impl Called {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Refused => "refused",
-            Self::Throttled => "throttled",
-            Self::Down => "down",
-            Self::Failed => "failed",
-        }
-    }
-
-    fn weight(self) -> u32 {
-        match self {
-            Self::Answered | Self::Refused | Self::Throttled => 0,
-            Self::Failed => 1,
-            Self::Down => 3,
-        }
-    }
-}
-
-/// Leave to make one call.
-#[derive(Debug)]
-pub struct Leave<'a> {
-    guard: &'a Guard,
-    began: Instant,
+/// What the probe found out about the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It works: the failure was the chunk's.
+    Healthy,
+    /// It does not.
+    Down(Open),
 }
 
 /// The circuit is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
-    /// Until it may be tried again.
+    /// Until the next probe.
     pub pause: Duration,
+}
+
+/// Why a try of the probe failed.
+#[derive(Clone, Debug)]
+pub struct ProbeError {
+    /// For people.
+    pub message: String,
+    /// Whether another try at once is useless: it timed out.
+    pub timed_out: bool,
+}
+
+/// One call with the probe's recording.
+pub type Probing<'a> = BoxFuture<'a, Result<(), ProbeError>>;
+
+/// Permission to make one call.
+#[derive(Debug)]
+pub struct Permit<'a> {
+    guard: &'a Guard,
+    began: Instant,
 }
 
 /// The protection of one model.
 #[derive(Debug)]
 pub struct Guard {
     slots: Arc<Slots>,
-    ceiling: usize,
+    probing: bool,
     state: Mutex<State>,
-    left: Notify,
+    changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
-    limit: f64,
-    in_flight: usize,
-    /// The most in flight since there was none, or since the last cut.
-    peak: usize,
-    /// What the failures since the last answer weigh.
-    failures: u32,
+    limit: Limit,
     circuit: Circuit,
-    /// Since the circuit closed, until the first cut: the limit doubles each round.
-    slow_start: bool,
-    /// No cut before this.
-    cut_again: Instant,
-    /// Transcriptions that came back.
-    heard: u32,
-    usual: f64,
-    lately: f64,
+    /// When the latest call that succeeded began, a probe's or a chunk's.
+    proven: Option<Instant>,
+    /// When the latest failure happened that may be the model's.
+    suspected: Option<Instant>,
+    /// Whether a probe should find out how fast the model is.
+    timing_wanted: bool,
+    /// How long a probe usually takes, in seconds.
+    usual_probe: Option<f64>,
+    /// The earliest time of the next probe. In the past by as much as was saved up for a burst.
+    next_probe: Option<Instant>,
+    /// Calls that have begun since the model was suspected and not proven to work.
+    on_suspicion: usize,
+    /// Why the last probe failed.
+    problem: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Circuit {
     Closed,
-    /// Nothing goes through until then.
-    Open {
-        until: Instant,
-        pause: Duration,
-    },
-    /// One call goes through.
-    Probing {
-        pause: Duration,
-    },
+    Open { until: Instant, failures: u32 },
 }
 
 impl Guard {
-    /// At most `ceiling` calls at once.
-    pub fn new(ceiling: usize) -> Arc<Self> {
-        #[expect(clippy::cast_precision_loss, reason = "a limit of calls is far below 2^52")]
+    /// At most `ceiling` calls at once. Without `probing` every failure counts, and the circuit never opens.
+    pub fn new(ceiling: usize, probing: bool) -> Arc<Self> {
         let state = State {
-            limit: ceiling as f64,
-            in_flight: 0,
-            peak: 0,
-            failures: 0,
+            limit: Limit::new(ceiling),
             circuit: Circuit::Closed,
-            slow_start: false,
-            cut_again: Instant::now(),
-            heard: 0,
-            usual: 0.0,
-            lately: 0.0,
+            proven: None,
+            suspected: None,
+            timing_wanted: false,
+            usual_probe: None,
+            next_probe: None,
+            on_suspicion: 0,
+            problem: None,
         };
-        Arc::new(Self { slots: Slots::new(ceiling), ceiling, state: Mutex::new(state), left: Notify::new() })
+        Arc::new(Self {
+            slots: Slots::new(ceiling),
+            probing,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        })
     }
 
     /// The slots that the limit sizes.
@@ -149,7 +145,7 @@ impl Guard {
         Arc::clone(&self.slots)
     }
 
-    /// Calls that may be made at once, just now. None while the circuit is open.
+    /// Calls that may be made at once now. None while the circuit is open.
     pub fn limit(&self) -> usize {
         self.lock().allowed()
     }
@@ -159,95 +155,157 @@ impl Guard {
         self.lock().circuit == Circuit::Closed
     }
 
+    /// Why the circuit is open.
+    pub fn problem(&self) -> Option<String> {
+        let state = self.lock();
+        if state.circuit == Circuit::Closed { None } else { state.problem.clone() }
+    }
+
     /// Waits until a call may be made.
-    pub async fn enter(&self) -> Result<Leave<'_>, Open> {
-        loop {
-            let left = self.left.notified();
-            tokio::pin!(left);
-            left.as_mut().enable();
-            {
-                let mut state = self.lock();
-                let now = Instant::now();
-                match state.circuit {
-                    Circuit::Open { until, .. } if now < until => return Err(Open { pause: until - now }),
-                    Circuit::Open { pause, .. } => self.probe(&mut state, pause),
-                    Circuit::Closed | Circuit::Probing { .. } => {}
-                }
-                if state.in_flight < state.allowed() {
-                    state.in_flight += 1;
-                    state.peak = state.peak.max(state.in_flight);
-                    return Ok(Leave { guard: self, began: Instant::now() });
-                }
+    pub async fn permit(&self) -> Result<Permit<'_>, Open> {
+        self.when(|state| {
+            if let Some(open) = state.is_open() {
+                return Some(Err(open));
             }
-            left.await;
+            state.may_begin().then(|| {
+                state.limit.begin();
+                state.on_suspicion += 1;
+                Ok(Permit { guard: self, began: Instant::now() })
+            })
+        })
+        .await
+    }
+
+    /// Waits until the circuit is open.
+    pub async fn opened(&self) -> Open {
+        self.when(|state| state.is_open()).await
+    }
+
+    /// Whether the model worked after `failed`, a failure that may be its own. Waits for the probe.
+    pub async fn verdict(&self, failed: Instant) -> Verdict {
+        if !self.probing {
+            return Verdict::Healthy;
         }
+        self.when(|state| match state.is_open() {
+            Some(open) => Some(Verdict::Down(open)),
+            None => (state.proven >= Some(failed)).then_some(Verdict::Healthy),
+        })
+        .await
     }
 
-    /// Gives back one slot when the circuit's pause is over. Runs beside the worker.
-    pub async fn keep(&self) {
-        loop {
-            let left = self.left.notified();
-            tokio::pin!(left);
-            left.as_mut().enable();
-            let until = match self.lock().circuit {
-                Circuit::Open { until, .. } => Some(until),
-                Circuit::Closed | Circuit::Probing { .. } => None,
-            };
-            match until {
-                Some(until) => {
-                    tokio::time::sleep_until(until).await;
-                    let mut state = self.lock();
-                    if let Circuit::Open { until, pause } = state.circuit
-                        && until <= Instant::now()
-                    {
-                        self.probe(&mut state, pause);
-                    }
-                }
-                None => left.await,
-            }
-        }
-    }
-
-    fn probe(&self, state: &mut State, pause: Duration) {
-        info!("the model may be back: one call to see");
-        state.circuit = Circuit::Probing { pause };
-        self.slots.resize(1);
-    }
-
-    fn told(&self, called: Called, took: Duration) {
-        counter!("longhand_asr_calls_total", "outcome" => called.name()).increment(1);
-        histogram!("longhand_asr_call_seconds").record(took);
-        let mut state = self.lock();
+    /// Whether the model works now: it was proven within the last [`PROBE_INTERVAL`], or a probe finds out.
+    pub async fn probe_now(&self) -> Verdict {
         let now = Instant::now();
-        match called {
-            Called::Answered | Called::Refused => {
-                state.failures = 0;
-                if let Circuit::Probing { .. } = state.circuit {
-                    info!("the model is back");
-                    state.circuit = Circuit::Closed;
-                    state.limit = 1.0;
-                    state.slow_start = true;
-                }
-                if called == Called::Answered && state.is_slower_than_usual(took) {
-                    // It may be that the chunks are longer: no reason to stop.
-                    state.cut(now, took, (self.ceiling / 4).max(1));
-                } else {
-                    state.grow(self.ceiling);
-                }
+        if self.probing {
+            let mut state = self.lock();
+            let fresh = state.proven.is_some_and(|proven| now - proven <= PROBE_INTERVAL);
+            if fresh && !state.is_suspected() && state.circuit == Circuit::Closed {
+                return Verdict::Healthy;
             }
-            Called::Throttled | Called::Down | Called::Failed => {
-                state.failures += called.weight();
-                match state.circuit {
-                    Circuit::Probing { pause } => state.open((pause * 2).min(PAUSES.1)),
-                    Circuit::Closed if state.failures >= OPEN_AT => state.open(PAUSES.0),
-                    Circuit::Closed if called != Called::Failed => state.cut(now, took, 1),
-                    Circuit::Closed | Circuit::Open { .. } => {}
+            state.suspect(now);
+        }
+        self.changed.notify_waiters();
+        self.verdict(now).await
+    }
+
+    /// Makes the probe's calls whenever they are due. Never ends; runs beside the worker.
+    pub async fn run<'a>(&self, probe: impl Fn() -> Probing<'a> + Sync) {
+        if !self.probing {
+            return std::future::pending().await;
+        }
+        loop {
+            self.until_probe_is_due().await;
+            let began = Instant::now();
+            self.lock().probe_begins(began);
+            let result = self.tries(&probe).await;
+            let outcome = if result.is_ok() { "answered" } else { "failed" };
+            counter!("longhand_asr_probes_total", "outcome" => outcome).increment(1);
+            self.probed(began, result);
+        }
+    }
+
+    async fn until_probe_is_due(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let due = self.lock().probe_due();
+            match due {
+                Some(due) if due <= Instant::now() => return,
+                Some(due) => {
+                    // Either way there is something new to look at.
+                    let _ = timeout_at(due, changed).await;
                 }
+                None => changed.await,
             }
         }
+    }
+
+    /// While the circuit is closed one failed call is not enough to open it; while it is open one try is enough.
+    async fn tries<'a>(&self, probe: &(impl Fn() -> Probing<'a> + Sync)) -> Result<Duration, ProbeError> {
+        let tries = if self.is_closed() { PROBE_TRIES } else { 1 };
+        let mut pauses = backoff::backoff(PROBE_PAUSE, PROBE_INTERVAL).take(tries as usize - 1);
+        loop {
+            let began = Instant::now();
+            match (probe().await, pauses.next()) {
+                (Ok(()), _) => return Ok(began.elapsed()),
+                (Err(error), Some(pause)) if !error.timed_out => {
+                    info!(error = error.message, "the probe failed, trying again");
+                    sleep_until(Instant::now() + pause).await;
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
+    }
+
+    fn probed(&self, began: Instant, result: Result<Duration, ProbeError>) {
+        let mut state = self.lock();
+        match result {
+            Ok(took) => state.probe_answered(began, took),
+            Err(error) => state.probe_failed(began, error.message),
+        }
+        self.apply(&state);
+    }
+
+    fn ended(&self, ended: Ended, first: bool, began: Instant) {
+        let took = began.elapsed();
+        counter!("longhand_asr_calls_total", "outcome" => label(ended)).increment(1);
+        histogram!("longhand_asr_call_seconds").record(took);
+        let now = Instant::now();
+        let mut state = self.lock();
+        match ended.map_err(|failure| failure.rule().signal) {
+            Ok(()) => {
+                state.prove(began);
+                let slow = state.limit.answered(took);
+                state.timing_wanted |= slow || state.limit.has_new_baseline();
+            }
+            // A chunk that is throttled again and again says so once, so that no single chunk cuts the limit for all.
+            Err(Signal::Busy) if first => state.limit.cut(now, took, 1),
+            Err(Signal::Suspect) if self.probing => state.suspect(now),
+            Err(_) => {}
+        }
+        self.apply(&state);
+    }
+
+    /// Sets the number of slots to the limit, and wakes all tasks that wait for a change.
+    fn apply(&self, state: &State) {
         let allowed = state.allowed();
         if allowed != self.slots.size() {
             self.slots.resize(allowed);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until `look` finds what it looks for.
+    async fn when<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = look(&mut self.lock()) {
+                return found;
+            }
+            changed.await;
         }
     }
 
@@ -257,213 +315,127 @@ impl Guard {
 }
 
 impl State {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and the ceiling")]
     fn allowed(&self) -> usize {
         match self.circuit {
-            Circuit::Closed => self.limit as usize,
+            Circuit::Closed => self.limit.calls(),
             Circuit::Open { .. } => 0,
-            Circuit::Probing { .. } => 1,
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a limit of calls is far below 2^52")]
-    fn grow(&mut self, ceiling: usize) {
-        let step = if self.slow_start { 1.0 } else { 1.0 / self.limit };
-        // A limit that is not reached says nothing about the model.
-        if self.peak * 2 >= self.allowed() {
-            self.limit = (self.limit + step).min(ceiling as f64);
+    fn is_open(&self) -> Option<Open> {
+        match self.circuit {
+            Circuit::Closed => None,
+            Circuit::Open { until, .. } => {
+                Some(Open { pause: until.saturating_duration_since(Instant::now()) })
+            }
         }
     }
 
-    /// Fewer by a third; once for the calls that are under way, however many of them say so.
-    #[expect(clippy::cast_precision_loss, reason = "a limit of calls is far below 2^52")]
-    fn cut(&mut self, now: Instant, took: Duration, floor: usize) {
-        if now < self.cut_again || self.allowed() <= floor {
-            return;
+    fn is_suspected(&self) -> bool {
+        self.suspected > self.proven
+    }
+
+    fn may_begin(&self) -> bool {
+        let suspicious = self.is_suspected() && self.on_suspicion >= self.limit.calls() * CALLS_ON_SUSPICION;
+        self.limit.in_flight() < self.allowed() && !suspicious
+    }
+
+    fn suspect(&mut self, now: Instant) {
+        if !self.is_suspected() {
+            self.on_suspicion = 0;
         }
-        self.limit = (self.limit * 2.0 / 3.0).max(floor as f64);
-        self.slow_start = false;
-        self.peak = self.in_flight;
-        self.cut_again = now + took.max(Duration::from_secs(1));
-        info!(limit = self.allowed(), "the model has too many calls: fewer at once");
+        self.suspected = Some(now);
     }
 
-    fn open(&mut self, pause: Duration) {
-        let pause = pause.mul_f64(rand::rng().random_range(0.75..=1.0));
-        warn!(?pause, "the model is down: nothing is sent to it for now");
-        self.circuit = Circuit::Open { until: Instant::now() + pause, pause };
+    /// A call that began then has succeeded.
+    fn prove(&mut self, began: Instant) {
+        self.proven = self.proven.max(Some(began));
+        self.on_suspicion = 0;
     }
 
-    /// Keeps what is usual, over about a hundred calls, and what came lately, over about ten. The first
-    /// ten say nothing: one lucky call is no measure.
-    fn is_slower_than_usual(&mut self, took: Duration) -> bool {
-        let took = took.as_secs_f64();
-        self.heard = self.heard.saturating_add(1);
-        let first = 1.0 / f64::from(self.heard);
-        self.lately += (took - self.lately) * first.max(0.1);
-        self.usual += (took - self.usual) * first.max(0.01);
-        self.heard > 10 && self.lately > self.usual * TOO_SLOW
+    fn probe_begins(&mut self, now: Instant) {
+        // Each probe uses up an interval; what was not used is saved up to a burst.
+        let saved = now.checked_sub(PROBE_INTERVAL * (PROBE_BURST - 1)).unwrap_or(now);
+        self.next_probe = Some(self.next_probe.map_or(saved, |next| next.max(saved)) + PROBE_INTERVAL);
+    }
+
+    /// When the next probe should begin, if one is wanted.
+    fn probe_due(&self) -> Option<Instant> {
+        match self.circuit {
+            Circuit::Open { until, .. } => Some(until),
+            Circuit::Closed if self.is_suspected() || self.timing_wanted => {
+                Some(self.next_probe.unwrap_or_else(Instant::now))
+            }
+            Circuit::Closed => None,
+        }
+    }
+
+    fn probe_answered(&mut self, began: Instant, took: Duration) {
+        self.prove(began);
+        self.problem = None;
+        let seconds = took.as_secs_f64();
+        match self.circuit {
+            Circuit::Open { .. } => {
+                info!("the model works again");
+                self.circuit = Circuit::Closed;
+                self.limit.start_again();
+            }
+            Circuit::Closed => {
+                let slow = self.usual_probe.is_some_and(|usual| seconds > usual * TOO_SLOW);
+                if std::mem::take(&mut self.timing_wanted) && slow {
+                    let floor = self.limit.slow_floor();
+                    self.limit.cut(Instant::now(), took, floor);
+                }
+            }
+        }
+        self.usual_probe = Some(self.usual_probe.map_or(seconds, |usual| usual + (seconds - usual) * 0.1));
+    }
+
+    fn probe_failed(&mut self, began: Instant, problem: String) {
+        self.timing_wanted = false;
+        let failures = match self.circuit {
+            // Other calls succeed, so the probe's own recording is the problem, or chance.
+            Circuit::Closed if self.proven >= Some(began) => {
+                warn!(problem, "the probe fails while other calls succeed");
+                return;
+            }
+            Circuit::Closed => 1,
+            Circuit::Open { failures, .. } => failures.saturating_add(1),
+        };
+        let pause = backoff::nth(failures, OPEN_PAUSES.0, OPEN_PAUSES.1);
+        warn!(?pause, problem, "the model is down: nothing is sent to it for now");
+        self.circuit = Circuit::Open { until: Instant::now() + pause, failures };
+        self.problem = Some(problem);
     }
 }
 
-impl Leave<'_> {
+/// The metric's label for how a call ended.
+fn label(ended: Ended) -> &'static str {
+    match ended {
+        Ok(()) => "answered",
+        Err(Failure::Throttled) => "throttled",
+        Err(Failure::Unreachable | Failure::Timeout) => "down",
+        Err(failure) if failure.rule().signal == Signal::Suspect => "failed",
+        Err(_) => "refused",
+    }
+}
+
+impl Permit<'_> {
     /// The call begins only now: what came before was not the model's time.
     pub fn begin(&mut self) {
         self.began = Instant::now();
     }
 
-    /// How the call ended.
-    pub fn ended(self, called: Called) {
-        self.guard.told(called, self.began.elapsed());
+    /// How the call ended. `first`: no earlier call for the chunk was throttled.
+    pub fn ended(self, ended: Ended, first: bool) {
+        self.guard.ended(ended, first, self.began);
     }
 }
 
-impl Drop for Leave<'_> {
-    /// A call that was cancelled says nothing about the model; a probe that nobody waits for any more
-    /// is followed by another.
+impl Drop for Permit<'_> {
+    /// A call that was cancelled says nothing about the model.
     fn drop(&mut self) {
-        let mut state = self.guard.lock();
-        state.in_flight -= 1;
-        if state.in_flight == 0 {
-            state.peak = 0;
-        }
-        drop(state);
-        self.guard.left.notify_waiters();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    async fn call(guard: &Guard, called: Called, took: Duration) {
-        let leave = guard.enter().await.expect("the circuit lets it through");
-        tokio::time::sleep(took).await;
-        leave.ended(called);
-    }
-
-    /// So many calls at once, which end together.
-    async fn calls(guard: &Guard, count: usize, called: Called, took: Duration) {
-        futures::future::join_all((0..count).map(|_| call(guard, called, took))).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_throttling_model_gets_fewer_calls_once_a_round_and_never_none() {
-        let guard = Guard::new(30);
-        calls(&guard, 30, Called::Throttled, SECOND).await;
-        assert_eq!((guard.limit(), guard.slots().size()), (20, 20));
-        for _ in 0..20 {
-            call(&guard, Called::Throttled, SECOND * 2).await;
-        }
-        assert_eq!(guard.limit(), 1);
-        assert!(guard.is_closed(), "it is there, after all");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_limit_grows_by_one_a_round_up_to_the_ceiling() {
-        let guard = Guard::new(9);
-        call(&guard, Called::Throttled, SECOND).await;
-        assert_eq!(guard.limit(), 6);
-        calls(&guard, 6, Called::Answered, SECOND).await;
-        let after_a_round = guard.limit();
-        assert!((6..=7).contains(&after_a_round), "{after_a_round}");
-        for _ in 0..10 {
-            let limit = guard.limit();
-            calls(&guard, limit, Called::Answered, SECOND).await;
-        }
-        assert_eq!((guard.limit(), guard.slots().size()), (9, 9));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_circuit_opens_probes_with_growing_pauses_and_closes() {
-        let guard = Guard::new(16);
-        let keeping = tokio::spawn({
-            let guard = Arc::clone(&guard);
-            async move { guard.keep().await }
-        });
-        calls(&guard, 10, Called::Down, SECOND).await;
-        assert!(!guard.is_closed());
-        assert_eq!(guard.slots().size(), 0);
-        let mut last = Duration::ZERO;
-        for turn in 0..3 {
-            let Err(Open { pause }) = guard.enter().await else { panic!("it is open") };
-            assert!(pause > last.mul_f64(1.2), "turn {turn}: {pause:?} after {last:?}");
-            last = pause;
-            tokio::time::sleep(pause + Duration::from_millis(1)).await;
-            assert_eq!((guard.limit(), guard.slots().size()), (1, 1));
-            let called = if turn == 2 { Called::Answered } else { Called::Failed };
-            call(&guard, called, SECOND).await;
-        }
-        assert!(guard.is_closed());
-        // From there it doubles.
-        let mut seen = vec![guard.limit()];
-        for _ in 0..4 {
-            let limit = guard.limit();
-            calls(&guard, limit, Called::Answered, SECOND).await;
-            seen.push(guard.limit());
-        }
-        assert_eq!(seen, [2, 4, 8, 16, 16]);
-        keeping.abort();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_may_be_the_chunks_fault_opens_late_and_an_answer_forgives_it() {
-        let guard = Guard::new(40);
-        calls(&guard, 29, Called::Failed, SECOND).await;
-        assert!(guard.is_closed());
-        call(&guard, Called::Answered, SECOND).await;
-        calls(&guard, 29, Called::Failed, SECOND).await;
-        assert!(guard.is_closed());
-        call(&guard, Called::Failed, SECOND).await;
-        assert!(!guard.is_closed());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_model_that_has_become_twice_as_slow_gets_fewer_calls() {
-        let guard = Guard::new(10);
-        for _ in 0..20 {
-            calls(&guard, 5, Called::Answered, SECOND).await;
-        }
-        assert_eq!(guard.limit(), 10);
-        for _ in 0..4 {
-            calls(&guard, 5, Called::Answered, SECOND * 5).await;
-        }
-        assert!(guard.limit() < 10, "{}", guard.limit());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn longer_chunks_do_not_stop_the_work() {
-        let guard = Guard::new(40);
-        for _ in 0..5 {
-            calls(&guard, 10, Called::Answered, SECOND).await;
-        }
-        for _ in 0..20 {
-            let limit = guard.limit();
-            calls(&guard, limit, Called::Answered, SECOND * 30).await;
-            assert!(guard.limit() >= 10, "{}", guard.limit());
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_quick_no_and_a_lucky_first_call_are_no_measure() {
-        let guard = Guard::new(10);
-        calls(&guard, 10, Called::Refused, Duration::from_millis(2)).await;
-        call(&guard, Called::Answered, Duration::from_millis(50)).await;
-        for _ in 0..10 {
-            calls(&guard, 10, Called::Answered, SECOND * 5).await;
-            assert_eq!(guard.limit(), 10);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn calls_over_the_limit_wait_and_a_cancelled_one_leaves_its_place() {
-        let guard = Guard::new(1);
-        let first = guard.enter().await.expect("free");
-        let waiting = tokio::time::timeout(SECOND, guard.enter()).await;
-        assert!(waiting.is_err(), "there is one already");
-        drop(first);
-        assert!(guard.enter().await.is_ok());
+        self.guard.lock().limit.end();
+        self.guard.changed.notify_waiters();
     }
 }

@@ -1,39 +1,48 @@
 //! The client of the speech-to-text model: the `OpenAI`-compatible `POST /v1/audio/transcriptions`.
 //!
-//! One call is bounded in time, all calls together in number, and the tries for one chunk in count
-//! and pauses. What an answer means is in [`answer`].
+//! `call.rs` makes one call and says how it ended. This file makes the calls for one chunk: a bounded number, with
+//! pauses that grow, as the table of failures ([`crate::failure`]) says.
 
 pub mod answer;
+mod call;
+mod format;
 pub mod guard;
+mod language;
+mod lenient;
+mod limit;
+pub mod probe;
+mod segments;
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use longhand_shared::attempt::AttemptOutcome;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use longhand_shared::AudioPath;
 use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
+use longhand_shared::queue::Progress;
 use longhand_shared::secret::Secret;
-use longhand_shared::{AudioPath, trace};
-use rand::RngExt;
-use reqwest::header::HeaderValue;
-use reqwest::multipart::{Form, Part};
-use reqwest::{Body, Client, StatusCode, redirect};
-use tokio_retry::RetryIf;
-use tracing::{Instrument, Span, debug, field, info_span, warn};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
 
-use crate::audio::{Audio, AudioError, AudioStore};
-use answer::Meaning;
-use guard::{Called, Guard, Open};
+use crate::audio::{AudioError, AudioStore};
+use crate::backoff::backoff;
+use crate::failure::{Failure, MAX_OUTAGES, Next, Signal};
+use crate::slots::HeldSlot;
+use answer::CallError;
+use call::Client;
+use format::Form;
+use guard::{Guard, Open, Permit, Verdict};
+use probe::Recording;
 
-/// The most that an answer may have, in bytes; what can be kept is less.
-const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) use call::causes;
 
-/// The longest `Retry-After` that is waited out with the chunk in hand. A longer one sends the
-/// message back to the queue for that long.
+/// The longest pause with the chunk in hand. A longer `Retry-After` sends the message back to the queue for that long.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
-/// How long the audio may take to open. Its bytes come during the call, and within its time; those from
-/// the web come before, and within this time.
+/// How long the audio may take to open; what is not a local file is read whole within it.
 const AUDIO_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How the model is called.
@@ -47,101 +56,100 @@ pub struct AsrSettings {
     pub model: String,
     /// `ASR_TIMEOUT_SECONDS`: one call, from the first byte sent to the last received.
     pub timeout: Duration,
-    /// `ASR_MAX_RETRIES`: tries after the first.
-    pub max_retries: usize,
-    /// Calls in flight at once.
+    /// `ASR_MAX_RETRIES`: calls for one chunk after the first.
+    pub max_retries: u32,
+    /// Calls in flight at once; a probe comes on top.
     pub max_concurrency: usize,
     /// The pause before the first retry; each further one is twice as long.
     pub first_pause: Duration,
+    /// `ASR_PROBE`: what the model's health is tested with. Without one, every failure counts against its chunk.
+    pub probe: Option<Recording>,
 }
 
 /// Why there is no transcription.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TranscribeError {
-    /// The chunk is to blame, or its tries are used up: it fails with this.
-    Permanent(ChunkError),
-    /// The chunk is not to blame: what it needs is down or busy. Worth another try after `pause`.
-    Transient {
-        /// What was in the way: [`AttemptOutcome::Throttled`], [`AttemptOutcome::ModelDown`] or
-        /// [`AttemptOutcome::AudioDown`].
-        why: AttemptOutcome,
-        /// The same, for people.
-        message: String,
-        /// How long it asked to be left alone.
+    /// The chunk is at fault, or its tries are used up: it fails with this.
+    Failed(ChunkError),
+    /// The chunk was claimed again since: it is not this delivery's any more.
+    Superseded,
+    /// The message goes back to the queue.
+    GivenBack {
+        /// Why.
+        failure: Failure,
+        /// What the chunk fails with if it has gone back often enough.
+        error: ChunkError,
+        /// How long to wait at least.
         pause: Option<Duration>,
+        /// The chunk's progress, for the message.
+        progress: Progress,
     },
 }
 
-/// Why one try gave nothing.
-#[derive(Clone, Debug)]
-enum Failure {
-    /// The chunk fails with this.
-    Permanent(ChunkError),
-    /// The audio cannot be had for now.
-    Audio(String),
-    /// The circuit is open: no call was made.
-    Circuit(Open),
-    /// The model may do better at the next try.
-    Again { error: ChunkError, down: bool, sign: Called, pause: Option<Duration> },
+/// One delivery of a chunk, to be transcribed.
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "a closure has nothing to show")]
+pub struct ChunkRequest<'a> {
+    /// Where its audio is read from.
+    pub audio: &'a AudioStore,
+    /// Where its audio is.
+    pub path: &'a AudioPath,
+    /// What the client asked for.
+    pub options: &'a TranscribeOptions,
+    /// The trace that it is part of.
+    pub traceparent: Option<&'a str>,
+    /// What earlier deliveries came to.
+    pub progress: Progress,
+    /// Whether it was never given back.
+    pub first_delivery: bool,
+    /// Its slot, which is given back while it waits.
+    pub slot: &'a HeldSlot,
+    /// Counts the calls, also for who stops waiting.
+    pub calls: &'a AtomicU32,
+    /// Shows what the last call that counts failed with, while the chunk waits for another.
+    pub failed: &'a watch::Sender<Option<FailedCall>>,
+    /// Whether the chunk is still this delivery's. Asked before each call but the first.
+    pub still_ours: &'a (dyn Fn() -> BoxFuture<'a, bool> + Send + Sync),
 }
 
-impl Failure {
-    fn is_worth_a_retry(&self) -> bool {
-        match self {
-            Self::Permanent(_) | Self::Audio(_) | Self::Circuit(_) => false,
-            Self::Again { pause, .. } => pause.is_none_or(|pause| pause <= LONGEST_PAUSE),
-        }
-    }
+/// A call that failed and is followed by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedCall {
+    /// What the chunk would fail with.
+    pub code: ErrorCode,
+    /// How many calls were made.
+    pub calls: u32,
+    /// How many may be made at most.
+    pub most: u32,
 }
 
-impl Failure {
-    /// What comes of it once there are no more tries. While the circuit is open, the model has
-    /// failed more than this chunk.
-    fn last(self, circuit_is_open: bool) -> TranscribeError {
-        use TranscribeError::{Permanent, Transient};
-        // Who asks for a longer pause than is waited out here has not used up the chunk's tries.
-        let put_off = !self.is_worth_a_retry();
-        match self {
-            Self::Again { error, down, sign, pause } if down || put_off || circuit_is_open => {
-                let throttled = sign == Called::Throttled;
-                let why = if throttled { AttemptOutcome::Throttled } else { AttemptOutcome::ModelDown };
-                Transient { why, message: error.message, pause }
-            }
-            Self::Circuit(Open { pause }) => {
-                let message = "the model is down".to_owned();
-                Transient { why: AttemptOutcome::ModelDown, message, pause: Some(pause) }
-            }
-            Self::Permanent(error) | Self::Again { error, .. } => Permanent(error),
-            Self::Audio(message) => Transient { why: AttemptOutcome::AudioDown, message, pause: None },
-        }
-    }
+/// What one delivery has come to so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    calls: u32,
+    counted: u32,
+    server_errors: u32,
+    throttled: bool,
+    /// When the latest failure happened that may be the model's.
+    suspected: Option<Instant>,
 }
 
-/// The client.
+/// The client with what protects the model from it.
 #[derive(Debug)]
 pub struct Asr {
-    http: Client,
-    url: String,
+    client: Client,
     settings: AsrSettings,
     guard: Arc<Guard>,
-    /// Whether the model has refused `verbose_json` once.
-    plain_json: AtomicBool,
+    known: format::Known,
 }
 
 impl Asr {
     /// A client. Connections are kept and used again.
     pub fn new(settings: AsrSettings) -> Result<Self, reqwest::Error> {
-        let http = Client::builder()
-            .connect_timeout(settings.timeout.min(Duration::from_secs(5)))
-            // A redirect would send the audio, and the key, elsewhere.
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
-            .build()?;
         Ok(Self {
-            http,
-            url: format!("{}/v1/audio/transcriptions", settings.base_url.trim_end_matches('/')),
-            guard: Guard::new(settings.max_concurrency),
-            plain_json: AtomicBool::new(false),
+            client: Client::new(&settings)?,
+            guard: Guard::new(settings.max_concurrency, settings.probe.is_some()),
+            known: format::Known::default(),
             settings,
         })
     }
@@ -151,183 +159,204 @@ impl Asr {
         Arc::clone(&self.guard)
     }
 
-    /// Has one chunk transcribed: the first call and up to `max_retries` more. `calls` counts them, for
-    /// one who stops waiting as well.
-    pub async fn transcribe(
-        &self,
-        audio: &AudioStore,
-        path: &AudioPath,
-        options: &TranscribeOptions,
-        traceparent: Option<&str>,
-        calls: &AtomicU32,
-    ) -> Result<Transcription, TranscribeError> {
-        // What the model asked for in `Retry-After`, for the pause that follows.
-        let asked = Mutex::new(None);
-        let pauses = pauses(self.settings.first_pause).map(|pause| {
-            let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).take();
-            asked.map_or(pause, |asked: Duration| asked.max(pause))
-        });
-        let tries = || async {
-            let answer = self.call(audio, path, options, traceparent, calls).await;
-            if let Err(Failure::Again { error, pause, .. }) = &answer {
-                warn!(code = ?error.code, error = error.message, "the model gave nothing");
-                *asked.lock().unwrap_or_else(PoisonError::into_inner) = *pause;
-            }
-            answer
-        };
-        let answer =
-            RetryIf::start(pauses.take(self.settings.max_retries), tries, Failure::is_worth_a_retry).await;
-        answer.map_err(|failure| failure.last(!self.guard.is_closed()))
+    /// Makes the probe's calls. Never ends; runs beside the worker.
+    pub async fn keep_probing(&self) {
+        match &self.settings.probe {
+            Some(recording) => self.guard.run(|| self.client.probe(recording).boxed()).await,
+            None => std::future::pending().await,
+        }
     }
 
-    /// One try. A model that refuses `verbose_json` is asked again at once, for `json`.
-    async fn call(
-        &self,
-        audio: &AudioStore,
-        path: &AudioPath,
-        options: &TranscribeOptions,
-        traceparent: Option<&str>,
-        calls: &AtomicU32,
-    ) -> Result<Transcription, Failure> {
+    /// Has one chunk transcribed: the first call and up to `max_retries` more.
+    pub async fn transcribe(&self, request: &ChunkRequest<'_>) -> Result<Transcription, TranscribeError> {
+        let mut pauses = backoff(self.settings.first_pause, LONGEST_PAUSE);
+        let mut tally = Tally::default();
+        if request.progress.outages > 0 {
+            self.check_first(request).await?;
+        }
         loop {
-            // Waiting for a place is no fault of the chunk's; it can do so in the queue.
-            let entered = tokio::time::timeout(self.settings.timeout, self.guard.enter()).await;
-            let mut leave =
-                entered.unwrap_or(Err(Open { pause: Duration::ZERO })).map_err(Failure::Circuit)?;
-            let opened = tokio::time::timeout(AUDIO_TIMEOUT, audio.open(path)).await;
-            let opened = opened.unwrap_or_else(|_| {
-                Err(AudioError::Unavailable(format!("{} did not open in time", path.shown())))
-            });
-            let opened = opened.map_err(|error| match error {
-                AudioError::Bad(error) => Failure::Permanent(error),
-                AudioError::Unavailable(message) => Failure::Audio(message),
-            })?;
-            leave.begin();
-            calls.fetch_add(1, Ordering::Relaxed);
-            let verbose = !self.plain_json.load(Ordering::Relaxed);
-            let timeout = self.settings.timeout;
-            let span = info_span!("asr call", otel.kind = "client", http.response.status_code = field::Empty);
-            let once = self.call_once(opened, options, traceparent, verbose).instrument(span);
-            let Ok(answer) = tokio::time::timeout(timeout, once).await else {
-                let message = format!("the model did not answer within {} s", timeout.as_secs_f64());
-                let error = ChunkError::new(ErrorCode::AsrTimeout, message);
-                leave.ended(Called::Down);
-                return Err(Failure::Again { error, down: false, sign: Called::Down, pause: None });
+            let error = match self.attempt(request, &mut tally).await {
+                Ok(transcription) => return Ok(transcription),
+                Err(error) if error.failure == Failure::LeaseLost => return Err(TranscribeError::Superseded),
+                Err(error) => error,
             };
-            let meaning = answer?;
-            leave.ended(match meaning {
-                Meaning::Again { sign, .. } => sign,
-                Meaning::Heard(_) => Called::Answered,
-                Meaning::NoVerboseJson | Meaning::Permanent(_) => Called::Refused,
-            });
-            return match meaning {
-                Meaning::Heard(transcription) => Ok(transcription),
-                Meaning::NoVerboseJson => {
-                    debug!("the model does not speak verbose_json: json from now on");
-                    self.plain_json.store(true, Ordering::Relaxed);
-                    continue;
-                }
-                Meaning::Permanent(error) => Err(Failure::Permanent(error)),
-                Meaning::Again { error, down, sign, pause } => {
-                    Err(Failure::Again { error, down, sign, pause })
-                }
-            };
+            let rule = error.failure.rule();
+            // A waiting chunk gives its slot to another message. If the model has too many calls, it keeps the slot, so
+            // that the worker receives fewer messages.
+            if rule.signal != Signal::Busy {
+                request.slot.park();
+            }
+            let pause = pauses.next().unwrap_or_default().max(error.pause.unwrap_or_default());
+            let tries_left =
+                request.progress.tries.saturating_add(tally.counted) <= self.settings.max_retries;
+            let again = rule.next == Next::Retry && tally.calls <= self.settings.max_retries;
+            if !(again && tries_left && pause <= LONGEST_PAUSE) {
+                return Err(self.give_up(request, error, tally).await);
+            }
+            if rule.counts {
+                let (calls, most) = (tally.calls, self.settings.max_retries.saturating_add(1));
+                request.failed.send_replace(Some(FailedCall { code: error.error.code, calls, most }));
+            }
+            tokio::time::sleep(pause).await;
         }
     }
 
-    async fn call_once(
+    /// A chunk that was in flight at the start of an outage is only sent to a model that works, so that a second
+    /// outage says something about the chunk, and one that goes on does not.
+    async fn check_first(&self, request: &ChunkRequest<'_>) -> Result<(), TranscribeError> {
+        request.slot.park();
+        match self.guard.probe_now().await {
+            Verdict::Healthy => Ok(()),
+            Verdict::Down(open) => {
+                let CallError { failure, error, pause, .. } = circuit_open(open);
+                Err(TranscribeError::GivenBack { failure, error, pause, progress: request.progress })
+            }
+        }
+    }
+
+    /// One try. A refusal that may be about the form of the call is followed by another form at once.
+    async fn attempt(
         &self,
-        audio: Audio,
-        options: &TranscribeOptions,
-        traceparent: Option<&str>,
-        verbose: bool,
-    ) -> Result<Meaning, Failure> {
-        let form = self.form(audio, options, verbose)?;
-        let mut request = self.http.post(&self.url).multipart(form);
-        if let Some(key) = &self.settings.api_key {
-            request = request.bearer_auth(key.reveal());
-        }
-        let own = trace::current();
-        // What came in a message need not be fit for a header.
-        if let Some(traceparent) =
-            own.as_deref().or(traceparent).and_then(|text| HeaderValue::from_str(text).ok())
-        {
-            request = request.header(trace::TRACEPARENT, traceparent);
-        }
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => return Ok(transport(&error)),
+        request: &ChunkRequest<'_>,
+        tally: &mut Tally,
+    ) -> Result<Transcription, CallError> {
+        let first =
+            Form { verbose: self.known.asks_verbose(), language: language::of(request.options).is_some() };
+        // Some servers answer 500 to a form or a language that they do not know.
+        let mut form = Form {
+            verbose: first.verbose && tally.server_errors < 2,
+            language: first.language && tally.server_errors < 3,
         };
-        let status = response.status();
-        Span::current().record("http.response.status_code", status.as_u16());
-        let pause = answer::retry_after(response.headers(), SystemTime::now());
-        match body(response).await {
-            Ok(body) => Ok(answer::classify(status, pause, &body, verbose)),
-            // The status says more than the connection's end.
-            Err(_) if status != StatusCode::OK => Ok(answer::classify(status, pause, b"", verbose)),
-            Err(meaning) => Ok(meaning),
+        loop {
+            let error = match self.one_call(request, tally, form).await {
+                Ok(transcription) => {
+                    self.known.succeeded(form, first);
+                    return Ok(transcription);
+                }
+                Err(error) => error,
+            };
+            tally.note(&error);
+            match form.after_refusal(&error) {
+                Some(other) if tally.calls <= self.settings.max_retries => form = other,
+                _ => return Err(error),
+            }
         }
     }
 
-    fn form(&self, audio: Audio, options: &TranscribeOptions, verbose: bool) -> Result<Form, Failure> {
-        let file = Part::stream_with_length(Body::wrap_stream(audio.body), audio.bytes)
-            .file_name(audio.name)
-            .mime_str(audio.mime)
-            .map_err(|error| Failure::Permanent(ChunkError::new(ErrorCode::Internal, error.to_string())))?;
-        let mut form = Form::new()
-            .part("file", file)
-            .text("model", self.settings.model.clone())
-            .text("response_format", if verbose { "verbose_json" } else { "json" })
-            .text("temperature", "0");
-        if let Some(language) = &options.language {
-            form = form.text("language", language.primary());
+    async fn one_call(
+        &self,
+        request: &ChunkRequest<'_>,
+        tally: &mut Tally,
+        form: Form,
+    ) -> Result<Transcription, CallError> {
+        let mut permit = self.permit(request.slot).await?;
+        if tally.calls > 0 && !(request.still_ours)().await {
+            return Err(CallError::new(Failure::LeaseLost, "a newer attempt has claimed the chunk"));
         }
-        if let Some(prompt) = &options.prompt {
-            form = form.text("prompt", prompt.as_str().to_owned());
+        let opened = timeout(AUDIO_TIMEOUT, request.audio.open(request.path)).await;
+        let audio = opened.unwrap_or_else(|_| {
+            Err(AudioError::Unavailable(format!("{} did not open in time", request.path.shown())))
+        })?;
+        permit.begin();
+        tally.calls += 1;
+        request.calls.fetch_add(1, Ordering::Relaxed);
+        let answer = self.client.transcribe(audio, request.options, request.traceparent, form).await;
+        if let Err(error) = &answer {
+            warn!(
+                failure = ?error.failure,
+                error = error.error.message,
+                answer = answer::quote(&error.answer),
+                "the model gave no transcription"
+            );
         }
-        if verbose {
-            form = form.text("timestamp_granularities[]", "segment");
+        let first = request.first_delivery && !tally.throttled;
+        permit.ended(answer.as_ref().map(|_| ()).map_err(|error| error.failure), first);
+        answer
+    }
+
+    /// Waits for a slot, if the message is parked, and for permission to make a call.
+    async fn permit(&self, slot: &HeldSlot) -> Result<Permit<'_>, CallError> {
+        tokio::select! {
+            biased;
+            opened = self.guard.opened() => return Err(circuit_open(opened)),
+            () = slot.unpark() => {}
         }
-        Ok(form)
+        // The limit was cut while the message was in hand: it can wait in the queue.
+        let permit = timeout(self.settings.timeout, self.guard.permit()).await;
+        let no_permit = || CallError::new(Failure::NoPermit, "the model has too many calls");
+        permit.map_err(|_| no_permit())?.map_err(circuit_open)
+    }
+
+    /// What comes of a chunk once there are no more tries in this delivery.
+    async fn give_up(&self, request: &ChunkRequest<'_>, error: CallError, tally: Tally) -> TranscribeError {
+        let rule = error.failure.rule();
+        let mut progress = request.progress;
+        let fails = match (rule.next, tally.suspected) {
+            (Next::Fail | Next::Retry, Some(suspected)) => match self.guard.verdict(suspected).await {
+                Verdict::Healthy => true,
+                Verdict::Down(open) => return given_back_in_outage(progress, error, open),
+            },
+            (Next::Fail | Next::Retry, None) => true,
+            (Next::GiveBack(_) | Next::Redeliver, _) => false,
+        };
+        if fails {
+            progress.tries = progress.tries.saturating_add(tally.counted);
+            if rule.next == Next::Fail || progress.tries > self.settings.max_retries {
+                return TranscribeError::Failed(error.error);
+            }
+        } else if error.failure == Failure::CircuitOpen && tally.calls > 0 {
+            return given_back_in_outage(progress, error, Open { pause: Duration::ZERO });
+        }
+        TranscribeError::GivenBack {
+            failure: error.failure,
+            error: error.error,
+            pause: error.pause,
+            progress,
+        }
     }
 }
 
-/// From `first`, doubled each time, half of it at random: the gaps grow, and no two workers keep step.
-fn pauses(first: Duration) -> impl Iterator<Item = Duration> {
-    (0..).map(move |turn| {
-        let longest = first.saturating_mul(2u32.saturating_pow(turn));
-        longest.mul_f64(rand::rng().random_range(0.5..1.0)).min(LONGEST_PAUSE)
-    })
+fn circuit_open(Open { pause }: Open) -> CallError {
+    CallError { pause: Some(pause), ..CallError::new(Failure::CircuitOpen, "the model is down") }
 }
 
-/// A call that ended without an answer. One that found nobody there says that the model is down.
-fn transport(error: &reqwest::Error) -> Meaning {
-    let message = format!("the call to the model failed: {}", causes(error));
-    Meaning::Again {
-        error: ChunkError::new(ErrorCode::AsrUnavailable, message),
-        down: error.is_connect(),
-        sign: if error.is_connect() { Called::Down } else { Called::Failed },
-        pause: None,
+/// The model went down while the chunk was in flight. That is counted, since the chunk may be what stops the model.
+fn given_back_in_outage(mut progress: Progress, error: CallError, open: Open) -> TranscribeError {
+    progress.outages = progress.outages.saturating_add(1);
+    if progress.outages >= MAX_OUTAGES {
+        let message = format!(
+            "the model went down {MAX_OUTAGES} times while it transcribed this chunk: {}",
+            error.error.message
+        );
+        return TranscribeError::Failed(ChunkError::new(error.error.code, message));
+    }
+    let pause = error.pause.unwrap_or_default().max(open.pause);
+    TranscribeError::GivenBack {
+        failure: Failure::CircuitOpen,
+        error: error.error,
+        pause: Some(pause),
+        progress,
     }
 }
 
-/// An error with all that is behind it, but without the address it went to.
-pub(crate) fn causes(error: &reqwest::Error) -> String {
-    let outermost: &dyn std::error::Error = error;
-    let chain = std::iter::successors(outermost.source(), |cause| cause.source());
-    let causes: Vec<String> = chain.map(ToString::to_string).collect();
-    if causes.is_empty() { "no cause given".to_owned() } else { causes.join(": ") }
-}
-
-/// The whole answer, up to [`MAX_ANSWER_BYTES`].
-async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, Meaning> {
-    let mut body = Vec::new();
-    while let Some(part) = response.chunk().await.map_err(|error| transport(&error))? {
-        if body.len() + part.len() > MAX_ANSWER_BYTES {
-            let message = format!("the model's answer has more than {MAX_ANSWER_BYTES} bytes");
-            return Err(Meaning::Permanent(ChunkError::new(ErrorCode::AsrProtocol, message)));
+impl Tally {
+    fn note(&mut self, error: &CallError) {
+        let rule = error.failure.rule();
+        self.counted += u32::from(rule.counts);
+        self.server_errors += u32::from(error.failure == Failure::ServerError);
+        self.throttled |= rule.signal == Signal::Busy;
+        if rule.signal == Signal::Suspect {
+            self.suspected = Some(Instant::now());
         }
-        body.extend_from_slice(&part);
     }
-    Ok(body)
+}
+
+impl From<AudioError> for CallError {
+    fn from(error: AudioError) -> Self {
+        match error {
+            AudioError::Bad(error) => Self { error, ..Self::new(Failure::BadAudio, "") },
+            AudioError::NotYet(error) => Self { error, ..Self::new(Failure::AudioNotYet, "") },
+            AudioError::Unavailable(message) => Self::new(Failure::AudioUnavailable, message),
+        }
+    }
 }

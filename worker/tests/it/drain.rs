@@ -44,7 +44,7 @@ async fn what_a_receive_brings_after_the_stop_is_given_back_and_not_started() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ends_in_time_is_finished_and_the_rest_is_told_to_stop() {
+async fn work_done_in_time_finishes_and_the_rest_is_stopped() {
     let queue = FaultyQueue::holding(&[message("short"), message("long"), message("waiting")]).await;
     let handler = script(|delivery, lease| async move {
         let work = if delivery.body == "short" { secs(10) } else { secs(1000) };
@@ -107,7 +107,7 @@ async fn no_call_that_is_never_answered_holds_the_end_up() {
         let running = Running::start(&queue, None, handler.clone(), limits(3));
         eventually("both are in hand", || handler.begun().len() == 2).await;
         queue.hang(kind);
-        // A renewal is under way by then, and a new receive.
+        // By then a renewal and a new receive are in flight.
         sleep(secs(11)).await;
         let took = running.stop().await;
         assert!(took <= secs(24) + A_MOMENT, "with {kind:?} hanging: {took:?}");
@@ -160,7 +160,7 @@ async fn a_runner_that_begins_after_the_stop_receives_nothing() {
     let stop = CancellationToken::new();
     stop.cancel();
     let runner = Runner::new(Arc::clone(&queue) as _, None, handler.clone(), limits(1));
-    runner.run(stop).await;
+    runner.run(stop).await.expect("it ends when it is asked to");
     assert_eq!((queue.calls(Kind::Receive).len(), handler.begun().len()), (0, 0));
 }
 
@@ -176,7 +176,7 @@ async fn a_message_that_came_twice_in_one_answer_is_given_back_by_a_stop() {
     let running = Running::start(&queue, None, handler.clone(), limits(4));
     eventually("it is in hand", || !handler.begun().is_empty()).await;
     let took = running.stop().await;
-    assert!(took <= secs(16) + A_MOMENT, "everyone who has it was told: {took:?}");
+    assert!(took <= secs(16) + A_MOMENT, "all work was asked to stop: {took:?}");
     let left = queue.drain().await;
     assert_eq!((left.len(), left[0].receive_count, left[0].envelope.requeues), (1, 1, 1));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use longhand_shared::job::JobStatus;
-use longhand_shared::queue::{ChunkMessage, Delivery, Envelope, Outgoing};
+use longhand_shared::queue::{ChunkMessage, Delivery, Envelope, Outgoing, Progress};
 use longhand_sim_asr::{Behaviour, text_for};
 use longhand_worker::dead_letters::DeadLetters;
 use longhand_worker::lease::Lease;
@@ -26,7 +26,7 @@ const MESSAGES: usize = 10_000;
 const SLOTS: usize = 8;
 
 /// Another one by `LONGHAND_TEST_SEED`.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("LONGHAND_TEST_SEED").ok();
     given.map_or(1, |text| text.parse().expect("LONGHAND_TEST_SEED is a number"))
 }
@@ -158,6 +158,10 @@ fn damaged(dice: &mut StdRng, body: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+fn some_count(dice: &mut StdRng) -> u32 {
+    [0, 0, 1, 299, 300, u32::MAX].choose(dice).copied().unwrap_or(0)
+}
+
 fn envelope(dice: &mut StdRng) -> Envelope {
     let mut some = |chance: u32| dice.random_ratio(1, chance).then(|| text(dice, 40));
     let (origin, reason, traceparent) = (some(3), some(3), some(4));
@@ -165,7 +169,8 @@ fn envelope(dice: &mut StdRng) -> Envelope {
         traceparent,
         origin,
         reason,
-        requeues: [0, 0, 1, 299, 300, u32::MAX].choose(dice).copied().unwrap_or(0),
+        requeues: some_count(dice),
+        progress: Progress { tries: some_count(dice), outages: some_count(dice), audio: some_count(dice) },
     }
 }
 
@@ -187,7 +192,7 @@ fn odd_message(dice: &mut StdRng, real: &[String]) -> Outgoing {
     Outgoing { body, group, envelope: envelope(dice), delay }
 }
 
-/// Real jobs complete, jobs whose messages were forged end, what is no chunk's message is among the dead letters
+/// Real jobs complete, jobs whose messages were forged end, invalid messages are among the dead letters
 /// with a reason, and every slot is free again.
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_messages_that_nobody_should_send_harm_nobody() {
@@ -202,19 +207,19 @@ async fn ten_thousand_messages_that_nobody_should_send_harm_nobody() {
     });
     let (slots, stop) = (Slots::new(SLOTS), CancellationToken::new());
     let working = Watched::new(world.processor());
-    let burying = Watched::new(DeadLetters {
-        store: Arc::clone(&world.store) as _,
-        webhooks: None,
-        queue: Arc::clone(&world.queue) as _,
-    });
+    let dead_letters = Watched::new(DeadLetters { lifecycle: world.lifecycle() });
     let (queue, dead) = (Arc::clone(&world.queue), Arc::clone(&world.dead));
-    let runner =
-        Runner::new(Arc::clone(&queue) as _, Some(Arc::clone(&dead) as _), working.clone(), limits(SLOTS))
-            .with_slots(Arc::clone(&slots));
+    let runner = Runner::with_slots(
+        Arc::clone(&queue) as _,
+        Some(Arc::clone(&dead) as _),
+        working.clone(),
+        limits(SLOTS),
+        Arc::clone(&slots),
+    );
     let pulse = runner.pulse();
     let running = tokio::spawn(runner.run(stop.clone()));
-    let burial = Runner::new(dead.clone(), None, burying.clone(), limits(4));
-    let burial = tokio::spawn(burial.run(stop.clone()));
+    let consumer = Runner::new(dead.clone(), None, dead_letters.clone(), limits(4));
+    let consuming = tokio::spawn(consumer.run(stop.clone()));
 
     let (mut forged, mut real) = (Vec::new(), Vec::new());
     for turn in 0..20 {
@@ -248,10 +253,10 @@ async fn ten_thousand_messages_that_nobody_should_send_harm_nobody() {
     assert_eq!(world.ended(late).await.job_status, JobStatus::Completed);
 
     stop.cancel();
-    running.await.expect("no panic");
-    burial.await.expect("no panic");
+    running.await.expect("no panic").expect("it ends when it is asked to");
+    consuming.await.expect("no panic").expect("it ends when it is asked to");
     assert_eq!(slots.take().await.len(), SLOTS, "all slots are free");
-    assert_eq!((working.wrong(), burying.wrong()), (vec![], vec![]));
+    assert_eq!((working.wrong(), dead_letters.wrong()), (vec![], vec![]));
     // Whatever was parked among the dead letters is visible again.
     sleep(secs(1_000)).await;
     let letters = dead.drain().await;

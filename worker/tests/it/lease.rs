@@ -1,4 +1,4 @@
-//! Leases: renewed in time and in batches, lost ones told, none renewed after its end.
+//! Leases: renewed in time and in batches; a lost lease stops its work; none is renewed after its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,7 +124,7 @@ async fn work_is_stopped_when_its_visibility_runs_out_while_renewals_fail() {
     assert!((4..=9).contains(&tries), "{tries} renewals were tried");
     sleep(secs(60)).await;
     assert_eq!(kept.queue.calls(Kind::Change).len(), tries, "no renewal of what is lost");
-    assert!(!kept.leases.end(&kept.deliveries[0].receipt).await);
+    assert!(kept.leases.end(&kept.deliveries[0].receipt).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,8 +167,8 @@ async fn a_renewal_answered_with_lease_lost_stops_that_work_alone() {
     assert_eq!(lost.iter().filter(|lost| **lost).count(), 1);
     let place = lost.iter().position(|lost| *lost).expect("one is");
     assert_eq!(kept.held[place].stopped().await, Stop::LeaseLost);
-    assert!(!kept.leases.end(&kept.deliveries[place].receipt).await);
-    assert!(kept.leases.end(&kept.deliveries[1 - place].receipt).await);
+    assert!(kept.leases.end(&kept.deliveries[place].receipt).await.is_none());
+    assert!(kept.leases.end(&kept.deliveries[1 - place].receipt).await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,15 +181,15 @@ async fn a_message_stolen_mid_work_is_left_alone_by_the_one_who_lost_it() {
     for outcome in outcomes {
         let queue = FaultyQueue::holding(&messages(1)).await;
         queue.fail(Kind::Change, QueueError::LeaseLost("stolen".to_owned()));
-        let told = outcome.clone();
+        let returned = outcome.clone();
         let handler = script(move |delivery, lease| {
-            let told = told.clone();
+            let returned = returned.clone();
             async move {
                 if delivery.receive_count > 1 {
                     return Outcome::Done;
                 }
                 assert_eq!(lease.stopped().await, Stop::LeaseLost);
-                told
+                returned
             }
         });
         let running = Running::start(&queue, None, handler.clone(), limits(1));
@@ -197,7 +197,7 @@ async fn a_message_stolen_mid_work_is_left_alone_by_the_one_who_lost_it() {
         sleep(secs(10)).await;
         assert_eq!(queue.calls(Kind::Send).len() + queue.calls(Kind::Delete).len(), 0, "{outcome:?}");
         assert_eq!(queue.calls(Kind::Change).len(), 1, "{outcome:?}: the renewal, and nothing after it");
-        eventually("whoever has it now is done", || handler.ended().len() == 2).await;
+        eventually("the second delivery is done", || handler.ended().len() == 2).await;
         running.stop().await;
         assert_eq!(handler.receive_counts("0"), [1, 2]);
     }
@@ -221,8 +221,8 @@ async fn only_the_first_reason_to_stop_counts() {
     kept.leases.stop_all(Stop::Draining);
     kept.held[0].stop(Stop::LeaseLost);
     assert_eq!(kept.held[0].stopped().await, Stop::Draining);
-    assert!(kept.leases.end(&kept.deliveries[0].receipt).await, "it is still ours to give back");
-    assert!(!kept.leases.end(&kept.deliveries[0].receipt).await, "it ends once");
+    assert!(kept.leases.end(&kept.deliveries[0].receipt).await.is_some(), "it is still ours to give back");
+    assert!(kept.leases.end(&kept.deliveries[0].receipt).await.is_none(), "it ends once");
     assert!(kept.leases.is_empty());
 }
 
@@ -240,7 +240,7 @@ async fn a_renewal_under_way_has_ended_before_the_delete_and_none_follows() {
     running.stop().await;
     let (renewals, deletes) = (queue.calls(Kind::Change), queue.calls(Kind::Delete));
     assert_eq!(renewals.len(), 1, "none after the end");
-    assert!(renewals[0].began < handler.ended()[0].0, "it was under way when the work ended");
+    assert!(renewals[0].began < handler.ended()[0].0, "it was in flight when the work ended");
     assert!(renewals[0].ended.expect("answered") <= deletes[0].began);
     assert_eq!((queue.len().await, handler.ended().len()), (0, 1));
 }

@@ -2,15 +2,15 @@
 
 use longhand_shared::job::{ChunkStatus, ErrorCode, JobStatus, Transcription, Verdict};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue};
-use longhand_shared::store::{JobStore, Settle, Strike};
-use longhand_shared::{Attempt, Timestamp, lifecycle};
+use longhand_shared::store::{JobStore, RemoveUnsettled, Settle};
+use longhand_shared::{Attempt, Timestamp};
 use longhand_sim_asr::{Answer, Behaviour, Latency, text_for};
 use longhand_worker::runner::Limits;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Fault, Kind, Op, SILENCE, World, by, chunk_of, limits, secs, unavailable};
+use crate::support::{CLAIM_TIMEOUT, Fault, Kind, Op, World, by, chunk_of, limits, secs, unavailable};
 
-fn heard(text: &str) -> Verdict {
+fn completed(text: &str) -> Verdict {
     Verdict::Completed(Transcription::new(text, None, vec![]).expect("small"))
 }
 
@@ -28,7 +28,7 @@ async fn a_job_of_six_chunks_is_transcribed_with_one_claim_and_two_writes_for_ea
     let expected: Vec<String> = files.iter().map(|file| text_for(file)).collect();
     assert_eq!(result.transcription, Some(expected.join(" ")));
     assert!(result.chunks.iter().all(|chunk| chunk.attempts == 1 && chunk.error.is_none()));
-    let counts = [Op::Claim, Op::Settle, Op::Strike, Op::Chunks, Op::Finish, Op::Release]
+    let counts = [Op::Claim, Op::Settle, Op::RemoveUnsettled, Op::Chunks, Op::Finish, Op::Release]
         .map(|op| world.store.count(op));
     assert_eq!(counts, [6, 6, 6, 1, 1, 0]);
     assert_eq!((world.sim.books().calls, world.dead.len().await), (6, 0));
@@ -47,7 +47,7 @@ async fn silence_is_a_transcript() {
 #[tokio::test(start_paused = true)]
 async fn one_bad_chunk_among_good_ones_fails_the_job_and_keeps_the_rest() {
     let world = World::new(Behaviour::default()).await;
-    world.sim.script("c.wav", [Answer::status(400)]);
+    world.sim.script("c.wav", [Answer::status(400), Answer::status(400)]);
     let job = world.job(&["a.wav", "b.wav", "c.wav"], true);
     std::fs::remove_file(world.root.path().join("a.wav")).expect("removed");
     let job = world.send(&job).await;
@@ -60,7 +60,7 @@ async fn one_bad_chunk_among_good_ones_fails_the_job_and_keeps_the_rest() {
     assert_eq!(result.transcription, Some(text));
     let codes: Vec<_> = result.chunks.iter().map(|it| it.error.as_ref().map(|error| error.code)).collect();
     assert_eq!(codes, [Some(ErrorCode::AudioNotFound), None, Some(ErrorCode::AsrRejected)]);
-    assert_eq!(world.sim.books().calls, 2);
+    assert_eq!(world.sim.books().calls, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,11 +71,11 @@ async fn the_message_of_a_settled_chunk_ends_a_job_that_a_crash_left_open() {
         let job = world.submit(&["a.wav"]).await;
         let store = &world.store.inner;
         let chunk = chunk_of(job, 0);
-        store.claim(chunk, by("a"), Timestamp::now(), SILENCE).await.expect("memory answers");
-        let settled = store.settle(chunk, &Attempt::number(1), &heard("before"), Timestamp::now()).await;
+        store.claim(chunk, by("a"), Timestamp::now(), CLAIM_TIMEOUT).await.expect("memory answers");
+        let settled = store.settle(chunk, &Attempt::number(1), &completed("before"), Timestamp::now()).await;
         assert_eq!(settled.expect("memory answers"), Settle::Settled);
         if struck {
-            assert!(matches!(store.strike(chunk).await, Ok(Strike::AllSettled(_))));
+            assert!(matches!(store.remove_unsettled(chunk).await, Ok(RemoveUnsettled::AllSettled(_))));
         }
         let running = world.work();
         let result = world.ended(job).await;
@@ -149,7 +149,7 @@ async fn a_chunk_whose_worker_died_is_taken_over_as_soon_as_its_message_comes_ag
     // A worker receives and claims, and dies.
     let dead = world.queue.receive(1, secs(0), secs(30)).await.expect("up").swap_remove(0);
     let now = Timestamp::now();
-    world.store.claim(chunk_of(job, 0), by(dead.origin()), now, SILENCE).await.expect("up");
+    world.store.claim(chunk_of(job, 0), by(dead.origin()), now, CLAIM_TIMEOUT).await.expect("up");
     let began = Instant::now();
     let running = world.work();
     let result = world.ended(job).await;
@@ -163,11 +163,11 @@ async fn a_chunk_whose_message_was_lost_is_taken_over_by_another_after_the_silen
     let world = World::new(Behaviour::default()).await;
     let new = world.job(&["a.wav"], true);
     let job = world.send(&new).await;
-    world.store.claim(chunk_of(job, 0), by("lost"), Timestamp::now(), SILENCE).await.expect("up");
+    world.store.claim(chunk_of(job, 0), by("lost"), Timestamp::now(), CLAIM_TIMEOUT).await.expect("up");
     let running = world.work();
     world.emptied().await;
     assert_eq!(world.sim.books().calls, 0);
-    sleep(SILENCE).await;
+    sleep(CLAIM_TIMEOUT).await;
     world.queue.put(&[ChunkMessage::outgoing(&new.job(), &new.chunks()[0], None)]).await;
     assert_eq!(world.ended(job).await.job_status, JobStatus::Completed);
     running.stop().await;
@@ -206,23 +206,30 @@ async fn a_late_delivery_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn one_who_lost_the_chunk_may_still_complete_it_but_not_fail_it() {
-    // What it then does with its message: deletes it, or keeps it until it knows who is in charge.
+    // What it then does with its message: deletes it, or keeps it until it knows who is in charge. It does not call
+    // again in another form.
     let cases =
-        [(Answer::Echo, ChunkStatus::Completed, 1), (Answer::status(400), ChunkStatus::InProgress, 2)];
-    for (answer, status, claims) in cases {
+        [(Answer::Echo, ChunkStatus::Completed, 1, 1), (Answer::status(400), ChunkStatus::InProgress, 2, 1)];
+    for (answer, status, claims, calls) in cases {
         let world = World::new(Behaviour::default()).await;
-        world.sim.script("a.wav", [answer.after_ms(9_000)]);
+        let answer = answer.after_ms(9_000);
+        world.sim.script("a.wav", [answer.clone(), answer]);
         let job = world.submit(&["a.wav"]).await;
         let running = world.work();
         assert!(world.sim.wait_until(|books| books.calls == 1, secs(5)).await);
-        let much_later = Timestamp::now().plus(SILENCE + secs(60));
-        world.store.inner.claim(chunk_of(job, 0), by("another"), much_later, SILENCE).await.expect("up");
+        let much_later = Timestamp::now().plus(CLAIM_TIMEOUT + secs(60));
+        world
+            .store
+            .inner
+            .claim(chunk_of(job, 0), by("another"), much_later, CLAIM_TIMEOUT)
+            .await
+            .expect("up");
         world.emptied().await;
         running.stop().await;
         let chunk = world.chunk(job, 0).await;
         assert_eq!((chunk.status(), chunk.attempt), (status, 2));
         assert_eq!(world.store.count(Op::Claim), claims);
-        assert_eq!(world.sim.books().calls, 1);
+        assert_eq!(world.sim.books().calls, calls);
     }
 }
 
@@ -234,8 +241,8 @@ async fn the_last_two_chunks_at_the_same_moment_finish_the_job_once() {
     let result = world.ended(job).await;
     world.emptied().await;
     running.stop().await;
-    assert_eq!((result.job_status, world.store.count(Op::Strike)), (JobStatus::Completed, 2));
-    let again = lifecycle::conclude(&world.store.inner, chunk_of(job, 0), Timestamp::now()).await;
+    assert_eq!((result.job_status, world.store.count(Op::RemoveUnsettled)), (JobStatus::Completed, 2));
+    let again = world.lifecycle().conclude(chunk_of(job, 0), Timestamp::now()).await;
     assert!(!again.expect("memory answers"), "it has ended before");
     assert_eq!(world.result(job).await, result);
 }
@@ -273,7 +280,7 @@ async fn a_chunk_received_after_the_stop_is_not_sent_to_the_model() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn five_deploys_in_the_middle_of_a_chunk_bury_nothing() {
+async fn five_deploys_in_the_middle_of_a_chunk_dead_letter_nothing() {
     let world = World::new(Behaviour::answering(Answer::Hang)).await;
     let job = world.submit(&["a.wav", "b.wav"]).await;
     for turn in 1..=5 {
@@ -293,10 +300,10 @@ async fn a_chunk_that_always_takes_too_long_ends_as_a_dead_letter() {
     let world = World::new(Behaviour::answering(Answer::Hang)).await;
     let job = world.submit(&["a.wav"]).await;
     let limits = Limits { longest: secs(40), ..limits(2) };
-    let (running, burying) = (world.work_with(world.processor(), limits), world.bury());
+    let (running, consumer) = (world.work_with(world.processor(), limits), world.consume_dead_letters());
     let result = world.ended(job).await;
     running.stop().await;
-    burying.stop().await;
+    consumer.stop().await;
     let error = result.chunks[0].error.as_ref().expect("it failed");
     assert_eq!(error.code, ErrorCode::DeadLettered);
     let aborted = world.sim.books().aborted;

@@ -36,7 +36,7 @@ async fn a_claim_whose_answer_was_lost_only_takes_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_transcription_outlives_a_hiccup_of_the_table() {
-    for op in [Op::Settle, Op::Strike, Op::Chunks, Op::Finish] {
+    for op in [Op::Settle, Op::RemoveUnsettled, Op::Chunks, Op::Finish] {
         for fault in [StoreFault::Fail, StoreFault::LostAnswer] {
             let world = World::new(Behaviour::default()).await;
             let job = world.submit(&["a.wav"]).await;
@@ -106,7 +106,7 @@ async fn an_outage_of_the_model_fails_no_job_and_burns_no_attempt() {
     let world = World::new(Behaviour::answering(Answer::status(503))).await;
     world.sim.schedule(Schedule(vec![Step::new(600_000, Behaviour::default())]));
     let job = world.submit(&["a.wav", "b.wav"]).await;
-    let running = world.work();
+    let running = world.work_probing();
     sleep(secs(550)).await;
     let chunk = world.chunk(job, 0).await;
     assert_eq!(chunk.attempt - chunk.released, u32::from(chunk.status() == ChunkStatus::InProgress));
@@ -153,19 +153,19 @@ async fn poison_whose_delete_failed_is_not_processed_again() {
     let world = World::new(Behaviour::answering(Answer::status(400))).await;
     let job = world.submit(&["poison.wav"]).await;
     world.queue.fail(Kind::Delete, unavailable());
-    let (running, burying) = (world.work(), world.bury());
+    let (running, consumer) = (world.work(), world.consume_dead_letters());
     let failed = world.ended(job).await;
     assert_eq!(failed.job_status, JobStatus::Failed);
     eventually("it came again", || world.store.count(Op::Claim) == 2).await;
     world.queue.heal();
     world.emptied().await;
     running.stop().await;
-    burying.stop().await;
-    assert_eq!((world.sim.books().calls, world.result(job).await), (1, failed));
+    consumer.stop().await;
+    assert_eq!((world.sim.books().calls, world.result(job).await), (2, failed));
     assert_eq!((world.store.count(Op::Settle), world.dead.len().await), (1, 0));
 }
 
-/// What is no chunk's message is moved and not worked on; a delete that fails costs a copy for each receive.
+/// An invalid message is moved and not processed; a delete that fails costs a copy for each receive.
 #[tokio::test(start_paused = true)]
 async fn garbage_whose_deletes_fail_leaves_the_queue_after_three_receives() {
     let world = World::new(Behaviour::default()).await;
@@ -175,6 +175,6 @@ async fn garbage_whose_deletes_fail_leaves_the_queue_after_three_receives() {
     sleep(secs(300)).await;
     running.stop().await;
     assert_eq!((world.queue.len().await, world.dead.len().await), (0, 4));
-    let told = |letter: &Delivery| letter.envelope.reason.is_some();
-    assert_eq!(world.dead.drain().await.iter().filter(|letter| told(letter)).count(), 3);
+    let has_reason = |letter: &Delivery| letter.envelope.reason.is_some();
+    assert_eq!(world.dead.drain().await.iter().filter(|letter| has_reason(letter)).count(), 3);
 }

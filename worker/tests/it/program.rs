@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-/// `--health` of a worker that was told to listen where `listener` does, which gives `answer`.
+/// Runs `--health` against the address of `listener`, which gives `answer`.
 async fn health(answer: &'static str) -> (Option<i32>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::queue::{Envelope, Outgoing, QueueError};
-use longhand_worker::runner::{Outcome, Runner};
+use longhand_worker::runner::{EndedEarly, Outcome, Runner};
 use longhand_worker::slots::Slots;
 use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep};
@@ -38,8 +38,9 @@ async fn concurrent_receives_over_the_same_slots_never_have_more_in_hand() {
         Outcome::Done
     });
     let runners = [(); 3].map(|()| {
-        let runner = Runner::new(Arc::clone(&queue) as _, None, handler.clone(), limits(99));
-        tokio::spawn(runner.with_slots(Arc::clone(&slots)).run(stop.clone()))
+        let (queue, slots) = (Arc::clone(&queue) as _, Arc::clone(&slots));
+        let runner = Runner::with_slots(queue, None, handler.clone(), limits(99), slots);
+        tokio::spawn(runner.run(stop.clone()))
     });
     eventually("some are in hand", || handler.begun().len() > 5).await;
     // What is in hand stays there; nothing new is taken before it is fewer than that.
@@ -50,7 +51,7 @@ async fn concurrent_receives_over_the_same_slots_never_have_more_in_hand() {
     assert_eq!(handler.most(), 5);
     stop.cancel();
     for runner in runners {
-        runner.await.expect("no panic");
+        runner.await.expect("no panic").expect("it ends when it is asked to");
     }
     assert_eq!((queue.len().await, slots.take().await.len()), (0, 5), "all slots are free again");
 }
@@ -243,4 +244,69 @@ async fn a_panic_frees_the_slot_and_the_message_comes_again() {
     assert_eq!(handler.receive_counts("0"), [1, 2]);
     assert_eq!(handler.receive_counts("1"), [1]);
     assert_eq!(queue.len().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receive_that_is_never_answered_keeps_no_other_from_being_received() {
+    let queue = FaultyQueue::holding(&[]).await;
+    let mut receives = 0;
+    queue.fault(move |call| {
+        receives += usize::from(call.kind == Kind::Receive);
+        if call.kind == Kind::Receive && receives == 1 { Fault::Hang } else { Fault::None }
+    });
+    let handler = script(|_, _| async { Outcome::Done });
+    let running = Running::start(&queue, None, handler.clone(), limits(20));
+    sleep(secs(1)).await;
+    queue.put(&messages(3)).await;
+    let sent = Instant::now();
+    eventually("all are done", || handler.ended().len() == 3).await;
+    assert!(
+        sent.elapsed() <= secs(6),
+        "a second after the first receive should have ended: {:?}",
+        sent.elapsed()
+    );
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_queue_is_received_by_two_loops() {
+    let queue = FaultyQueue::holding(&messages(200)).await;
+    queue.fault(|call| if call.kind == Kind::Receive { Fault::Slow(secs(1)) } else { Fault::None });
+    let handler = script(|_, _| async { Outcome::Done });
+    let began = Instant::now();
+    let running = Running::start(&queue, None, handler.clone(), limits(100));
+    eventually("all are done", || handler.ended().len() == 200).await;
+    assert!(began.elapsed() < secs(13), "{:?} for 20 receives of a second", began.elapsed());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receive_that_is_never_answered_is_given_up() {
+    let queue = FaultyQueue::holding(&messages(1)).await;
+    queue.hang(Kind::Receive);
+    let handler = script(|_, _| async { Outcome::Done });
+    let running = Running::start(&queue, None, handler.clone(), limits(1));
+    sleep(secs(9)).await;
+    assert_eq!(queue.calls(Kind::Receive).len(), 1);
+    queue.heal();
+    eventually("it is done", || handler.ended().len() == 1).await;
+    running.stop().await;
+}
+
+/// No part of a worker may end unnoticed: the whole of it drains, and says which part it was.
+#[tokio::test(start_paused = true)]
+async fn a_part_that_ends_by_itself_ends_the_runner() {
+    for (kind, part) in [(Kind::Receive, "a receive loop"), (Kind::Change, "the lease keeper")] {
+        let queue = FaultyQueue::holding(&messages(1)).await;
+        queue.fault(move |call| if call.kind == kind { panic!("as the test wants it") } else { Fault::None });
+        let handler = script(|_, lease| async move {
+            lease.stopped().await;
+            Outcome::Requeue { delay: Duration::ZERO }
+        });
+        let runner = Runner::new(Arc::clone(&queue) as _, None, handler, limits(1));
+        let stop = CancellationToken::new();
+        assert_eq!(runner.run(stop.clone()).await, Err(EndedEarly(part)));
+        assert!(!stop.is_cancelled(), "who runs it decides about the rest");
+        assert_eq!(queue.len().await, 1, "the message is kept");
+    }
 }

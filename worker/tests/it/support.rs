@@ -1,4 +1,4 @@
-//! What the tests share: a queue and a store that fail as they are told, a handler by script, and a
+//! What the tests share: a queue and a store with injected faults, a scripted handler, and a
 //! small world of store, queues, simulated model and audio files.
 
 mod handler;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 pub(crate) use handler::{Running, limits, script};
 pub(crate) use queue::{Fault, FaultyQueue, Kind};
 pub(crate) use store::{FaultyStore, Op, StoreFault};
-pub(crate) use world::{SILENCE, World, asr_settings, audio_store, chunk_of, wav};
+pub(crate) use world::{CLAIM_TIMEOUT, Whole, World, asr_settings, audio_store, chunk_of, wav};
 
 /// More simulated time than anything here takes.
 const FOREVER: Duration = Duration::from_mins(30);
@@ -41,7 +41,7 @@ pub(crate) fn message(body: impl Into<String>) -> Outgoing {
 
 /// One who asks for a chunk for the message of this id.
 pub(crate) fn by(message: &str) -> Claimant<'_> {
-    Claimant { origin: message, message, worker: "w" }
+    Claimant { origin: message, message, generation: 0, worker: "w" }
 }
 
 /// Messages named by their numbers.

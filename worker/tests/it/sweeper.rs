@@ -1,9 +1,7 @@
 //! The sweeper: what it repairs, what it leaves alone, and that two of them do it once.
 
-use std::sync::Arc;
-
 use longhand_shared::job::{ErrorCode, JobStatus, NewJob, Transcription, Verdict};
-use longhand_shared::lifecycle::{FIRST_CHECK, LONGEST_CHECK, LONGEST_SILENCE};
+use longhand_shared::lifecycle::{FIRST_CHECK, MAX_CHECK_INTERVAL, RESEND_AFTER};
 use longhand_shared::queue::QueueError;
 use longhand_shared::store::JobStore;
 use longhand_shared::{Attempt, JobId, Timestamp};
@@ -12,16 +10,10 @@ use longhand_worker::sweeper::Sweeper;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Kind, Op, SILENCE, StoreFault, World, by, chunk_of, message, secs, unavailable};
+use crate::support::{CLAIM_TIMEOUT, Kind, Op, StoreFault, World, by, chunk_of, message, secs, unavailable};
 
 fn sweeper(world: &World) -> Sweeper {
-    Sweeper {
-        store: Arc::clone(&world.store) as _,
-        queue: Arc::clone(&world.queue) as _,
-        webhooks: None,
-        every: secs(15),
-        silence: SILENCE,
-    }
+    Sweeper { lifecycle: world.lifecycle(), every: secs(15), claim_timeout: CLAIM_TIMEOUT }
 }
 
 /// A job whose maker died before it sent a message.
@@ -37,7 +29,7 @@ async fn create(world: &World, new: &NewJob) {
 
 async fn settle(world: &World, job: JobId, index: u64, at: Timestamp) {
     let (store, chunk) = (&world.store.inner, chunk_of(job, index));
-    store.claim(chunk, by("a"), at, SILENCE).await.expect("memory answers");
+    store.claim(chunk, by("a"), at, CLAIM_TIMEOUT).await.expect("memory answers");
     let verdict = Verdict::Completed(Transcription::new("words", None, vec![]).expect("small"));
     store.settle(chunk, &Attempt::number(1), &verdict, at).await.expect("memory answers");
 }
@@ -78,7 +70,7 @@ async fn a_young_job_waits_while_the_queue_has_messages() {
     let (_, submitted) = unsent(&world, &["a.wav"]).await;
     world.queue.put(&[message("of another")]).await;
     let mut now = submitted.plus(FIRST_CHECK);
-    while now < submitted.plus(LONGEST_SILENCE) {
+    while now < submitted.plus(RESEND_AFTER) {
         assert_eq!(swept(&world, now).await, 0);
         now = now.plus(secs(10));
     }
@@ -101,9 +93,9 @@ async fn a_queue_that_is_never_empty_does_not_hide_a_job_for_ever() {
     let mut age = FIRST_CHECK;
     while swept(&world, submitted.plus(age)).await == 0 {
         age += secs(15);
-        assert!(age <= LONGEST_SILENCE + LONGEST_CHECK, "hidden for {age:?}");
+        assert!(age <= RESEND_AFTER + MAX_CHECK_INTERVAL, "hidden for {age:?}");
     }
-    assert!(age >= LONGEST_SILENCE);
+    assert!(age >= RESEND_AFTER);
     assert_eq!(world.queue.len().await, 2);
 }
 
@@ -116,7 +108,7 @@ async fn what_a_crash_left_between_two_writes_is_finished() {
         for index in 0..2 {
             settle(&world, job, index, submitted).await;
             if struck {
-                world.store.inner.strike(chunk_of(job, index)).await.expect("memory answers");
+                world.store.inner.remove_unsettled(chunk_of(job, index)).await.expect("memory answers");
             }
         }
         assert_eq!(swept(&world, submitted.plus(secs(40))).await, 1, "struck: {struck}");
@@ -136,9 +128,9 @@ async fn a_message_that_the_queue_will_never_take_fails_its_chunk_in_the_end() {
     while world.result(job).await.job_status == JobStatus::InProgress {
         swept(&world, submitted.plus(age)).await;
         age += secs(15);
-        assert!(age <= LONGEST_SILENCE + LONGEST_CHECK, "not failed after {age:?}");
+        assert!(age <= RESEND_AFTER + MAX_CHECK_INTERVAL, "not failed after {age:?}");
     }
-    assert!(age >= LONGEST_SILENCE, "refused for minutes, not once");
+    assert!(age >= RESEND_AFTER, "refused for minutes, not once");
     let error = world.result(job).await.chunks.remove(0).error.expect("it failed");
     assert_eq!(error.code, ErrorCode::Internal);
     assert!(error.message.contains("InvalidMessageContents"), "{}", error.message);
@@ -160,11 +152,11 @@ async fn a_claimed_chunk_is_sent_again_only_when_it_has_long_been_silent() {
     let world = World::new(Behaviour::default()).await;
     let (job, submitted) = unsent(&world, &["a.wav"]).await;
     let claimed = submitted.plus(secs(20));
-    world.store.inner.claim(chunk_of(job, 0), by("a"), claimed, SILENCE).await.expect("memory answers");
+    world.store.inner.claim(chunk_of(job, 0), by("a"), claimed, CLAIM_TIMEOUT).await.expect("memory answers");
     let mut age = FIRST_CHECK;
     while swept(&world, submitted.plus(age)).await == 0 {
         age += secs(15);
-        assert!(age <= secs(350) + LONGEST_CHECK, "forgotten for {age:?}");
+        assert!(age <= secs(350) + MAX_CHECK_INTERVAL, "forgotten for {age:?}");
     }
     assert!(age >= secs(350), "sent after {age:?}, while its worker may be at it");
     assert_eq!(world.queue.len().await, 1);
@@ -190,12 +182,10 @@ async fn a_job_erased_meanwhile_is_passed_over() {
     let due = world.store.due(submitted.plus(secs(60)), 10).await.expect("up");
     assert_eq!(due.len(), 2);
     world.store.inner.expire(gone);
-    let queue = world.queue.as_ref();
     for due in &due {
         let now = submitted.plus(secs(60));
         let depth = world.queue.held().await;
-        let repair =
-            longhand_shared::lifecycle::repair(world.store.as_ref(), queue, due, depth, SILENCE, now).await;
+        let repair = world.lifecycle().repair(due, depth, CLAIM_TIMEOUT, now).await;
         assert_eq!(repair.expect("up").sent, usize::from(due.job != gone));
     }
 }
@@ -212,7 +202,7 @@ async fn one_job_in_trouble_does_not_keep_the_others_from_repair() {
     assert_eq!(swept(&world, now).await, 4);
     assert_eq!(world.queue.len().await, 4);
     // The queue has messages now, so the fifth waits until it has been silent for long.
-    assert_eq!(swept(&world, now.plus(LONGEST_SILENCE)).await, 5);
+    assert_eq!(swept(&world, now.plus(RESEND_AFTER)).await, 5);
 }
 
 #[tokio::test(start_paused = true)]

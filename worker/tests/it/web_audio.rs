@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::wav;
 
-/// A host that writes the same bytes to whoever asks, and then the last of them for ever if so told.
+/// A host that writes the same bytes to every client and, if `endless`, repeats the last ones for ever.
 struct Host {
     port: u16,
     asked: Arc<AtomicUsize>,
@@ -97,7 +97,7 @@ fn unavailable(opened: Result<(String, Vec<u8>), AudioError>) -> String {
             assert!(!message.contains("secret"), "{message}");
             message
         }
-        other => panic!("expected to be told to try again, got {:?}", other.map(|(name, _)| name)),
+        other => panic!("expected a retryable error, got {:?}", other.map(|(name, _)| name)),
     }
 }
 
@@ -122,7 +122,6 @@ async fn audio_comes_with_and_without_a_length() {
 #[tokio::test]
 async fn each_status_has_its_meaning() {
     for (status, expected) in [
-        ("404 Not Found", ErrorCode::AudioNotFound),
         ("410 Gone", ErrorCode::AudioNotFound),
         ("401 Unauthorized", ErrorCode::AudioForbidden),
         ("403 Forbidden", ErrorCode::AudioForbidden),
@@ -133,6 +132,15 @@ async fn each_status_has_its_meaning() {
     ] {
         let host = Host::start(answer(status, "content-length: 0\r\n", b""), false).await;
         assert_eq!(code(host.open().await).0, expected, "{status}");
+    }
+    for (status, expected) in [
+        ("404 Not Found", ErrorCode::AudioNotFound),
+        ("409 Conflict", ErrorCode::AudioForbidden),
+        ("423 Locked", ErrorCode::AudioForbidden),
+    ] {
+        let host = Host::start(answer(status, "content-length: 0\r\n", b""), false).await;
+        let opened = host.open().await.map(|(name, _)| name);
+        assert!(matches!(&opened, Err(AudioError::NotYet(error)) if error.code == expected), "{opened:?}");
     }
     for status in ["408 Timeout", "425 Too Early", "429 Too Many", "500 Oh", "502 Oh", "503 Busy", "504 Oh"] {
         let host = Host::start(answer(status, "content-length: 0\r\n", b""), false).await;
@@ -162,7 +170,7 @@ async fn a_redirect_is_not_followed() {
 #[tokio::test]
 async fn no_length_is_believed() {
     let over = MAX_AUDIO_BYTES + 1;
-    // Said to be too large: not a byte is waited for.
+    // Declared too large: no byte is waited for.
     let host = Host::start(answer("200 OK", &format!("content-length: {over}\r\n"), b""), false).await;
     assert_eq!(code(host.open().await).0, ErrorCode::AudioTooLarge);
     let host = Host::start(answer("200 OK", &format!("content-length: {}\r\n", i64::MAX), b""), false).await;
@@ -174,12 +182,12 @@ async fn no_length_is_believed() {
     assert_eq!(code(host.open().await).0, ErrorCode::AudioTooLarge);
     // What the sockets hold is on its way too.
     assert!(host.sent.load(Ordering::SeqCst) < 25_000_000, "{:?}", host.sent);
-    // Less than was said: it broke off, and may come whole another time.
+    // Shorter than declared: the connection broke, and a retry may get the whole.
     let host = Host::start(answer("200 OK", "content-length: 1000\r\n", &wav(100)), false).await;
     unavailable(host.open().await);
     let host = Host::start(answer("200 OK", "transfer-encoding: chunked\r\n", b"4\r\nRIFF\r\n"), false).await;
     unavailable(host.open().await);
-    // More than was said: HTTP has it that the rest is not of this answer.
+    // Longer than declared: by HTTP, the rest is not part of this response.
     let host = Host::start(answer("200 OK", "content-length: 100\r\n", &wav(1000)), false).await;
     assert_eq!(host.open().await.expect("audio").1.len(), 100);
     let host = Host::start(answer("200 OK", "content-length: 0\r\n", &wav(1000)), false).await;
@@ -189,7 +197,7 @@ async fn no_length_is_believed() {
 }
 
 #[tokio::test]
-async fn what_is_no_audio_is_told() {
+async fn a_response_that_is_not_audio_is_rejected() {
     let host = Host::start(answer("200 OK", "", b"<html>sign in</html>"), false).await;
     assert_eq!(code(host.open().await).0, ErrorCode::AudioUnsupported);
     // Compressed: not asked for, and not undone, so that nothing grows.
@@ -215,4 +223,19 @@ async fn a_message_older_than_the_setting_is_looked_at_again() {
         assert_eq!(code, ErrorCode::AudioForbidden, "{message}");
     }
     assert_eq!(code(open("", "https://good.example/a.wav").await).0, ErrorCode::AudioForbidden);
+}
+
+/// It may be entered in DNS yet, so it is tried for a quarter of an hour, and not for a day.
+#[tokio::test]
+async fn an_unknown_host_is_waited_for_as_a_missing_file_is() {
+    match open("nobody.invalid", "https://nobody.invalid/a.wav?sig=secret").await {
+        Err(AudioError::NotYet(error)) => {
+            assert_eq!(error.code, ErrorCode::AudioNotFound);
+            assert!(error.message.contains("nobody.invalid is not a known host"), "{}", error.message);
+            assert!(!error.message.contains("secret"), "{}", error.message);
+        }
+        // Where there is no DNS server, nobody knows. RFC 6761 has any server know this name.
+        Err(AudioError::Unavailable(_)) => {}
+        other => panic!("{:?}", other.map(|(name, _)| name)),
+    }
 }

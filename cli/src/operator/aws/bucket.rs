@@ -1,23 +1,23 @@
-//! The bucket, as it is set up.
+//! The configuration of the bucket.
 
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule};
 use longhand_shared::aws;
 
-use super::super::judge::Trouble;
-use super::super::judge::bucket::{Cors, Expiry};
-use super::{Aws, trouble};
+use super::super::rules::DescribeError;
+use super::super::rules::bucket::{Cors, Expiry};
+use super::{Aws, describe_error};
 
 impl Aws {
-    /// Whether the bucket is there and may be used.
-    pub(crate) async fn look_at_bucket(&self, name: &str) -> Result<(), Trouble> {
+    /// Fails if the bucket does not exist or is not accessible.
+    pub(crate) async fn look_at_bucket(&self, name: &str) -> Result<(), DescribeError> {
         let asked = aws::s3(&self.config).head_bucket().bucket(name).send().await;
-        asked.map(drop).map_err(|error| trouble(&error))
+        asked.map(drop).map_err(|error| describe_error(&error))
     }
 
-    /// Of the four ways to make it public, those that are not blocked.
-    pub(crate) async fn open_to_the_public(&self, bucket: &str) -> Result<Vec<&'static str>, Trouble> {
+    /// The settings of the public access block that are off.
+    pub(crate) async fn open_to_the_public(&self, bucket: &str) -> Result<Vec<&'static str>, DescribeError> {
         let asked = aws::s3(&self.config).get_public_access_block().bucket(bucket).send().await;
-        let blocked = set_up(asked.map_err(|error| trouble(&error)))?
+        let blocked = set_up(asked.map_err(|error| describe_error(&error)))?
             .and_then(|answer| answer.public_access_block_configuration);
         let is_blocked = |way: fn(&aws_sdk_s3::types::PublicAccessBlockConfiguration) -> Option<bool>| {
             blocked.as_ref().and_then(way).unwrap_or(false)
@@ -31,10 +31,10 @@ impl Aws {
         Ok(ways.into_iter().filter(|(_, blocked)| !blocked).map(|(way, _)| way).collect())
     }
 
-    /// The algorithm by which new objects are encrypted.
-    pub(crate) async fn bucket_encryption(&self, bucket: &str) -> Result<Option<String>, Trouble> {
+    /// The encryption algorithm of new objects.
+    pub(crate) async fn bucket_encryption(&self, bucket: &str) -> Result<Option<String>, DescribeError> {
         let asked = aws::s3(&self.config).get_bucket_encryption().bucket(bucket).send().await;
-        let rules = set_up(asked.map_err(|error| trouble(&error)))?
+        let rules = set_up(asked.map_err(|error| describe_error(&error)))?
             .and_then(|answer| answer.server_side_encryption_configuration)
             .map(|configuration| configuration.rules)
             .unwrap_or_default();
@@ -42,22 +42,22 @@ impl Aws {
         Ok(first.map(|default| default.sse_algorithm.as_str().to_owned()))
     }
 
-    /// The rules in force that delete objects when they are some days old.
-    pub(crate) async fn bucket_expiry(&self, bucket: &str) -> Result<Vec<Expiry>, Trouble> {
+    /// The enabled rules that delete objects by age.
+    pub(crate) async fn bucket_expiry(&self, bucket: &str) -> Result<Vec<Expiry>, DescribeError> {
         let asked = aws::s3(&self.config).get_bucket_lifecycle_configuration().bucket(bucket).send().await;
-        let rules = set_up(asked.map_err(|error| trouble(&error)))?.and_then(|answer| answer.rules);
+        let rules = set_up(asked.map_err(|error| describe_error(&error)))?.and_then(|answer| answer.rules);
         Ok(rules.unwrap_or_default().iter().filter_map(expiry).collect())
     }
 
-    pub(crate) async fn bucket_policy(&self, bucket: &str) -> Result<Option<String>, Trouble> {
+    pub(crate) async fn bucket_policy(&self, bucket: &str) -> Result<Option<String>, DescribeError> {
         let asked = aws::s3(&self.config).get_bucket_policy().bucket(bucket).send().await;
-        Ok(set_up(asked.map_err(|error| trouble(&error)))?.and_then(|answer| answer.policy))
+        Ok(set_up(asked.map_err(|error| describe_error(&error)))?.and_then(|answer| answer.policy))
     }
 
-    /// Which pages may call the bucket.
-    pub(crate) async fn bucket_cors(&self, bucket: &str) -> Result<Vec<Cors>, Trouble> {
+    pub(crate) async fn bucket_cors(&self, bucket: &str) -> Result<Vec<Cors>, DescribeError> {
         let asked = aws::s3(&self.config).get_bucket_cors().bucket(bucket).send().await;
-        let rules = set_up(asked.map_err(|error| trouble(&error)))?.and_then(|answer| answer.cors_rules);
+        let rules =
+            set_up(asked.map_err(|error| describe_error(&error)))?.and_then(|answer| answer.cors_rules);
         let rules = rules.unwrap_or_default().into_iter();
         Ok(rules
             .map(|rule| Cors {
@@ -69,19 +69,19 @@ impl Aws {
     }
 }
 
-/// S3 says of what was never set up that it is missing. Whether the bucket itself is, is another look.
-fn set_up<T>(asked: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
+/// S3 answers 404 for a configuration that was never set. `look_at_bucket` checks the bucket itself.
+fn set_up<T>(asked: Result<T, DescribeError>) -> Result<Option<T>, DescribeError> {
     match asked {
         Ok(answer) => Ok(Some(answer)),
-        Err(Trouble::Missing) => Ok(None),
+        Err(DescribeError::Missing) => Ok(None),
         Err(other) => Err(other),
     }
 }
 
-/// `None` for a rule that is off, that does something else, or that is for some of the objects by tag or size.
+/// `None` for a rule that is disabled, does not expire objects, or applies by tag or size.
 fn expiry(rule: &LifecycleRule) -> Option<Expiry> {
     let days = rule.expiration.as_ref()?.days?;
-    #[expect(deprecated, reason = "rules that were made long ago have it still")]
+    #[expect(deprecated, reason = "old rules still have it")]
     let old_prefix = rule.prefix.as_deref();
     let filter = rule.filter.as_ref();
     let some = filter.is_some_and(|filter| {
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_rules_that_delete_whole_folders_by_age_count() {
+    fn only_rules_that_delete_whole_prefixes_by_age_count() {
         let rule = |status, filter| {
             let after = LifecycleExpiration::builder().days(30).build();
             let rule = LifecycleRule::builder().status(status).expiration(after);

@@ -1,4 +1,4 @@
-//! The table and the queues, as they are described.
+//! Descriptions of the table and the queues.
 
 use aws_sdk_dynamodb::types::{
     BillingMode, KeySchemaElement, KeyType, PointInTimeRecoveryStatus, ProjectionType, SseStatus,
@@ -9,20 +9,21 @@ use longhand_shared::aws;
 use longhand_shared::queue::Depth;
 use serde_json::Value;
 
-use super::super::judge::Trouble;
-use super::super::judge::queue::{Queue, Redrive, Sources};
-use super::super::judge::table::{Index, Keys, Projection, Table};
-use super::{Aws, trouble};
+use super::super::rules::DescribeError;
+use super::super::rules::queue::{Queue, Redrive, Sources};
+use super::super::rules::table::{Index, Keys, Projection, Table};
+use super::{Aws, describe_error};
 
 impl Aws {
-    pub(crate) async fn describe_table(&self, name: &str) -> Result<Table, Trouble> {
+    pub(crate) async fn describe_table(&self, name: &str) -> Result<Table, DescribeError> {
         let answer = aws::dynamodb(&self.config)
             .describe_table()
             .table_name(name)
             .send()
             .await
-            .map_err(|error| trouble(&error))?;
-        let table = answer.table.ok_or_else(|| Trouble::Unreachable("the answer is empty".to_owned()))?;
+            .map_err(|error| describe_error(&error))?;
+        let table =
+            answer.table.ok_or_else(|| DescribeError::Unreachable("the answer is empty".to_owned()))?;
         let indexes = table.global_secondary_indexes.unwrap_or_default().into_iter().map(|index| {
             let projection =
                 index.projection.unwrap_or_else(|| aws_sdk_dynamodb::types::Projection::builder().build());
@@ -39,7 +40,7 @@ impl Aws {
                 name: index.index_name.unwrap_or_default(),
             }
         });
-        // Both are left out for a table that never had them: provisioned, and with a key that AWS owns.
+        // Both are absent for a provisioned table with a key that AWS owns.
         let billing = table.billing_mode_summary.and_then(|summary| summary.billing_mode);
         let encryption = table.sse_description.and_then(|encryption| encryption.status);
         Ok(Table {
@@ -55,28 +56,28 @@ impl Aws {
         })
     }
 
-    /// The attribute by which items of the table expire; `None` when they do not.
-    pub(crate) async fn describe_ttl(&self, table: &str) -> Result<Option<String>, Trouble> {
+    /// The TTL attribute; `None` if items do not expire.
+    pub(crate) async fn describe_ttl(&self, table: &str) -> Result<Option<String>, DescribeError> {
         let answer = aws::dynamodb(&self.config)
             .describe_time_to_live()
             .table_name(table)
             .send()
             .await
-            .map_err(|error| trouble(&error))?;
+            .map_err(|error| describe_error(&error))?;
         let on = answer.time_to_live_description.filter(|ttl| {
             matches!(ttl.time_to_live_status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
         });
         Ok(on.and_then(|ttl| ttl.attribute_name))
     }
 
-    /// Whether the table can be restored to a point in time.
-    pub(crate) async fn describe_recovery(&self, table: &str) -> Result<bool, Trouble> {
+    /// Whether point-in-time recovery is on.
+    pub(crate) async fn describe_recovery(&self, table: &str) -> Result<bool, DescribeError> {
         let answer = aws::dynamodb(&self.config)
             .describe_continuous_backups()
             .table_name(table)
             .send()
             .await
-            .map_err(|error| trouble(&error))?;
+            .map_err(|error| describe_error(&error))?;
         let status = answer
             .continuous_backups_description
             .and_then(|backups| backups.point_in_time_recovery_description)
@@ -84,7 +85,7 @@ impl Aws {
         Ok(status == Some(PointInTimeRecoveryStatus::Enabled))
     }
 
-    pub(crate) async fn describe_queue(&self, url: &str) -> Result<Queue, Trouble> {
+    pub(crate) async fn describe_queue(&self, url: &str) -> Result<Queue, DescribeError> {
         let answer = self
             .sqs
             .get_queue_attributes()
@@ -92,7 +93,7 @@ impl Aws {
             .attribute_names(QueueAttributeName::All)
             .send()
             .await
-            .map_err(|error| trouble(&error))?;
+            .map_err(|error| describe_error(&error))?;
         let all = answer.attributes.unwrap_or_default();
         let text = |name: QueueAttributeName| all.get(&name).cloned().filter(|text| !text.is_empty());
         let number = |name| text(name).and_then(|value| value.parse::<u64>().ok());
@@ -123,7 +124,7 @@ fn keys(schema: &[KeySchemaElement]) -> Keys {
     Keys { partition: of(&KeyType::Hash), sort: of(&KeyType::Range) }
 }
 
-/// The count is a number in AWS's own words, a text in some templates' and emulators'.
+/// The count is a number on AWS, a string with some templates and emulators.
 fn redrive(policy: &str) -> Option<Redrive> {
     let policy: Value = serde_json::from_str(policy).ok()?;
     let count = &policy["maxReceiveCount"];
@@ -133,7 +134,7 @@ fn redrive(policy: &str) -> Option<Redrive> {
     })
 }
 
-/// SQS takes the dead letters of every queue without a policy.
+/// Without a policy, SQS accepts dead letters from every queue.
 fn sources(policy: Option<&str>) -> Sources {
     let policy: Value = policy.and_then(|policy| serde_json::from_str(policy).ok()).unwrap_or_default();
     match policy["redrivePermission"].as_str() {

@@ -1,5 +1,5 @@
-//! What AWS says of the table, the queues and the bucket (`describe.rs`, `bucket.rs`), and the dead letters: the only
-//! folder of these commands that names the SDK.
+//! Descriptions of the table, the queues (`describe.rs`) and the bucket (`bucket.rs`), and dead letters. The only folder
+//! of these commands that uses the AWS SDK.
 
 mod bucket;
 mod describe;
@@ -12,25 +12,24 @@ use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use longhand_shared::queue::sqs::SqsQueue;
-use longhand_shared::queue::{Delivery, Envelope, MAX_BATCH, Receipt};
+use longhand_shared::queue::{Delivery, Envelope, MAX_BATCH, Progress, Receipt};
 use longhand_shared::{Timestamp, aws};
 
-use super::judge::Trouble;
+use super::rules::DescribeError;
 use crate::error::chain;
 
-/// AWS, as the SDK's variables say.
 pub(crate) struct Aws {
     config: SdkConfig,
     sqs: aws_sdk_sqs::Client,
 }
 
-/// A dead letter in hand.
-pub(crate) struct Letter {
+/// A received dead letter.
+pub(crate) struct DeadLetter {
     /// The message as a worker would see it.
     pub(crate) delivery: Delivery,
-    /// Its own attributes, as they came.
+    /// The message's attributes.
     pub(crate) attributes: BTreeMap<String, String>,
-    /// What SQS says of it.
+    /// The attributes that SQS adds.
     pub(crate) system: BTreeMap<String, String>,
 }
 
@@ -41,18 +40,17 @@ impl Aws {
         Self { config, sqs }
     }
 
-    /// What the clients are made of.
     pub(crate) fn config(&self) -> &SdkConfig {
         &self.config
     }
 
-    /// Whether `service`, as the SDK's variables call it, is an emulator: at an address that is not AWS's.
+    /// Whether `service` (as in `AWS_ENDPOINT_URL_SERVICE`) has an endpoint outside AWS: an emulator.
     pub(crate) fn is_emulator(&self, service: &str) -> bool {
         let own = std::env::var(format!("AWS_ENDPOINT_URL_{service}")).ok().filter(|url| !url.is_empty());
         own.as_deref().or(self.endpoint()).is_some_and(is_elsewhere)
     }
 
-    /// The first part of ARNs after `arn:`.
+    /// The partition in ARNs: `aws`, `aws-cn` or `aws-us-gov`.
     pub(crate) fn partition(&self) -> &'static str {
         match self.config.region().map_or("", |region| region.as_ref()) {
             china if china.starts_with("cn-") => "aws-cn",
@@ -61,18 +59,21 @@ impl Aws {
         }
     }
 
-    /// The endpoint in place of AWS's own.
+    /// The endpoint that replaces AWS's own.
     pub(crate) fn endpoint(&self) -> Option<&str> {
         self.config.endpoint_url()
     }
 
-    /// The queue at this URL.
     pub(crate) fn queue(&self, url: &str) -> SqsQueue {
         SqsQueue::new(self.sqs.clone(), url)
     }
 
-    /// Takes a batch of messages in hand for `visibility`, with everything that is known of them.
-    pub(crate) async fn receive(&self, url: &str, visibility: Duration) -> Result<Vec<Letter>, Trouble> {
+    /// Receives a batch of messages with all their attributes.
+    pub(crate) async fn receive(
+        &self,
+        url: &str,
+        visibility: Duration,
+    ) -> Result<Vec<DeadLetter>, DescribeError> {
         let answer = self
             .sqs
             .receive_message()
@@ -85,19 +86,19 @@ impl Aws {
             .message_system_attribute_names(MessageSystemAttributeName::All)
             .send()
             .await
-            .map_err(|error| trouble(&error))?;
+            .map_err(|error| describe_error(&error))?;
         Ok(answer.messages.unwrap_or_default().into_iter().filter_map(letter).collect())
     }
 }
 
-/// Endpoints of a VPC have addresses of their own, under AWS's names.
+/// Interface endpoints of a VPC have AWS's domain names.
 fn is_elsewhere(url: &str) -> bool {
     let url = reqwest::Url::parse(url).ok();
     let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
     ![".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].iter().any(|end| host.ends_with(end))
 }
 
-fn letter(message: Message) -> Option<Letter> {
+fn letter(message: Message) -> Option<DeadLetter> {
     let attributes: BTreeMap<_, _> = message
         .message_attributes
         .unwrap_or_default()
@@ -112,15 +113,17 @@ fn letter(message: Message) -> Option<Letter> {
         .collect();
     let own = |name: &str| attributes.get(name).cloned();
     let number = |name: MessageSystemAttributeName| system.get(name.as_str())?.parse::<u64>().ok();
+    let count = |name: &str| own(name).and_then(|count| count.parse().ok()).unwrap_or(0);
     let envelope = Envelope {
         traceparent: own("traceparent"),
         origin: own("origin"),
-        requeues: own("requeues").and_then(|count| count.parse().ok()).unwrap_or(0),
+        requeues: count("requeues"),
         reason: own("reason"),
+        progress: Progress { tries: count("tries"), outages: count("outages"), audio: count("audio") },
     };
     let receives = number(MessageSystemAttributeName::ApproximateReceiveCount);
     let sent = number(MessageSystemAttributeName::SentTimestamp);
-    Some(Letter {
+    Some(DeadLetter {
         delivery: Delivery {
             body: message.body.unwrap_or_default(),
             receipt: Receipt(message.receipt_handle?),
@@ -135,26 +138,26 @@ fn letter(message: Message) -> Option<Letter> {
     })
 }
 
-fn trouble<E>(error: &SdkError<E, HttpResponse>) -> Trouble
+fn describe_error<E>(error: &SdkError<E, HttpResponse>) -> DescribeError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let said = error.as_service_error();
-    let code = said.and_then(ProvideErrorMetadata::code).unwrap_or_default();
+    let service_error = error.as_service_error();
+    let code = service_error.and_then(ProvideErrorMetadata::code).unwrap_or_default();
     let status = error.raw_response().map(|answer| answer.status().as_u16());
     let missing = ["NotFound", "NonExistentQueue", "QueueDoesNotExist", "NoSuchBucket"];
     if status == Some(404) || missing.iter().any(|part| code.contains(part)) {
-        return Trouble::Missing;
+        return DescribeError::Missing;
     }
-    let why = match said.and_then(|said| said.code().zip(said.message())) {
+    let why = match service_error.and_then(|error| error.code().zip(error.message())) {
         Some((code, message)) => format!("{code}: {message}"),
-        // Answers to HEAD have no body that could say more.
+        // An answer to HEAD has no body.
         None => status.map_or_else(|| chain(error), |status| format!("the answer is {status}")),
     };
     if status == Some(403) || code.contains("AccessDenied") {
-        Trouble::Denied(why)
+        DescribeError::Denied(why)
     } else {
-        Trouble::Unreachable(why)
+        DescribeError::Unreachable(why)
     }
 }
 
@@ -163,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_of_a_vpc_is_no_emulator() {
+    fn an_endpoint_of_a_vpc_is_not_an_emulator() {
         for elsewhere in
             ["http://127.0.0.1:4566", "http://emulator:4566", "https://amazonaws.com.example", ""]
         {

@@ -1,8 +1,7 @@
-//! `longhand dlq`: what is in the dead-letter queue, and back to work with it.
+//! `longhand dlq`: lists and redrives dead letters.
 //!
-//! SQS has no way to look without receiving: a look takes the messages in hand for a short while,
-//! adds one to their receive counts, and gives them back. What a look leaves behind when it is
-//! broken off comes back by itself within [`IN_HAND`].
+//! SQS can only show messages by receiving them. Browsing hides them for a short time, adds one to their receive counts
+//! and releases them. After an interruption they become visible again within [`HOLD`].
 
 mod redrive;
 mod row;
@@ -20,18 +19,18 @@ use tokio::time::Instant;
 
 use self::row::{Row, clean, columns};
 use super::args::{DeadLetters, Dlq, DlqList, DlqShow, Which};
-use super::aws::{Aws, Letter};
-use super::judge::Trouble;
-use super::judge::queue::{CHUNKS, Pair, WEBHOOKS};
+use super::aws::{Aws, DeadLetter};
+use super::rules::DescribeError;
+use super::rules::queue::{CHUNKS, Pair, WEBHOOKS};
 use crate::Context;
 use crate::error::{Exit, Failure};
 use crate::output;
 
-/// How long a look holds the messages, unless it gives them back before.
-const IN_HAND: Duration = Duration::from_secs(30);
+/// The visibility timeout while browsing.
+const HOLD: Duration = Duration::from_secs(30);
 
-/// A look ends before its first messages come back.
-const LOOK: Duration = Duration::from_secs(15);
+/// Browsing ends before its first messages become visible again.
+const BROWSE_LIMIT: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(context: &Context, command: Dlq) -> Result<(), Failure> {
     let aws = Aws::load().await;
@@ -57,11 +56,11 @@ impl DeadLetters {
     }
 }
 
-/// What the command line says, else the environment.
+/// The URL from the command line, else from the environment.
 fn url(given: Option<&String>, option: &str, setting: &str) -> Result<String, Failure> {
     let set = || environment(setting).filter(|url| !url.trim().is_empty());
     given.cloned().or_else(set).ok_or_else(|| {
-        let message = format!("no queue is named: give {option}, or set {setting}");
+        let message = format!("no queue: pass {option} or set {setting}");
         Failure::new(Exit::Refused, "USAGE", message)
     })
 }
@@ -71,7 +70,7 @@ async fn list(context: &Context, aws: &Aws, args: &DlqList) -> Result<(), Failur
     let url = args.dlq.url()?;
     let dlq = aws.queue(&url);
     let hidden = hidden(&dlq).await?;
-    let letters = look(aws, &dlq, &url, |letters| letters.len() >= limit).await?;
+    let letters = browse(aws, &dlq, &url, |letters| letters.len() >= limit).await?;
     let now = Timestamp::now();
     let rows: Vec<_> =
         letters.iter().take(limit).map(|letter| Row::new(args.dlq.which, letter, now)).collect();
@@ -88,20 +87,20 @@ async fn list(context: &Context, aws: &Aws, args: &DlqList) -> Result<(), Failur
     Ok(())
 }
 
-/// What a look saw, and what it could not see.
+/// The summary: the messages shown and the number of hidden ones.
 fn seen(shown: usize, more: bool, hidden: u64) -> String {
     let mut text = match shown {
-        0 => "no dead letter to be seen".to_owned(),
+        0 => "no visible dead letter".to_owned(),
         1 => "1 dead letter".to_owned(),
         _ => format!("{shown} dead letters"),
     };
     if more {
-        text.push_str(", perhaps more (--limit)");
+        text.push_str(", possibly more (raise --limit)");
     }
     if hidden > 0 {
         let _ = write!(
             text,
-            "; about {hidden} hidden: in a worker's hands, or parked by one for up to 15 minutes because not Longhand's"
+            "; about {hidden} hidden: held by a worker, or not a message of Longhand and set aside for up to 15 minutes"
         );
     }
     text
@@ -111,11 +110,11 @@ async fn show(context: &Context, aws: &Aws, args: &DlqShow) -> Result<(), Failur
     let url = args.dlq.url()?;
     let dlq = aws.queue(&url);
     let hidden = hidden(&dlq).await?;
-    let is_it = |letter: &Letter| letter.delivery.message_id == args.message;
-    let letters = look(aws, &dlq, &url, |letters| letters.iter().any(is_it)).await?;
+    let is_it = |letter: &DeadLetter| letter.delivery.message_id == args.message;
+    let letters = browse(aws, &dlq, &url, |letters| letters.iter().any(is_it)).await?;
     let Some(letter) = letters.iter().find(|letter| is_it(letter)) else {
         let message = format!(
-            "there is no dead letter {} among the {} seen; {hidden} are hidden",
+            "no dead letter {} among the {} visible ones; {hidden} are hidden",
             args.message,
             letters.len()
         );
@@ -149,7 +148,7 @@ async fn show(context: &Context, aws: &Aws, args: &DlqShow) -> Result<(), Failur
     output::print(&lines.iter().map(|line| clean(line)).collect::<Vec<_>>().join("\n")).map(drop)
 }
 
-/// About how many messages a look cannot see.
+/// The approximate number of hidden messages.
 async fn hidden(dlq: &SqsQueue) -> Result<u64, Failure> {
     let depth = dlq.depth().await;
     let depth =
@@ -157,19 +156,19 @@ async fn hidden(dlq: &SqsQueue) -> Result<u64, Failure> {
     Ok(depth.in_flight + depth.delayed)
 }
 
-/// Looks at messages until there are no more or `enough` says so, and gives all of them back.
-async fn look(
+/// Receives messages until there are no more or `enough` returns true, and releases them all.
+async fn browse(
     aws: &Aws,
     dlq: &SqsQueue,
     url: &str,
-    enough: impl Fn(&[Letter]) -> bool,
-) -> Result<Vec<Letter>, Failure> {
+    enough: impl Fn(&[DeadLetter]) -> bool,
+) -> Result<Vec<DeadLetter>, Failure> {
     let began = Instant::now();
     let mut seen = HashSet::new();
-    let mut letters: Vec<Letter> = Vec::new();
+    let mut letters: Vec<DeadLetter> = Vec::new();
     let mut end = Ok(());
-    while !enough(&letters) && began.elapsed() < LOOK {
-        let batch = match aws.receive(url, IN_HAND).await {
+    while !enough(&letters) && began.elapsed() < BROWSE_LIMIT {
+        let batch = match aws.receive(url, HOLD).await {
             Ok(batch) if batch.is_empty() => break,
             Ok(batch) => batch,
             Err(why) => {
@@ -179,19 +178,19 @@ async fn look(
         };
         letters.extend(batch.into_iter().filter(|letter| seen.insert(letter.delivery.message_id.clone())));
     }
-    give_back(dlq, letters.iter().map(|letter| letter.delivery.receipt.clone()).collect()).await;
+    release(dlq, letters.iter().map(|letter| letter.delivery.receipt.clone()).collect()).await;
     end.map(|()| letters)
 }
 
-async fn give_back(dlq: &SqsQueue, receipts: Vec<Receipt>) {
+async fn release(dlq: &SqsQueue, receipts: Vec<Receipt>) {
     let changes: Vec<_> = receipts.into_iter().map(|receipt| (receipt, Duration::ZERO)).collect();
     let answers = dlq.change_visibility(&changes).await;
-    // One that is no longer ours to give back is back already, or in other hands.
+    // A lost lease means that the message is visible again or held by another reader.
     let late = answers.iter().filter(|answer| matches!(answer, Err(error) if !is_lost(error))).count();
     if late > 0 {
-        let within = IN_HAND.as_secs();
+        let within = HOLD.as_secs();
         output::note(format_args!(
-            "longhand: {late} could not be given back; they can be seen again within {within} s"
+            "longhand: {late} messages could not be released; they become visible again within {within} s"
         ));
     }
 }
@@ -200,11 +199,13 @@ fn is_lost(error: &QueueError) -> bool {
     matches!(error, QueueError::LeaseLost(_))
 }
 
-fn unavailable(why: &Trouble) -> Failure {
+fn unavailable(why: &DescribeError) -> Failure {
     let message = match why {
-        Trouble::Missing => "there is no such dead-letter queue: check its URL and AWS_REGION".to_owned(),
-        Trouble::Denied(why) => format!("the dead-letter queue may not be read: {why}"),
-        Trouble::Unreachable(why) => format!("the dead-letter queue cannot be read: {why}"),
+        DescribeError::Missing => {
+            "this dead-letter queue does not exist: check its URL and AWS_REGION".to_owned()
+        }
+        DescribeError::Denied(why) => format!("no permission to read the dead-letter queue: {why}"),
+        DescribeError::Unreachable(why) => format!("the dead-letter queue cannot be read: {why}"),
     };
     Failure::new(Exit::Unavailable, "DLQ_UNAVAILABLE", message)
 }

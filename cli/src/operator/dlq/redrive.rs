@@ -1,4 +1,4 @@
-//! Dead letters back to work.
+//! `longhand dlq redrive`.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -12,22 +12,22 @@ use serde_json::json;
 use super::super::args::{DlqRedrive, Which};
 use super::super::aws::Aws;
 use super::row::{Row, clean};
-use super::{IN_HAND, give_back, hidden, seen, unavailable, url};
+use super::{HOLD, hidden, release, seen, unavailable, url};
 use crate::Context;
 use crate::error::{Exit, Failure};
 use crate::output;
 
-/// What became of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Outcome {
-    /// A copy is in the queue that it came from, and it is gone from here.
+    /// Its copy is in the source queue, and it is deleted.
     Redriven,
-    /// It would have been, but for --dry-run.
-    Would,
-    /// It stays, and would the next time.
+    /// Not sent because of --dry-run.
+    #[serde(rename = "would")]
+    WouldRedrive,
+    /// It stays: another attempt would be refused, too.
     Refused,
-    /// Something did not answer; another try may help.
+    /// A call failed; another attempt may help.
     Failed,
 }
 
@@ -45,7 +45,7 @@ impl Done {
     fn line(&self) -> String {
         let word = match self.outcome {
             Outcome::Redriven => "redriven",
-            Outcome::Would => "would redrive",
+            Outcome::WouldRedrive => "would redrive",
             Outcome::Refused => "refused",
             Outcome::Failed => "FAILED",
         };
@@ -77,55 +77,54 @@ pub(super) async fn run(context: &Context, aws: &Aws, args: &DlqRedrive) -> Resu
     let (mut seen_ids, mut origins) = (HashSet::new(), HashSet::new());
     let mut keep = Vec::new();
     let end = loop {
-        let letters = match aws.receive(&from, IN_HAND).await {
+        let letters = match aws.receive(&from, HOLD).await {
             Ok(letters) => letters,
             Err(why) => break Err(unavailable(&why)),
         };
-        // What was in hand so long that it has come back: of what there was at the start, all has been looked at.
+        // Messages that have become visible again: all that were there at the start have been processed.
         let (fresh, back): (Vec<_>, Vec<_>) =
             letters.into_iter().partition(|letter| seen_ids.insert(letter.delivery.message_id.clone()));
         keep.extend(back.into_iter().map(|letter| letter.delivery.receipt));
         if fresh.is_empty() {
             break Ok(());
         }
-        // A copy of what was sent back, or that very message, dead again: once is enough for one run.
+        // Copies of a message that was sent, or the same message as a dead letter again: one redrive for each run.
         let (new, copies): (Vec<_>, Vec<_>) =
             fresh.into_iter().partition(|letter| origins.insert(letter.delivery.origin().to_owned()));
         keep.extend(copies.into_iter().map(|letter| letter.delivery.receipt));
         let now = Timestamp::now();
         let rows = new.into_iter().map(|letter| (Row::new(which, &letter, now), letter.delivery));
-        let (ours, others): (Vec<_>, Vec<_>) = rows.partition(|(row, _)| is_meant(row, args.job));
+        let (ours, others): (Vec<_>, Vec<_>) = rows.partition(|(row, _)| is_selected(row, args.job));
         keep.extend(others.into_iter().map(|(_, delivery)| delivery.receipt));
         let (done, kept) = put_back(which, &queue, &dlq, ours, args.dry_run).await;
         all.extend(done);
         keep.extend(kept);
     };
-    give_back(&dlq, keep).await;
-    tell(context, &all, hidden)?;
+    release(&dlq, keep).await;
+    print_report(context, &all, hidden)?;
     end?;
     let failed = all.iter().filter(|done| done.outcome == Outcome::Failed).count();
     if failed > 0 {
-        let message = format!("{failed} of {} could not go back; try again", all.len());
+        let message = format!("{failed} of {} could not be sent; run the command again", all.len());
         return Err(Failure::new(Exit::Unavailable, "NOT_REDRIVEN", message));
     }
     Ok(())
 }
 
-fn is_meant(row: &Row, job: Option<JobId>) -> bool {
+fn is_selected(row: &Row, job: Option<JobId>) -> bool {
     let of_row = || row.job_id.as_ref().and_then(|id| id.parse::<JobId>().ok());
     job.is_none_or(|job| of_row() == Some(job))
 }
 
-/// The copy that starts over. A chunk's message is as if it had never been rejected; a webhook's says why it was, by
-/// which a worker knows that a person wants another try for what was given up.
+/// The copy with a new receive count. A webhook's copy keeps its `reason`, so that a worker repeats a delivery that was
+/// given up.
 fn copy(which: Which, row: &Row, delivery: &Delivery) -> Outgoing {
     let mut copy = delivery.requeued(Duration::ZERO);
     copy.envelope.reason = (which == Which::Webhooks).then(|| row.reason.clone());
     copy
 }
 
-/// Sends copies, and deletes each message whose copy was sent. What is still in hand comes back
-/// with what became of each.
+/// Sends copies and deletes each message whose copy was sent. Returns the outcomes and the receipts to release.
 async fn put_back(
     which: Which,
     queue: &dyn ChunkQueue,
@@ -141,7 +140,7 @@ async fn put_back(
             done.push(Done { row, outcome: Outcome::Refused, because });
         } else if dry_run {
             keep.push(delivery.receipt);
-            done.push(Done { row, outcome: Outcome::Would, because: None });
+            done.push(Done { row, outcome: Outcome::WouldRedrive, because: None });
         } else {
             going.push((row, delivery));
         }
@@ -166,7 +165,7 @@ async fn put_back(
             Err(error) => {
                 keep.push(receipt);
                 let because =
-                    format!("its copy went back, which does no harm twice, but it is still here: {error}");
+                    format!("its copy was sent, but the message could not be deleted; a second copy is harmless: {error}");
                 Done { row, outcome: Outcome::Failed, because: Some(because) }
             }
         });
@@ -174,7 +173,7 @@ async fn put_back(
     (done, keep)
 }
 
-fn tell(context: &Context, all: &[Done], hidden: u64) -> Result<(), Failure> {
+fn print_report(context: &Context, all: &[Done], hidden: u64) -> Result<(), Failure> {
     if context.json {
         return output::print(&json!({ "messages": all, "hidden": hidden }).to_string()).map(drop);
     }
@@ -193,21 +192,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_s_messages_are_meant_whatever_their_version() {
+    fn a_jobs_messages_are_selected_in_every_version() {
         let job = "0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b".parse().ok();
         let other = "0198c1d2-7a3e-7cc0-8000-000000000000".parse().ok();
         let now = Timestamp::from_unix(200);
         let newer = BODY.replace("\"version\":1", "\"version\":2");
         for body in [BODY, &newer] {
             let row = Row::new(Which::Chunks, &letter(body, None), now);
-            assert!(is_meant(&row, job) && is_meant(&row, None) && !is_meant(&row, other), "{body}");
+            assert!(is_selected(&row, job) && is_selected(&row, None) && !is_selected(&row, other), "{body}");
         }
         let foreign = Row::new(Which::Chunks, &letter("x", None), now);
-        assert!(is_meant(&foreign, None) && !is_meant(&foreign, job));
+        assert!(is_selected(&foreign, None) && !is_selected(&foreign, job));
     }
 
     #[test]
-    fn a_copy_starts_over_but_keeps_its_origin() {
+    fn a_copy_has_a_new_count_and_keeps_its_origin() {
         let letter = letter(BODY, Some("once unreadable"));
         let row = Row::new(Which::Chunks, &letter, Timestamp::from_unix(200));
         let chunk = copy(Which::Chunks, &row, &letter.delivery);

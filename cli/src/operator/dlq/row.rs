@@ -1,4 +1,4 @@
-//! A dead letter as it is shown.
+//! A dead letter in a list.
 
 use longhand_shared::Timestamp;
 use longhand_shared::queue::ChunkMessage;
@@ -7,10 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::args::Which;
-use super::super::aws::Letter;
-use super::super::judge::age;
+use super::super::aws::DeadLetter;
+use super::super::rules::age;
 
-/// One message, as a list shows it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Row {
@@ -21,15 +20,14 @@ pub(super) struct Row {
     sent_time: Option<Timestamp>,
     #[serde(skip)]
     pub(super) age: String,
-    /// Why it is here.
     pub(super) reason: String,
-    /// Whether no worker could read it, so that it cannot go back.
+    /// Whether no worker can read it, so that it cannot be redriven.
     pub(super) foreign: bool,
 }
 
 impl Row {
-    pub(super) fn new(which: Which, letter: &Letter, now: Timestamp) -> Self {
-        let Letter { delivery, .. } = letter;
+    pub(super) fn new(which: Which, letter: &DeadLetter, now: Timestamp) -> Self {
+        let DeadLetter { delivery, .. } = letter;
         let sent = &delivery.sent;
         let foreign = match which {
             Which::Chunks => ChunkMessage::parse(&delivery.body).err().map(|error| error.to_string()),
@@ -40,7 +38,7 @@ impl Row {
             (None, Some(error)) => error.clone(),
             (None, None) => "received too often, never finished".to_owned(),
         };
-        // A message of another version is not ours, but its job may still be told.
+        // A message of another version cannot be parsed, but may name its job.
         let body: Value = serde_json::from_str(&delivery.body).unwrap_or_default();
         Self {
             message_id: delivery.message_id.clone(),
@@ -67,7 +65,7 @@ pub(super) fn columns([message, job, chunk, receives, age, reason]: [&str; 6]) -
     clean(line.trim_end())
 }
 
-/// Bodies come from anywhere; they must not steer the terminal.
+/// Bodies may come from anyone and must not control the terminal.
 pub(super) fn clean(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
@@ -82,9 +80,9 @@ pub(super) mod tests {
 
     pub(in super::super) const BODY: &str = r#"{"version":1,"jobId":"0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b","chunkIndex":7,"audioChunkPath":"s3://audio/a.wav"}"#;
 
-    pub(in super::super) fn letter(body: &str, reason: Option<&str>) -> Letter {
+    pub(in super::super) fn letter(body: &str, reason: Option<&str>) -> DeadLetter {
         let envelope = Envelope { reason: reason.map(str::to_owned), requeues: 2, ..Envelope::default() };
-        Letter {
+        DeadLetter {
             delivery: Delivery {
                 body: body.to_owned(),
                 receipt: Receipt("r".to_owned()),
@@ -100,7 +98,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_row_says_what_the_message_is_and_why_it_is_here() {
+    fn a_row_shows_the_message_and_its_reason() {
         let now = Timestamp::from_unix(100 + 3 * 3600);
         let ours = Row::new(Which::Chunks, &letter(BODY, None), now);
         assert_eq!((ours.foreign, ours.chunk_index, ours.age.as_str()), (false, Some(7), "3 h"));
@@ -122,7 +120,7 @@ pub(super) mod tests {
             (false, None, "given up after 12 tries")
         );
         assert!(ours.job_id.is_some());
-        // Each queue's workers read their own messages alone.
+        // Messages of the other queue are foreign.
         assert!(Row::new(Which::Chunks, &letter(body, None), now).foreign);
         assert!(Row::new(Which::Webhooks, &letter(BODY, None), now).foreign);
     }

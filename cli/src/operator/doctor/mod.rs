@@ -1,6 +1,6 @@
-//! `longhand doctor`: is everything that the services stand on there, and set up as it must be?
+//! `longhand doctor`: checks the resources that the services need.
 //!
-//! `settings.rs` reads the services' own environment, `checks.rs` looks at what that names.
+//! `settings.rs` reads the services' environment, `checks.rs` makes the calls, `rules/` finds the faults.
 
 mod checks;
 mod settings;
@@ -12,14 +12,14 @@ use longhand_shared::settings::environment;
 use serde::Serialize;
 
 use super::aws::Aws;
-use super::judge::queue::{CHUNKS, WEBHOOKS};
-use super::judge::{Finding, Verdict};
+use super::rules::queue::{CHUNKS, WEBHOOKS};
+use super::rules::{Finding, Verdict};
 use crate::Context;
 use crate::error::{Exit, Failure, chain};
 use crate::output;
 
-/// How long anything may take to answer. The checks go on side by side.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time limit of each check. The checks run concurrently.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -27,13 +27,13 @@ struct Report<'a> {
     checks: &'a [Finding],
 }
 
-/// Runs every check, whatever the others say. An `Err` when one found a fault.
+/// Runs all checks. Fails if one finds a fault.
 pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
     let (settings, mut findings) = settings::read(&environment);
     let aws = Aws::load().await;
     let http = reqwest::Client::builder()
         .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
-        .timeout(PATIENCE)
+        .timeout(CHECK_TIMEOUT)
         .build()
         .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", chain(&error)))?;
     let (uploads, others) =
@@ -50,7 +50,8 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
     );
     findings
         .extend(table.into_iter().chain(chunks).chain(webhooks).chain(uploads).chain(others).chain(model));
-    findings.extend([api, clock]);
+    findings.extend(api);
+    findings.push(clock);
     report(context.json, &findings)
 }
 
@@ -82,7 +83,7 @@ fn line(finding: &Finding) -> String {
         line.push_str(". ");
         line.push_str(remedy);
     }
-    // Some of this comes from elsewhere; it must not steer the terminal.
+    // Parts come from servers and must not control the terminal.
     line.replace(char::is_control, " ")
 }
 
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_is_wrong_and_how_to_mend_it() {
+    fn a_line_has_the_fault_and_the_remedy() {
         let fault = Finding::fault("clock", "it is\u{1b} slow", "Wind it.");
         assert_eq!(line(&fault), format!("FAULT    {:<24}  it is  slow. Wind it.", "clock"));
         let fault = report(true, &[fault]).expect_err("a fault");

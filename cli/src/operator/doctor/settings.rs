@@ -1,13 +1,13 @@
-//! The settings of the services, as far as they name something that can be looked at, or contradict each other.
+//! Reads the services' settings and finds those that are missing or contradict each other.
 
 use longhand_shared::settings::List;
 use longhand_shared::webhook::signature::MasterSecret;
 
-use super::super::judge::Finding;
-use super::super::judge::queue::{CHUNKS, Pair, WEBHOOKS};
+use super::super::rules::Finding;
+use super::super::rules::queue::{CHUNKS, Pair, WEBHOOKS};
 
-/// What the workers ask for when they are told nothing else.
-const USUAL_VISIBILITY: u64 = 30;
+/// The workers' default.
+const DEFAULT_VISIBILITY: u64 = 30;
 
 const CALLBACK_HOSTS: &str = "LONGHAND_CALLBACK_HOSTS";
 const WEBHOOK_SECRET: &str = "LONGHAND_WEBHOOK_SECRET";
@@ -17,9 +17,9 @@ pub(super) struct Settings {
     pub(super) table: Option<String>,
     pub(super) chunks: Urls,
     pub(super) webhooks: Urls,
-    /// The first is where uploads go to.
+    /// The first one is for uploads.
     pub(super) buckets: Vec<String>,
-    /// The pages that may call the api.
+    /// The origins of web pages that may call the api.
     pub(super) origins: Vec<String>,
     pub(super) model: Option<String>,
     pub(super) model_key: Option<String>,
@@ -33,30 +33,29 @@ pub(super) struct Urls {
     pub(super) dlq: Option<String>,
 }
 
-/// What is looked up by name, and what was found wrong on the way.
-struct Looked<'a> {
+struct SettingsReader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     findings: Vec<Finding>,
 }
 
-/// Reads what can be read; what is missing or wrong has a finding of its own.
+/// Reads the settings, with a finding for each fault.
 pub(super) fn read(lookup: &dyn Fn(&str) -> Option<String>) -> (Settings, Vec<Finding>) {
-    let mut looked = Looked { lookup, findings: Vec::new() };
+    let mut reader = SettingsReader { lookup, findings: Vec::new() };
     let settings = Settings {
-        table: looked.required("LONGHAND_TABLE"),
-        chunks: Urls { queue: looked.required(CHUNKS.queue_url), dlq: looked.required(CHUNKS.dlq_url) },
-        webhooks: looked.webhooks(),
-        buckets: looked.buckets(),
-        origins: looked.list("LONGHAND_CORS_ORIGINS"),
-        model: looked.required("ASR_BASE_URL"),
-        model_key: looked.value("ASR_API_KEY"),
-        visibility: looked.visibility(),
+        table: reader.required("LONGHAND_TABLE"),
+        chunks: Urls { queue: reader.required(CHUNKS.queue_url), dlq: reader.required(CHUNKS.dlq_url) },
+        webhooks: reader.webhooks(),
+        buckets: reader.buckets(),
+        origins: reader.list("LONGHAND_CORS_ORIGINS"),
+        model: reader.required("ASR_BASE_URL"),
+        model_key: reader.value("ASR_API_KEY"),
+        visibility: reader.visibility(),
     };
-    looked.different(&settings);
-    (settings, looked.findings)
+    reader.check_distinct(&settings);
+    (settings, reader.findings)
 }
 
-impl Looked<'_> {
+impl SettingsReader<'_> {
     fn value(&self, name: &str) -> Option<String> {
         (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
@@ -68,7 +67,11 @@ impl Looked<'_> {
     fn required(&mut self, name: &str) -> Option<String> {
         let value = self.value(name);
         if value.is_none() {
-            self.fault(name, "is not set", "Set it as for the services: the stack's outputs say what it is.");
+            self.fault(
+                name,
+                "is not set",
+                "Set it as for the services. Its value is in the stack's outputs.",
+            );
         }
         value
     }
@@ -84,15 +87,19 @@ impl Looked<'_> {
         if urls.queue.is_some() {
             if urls.dlq.is_none() {
                 let remedy = "Set it to the queue's dead-letter queue: the workers do not start without it.";
-                self.fault(dlq, format!("is not set, {queue} is"), remedy);
+                self.fault(dlq, format!("is not set, but {queue} is"), remedy);
             }
             match secret.as_deref().map(MasterSecret::new) {
                 None => {
                     let remedy = "Set it as for the workers: they do not start without it.";
-                    self.fault(WEBHOOK_SECRET, format!("is not set, {queue} is"), remedy);
+                    self.fault(WEBHOOK_SECRET, format!("is not set, but {queue} is"), remedy);
                 }
                 Some(Err(error)) => {
-                    self.fault(WEBHOOK_SECRET, error.to_string(), "The workers do not start with it.");
+                    self.fault(
+                        WEBHOOK_SECRET,
+                        error.to_string(),
+                        "Correct it: the workers do not start with it.",
+                    );
                 }
                 Some(Ok(_)) => {}
             }
@@ -100,12 +107,12 @@ impl Looked<'_> {
             let others = [CALLBACK_HOSTS, dlq, WEBHOOK_SECRET];
             let set: Vec<_> = others.into_iter().filter(|name| self.value(name).is_some()).collect();
             self.findings.push(if set.is_empty() {
-                Finding::ok(WEBHOOKS.queue, "none: nobody is told of the ends of jobs")
+                Finding::ok(WEBHOOKS.queue, "none: webhooks are disabled")
             } else {
                 Finding::fault(
                     queue,
-                    format!("is not set, {} is", set.join(", ")),
-                    "Set it, or none of them: nobody is told of the ends of jobs without a queue.",
+                    format!("is not set, but {} is", set.join(", ")),
+                    "Set it, or remove the others: without the queue webhooks are disabled.",
                 )
             });
         }
@@ -121,7 +128,7 @@ impl Looked<'_> {
                 (None, None) => Finding::fault(
                     "LONGHAND_AUDIO_BUCKETS",
                     "is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT",
-                    "Set one of them as for the services: without them there is no audio.",
+                    "Set at least one of them as for the services.",
                 ),
             };
             self.findings.push(finding);
@@ -131,17 +138,17 @@ impl Looked<'_> {
 
     fn visibility(&mut self) -> u64 {
         const NAME: &str = "LONGHAND_VISIBILITY_SECONDS";
-        let Some(text) = self.value(NAME) else { return USUAL_VISIBILITY };
+        let Some(text) = self.value(NAME) else { return DEFAULT_VISIBILITY };
         if let Ok(seconds @ 3..=43_200) = text.parse() {
             return seconds;
         }
-        let remedy = "Set it to whole seconds, 3 to 43200: the workers do not start with anything else.";
+        let remedy = "Set it to whole seconds from 3 to 43200: the workers do not start otherwise.";
         self.fault(NAME, format!("is {text:?}"), remedy);
-        USUAL_VISIBILITY
+        DEFAULT_VISIBILITY
     }
 
-    /// One queue under two names takes messages that are not meant for it.
-    fn different(&mut self, Settings { chunks, webhooks, .. }: &Settings) {
+    /// Finds two settings with the same queue.
+    fn check_distinct(&mut self, Settings { chunks, webhooks, .. }: &Settings) {
         let all = [
             (CHUNKS.queue_url, &chunks.queue),
             (CHUNKS.dlq_url, &chunks.dlq),
@@ -153,8 +160,8 @@ impl Looked<'_> {
                 let url = same.as_deref().unwrap_or_default();
                 self.fault(
                     name,
-                    format!("is {url}, as {other} is"),
-                    "Each has a queue of its own: correct one.",
+                    format!("is {url}, the same queue as {other}"),
+                    "Correct one of them: each needs a queue of its own.",
                 );
             }
         }
@@ -178,7 +185,7 @@ mod tests {
     ];
 
     fn read(values: &[(&str, &str)]) -> (Settings, Vec<String>) {
-        // The last one counts, so that a test can set one of the good ones anew.
+        // The last value counts, so that a test can override one of GOOD.
         let lookup = |name: &str| {
             let found = values.iter().rev().find(|(set, _)| *set == name);
             found.map(|(_, value)| (*value).to_owned())
@@ -188,12 +195,12 @@ mod tests {
         (settings, faults.map(|fault| fault.check).collect())
     }
 
-    fn planted(name: &str, value: &str) -> Vec<String> {
+    fn with_fault(name: &str, value: &str) -> Vec<String> {
         read(&[&GOOD[..], &[(name, value)]].concat()).1
     }
 
     #[test]
-    fn every_missing_setting_is_a_fault_of_its_own() {
+    fn every_missing_setting_is_a_fault() {
         let (settings, faults) = read(&[("LONGHAND_TABLE", " jobs "), ("LONGHAND_VISIBILITY_SECONDS", "2")]);
         assert_eq!(settings.table.as_deref(), Some("jobs"));
         let missing = ["LONGHAND_QUEUE_URL", "LONGHAND_DLQ_URL", "LONGHAND_AUDIO_BUCKETS", "ASR_BASE_URL"];
@@ -201,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_the_services_want_it_is_no_fault() {
+    fn valid_settings_have_no_faults() {
         let all = [
             &GOOD[..],
             &[("LONGHAND_VISIBILITY_SECONDS", "45"), ("LONGHAND_CORS_ORIGINS", "https://a.example")],
@@ -221,13 +228,13 @@ mod tests {
 
     #[test]
     fn settings_that_contradict_each_other_are_found() {
-        assert_eq!(planted("LONGHAND_WEBHOOK_SECRET", ""), ["LONGHAND_WEBHOOK_SECRET"]);
-        assert_eq!(planted("LONGHAND_WEBHOOK_SECRET", "short"), ["LONGHAND_WEBHOOK_SECRET"]);
-        assert_eq!(planted("LONGHAND_WEBHOOK_DLQ_URL", ""), ["LONGHAND_WEBHOOK_DLQ_URL"]);
-        assert_eq!(planted("LONGHAND_WEBHOOK_QUEUE_URL", ""), ["LONGHAND_WEBHOOK_QUEUE_URL"]);
+        assert_eq!(with_fault("LONGHAND_WEBHOOK_SECRET", ""), ["LONGHAND_WEBHOOK_SECRET"]);
+        assert_eq!(with_fault("LONGHAND_WEBHOOK_SECRET", "short"), ["LONGHAND_WEBHOOK_SECRET"]);
+        assert_eq!(with_fault("LONGHAND_WEBHOOK_DLQ_URL", ""), ["LONGHAND_WEBHOOK_DLQ_URL"]);
+        assert_eq!(with_fault("LONGHAND_WEBHOOK_QUEUE_URL", ""), ["LONGHAND_WEBHOOK_QUEUE_URL"]);
         let hosts = [&GOOD[..3], &GOOD[6..], &[("LONGHAND_CALLBACK_HOSTS", "*")]].concat();
         assert_eq!(read(&hosts).1, ["LONGHAND_WEBHOOK_QUEUE_URL"]);
-        assert_eq!(planted("LONGHAND_DLQ_URL", "http://sqs/q"), ["LONGHAND_DLQ_URL"]);
-        assert_eq!(planted("LONGHAND_WEBHOOK_QUEUE_URL", "http://sqs/q"), ["LONGHAND_WEBHOOK_QUEUE_URL"]);
+        assert_eq!(with_fault("LONGHAND_DLQ_URL", "http://sqs/q"), ["LONGHAND_DLQ_URL"]);
+        assert_eq!(with_fault("LONGHAND_WEBHOOK_QUEUE_URL", "http://sqs/q"), ["LONGHAND_WEBHOOK_QUEUE_URL"]);
     }
 }

@@ -1,5 +1,5 @@
-//! `thousand`: one worker with 1,000 chunks in flight. Prints how long it took over the model's own
-//! time, and the worker's peak memory and CPU. Needs the emulator: `make bench` runs it.
+//! `thousand`: a benchmark of one worker with 1,000 chunks in flight. It prints the time beyond the model's own,
+//! and the worker's peak memory and CPU time. It needs an emulator: run it with `make bench`.
 
 use std::io::Write;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use longhand_e2e::processes::{Process, free_port, ready};
 use longhand_e2e::resources::Resources;
 use longhand_e2e::service::wav;
 use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
-use longhand_shared::lifecycle;
+use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::store::{JobStore, read};
 use longhand_shared::{AudioPath, JobId, Timestamp};
 use longhand_sim_asr::{Behaviour, Latency, SimAsr};
 use tokio::time::Instant;
 
-/// One worker, many chunks at once.
+/// Benchmark of one worker with many chunks in flight.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Jobs of 24 chunks each.
+    /// The number of jobs, each with 24 chunks.
     #[arg(long, default_value_t = 42)]
     jobs: usize,
-    /// Chunks that the worker may have in hand.
+    /// The worker's concurrency limit.
     #[arg(long, default_value_t = 1008)]
     concurrency: usize,
-    /// Bytes of each chunk's audio.
+    /// The size of each chunk's audio, in bytes.
     #[arg(long, default_value_t = 5 * 1024 * 1024)]
     audio_bytes: usize,
-    /// What a call of the model takes, in milliseconds.
+    /// The latency of a model call, in milliseconds.
     #[arg(long, default_value_t = 5000)]
     latency_ms: u64,
     /// Read the audio from the emulator's bucket instead of a folder.
@@ -51,12 +51,13 @@ async fn main() {
     };
 
     let (store, queue) = (aws.store(), aws.queue());
+    let lifecycle = Lifecycle::new(store.clone(), queue.clone());
     let mut jobs: Vec<JobId> = Vec::new();
     for n in 0..args.jobs {
         let user = format!("user{n}").parse().expect("a user");
         let (paths, options) = (vec![path.clone(); 24], TranscribeOptions::default());
         let job = NewJob::new(user, paths, options, Metadata::new(), Timestamp::now()).expect("a job");
-        lifecycle::submit(store.as_ref(), queue.as_ref(), &job, None).await.expect("submitted");
+        lifecycle.submit(&job, None).await.expect("submitted");
         jobs.push(job.id);
     }
 
@@ -92,9 +93,9 @@ async fn main() {
     let mut out = std::io::stdout();
     let _ = writeln!(
         out,
-        "{chunks} chunks of {} bytes ({}): {:.1} s in all, {:.1} s over the model's {:.1} s\n\
-         the model: {} calls, {} at once at most\n\
-         the worker: {memory} MB at its peak, {cpu:.1} s of CPU",
+        "{chunks} chunks of {} bytes ({}): {:.1} s in total, {:.1} s more than the model's {:.1} s\n\
+         model: {} calls, at most {} in flight\n\
+         worker: peak memory {memory} MB, CPU time {cpu:.1} s",
         args.audio_bytes,
         if args.s3 { "from the bucket" } else { "from a folder" },
         took.as_secs_f64(),

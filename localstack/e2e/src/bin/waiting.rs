@@ -1,9 +1,8 @@
-//! `waiting`: many clients wait for some jobs at once. Prints what that costs the table and the api, and how
-//! long after a job's end its clients were answered. Needs the emulator: `make bench` runs it.
+//! `waiting`: a benchmark of many clients that wait for jobs. It prints the calls to the table, the api's memory
+//! and CPU time, and the delay from a job's end to the responses. It needs an emulator: run it with `make bench`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -13,28 +12,26 @@ use longhand_e2e::calls::Calls;
 use longhand_e2e::processes::{Process, free_port, ready};
 use longhand_e2e::redis::RedisServer;
 use longhand_e2e::resources::Resources;
-use longhand_shared::cache::observed::ObservedStore;
 use longhand_shared::job::{Metadata, NewJob, TranscribeOptions, Transcription, Verdict};
-use longhand_shared::lifecycle;
-use longhand_shared::store::JobStore;
+use longhand_shared::lifecycle::{FIRST_CHECK, Lifecycle};
 use longhand_shared::{Attempt, ChunkRef, JobId, Timestamp};
 use reqwest::Client;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-/// Many clients, some jobs.
+/// Benchmark of many clients that wait for jobs.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Clients that wait.
+    /// The number of clients.
     #[arg(long, default_value_t = 1000)]
     clients: usize,
-    /// Jobs of six chunks that they wait for.
+    /// The number of jobs, each with six chunks.
     #[arg(long, default_value_t = 100)]
     jobs: usize,
-    /// How long they wait before the first job ends, in seconds.
+    /// The time before the first job ends, in seconds.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// With a Redis.
+    /// Use Redis.
     #[arg(long)]
     redis: bool,
 }
@@ -44,9 +41,9 @@ async fn main() {
     let args = Args::parse();
     let aws = Resources::deploy().await.clients(&Calls::default()).await;
     let redis = if args.redis { Some(RedisServer::start().await) } else { None };
-    let mut store: Arc<dyn JobStore> = aws.store();
+    let mut lifecycle = Lifecycle::new(aws.store(), aws.queue());
     if let Some(redis) = &redis {
-        store = Arc::new(ObservedStore::new(store, redis.cache()));
+        lifecycle = lifecycle.with_cache(redis.cache());
     }
     let address = format!("127.0.0.1:{}", free_port());
     let url = format!("http://{address}");
@@ -67,7 +64,7 @@ async fn main() {
         let (user, path) = (format!("user{n}").parse().expect("a user"), "a.wav".parse().expect("a path"));
         let (paths, options) = (vec![path; 6], TranscribeOptions::default());
         let job = NewJob::new(user, paths, options, Metadata::new(), Timestamp::now()).expect("a job");
-        store.create(&job, job.submitted.plus(lifecycle::FIRST_CHECK)).await.expect("created");
+        lifecycle.store().create(&job, job.submitted.plus(FIRST_CHECK)).await.expect("created");
         jobs.push(job.id);
     }
 
@@ -97,9 +94,9 @@ async fn main() {
     }
     sleep(Duration::from_secs(args.seconds)).await;
     let reads_waiting = reads().await;
-    // Ten at a time, as so many workers would.
+    // Ten at a time, like ten workers.
     let ended: BTreeMap<JobId, Instant> =
-        iter(jobs.clone()).map(|job| end(store.as_ref(), job)).buffer_unordered(10).collect().await;
+        iter(jobs.clone()).map(|job| end(&lifecycle, job)).buffer_unordered(10).collect().await;
     let answers = waiting.join_all().await;
     let mut late: Vec<f64> =
         answers.iter().map(|(job, at, _)| at.saturating_duration_since(ended[job]).as_secs_f64()).collect();
@@ -107,14 +104,14 @@ async fn main() {
     let at = |part: usize| late[(late.len() - 1) * part / 100];
     let (reads_after, (memory, cpu)) = (reads().await, api.used());
     let [get, batch, query] = [0, 1, 2].map(|n| reads_after[n] - reads_before[n]);
-    let looks = reads_waiting[0] - reads_before[0];
+    let polls = reads_waiting[0] - reads_before[0];
     let mut out = std::io::stdout();
     let _ = writeln!(
         out,
-        "{} clients waited for {} jobs, {}; {} were answered with the result\n\
-         table calls: {get} GetItem ({looks} of them in the first {} s), {batch} BatchGetItem, {query} Query\n\
-         answered after the job's end: p50 {:.3} s, p99 {:.3} s, at most {:.3} s\n\
-         the api: {memory} MB at its peak, {memory_before} MB before; {:.1} s of CPU",
+        "{} clients waited for {} jobs, {}; {} got the result\n\
+         table calls: {get} GetItem ({polls} of them in the first {} s), {batch} BatchGetItem, {query} Query\n\
+         response after the job's end: p50 {:.3} s, p99 {:.3} s, maximum {:.3} s\n\
+         api: peak memory {memory} MB ({memory_before} MB before), CPU time {:.1} s",
         args.clients,
         args.jobs,
         if args.redis { "with Redis" } else { "without Redis" },
@@ -127,13 +124,13 @@ async fn main() {
     );
 }
 
-/// Settles all chunks of a job; when it was over.
-async fn end(store: &dyn JobStore, job: JobId) -> (JobId, Instant) {
+/// Settles all chunks of a job. Returns the time of the end.
+async fn end(lifecycle: &Lifecycle, job: JobId) -> (JobId, Instant) {
     let words = Transcription::new("words ".repeat(100), Some(60.0), vec![]).expect("small");
     let words = Verdict::Completed(words);
     for index in 0..6_u64 {
         let chunk = ChunkRef { job, index: index.try_into().expect("small") };
-        let settled = lifecycle::settle(store, chunk, &Attempt::number(0), &words, Timestamp::now()).await;
+        let settled = lifecycle.settle(chunk, &Attempt::number(0), &words, Timestamp::now()).await;
         settled.expect("settled");
     }
     (job, Instant::now())

@@ -1,10 +1,19 @@
-//! Results in a real Redis: who writes them, who reads them, and what happens without it.
+//! Results cached in Redis: writes, reads, and outages of Redis.
+
+use std::sync::{Arc, Mutex};
 
 use longhand_e2e::eventually;
 use longhand_e2e::processes::{Process, free_port, ready};
-use longhand_e2e::redis::RedisServer;
+use longhand_e2e::redis::{PrimaryEndpoint, RedisServer};
 use longhand_e2e::service::{LIMITS, Service};
-use longhand_shared::{JobId, Timestamp, lifecycle};
+use longhand_shared::cache::remote::{Notification, Redis};
+use longhand_shared::cache::{Cache, Change};
+use longhand_shared::job::{Metadata, NewJob, TranscribeOptions, Transcription, Verdict};
+use longhand_shared::lifecycle::Lifecycle;
+use longhand_shared::queue::memory::MemoryQueue;
+use longhand_shared::store::JobStore;
+use longhand_shared::store::memory::MemoryStore;
+use longhand_shared::{Attempt, ChunkRef, JobId, Timestamp};
 use longhand_sim_asr::Answer;
 use reqwest::StatusCode;
 use serde_json::json;
@@ -17,7 +26,7 @@ async fn in_redis(redis: &RedisServer, job: &str) -> bool {
     redis.ask(&format!("EXISTS longhand:v1:result:{job}")).await.as_deref() == Some(":1\r\n")
 }
 
-/// Waits for the end in the table, so that it is not a reader who fills the cache.
+/// Waits for the job's end in the table, so that no read through the api fills the cache.
 async fn ended_in_table(service: &Service, job: &str) {
     let store = service.aws.store();
     eventually("the end of the job", async || {
@@ -27,7 +36,7 @@ async fn ended_in_table(service: &Service, job: &str) {
 }
 
 #[tokio::test]
-async fn what_the_worker_finished_is_read_without_the_table() {
+async fn a_cached_result_is_read_without_the_table() {
     let redis = RedisServer::start().await;
     let service = Service::start_cached(redis.cache()).await;
     let paths = service.audio(&["a.wav", "b.wav"]).await;
@@ -47,7 +56,7 @@ async fn what_the_worker_finished_is_read_without_the_table() {
     }
     assert_eq!(service.calls.counts().len(), 0, "{:?}", service.calls.counts());
 
-    // Others, whose results Redis has lost, are read from the table, once.
+    // After Redis lost the result, it is read from the table once.
     redis.ask("FLUSHALL").await;
     assert_eq!(service.read(&job).await, json!(from_table));
     assert_eq!(service.read(&job).await, json!(from_table));
@@ -55,7 +64,7 @@ async fn what_the_worker_finished_is_read_without_the_table() {
 }
 
 #[tokio::test]
-async fn the_programs_share_it() {
+async fn the_api_reads_results_that_the_worker_cached() {
     let redis = RedisServer::start().await;
     let service = Service::start().await;
     let resources = &service.aws.resources;
@@ -83,23 +92,23 @@ async fn the_programs_share_it() {
     let metrics = metrics.text().await.expect("a text");
     assert!(metrics.contains("longhand_cache_total{outcome=\"hit\"} 1"), "{metrics}");
     let subscribed = redis.ask("PUBSUB NUMPAT").await;
-    assert_eq!(subscribed.as_deref(), Some(":1\r\n"), "the api listens, once");
+    assert_eq!(subscribed.as_deref(), Some(":1\r\n"), "the api has one subscription");
 }
 
 #[tokio::test]
-async fn a_retried_job_is_not_shown_as_it_was() {
+async fn a_retried_job_is_not_served_from_the_cache() {
     let redis = RedisServer::start().await;
     let service = Service::start_cached(redis.cache()).await;
-    service.asr.script("b.wav", [Answer::status(400)]);
+    service.asr.script("b.wav", [400, 400].map(Answer::status));
     let paths = service.audio(&["a.wav", "b.wav"]).await;
     let job = service.submit("ana", &paths).await;
     let worker = service.work(LIMITS);
     assert_eq!(service.ended(&job).await["jobStatus"], "FAILED");
-    assert!(!in_redis(&redis, &job).await, "only what cannot change any more is kept");
+    assert!(!in_redis(&redis, &job).await, "only final results are cached");
     worker.stop().await;
-    // By one who knows nothing of Redis, as the command line is.
-    let (store, queue) = (service.aws.store(), service.aws.queue());
-    lifecycle::retry(&*store, &*queue, id(&job), Timestamp::now()).await.expect("retried");
+    // A process without Redis, such as the CLI, retries the job.
+    let lifecycle = Lifecycle::new(service.aws.store(), service.aws.queue());
+    lifecycle.retry(id(&job), Timestamp::now()).await.expect("retried");
     assert_eq!(service.read(&job).await["jobStatus"], "IN_PROGRESS");
     let _worker = service.work(LIMITS);
     let answer = service.http.get(format!("{}/transcript/{job}", service.url)).header("prefer", "wait=25");
@@ -108,7 +117,7 @@ async fn a_retried_job_is_not_shown_as_it_was() {
 }
 
 #[tokio::test]
-async fn an_erased_job_stays_forgotten() {
+async fn an_erased_job_is_not_cached_again() {
     let mut redis = RedisServer::start().await;
     let service = Service::start_cached(redis.cache()).await;
     let job = service.submit("ana", &service.audio(&["a.wav"]).await).await;
@@ -118,16 +127,16 @@ async fn an_erased_job_stays_forgotten() {
     let result = eventually("the result in Redis", async || elsewhere.get(id(&job)).await).await;
     here.erased(id(&job)).await;
     assert_eq!(elsewhere.get(id(&job)).await, None);
-    // A worker, or a reader, that was slow.
+    // A late write by a worker or a reader.
     elsewhere.put(&result).await;
     assert_eq!(elsewhere.get(id(&job)).await, None);
 
-    // Redis is not there when the job is erased, and a slow worker comes first when it is back.
+    // Redis is down when the job is erased, and a late write is the first after its restart.
     redis.kill().await;
     here.erased(id(&job)).await;
     redis.start_again().await;
     elsewhere.put(&result).await;
-    eventually("the mark", async || {
+    eventually("the mark of erasure", async || {
         let length = redis.ask(&format!("STRLEN longhand:v1:result:{job}")).await;
         let there = in_redis(&redis, &job).await;
         (there && length.as_deref() == Some(":0\r\n")).then_some(())
@@ -137,7 +146,7 @@ async fn an_erased_job_stays_forgotten() {
 }
 
 #[tokio::test]
-async fn no_client_sees_that_redis_stops() {
+async fn clients_do_not_notice_an_outage_of_redis() {
     let mut redis = RedisServer::start().await;
     let service = Service::start_cached(redis.cache()).await;
     let paths = service.audio(&["a.wav", "b.wav"]).await;
@@ -157,23 +166,23 @@ async fn no_client_sees_that_redis_stops() {
         eventually(status, async || {
             let (code, answer) = service.get("/readyz").await;
             assert_eq!(code, StatusCode::OK);
-            (answer == json!({"status": status, "missing": missing})).then_some(())
+            (answer["status"] == status && answer["missing"] == missing).then_some(())
         })
         .await;
     };
-    round("all is well").await;
+    round("Redis is up").await;
     readiness("ready", json!([])).await;
     redis.signal("STOP").await;
-    round("it hangs").await;
+    round("Redis hangs").await;
     readiness("degraded", json!(["redis"])).await;
     redis.signal("CONT").await;
-    round("it goes on").await;
+    round("Redis responds again").await;
     redis.kill().await;
-    round("it is gone").await;
+    round("Redis is down").await;
     readiness("degraded", json!(["redis"])).await;
     redis.start_again().await;
     readiness("ready", json!([])).await;
-    round("it is back").await;
+    round("Redis is up again").await;
     eventually("the cache is used again", async || {
         service.read(&done).await;
         in_redis(&redis, &done).await.then_some(())
@@ -182,7 +191,7 @@ async fn no_client_sees_that_redis_stops() {
 }
 
 #[tokio::test]
-async fn waits_and_streams_outlive_redis() {
+async fn waits_and_streams_survive_an_outage_of_redis() {
     let mut redis = RedisServer::start().await;
     let service = Service::start_cached(redis.cache()).await;
     let job = service.submit("ana", &service.audio(&["a.wav", "b.wav"]).await).await;
@@ -203,7 +212,136 @@ async fn waits_and_streams_outlive_redis() {
         let result: serde_json::Value = answer.json().await.expect("JSON");
         assert_eq!(result["jobStatus"], "COMPLETED");
     }
-    let events = stream.text().await.expect("it is closed at the end of the job");
+    let events = stream.text().await.expect("the stream ends with the job");
     assert!(events.contains("event: job\ndata: {\"jobId\":"), "{events}");
     assert!(events.contains("\"jobStatus\":\"COMPLETED\""), "{events}");
+}
+
+#[tokio::test]
+async fn ten_servers_share_one_rate_limit() {
+    let redis = RedisServer::start().await;
+    let servers: Vec<_> = (0..10).map(|_| redis.cache()).collect();
+    let user = "ana".parse().expect("a user");
+    let other = "bob".parse().expect("a user");
+    let redis_of = |cache: &Cache| cache.redis().cloned().expect("in Redis");
+    for cache in &servers {
+        eventually("a connection", async || cache.ping().await.ok()).await;
+    }
+    let mut admitted = 0;
+    for _ in 0..2 {
+        for cache in &servers {
+            let room = redis_of(cache).take("submits", &user, 6).await.expect("Redis answers");
+            admitted += usize::from(room >= 1.0);
+        }
+    }
+    assert_eq!(admitted, 6, "of 20 requests at ten servers");
+    assert_eq!(redis_of(&servers[0]).take("submits", &other, 6).await, Some(6.0));
+}
+
+fn client(url: &str) -> Redis {
+    Redis::new(url.parse().expect("a URL")).expect("a client")
+}
+
+/// A job of one chunk that is completed by a process with this cache.
+async fn completed_job(cache: &Cache) -> JobId {
+    let store = Arc::new(MemoryStore::new());
+    let lifecycle = Lifecycle::new(store.clone(), Arc::new(MemoryQueue::new())).with_cache(cache.clone());
+    let (user, path) = ("ana".parse().expect("a user"), "a.wav".parse().expect("a path"));
+    let job = NewJob::new(user, vec![path], TranscribeOptions::default(), Metadata::new(), Timestamp::now());
+    let job = job.expect("one chunk");
+    store.create(&job, Timestamp::now()).await.expect("in memory");
+    let chunk = ChunkRef { job: job.id, index: 0.try_into().expect("small") };
+    let verdict = Verdict::Completed(Transcription::new("hello", None, vec![]).expect("small"));
+    let settled = lifecycle.settle(chunk, &Attempt::number(0), &verdict, Timestamp::now()).await;
+    settled.expect("in memory");
+    job.id
+}
+
+/// Collects what a subscriber at this server reads.
+async fn subscriber(url: &str) -> impl Fn() -> Vec<Notification> + use<> {
+    let read = Arc::new(Mutex::new(Vec::new()));
+    let (redis, sink) = (client(url), Arc::clone(&read));
+    tokio::spawn(async move { redis.listen(|event| sink.lock().expect("no panic").push(event)).await });
+    let all = move || read.lock().expect("no panic").clone();
+    eventually("a subscription", async || all().contains(&Notification::Connected).then_some(())).await;
+    all
+}
+
+/// The primary becomes a replica, goes on answering, and the address means another server: what is written next is
+/// refused, and goes to the new primary by a new connection.
+#[tokio::test]
+async fn a_failover_moves_results_and_changes_to_the_new_primary() {
+    let (old, new) = (RedisServer::start().await, RedisServer::start().await);
+    let endpoint = PrimaryEndpoint::of(&old).await;
+    let cache = Cache::shared(client(&endpoint.url()));
+    eventually("a result at the old primary", async || {
+        let job = completed_job(&cache).await;
+        in_redis(&old, &job.to_string()).await.then_some(())
+    })
+    .await;
+    let events = subscriber(&new.url()).await;
+    endpoint.move_to(&new);
+    old.replicate(&new).await;
+    eventually("a result and its event at the new primary", async || {
+        let job = completed_job(&cache).await;
+        let published = events().contains(&Notification::Changed(job, Change::Job));
+        (in_redis(&new, &job.to_string()).await && published).then_some(())
+    })
+    .await;
+    // Others write without a result: a rate, and the mark of an erased job.
+    let redis = cache.redis().cloned().expect("in Redis");
+    let user = "ana".parse().expect("a user");
+    eventually("a rate", async || redis.take("submits", &user, 6).await).await;
+}
+
+/// The address means the replica for a while: its refusals do not make the connection again and again.
+#[tokio::test]
+async fn a_replica_in_place_of_a_primary_is_connected_to_now_and_then() {
+    let (old, new) = (RedisServer::start().await, RedisServer::start().await);
+    let cache = old.cache();
+    eventually("a connection", async || cache.ping().await.ok()).await;
+    let connections = async || {
+        let info = old.ask("INFO stats").await.expect("an answer");
+        let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.and_then(|count| count.parse::<u64>().ok()).expect("a number")
+    };
+    old.replicate(&new).await;
+    let began = tokio::time::Instant::now();
+    let before = connections().await;
+    for _ in 0..50 {
+        completed_job(&cache).await;
+    }
+    let seconds = began.elapsed().as_secs();
+    // The second question is a connection too.
+    let made = connections().await - before - 1;
+    assert!(made <= 2 + seconds, "{made} connections in {seconds} s");
+}
+
+/// Redis is full, and refuses results. Changes need no room.
+#[tokio::test]
+async fn a_refused_result_does_not_keep_the_end_from_who_waits() {
+    let redis = RedisServer::start().await;
+    redis.ask("CONFIG SET maxmemory 1").await;
+    let cache = redis.cache();
+    let events = subscriber(&redis.url()).await;
+    eventually("the end of a job", async || {
+        let job = completed_job(&cache).await;
+        assert!(!in_redis(&redis, &job.to_string()).await, "it is full");
+        events().contains(&Notification::Changed(job, Change::Job)).then_some(())
+    })
+    .await;
+}
+
+/// A connection whose password was refused is made again.
+#[tokio::test]
+async fn a_password_that_becomes_right_is_tried_again() {
+    let redis = RedisServer::start().await;
+    redis.ask("CONFIG SET requirepass other").await;
+    let cache = Cache::shared(client(&redis.url().replace("redis://", "redis://:secret@")));
+    eventually("a refusal", async || {
+        cache.ping().await.err().filter(|error| error.contains("AuthenticationFailed"))
+    })
+    .await;
+    redis.ask("AUTH other\r\nCONFIG SET requirepass secret").await;
+    eventually("an answer", async || cache.ping().await.ok()).await;
 }

@@ -1,4 +1,4 @@
-//! The real `longhand`, run against real resources.
+//! Runs the CLI against resources in the emulator.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use longhand_e2e::service::Service;
 use serde_json::Value;
 use tokio::process::Command;
 
-/// How a command ended.
+/// The result of a command.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -19,7 +19,7 @@ impl Ran {
         serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("{} {}", self.stdout, self.stderr))
     }
 
-    /// What the doctor found in a check.
+    /// The doctor's finding for a check.
     pub(crate) fn finding(&self, check: &str) -> Value {
         let document = self.json();
         let checks = document["checks"].as_array().expect("checks");
@@ -27,13 +27,13 @@ impl Ran {
         found.unwrap_or_else(|| panic!("no check {check}: {document}")).clone()
     }
 
-    /// How it came out.
+    /// The doctor's verdict for a check.
     pub(crate) fn verdict(&self, check: &str) -> String {
         self.finding(check)["verdict"].as_str().expect("a verdict").to_owned()
     }
 }
 
-/// Runs `longhand` with the environment of the services, and these changes to it.
+/// Runs `longhand` with the settings of the services and these changes.
 pub(crate) async fn longhand(service: &Service, changes: &[(&str, &str)], args: &[&str]) -> Ran {
     let resources = &service.aws.resources;
     let ran = Command::new(binary("longhand"))
@@ -51,7 +51,8 @@ pub(crate) async fn longhand(service: &Service, changes: &[(&str, &str)], args: 
         .envs(changes.iter().copied())
         .kill_on_drop(true)
         .output();
-    let ran = tokio::time::timeout(Duration::from_mins(1), ran).await.expect("in time").expect("it ran");
+    let ran =
+        tokio::time::timeout(Duration::from_mins(1), ran).await.expect("in time").expect("the command runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     Ran { code: ran.status.code(), stdout: text(ran.stdout), stderr: text(ran.stderr) }
 }

@@ -1,4 +1,4 @@
-//! Deploys under load: three workers, restarted one after another, again and again.
+//! Deployments under load: rolling restarts of three workers.
 
 use longhand_e2e::eventually;
 use longhand_e2e::processes::{Process, ready};
@@ -17,7 +17,7 @@ async fn worker(service: &Service) -> Process {
 }
 
 #[tokio::test]
-async fn rolling_restarts_under_load_fail_nothing_and_make_no_dead_letter() {
+async fn rolling_restarts_cost_no_attempt_and_no_dead_letter() {
     let service = Service::start().await;
     service.asr.set(Behaviour::taking(Latency::Uniform { from_ms: 300, to_ms: 3_000 }));
     let names = ["a.wav", "b.wav", "c.wav", "d.wav", "e.wav", "f.wav"];
@@ -43,7 +43,7 @@ async fn rolling_restarts_under_load_fail_nothing_and_make_no_dead_letter() {
         let result = service.ended(job).await;
         assert_eq!((&result["jobStatus"], &result["transcription"]), (&json!("COMPLETED"), &expected));
         for chunk in result["chunks"].as_array().expect("chunks") {
-            assert_eq!(chunk["attempts"], 1, "a deploy costs no attempt: {chunk}");
+            assert_eq!(chunk["attempts"], 1, "a deployment costs no attempt: {chunk}");
         }
     }
     eventually("empty queues", async || {

@@ -1,9 +1,8 @@
-//! Audio that clients bring themselves: by signed uploads, and by web addresses. The real binaries, so that their
-//! settings are in it.
+//! Audio by presigned uploads and by web addresses, with the real programs and their settings.
 
 use axum::Router;
 use axum::routing::get;
-use longhand_e2e::gateway::{Door, start as start_gateway};
+use longhand_e2e::gateway::{ApiMode, start as start_gateway};
 use longhand_e2e::processes::{Process, binary, free_port, ready};
 use longhand_e2e::service::{Service, wav};
 use longhand_sim_asr::text_for;
@@ -13,19 +12,19 @@ use tokio::process::Command;
 
 use crate::crashes::worker_variables;
 
-through_each_door! {
+in_each_mode! {
     uploads_become_a_transcript
-    the_command_needs_no_account_at_aws
+    the_cli_needs_no_aws_credentials
 }
 
-/// The service as programs, the api by this way. Its URL, and what must live as long.
-async fn programs(service: &Service, door: Door) -> (String, Vec<Process>) {
+/// Starts the service as programs, with the api in this mode. Returns its URL and the processes.
+async fn programs(service: &Service, mode: ApiMode) -> (String, Vec<Process>) {
     let (variables, worker_address) = worker_variables(service);
     let mut processes = vec![Process::start("longhand-worker", &variables)];
     ready(&format!("http://{worker_address}/healthz")).await;
-    let url = match door {
-        Door::Gateway => start_gateway(&service.aws).await,
-        Door::Server => {
+    let url = match mode {
+        ApiMode::Gateway => start_gateway(&service.aws).await,
+        ApiMode::Server => {
             let (url, api) = server(service, "").await;
             processes.push(api);
             url
@@ -34,7 +33,7 @@ async fn programs(service: &Service, door: Door) -> (String, Vec<Process>) {
     (url, processes)
 }
 
-/// The api as a server, which lets audio come from these hosts.
+/// Starts the api as a server with these allowed hosts of audio.
 async fn server(service: &Service, hosts: &str) -> (String, Process) {
     let resources = &service.aws.resources;
     let listen = format!("127.0.0.1:{}", free_port());
@@ -56,20 +55,20 @@ async fn post(url: &str, path: &str, body: &Value) -> (StatusCode, Value) {
     (answer.status(), answer.json().await.expect("JSON"))
 }
 
-/// `PUT` as the answer to `POST /uploads` says.
+/// Uploads a file as described by `POST /uploads`.
 async fn put(upload: &Value, bytes: Vec<u8>) -> Response {
     let mut request = Client::new().put(upload["url"].as_str().expect("an address"));
     let headers = upload["headers"].as_object().expect("headers");
-    // The client knows the length of what it sends, and says that.
+    // The client sets the content length itself.
     for (name, value) in headers.iter().filter(|(name, _)| *name != "content-length") {
         request = request.header(name, value.as_str().expect("a text"));
     }
     request.body(bytes).send().await.expect("an answer")
 }
 
-async fn uploads_become_a_transcript(door: Door) {
+async fn uploads_become_a_transcript(mode: ApiMode) {
     let service = Service::start().await;
-    let (url, _processes) = programs(&service, door).await;
+    let (url, _processes) = programs(&service, mode).await;
     let file = |name: &str, bytes: u32| json!({"name": name, "contentType": "audio/wav", "bytes": bytes});
     let body = json!({"userId": "ana@example.com", "files": [file("one.wav", 1000), file("two.wav", 2000)]});
     let (status, signed) = post(&url, "/uploads", &body).await;
@@ -79,7 +78,7 @@ async fn uploads_become_a_transcript(door: Door) {
         let answer = put(upload, wav(bytes)).await;
         assert!(answer.status().is_success(), "{answer:?}");
     }
-    // To sign is no call of S3.
+    // Presigning makes no call to S3.
     let metrics = Client::new().get(format!("{url}/metrics")).send().await.expect("an answer");
     assert!(!metrics.text().await.expect("a text").contains("PutObject"));
     let paths: Vec<&Value> = uploads.iter().map(|upload| &upload["audioChunkPath"]).collect();
@@ -90,13 +89,13 @@ async fn uploads_become_a_transcript(door: Door) {
     let expected = format!("{} {}", text_for("one.wav"), text_for("two.wav"));
     assert_eq!(result["transcription"], json!(expected), "{result}");
 
-    // Another size, and another type, than what was signed.
+    // S3 refuses a size and a type other than the signed ones.
     assert_eq!(put(&uploads[0], wav(1001)).await.status(), StatusCode::FORBIDDEN);
     let mut html = uploads[0].clone();
     html["headers"]["content-type"] = json!("text/html");
     assert_eq!(put(&html, wav(1000)).await.status(), StatusCode::FORBIDDEN);
 
-    // Erased, with what was uploaded for it, but not with what came here in another way.
+    // The job's uploads are erased with it, but not other audio.
     let other = service.aws.put("kept.wav", wav(100)).await;
     let body = json!({"userId": "ana@example.com", "audioChunkPaths": [paths[0], other]});
     let (_, both) = post(&url, "/transcribe", &body).await;
@@ -115,9 +114,9 @@ async fn uploads_become_a_transcript(door: Door) {
     assert!(!left("one.wav") && left("two.wav") && left("kept.wav"), "{keys:?}");
 }
 
-async fn the_command_needs_no_account_at_aws(door: Door) {
+async fn the_cli_needs_no_aws_credentials(mode: ApiMode) {
     let service = Service::start().await;
-    let (url, _processes) = programs(&service, door).await;
+    let (url, _processes) = programs(&service, mode).await;
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("día 1.wav");
     std::fs::write(&file, wav(5000)).expect("written");
@@ -126,19 +125,21 @@ async fn the_command_needs_no_account_at_aws(door: Door) {
         .args(["transcribe", "--user", "ana", "--wait", "--timeout", "60s", "--url", &url])
         .arg(&file)
         .output();
-    let ran = ran.await.expect("it ran");
+    let ran = ran.await.expect("the command runs");
     assert!(ran.status.success(), "{ran:?}");
     assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), text_for("00-d_a_1.wav"));
 }
 
 #[tokio::test]
-async fn audio_comes_from_hosts_that_are_named() {
+async fn audio_is_read_only_from_allowed_public_hosts() {
     let service = Service::start().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let host = format!("http://{}", listener.local_addr().expect("an address"));
-    let files = Router::new().route("/rec/good.wav", get(async || wav(3000)));
+    let files = Router::new()
+        .route("/rec/good.wav", get(async || wav(3000)))
+        .route("/none.wav", get(async || StatusCode::GONE));
     let serving = tokio::spawn(async { axum::serve(listener, files).await });
-    // `localhost` is allowed and means this machine: refused when it is connected to.
+    // `localhost` is allowed but has no public address, so the connection is refused.
     let hosts = format!("localhost, {host}");
     let (mut variables, worker_address) = worker_variables(&service);
     variables.push(("LONGHAND_AUDIO_HOSTS", hosts.clone()));

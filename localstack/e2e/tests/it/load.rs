@@ -1,4 +1,4 @@
-//! `longhand load`, the real binary against the real api and worker.
+//! `longhand load` against the real api and worker.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::process::Command;
 use crate::crashes::worker_variables;
 
 #[tokio::test]
-async fn a_small_load_is_reported_as_it_went() {
+async fn the_report_of_a_small_load_is_complete() {
     let service = Service::start().await;
     let resources = &service.aws.resources;
     let (variables, worker_address) = worker_variables(&service);
@@ -35,7 +35,8 @@ async fn a_small_load_is_reported_as_it_went() {
         .env("ASR_BASE_URL", service.asr.base_url())
         .kill_on_drop(true)
         .output();
-    let ran = tokio::time::timeout(Duration::from_mins(1), ran).await.expect("in time").expect("it ran");
+    let ran =
+        tokio::time::timeout(Duration::from_mins(1), ran).await.expect("in time").expect("the command runs");
     assert!(ran.status.success(), "{ran:?}");
     let report: Value = serde_json::from_slice(&ran.stdout).expect("one document");
 
@@ -47,7 +48,7 @@ async fn a_small_load_is_reported_as_it_went() {
         let found = report.pointer(figure).and_then(Value::as_f64);
         assert!(found.is_some_and(|seconds| seconds > 0.0), "{figure}: {report}");
     }
-    // What ARCHITECTURE.md says of a job's calls; a sweep in between adds to some.
+    // At least the calls of ARCHITECTURE.md. A sweep adds to some of them.
     let calls = |process: &str, operation: &str| {
         let found =
             report["awsCalls"].as_array().expect("calls").iter().find(|calls| {
@@ -61,7 +62,7 @@ async fn a_small_load_is_reported_as_it_went() {
     assert!(calls("worker", "GetObject") >= 6.0, "{report}");
     assert!(calls("worker", "ReceiveMessage") >= 1.0, "{report}");
     for process in report["processes"].as_array().expect("processes") {
-        // A Rust program of this size takes megabytes, not kilobytes and not gigabytes.
+        // A plausible range: megabytes, not kilobytes and not gigabytes.
         let peak = process["peakMemoryBytes"].as_f64().expect("a peak");
         assert!((1e6..1e9).contains(&peak), "{process}");
         assert_eq!(process["restarted"], json!(false), "{process}");

@@ -1,14 +1,14 @@
-//! The service against the real emulator. `make test` starts it; so does, for some of these alone:
+//! Tests of the whole service against an emulator, which `make test` starts. To run some of them:
 //! `python3 localstack/stack.py test -- cargo test -p longhand-e2e NAME`
 
-/// Makes two tests of each function: one that calls the api as a server, one that goes through API Gateway.
-macro_rules! through_each_door {
+/// Makes two tests of each function: one with the api as a server, and one through API Gateway.
+macro_rules! in_each_mode {
     ($($test:ident)*) => {
         mod server {
-            $(#[tokio::test] async fn $test() { super::$test(longhand_e2e::gateway::Door::Server).await; })*
+            $(#[tokio::test] async fn $test() { super::$test(longhand_e2e::gateway::ApiMode::Server).await; })*
         }
         mod gateway {
-            $(#[tokio::test] async fn $test() { super::$test(longhand_e2e::gateway::Door::Gateway).await; })*
+            $(#[tokio::test] async fn $test() { super::$test(longhand_e2e::gateway::ApiMode::Gateway).await; })*
         }
     };
 }
@@ -19,10 +19,13 @@ mod command;
 mod crashes;
 mod deploys;
 mod doctor;
-mod eyes;
+mod fauxqs;
+mod from_0_1_0;
+mod groups;
 mod inputs;
 mod load;
 mod main_job;
+mod observability;
 mod operator;
 mod queue_contract;
 mod store_contract;

@@ -1,26 +1,26 @@
-//! The main job over HTTP, by both ways: submit, read while it goes on, read when it is done, search.
+//! Jobs over HTTP, with the api as a server and as a function: submit, read, search.
 
 use std::time::Duration;
 
 use longhand_e2e::eventually;
-use longhand_e2e::gateway::Door;
+use longhand_e2e::gateway::ApiMode;
 use longhand_e2e::service::{LIMITS, Service, wav};
 use longhand_shared::queue::{ChunkQueue, Envelope, Outgoing};
 use longhand_sim_asr::{Answer, Behaviour, Latency, Odd, Script, text_for};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-through_each_door! {
+in_each_mode! {
     six_chunks_become_one_transcript_in_order
-    chunk_statuses_move_while_the_job_goes_on
-    one_chunk_and_twenty_four_are_jobs_too
-    twenty_four_chunks_of_700_words_in_any_script
-    silence_is_an_empty_text_and_a_bad_chunk_leaves_the_rest
+    chunk_statuses_change_while_the_job_runs
+    jobs_may_have_1_to_24_chunks
+    full_jobs_complete_in_any_script
+    failed_chunks_leave_the_rest_of_the_transcript
     each_status_can_be_searched
-    a_model_that_fails_for_a_while_costs_retries_and_no_chunk
-    a_message_that_is_not_ours_harms_nothing
-    ten_users_jobs_go_side_by_side
-    audio_of_a_few_bytes_in_s3_is_read
+    transient_model_errors_are_retried
+    foreign_messages_do_not_affect_jobs
+    jobs_of_ten_users_run_side_by_side
+    very_short_objects_in_s3_are_read
 }
 
 fn statuses(result: &Value) -> Vec<&str> {
@@ -28,10 +28,10 @@ fn statuses(result: &Value) -> Vec<&str> {
     chunks.iter().map(|chunk| chunk["chunkStatus"].as_str().expect("a status")).collect()
 }
 
-async fn six_chunks_become_one_transcript_in_order(door: Door) {
-    let service = Service::through(door).await;
+async fn six_chunks_become_one_transcript_in_order(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     let names: Vec<String> = (0..6).map(|n| format!("part {n}.wav")).collect();
-    // The later the chunk, the sooner it is done.
+    // Later chunks complete earlier.
     for (n, name) in (0u64..).zip(&names) {
         service.asr.script(name, [Answer::Echo.after_ms(300 - 50 * n)]);
     }
@@ -64,8 +64,8 @@ async fn six_chunks_become_one_transcript_in_order(door: Door) {
     assert_eq!(depth, longhand_shared::queue::Depth::default(), "no message is left");
 }
 
-async fn chunk_statuses_move_while_the_job_goes_on(door: Door) {
-    let service = Service::through(door).await;
+async fn chunk_statuses_change_while_the_job_runs(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     service.asr.script("b.wav", [Answer::Hang]);
     let paths = service.audio(&["a.wav", "b.wav", "c.wav"]).await;
     let job = service.submit("ana", &paths).await;
@@ -85,8 +85,8 @@ async fn chunk_statuses_move_while_the_job_goes_on(door: Door) {
     assert_eq!((&half_way["jobStatus"], &half_way["partial"]), (&json!("IN_PROGRESS"), &json!(true)));
 }
 
-async fn one_chunk_and_twenty_four_are_jobs_too(door: Door) {
-    let service = Service::through(door).await;
+async fn jobs_may_have_1_to_24_chunks(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     let _worker = service.work(LIMITS);
     let names: Vec<String> = (0..24).map(|n| format!("{n}.wav")).collect();
     let paths = service.audio(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -97,8 +97,8 @@ async fn one_chunk_and_twenty_four_are_jobs_too(door: Door) {
     assert_eq!(service.ended(&all).await["transcription"], json!(expected.join(" ")));
 }
 
-async fn twenty_four_chunks_of_700_words_in_any_script(door: Door) {
-    let service = Service::through(door).await;
+async fn full_jobs_complete_in_any_script(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     let _worker = service.work(LIMITS);
     let names: Vec<String> = (0..24).map(|n| format!("{n}.wav")).collect();
     let paths = service.audio(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -115,11 +115,11 @@ async fn twenty_four_chunks_of_700_words_in_any_script(door: Door) {
     }
 }
 
-async fn silence_is_an_empty_text_and_a_bad_chunk_leaves_the_rest(door: Door) {
-    let service = Service::through(door).await;
+async fn failed_chunks_leave_the_rest_of_the_transcript(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     let _worker = service.work(LIMITS);
     service.asr.script("silence.wav", [Answer::Empty, Answer::Empty]);
-    service.asr.script("refused.wav", [Answer::status(400)]);
+    service.asr.script("refused.wav", [400, 400].map(Answer::status));
     service.asr.script("odd.wav", [Answer::Odd(Odd::NoText)]);
     let mut paths = service.audio(&["a.wav", "silence.wav", "refused.wav", "odd.wav", "b.wav"]).await;
     let missing = paths[0].replace("a.wav", "missing.wav");
@@ -160,12 +160,12 @@ async fn silence_is_an_empty_text_and_a_bad_chunk_leaves_the_rest(door: Door) {
     );
     let message = result["chunks"][5]["error"]["message"].as_str().expect("a message");
     assert!(message.contains("missing.wav"), "{message}");
-    assert_eq!(service.asr.books().file("refused.wav").calls, 1);
+    assert_eq!(service.asr.books().file("refused.wav").calls, 2);
     assert_eq!(service.asr.books().file("text.wav").calls, 0);
 }
 
-async fn each_status_can_be_searched(door: Door) {
-    let service = Service::through(door).await;
+async fn each_status_can_be_searched(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     let worker = service.work(LIMITS);
     service.asr.script("bad.wav", [Answer::status(400), Answer::status(400)]);
     let paths = service.audio(&["good.wav", "bad.wav", "slow.wav"]).await;
@@ -190,8 +190,8 @@ async fn each_status_can_be_searched(door: Door) {
     }
 }
 
-async fn a_model_that_fails_for_a_while_costs_retries_and_no_chunk(door: Door) {
-    let service = Service::through(door).await;
+async fn transient_model_errors_are_retried(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     let _worker = service.work(LIMITS);
     service.asr.script("a.wav", [Answer::status(500), Answer::status(500)]);
     service.asr.script("b.wav", [Answer::Cut, Answer::CutMidBody]);
@@ -209,8 +209,8 @@ async fn a_model_that_fails_for_a_while_costs_retries_and_no_chunk(door: Door) {
     assert!(books.file("c.wav").gaps()[0] >= Duration::from_secs(1));
 }
 
-async fn a_message_that_is_not_ours_harms_nothing(door: Door) {
-    let service = Service::through(door).await;
+async fn foreign_messages_do_not_affect_jobs(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     let _worker = service.work(LIMITS);
     let foreign = |body: &str| Outgoing {
         body: body.to_owned(),
@@ -227,8 +227,8 @@ async fn a_message_that_is_not_ours_harms_nothing(door: Door) {
     let paths = service.audio(&["a.wav"]).await;
     let job = service.submit("ana", &paths).await;
     assert_eq!(service.ended(&job).await["jobStatus"], "COMPLETED");
-    // The two that cannot be read wait for a person; the third was about nothing.
-    eventually("both among the dead letters", async || {
+    // The two unreadable messages become dead letters. The third is for an unknown job and is deleted.
+    eventually("two dead letters", async || {
         let dead = service.aws.dead_letters().depth().await.expect("a depth");
         let chunks = service.aws.queue().depth().await.expect("a depth");
         (dead.visible + dead.in_flight == 2 && chunks.visible + chunks.in_flight == 0).then_some(())
@@ -236,8 +236,8 @@ async fn a_message_that_is_not_ours_harms_nothing(door: Door) {
     .await;
 }
 
-async fn ten_users_jobs_go_side_by_side(door: Door) {
-    let service = Service::through(door).await;
+async fn jobs_of_ten_users_run_side_by_side(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     service.asr.set(Behaviour::taking(Latency::Uniform { from_ms: 10, to_ms: 100 }));
     let _workers = [service.work(LIMITS), service.work(LIMITS)];
     let paths = service.audio(&["a.wav", "b.wav", "c.wav"]).await;
@@ -249,12 +249,14 @@ async fn ten_users_jobs_go_side_by_side(door: Door) {
     for job in &jobs {
         assert_eq!(service.ended(job).await["transcription"], json!(expected));
     }
-    assert_eq!(service.asr.books().calls, 30, "each chunk once");
+    let books = service.asr.books();
+    let calls = ["a.wav", "b.wav", "c.wav"].map(|name| books.file(name).calls);
+    assert_eq!(calls, [10, 10, 10], "each chunk once");
 }
 
-/// Some readers of a stream ask again after its end; this one is read whole when it is looked at.
-async fn audio_of_a_few_bytes_in_s3_is_read(door: Door) {
-    let service = Service::through(door).await;
+/// The whole object is read for the detection of its format, and must be sent to the model nevertheless.
+async fn very_short_objects_in_s3_are_read(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     let _worker = service.work(LIMITS);
     let path = service.aws.put("tiny.wav", wav(32)).await;
     let job = service.submit("ana", &[path]).await;

@@ -1,35 +1,34 @@
-//! The operator's commands: the real binary against real resources. The doctor's are in `doctor.rs`.
+//! The operator's commands of the CLI against resources in the emulator, except the doctor (see `doctor.rs`).
 
 use std::time::Duration;
 
 use longhand_e2e::eventually;
 use longhand_e2e::service::{LIMITS, Service};
 use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
+use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Envelope, Outgoing};
 use longhand_shared::store::{JobStore, read};
 use longhand_shared::webhook::{CallbackAttempt, CallbackState};
-use longhand_shared::{JobId, Timestamp, lifecycle};
+use longhand_shared::{JobId, Timestamp};
 use longhand_sim_asr::Answer;
 use serde_json::{Value, json};
 
 use crate::command::longhand;
 
-/// A job of one chunk in the table, its message among the dead letters.
+/// Creates a job with one chunk whose message is a dead letter.
 async fn dead_letter(service: &Service) -> JobId {
     let path = service.audio(&["0.wav"]).await.remove(0).parse().expect("a path");
     let user = "ana".parse().expect("a user");
     let options = TranscribeOptions::default();
     let new = NewJob::new(user, vec![path], options, Metadata::new(), Timestamp::now()).expect("a job");
     let store = service.aws.store();
-    // The dead-letter queue in place of the queue of chunks: as if the message had ended there.
-    lifecycle::submit(store.as_ref(), service.aws.dead_letters().as_ref(), &new, None)
-        .await
-        .expect("submitted");
+    // Sends the message to the dead-letter queue.
+    Lifecycle::new(store, service.aws.dead_letters()).submit(&new, None).await.expect("submitted");
     new.id
 }
 
 #[tokio::test]
-async fn dead_letters_are_listed_shown_and_sent_back() {
+async fn dead_letters_can_be_listed_shown_and_redriven() {
     let service = Service::start().await;
     let (job, other) = (dead_letter(&service).await, dead_letter(&service).await);
     let foreign = Outgoing {
@@ -50,17 +49,17 @@ async fn dead_letters_are_listed_shown_and_sent_back() {
         let found = messages.iter().find(|message| message["jobId"] == job).expect("listed");
         found["messageId"].as_str().expect("an id").to_owned()
     };
-    let (mine, stranger) = (id_of(json!(job)), id_of(Value::Null));
+    let (own, foreign_id) = (id_of(json!(job)), id_of(Value::Null));
     let text = longhand(&service, &[], &["dlq", "list"]).await;
     assert!(text.stdout.contains(&job.to_string()) && text.stdout.contains("unreadable"), "{}", text.stdout);
     assert!(text.stderr.contains("3 dead letters"), "{}", text.stderr);
-    // A look gives everything back.
+    // Listing makes all messages visible again.
     assert_eq!(dlq.depth().await.expect("a depth").visible, 3);
 
-    let shown = longhand(&service, &[], &["dlq", "show", &mine, "--json"]).await.json();
-    assert_eq!((&shown["origin"], &shown["system"]["MessageGroupId"]), (&json!(mine), &json!("ana")));
+    let shown = longhand(&service, &[], &["dlq", "show", &own, "--json"]).await.json();
+    assert_eq!((&shown["origin"], &shown["system"]["MessageGroupId"]), (&json!(own), &json!("ana")));
     let body = shown["body"].as_str().expect("a body");
-    assert_eq!(ChunkMessage::parse(body).expect("ours").chunk().job, job);
+    assert_eq!(ChunkMessage::parse(body).expect("a chunk message").chunk().job, job);
     let missing = longhand(&service, &[], &["dlq", "show", "no-such-message"]).await;
     assert_eq!((missing.code, missing.stdout.as_str()), (Some(3), ""), "{}", missing.stderr);
 
@@ -70,14 +69,14 @@ async fn dead_letters_are_listed_shown_and_sent_back() {
 
     let one = longhand(&service, &[], &["dlq", "redrive", "--job", &job.to_string()]).await;
     assert_eq!(one.code, Some(0), "{}", one.stderr);
-    assert_eq!(one.stdout, format!("redriven  {mine}  job {job} chunk 0\n"));
+    assert_eq!(one.stdout, format!("redriven  {own}  job {job} chunk 0\n"));
     assert_eq!(dlq.depth().await.expect("a depth").visible, 2);
 
     let wait = Duration::from_secs(1);
     let queue = service.aws.queue();
     let copies = queue.receive(10, wait, Duration::from_secs(30)).await.expect("received");
     assert_eq!(copies.len(), 1);
-    assert_eq!((copies[0].receive_count, copies[0].origin()), (1, mine.as_str()));
+    assert_eq!((copies[0].receive_count, copies[0].origin()), (1, own.as_str()));
     assert_eq!(copies[0].group.as_deref(), Some("ana"));
     let back = [(copies[0].receipt.clone(), Duration::ZERO)];
     assert_eq!(queue.change_visibility(&back).await, [Ok(())]);
@@ -85,10 +84,14 @@ async fn dead_letters_are_listed_shown_and_sent_back() {
     let all = longhand(&service, &[], &["dlq", "redrive", "--all"]).await;
     assert_eq!(all.code, Some(0), "{}", all.stderr);
     assert!(all.stdout.contains(&format!("job {other} chunk 0")), "{}", all.stdout);
-    assert!(all.stdout.contains(&format!("refused  {stranger}: no worker could read it")), "{}", all.stdout);
+    assert!(
+        all.stdout.contains(&format!("refused  {foreign_id}: no worker could read it")),
+        "{}",
+        all.stdout
+    );
     assert_eq!(dlq.depth().await.expect("a depth").visible, 1);
 
-    // What went back is work like any other.
+    // Workers process the redriven messages.
     let worker = service.work(LIMITS);
     for id in [job, other] {
         assert_eq!(service.ended(&id.to_string()).await["jobStatus"], "COMPLETED");
@@ -98,7 +101,7 @@ async fn dead_letters_are_listed_shown_and_sent_back() {
 }
 
 #[tokio::test]
-async fn copies_of_one_dead_letter_do_not_hide_what_comes_after_them() {
+async fn copies_of_a_dead_letter_do_not_hide_other_messages() {
     let service = Service::start().await;
     let (store, dlq) = (service.aws.store(), service.aws.dead_letters());
     let job = dead_letter(&service).await;
@@ -106,7 +109,7 @@ async fn copies_of_one_dead_letter_do_not_hide_what_comes_after_them() {
     let chunk = store.chunks(job).await.expect("an answer").remove(0);
     let mut copy = ChunkMessage::outgoing(&head, &chunk, None);
     copy.envelope.origin = Some("one-origin".to_owned());
-    // More than two receives bring at most.
+    // More than two receives return.
     let copies = vec![copy; 25];
     assert!(dlq.send(&copies).await.iter().all(Result::is_ok));
     let other = dead_letter(&service).await;
@@ -116,7 +119,7 @@ async fn copies_of_one_dead_letter_do_not_hide_what_comes_after_them() {
 }
 
 #[tokio::test]
-async fn what_a_worker_hides_is_counted() {
+async fn hidden_dead_letters_are_counted() {
     let service = Service::start().await;
     dead_letter(&service).await;
     let dlq = service.aws.dead_letters();
@@ -129,38 +132,38 @@ async fn what_a_worker_hides_is_counted() {
     assert_eq!((ran.code, ran.verdict("dlq")), (Some(0), "warning".to_owned()));
 }
 
-/// A job whose end nobody was told of for a day; its dead letter.
-async fn given_up(service: &Service) -> (JobId, Outgoing) {
+/// Creates a job whose webhook has failed. Returns its id and its dead letter.
+async fn undelivered_webhook(service: &Service) -> (JobId, Outgoing) {
     let paths = service.audio(&["w.wav"]).await;
     let url = service.receiver.url();
     let body = json!({ "userId": "ana", "audioChunkPaths": paths, "callbackUrl": url });
     let job = service.submit_body(&body).await;
-    // This worker tells nobody.
+    // This worker sends no webhooks.
     let worker = service.work(LIMITS);
     let result = service.ended(&job).await;
     worker.stop().await;
     let ended: Timestamp =
         result["completedTime"].as_str().and_then(|time| time.parse().ok()).expect("a time");
     let (id, store): (JobId, _) = (job.parse().expect("an id"), service.aws.store());
-    let head = store.job(id).await.expect("an answer").expect("it is there").head;
+    let head = store.job(id).await.expect("an answer").expect("the job exists").head;
     let attempt = CallbackAttempt { time: ended, status: Some(500), milliseconds: 1, error: None };
-    let callback = head.callback.expect("asked for").settled(CallbackState::Failed, attempt);
+    let callback = head.callback.expect("a callback").settled(CallbackState::Failed, attempt);
     assert!(store.note_callback(id, ended, &callback).await.expect("an answer"));
-    let letter = Outgoing {
+    let message = Outgoing {
         body: json!({ "version": 1, "jobId": id, "completedTime": ended }).to_string(),
         group: Some("ana".to_owned()),
         envelope: Envelope { reason: Some("given up after 1 tries".to_owned()), ..Envelope::default() },
         delay: Duration::ZERO,
     };
-    (id, letter)
+    (id, message)
 }
 
 #[tokio::test]
-async fn a_webhook_that_was_given_up_is_tried_again() {
+async fn a_failed_webhook_can_be_redriven() {
     let service = Service::start().await;
-    let (job, letter) = given_up(&service).await;
+    let (job, message) = undelivered_webhook(&service).await;
     let dlq = service.aws.webhook_dead_letters();
-    assert_eq!(dlq.send(&[letter]).await, [Ok(())]);
+    assert_eq!(dlq.send(&[message]).await, [Ok(())]);
 
     let listed = longhand(&service, &[], &["dlq", "list", "--queue", "webhooks", "--json"]).await.json();
     let message = &listed["messages"][0];
@@ -169,7 +172,7 @@ async fn a_webhook_that_was_given_up_is_tried_again() {
     let id = message["messageId"].as_str().expect("an id");
     let shown = longhand(&service, &[], &["dlq", "show", id, "--queue", "webhooks"]).await;
     assert!(shown.stdout.contains("redrive   possible"), "{}{}", shown.stdout, shown.stderr);
-    // The chunks' dead letters are others.
+    // The dead-letter queue of chunks does not have it.
     assert_eq!(longhand(&service, &[], &["dlq", "show", id]).await.code, Some(3));
     let doctor = longhand(&service, &[], &["doctor"]).await;
     assert!(doctor.stdout.contains("`longhand dlq list --queue webhooks`"), "{}", doctor.stdout);
@@ -188,20 +191,20 @@ async fn a_webhook_that_was_given_up_is_tried_again() {
         back.stderr
     );
     assert_eq!(dlq.depth().await.expect("a depth").visible, 0);
-    let worker = service.work_and_tell(LIMITS);
-    eventually("the receiver is told", async || {
+    let worker = service.work_with_webhooks(LIMITS);
+    eventually("the delivery of the webhook", async || {
         (service.read(&job.to_string()).await["callback"]["state"] == "DELIVERED").then_some(())
     })
     .await;
-    assert_eq!(service.receiver.heard(&job.to_string()).len(), 1);
+    assert_eq!(service.receiver.events(&job.to_string()).len(), 1);
     worker.stop().await;
 }
 
 #[tokio::test]
-async fn a_failed_job_is_given_another_try() {
+async fn a_failed_job_can_be_retried() {
     let service = Service::start().await;
     let paths = service.audio(&["a.wav", "b.wav"]).await;
-    service.asr.script("b.wav", [Answer::status(400)]);
+    service.asr.script("b.wav", [400, 400].map(Answer::status));
     let job = service.submit("ana", &paths).await;
     let in_progress = longhand(&service, &[], &["job", "retry", &job]).await;
     assert_eq!(in_progress.code, Some(2), "{}", in_progress.stderr);
@@ -213,7 +216,7 @@ async fn a_failed_job_is_given_another_try() {
     assert_eq!((ran.code, ran.json()), (Some(0), json!({"jobId": job, "chunks": 1})), "{}", ran.stderr);
     let result = service.ended(&job).await;
     assert_eq!(result["jobStatus"], "COMPLETED");
-    assert_eq!(service.asr.books().file("a.wav").calls, 1, "only what failed is tried again");
+    assert_eq!(service.asr.books().file("a.wav").calls, 1, "only the failed chunk is retried");
 
     let nothing = longhand(&service, &[], &["job", "retry", &job]).await;
     assert_eq!(nothing.code, Some(2), "{}", nothing.stderr);

@@ -1,4 +1,4 @@
-//! What every queue must do. The real one and the one in memory pass the same suite.
+//! The contract of queues. SQS and the in-memory queue pass the same suite.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use longhand_e2e::calls::Calls;
 use longhand_e2e::eventually;
 use longhand_e2e::resources::Resources;
 use longhand_shared::queue::memory::MemoryQueue;
-use longhand_shared::queue::{ChunkQueue, Delivery, Depth, Envelope, Outgoing, QueueError};
+use longhand_shared::queue::{ChunkQueue, Delivery, Depth, Envelope, Outgoing, Progress, QueueError};
 
-/// A queue and where its dead letters go: after the third receive, as the template says.
+/// A queue and its dead-letter queue, with three receives as in the template.
 struct Queues {
     queue: Arc<dyn ChunkQueue>,
     dead_letters: Arc<dyn ChunkQueue>,
@@ -35,17 +35,17 @@ macro_rules! contract {
 }
 
 contract!(
-    a_message_arrives_as_it_was_sent,
-    twenty_five_messages_are_sent_and_taken_ten_at_a_time,
-    a_message_in_hand_is_nobody_elses_until_it_runs_out,
-    renewing_keeps_a_message_and_releasing_gives_it_back,
-    a_deleted_message_does_not_come_again,
-    a_lease_on_a_deleted_message_is_lost,
-    one_bad_entry_does_not_fail_its_batch,
-    the_fourth_receive_finds_it_among_the_dead_letters,
-    a_delayed_message_waits,
-    a_long_poll_wakes_when_a_message_is_sent,
-    an_empty_queue_answers_with_nothing,
+    a_message_is_received_unchanged,
+    messages_are_sent_and_received_in_batches_of_10,
+    a_message_is_visible_again_after_its_timeout,
+    renewal_hides_and_release_shows_a_message,
+    a_deleted_message_is_not_delivered_again,
+    the_lease_of_a_deleted_message_is_lost,
+    a_failed_entry_does_not_fail_its_batch,
+    the_fourth_receive_makes_a_dead_letter,
+    a_delayed_message_is_received_later,
+    a_long_poll_returns_when_a_message_is_sent,
+    an_empty_queue_returns_no_messages,
 );
 
 const SOON: Duration = Duration::from_secs(1);
@@ -70,16 +70,17 @@ async fn receive_one(queue: &Arc<dyn ChunkQueue>, visibility: Duration) -> Deliv
     eventually("a message", async || queue.receive(1, SOON, visibility).await.expect("an answer").pop()).await
 }
 
-async fn nothing_there(queue: &Arc<dyn ChunkQueue>) {
+async fn assert_empty(queue: &Arc<dyn ChunkQueue>) {
     assert_eq!(queue.receive(10, Duration::ZERO, LONG).await.expect("an answer"), []);
 }
 
-async fn a_message_arrives_as_it_was_sent(Queues { queue, .. }: Queues) {
+async fn a_message_is_received_unchanged(Queues { queue, .. }: Queues) {
     let envelope = Envelope {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         origin: Some("0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b".to_owned()),
         requeues: 3,
         reason: Some("not ours".to_owned()),
+        progress: Progress { tries: 2, outages: 1, audio: 3 },
     };
     let sent = Outgoing { envelope: envelope.clone(), ..message("{\"a\":\"é\u{1F3A7}\"}") };
     send(&queue, std::slice::from_ref(&sent)).await;
@@ -88,7 +89,7 @@ async fn a_message_arrives_as_it_was_sent(Queues { queue, .. }: Queues) {
     assert_eq!(got.receive_count, 1);
 }
 
-async fn twenty_five_messages_are_sent_and_taken_ten_at_a_time(Queues { queue, .. }: Queues) {
+async fn messages_are_sent_and_received_in_batches_of_10(Queues { queue, .. }: Queues) {
     let messages: Vec<_> = (0..25).map(|n| message(&n.to_string())).collect();
     send(&queue, &messages).await;
     let mut bodies = BTreeSet::new();
@@ -100,16 +101,16 @@ async fn twenty_five_messages_are_sent_and_taken_ten_at_a_time(Queues { queue, .
     assert_eq!(bodies, messages.into_iter().map(|message| message.body).collect());
 }
 
-async fn a_message_in_hand_is_nobody_elses_until_it_runs_out(Queues { queue, .. }: Queues) {
+async fn a_message_is_visible_again_after_its_timeout(Queues { queue, .. }: Queues) {
     send(&queue, &[message("x")]).await;
     let first = receive_one(&queue, SOON).await;
-    nothing_there(&queue).await;
+    assert_empty(&queue).await;
     let second = receive_one(&queue, LONG).await;
     assert_eq!((second.receive_count, &second.message_id), (2, &first.message_id));
     assert_ne!(second.receipt, first.receipt);
 }
 
-async fn renewing_keeps_a_message_and_releasing_gives_it_back(Queues { queue, .. }: Queues) {
+async fn renewal_hides_and_release_shows_a_message(Queues { queue, .. }: Queues) {
     send(&queue, &[message("x"), message("y")]).await;
     let (kept, released) = (receive_one(&queue, SOON).await, receive_one(&queue, SOON).await);
     let answers = queue
@@ -118,18 +119,18 @@ async fn renewing_keeps_a_message_and_releasing_gives_it_back(Queues { queue, ..
     assert_eq!(answers, [Ok(()), Ok(())]);
     let again = receive_one(&queue, LONG).await;
     assert_eq!(again.body, released.body);
-    // By now the first visibility has run out for both; only the renewal keeps the other.
+    // The first visibility timeout of both has ended. Only the renewal hides the other message.
     assert_eq!(queue.receive(10, SOON * 2, LONG).await.expect("an answer"), []);
 }
 
-async fn a_deleted_message_does_not_come_again(Queues { queue, .. }: Queues) {
+async fn a_deleted_message_is_not_delivered_again(Queues { queue, .. }: Queues) {
     send(&queue, &[message("x")]).await;
     let delivery = receive_one(&queue, SOON).await;
     assert_eq!(queue.delete(std::slice::from_ref(&delivery.receipt)).await, [Ok(())]);
     assert_eq!(queue.receive(10, SOON * 2, LONG).await.expect("an answer"), []);
 }
 
-async fn a_lease_on_a_deleted_message_is_lost(Queues { queue, .. }: Queues) {
+async fn the_lease_of_a_deleted_message_is_lost(Queues { queue, .. }: Queues) {
     send(&queue, &[message("x")]).await;
     let delivery = receive_one(&queue, LONG).await;
     queue.delete(std::slice::from_ref(&delivery.receipt)).await.remove(0).expect("deleted");
@@ -137,7 +138,7 @@ async fn a_lease_on_a_deleted_message_is_lost(Queues { queue, .. }: Queues) {
     assert!(matches!(answers[..], [Err(QueueError::LeaseLost(_))]), "{answers:?}");
 }
 
-async fn one_bad_entry_does_not_fail_its_batch(Queues { queue, .. }: Queues) {
+async fn a_failed_entry_does_not_fail_its_batch(Queues { queue, .. }: Queues) {
     send(&queue, &[message("gone"), message("there")]).await;
     let mut both = [receive_one(&queue, LONG).await, receive_one(&queue, LONG).await];
     both.sort_by_key(|delivery| delivery.body.clone());
@@ -148,7 +149,7 @@ async fn one_bad_entry_does_not_fail_its_batch(Queues { queue, .. }: Queues) {
     assert_eq!(receive_one(&queue, LONG).await.body, "there");
 }
 
-async fn the_fourth_receive_finds_it_among_the_dead_letters(Queues { queue, dead_letters }: Queues) {
+async fn the_fourth_receive_makes_a_dead_letter(Queues { queue, dead_letters }: Queues) {
     let envelope = Envelope { requeues: 2, ..Envelope::default() };
     send(&queue, &[Outgoing { envelope: envelope.clone(), ..message("poison") }]).await;
     let mut ids = BTreeSet::new();
@@ -159,25 +160,25 @@ async fn the_fourth_receive_finds_it_among_the_dead_letters(Queues { queue, dead
         let released = queue.change_visibility(&[(delivery.receipt, Duration::ZERO)]).await;
         assert_eq!(released, [Ok(())]);
     }
-    // The queue moves it when it is asked for the fourth time.
+    // The queue moves the message at the fourth receive.
     let dead = eventually("the dead letter", async || {
         assert_eq!(queue.receive(1, Duration::ZERO, LONG).await.expect("an answer"), []);
         dead_letters.receive(1, SOON, LONG).await.expect("an answer").pop()
     })
     .await;
     assert_eq!((dead.body.as_str(), &dead.envelope), ("poison", &envelope));
-    assert_eq!(ids, BTreeSet::from([dead.message_id]), "it keeps its name");
+    assert_eq!(ids, BTreeSet::from([dead.message_id]), "the id stays the same");
 }
 
-async fn a_delayed_message_waits(Queues { queue, .. }: Queues) {
+async fn a_delayed_message_is_received_later(Queues { queue, .. }: Queues) {
     send(&queue, &[Outgoing { delay: SOON * 2, ..message("later") }]).await;
-    nothing_there(&queue).await;
+    assert_empty(&queue).await;
     assert_eq!(queue.depth().await.expect("an answer"), Depth { delayed: 1, ..Depth::default() });
     assert_eq!(receive_one(&queue, LONG).await.body, "later");
     assert_eq!(queue.depth().await.expect("an answer"), Depth { in_flight: 1, ..Depth::default() });
 }
 
-async fn a_long_poll_wakes_when_a_message_is_sent(Queues { queue, .. }: Queues) {
+async fn a_long_poll_returns_when_a_message_is_sent(Queues { queue, .. }: Queues) {
     let polling = tokio::spawn({
         let queue = Arc::clone(&queue);
         async move { queue.receive(10, LONG, LONG).await }
@@ -187,8 +188,8 @@ async fn a_long_poll_wakes_when_a_message_is_sent(Queues { queue, .. }: Queues) 
     assert_eq!(got.expect("no panic").expect("an answer").len(), 1);
 }
 
-async fn an_empty_queue_answers_with_nothing(Queues { queue, .. }: Queues) {
-    nothing_there(&queue).await;
+async fn an_empty_queue_returns_no_messages(Queues { queue, .. }: Queues) {
+    assert_empty(&queue).await;
     assert_eq!(queue.depth().await.expect("an answer"), Depth::default());
     assert_eq!(queue.send(&[]).await, []);
     assert_eq!(queue.delete(&[]).await, []);

@@ -1,23 +1,23 @@
-//! One call that waits for a job, and streams that follow it.
+//! Requests that wait for a job, and event streams.
 
 use longhand_e2e::eventually;
-use longhand_e2e::gateway::Door;
+use longhand_e2e::gateway::ApiMode;
 use longhand_e2e::redis::RedisServer;
 use longhand_e2e::service::{LIMITS, Service};
-use longhand_shared::cache::observed::ObservedStore;
 use longhand_shared::job::{Transcription, Verdict};
-use longhand_shared::{Attempt, ChunkRef, JobId, Timestamp, lifecycle};
+use longhand_shared::lifecycle::Lifecycle;
+use longhand_shared::{Attempt, ChunkRef, JobId, Timestamp};
 use longhand_sim_asr::{Behaviour, Latency, text_for};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-through_each_door! {
-    six_chunks_of_five_seconds_are_one_call
-    what_a_wait_is_and_what_a_stream_is
+in_each_mode! {
+    a_submit_with_a_wait_returns_the_result
+    a_gateway_refuses_streams_and_supports_waits
 }
 
-async fn six_chunks_of_five_seconds_are_one_call(door: Door) {
-    let service = Service::through(door).await;
+async fn a_submit_with_a_wait_returns_the_result(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     service.asr.set(Behaviour::taking(Latency::Fixed(5000)));
     let names = ["0.wav", "1.wav", "2.wav", "3.wav", "4.wav", "5.wav"];
     let paths = service.audio(&names).await;
@@ -35,13 +35,13 @@ async fn six_chunks_of_five_seconds_are_one_call(door: Door) {
     );
 }
 
-/// A server streams. Through API Gateway nothing does: that is said at once, and a wait does instead, many of them at
-/// the same time too.
-async fn what_a_wait_is_and_what_a_stream_is(door: Door) {
-    let service = Service::through(door).await;
+/// A server supports event streams. API Gateway does not: the api refuses them at once. Both support many concurrent
+/// waits.
+async fn a_gateway_refuses_streams_and_supports_waits(mode: ApiMode) {
+    let service = Service::start_in(mode).await;
     let job = service.submit("ana", &service.audio(&["a.wav"]).await).await;
     let get = |path: &str| service.http.get(format!("{}/transcript/{job}{path}", service.url));
-    if door == Door::Gateway {
+    if mode == ApiMode::Gateway {
         let (status, refused) = service.get(&format!("/transcript/{job}/events")).await;
         assert_eq!(
             (status, &refused["code"]),
@@ -53,7 +53,7 @@ async fn what_a_wait_is_and_what_a_stream_is(door: Door) {
         assert_eq!(stream.headers()["content-type"], "text/event-stream");
     }
     let waits: Vec<_> = (0..12).map(|_| tokio::spawn(get("").header("prefer", "wait=60").send())).collect();
-    // Meanwhile others are answered.
+    // Other requests are served meanwhile.
     assert_eq!(service.read(&job).await["jobStatus"], "IN_PROGRESS");
     let _worker = service.work(LIMITS);
     for wait in waits {
@@ -68,7 +68,7 @@ async fn what_a_wait_is_and_what_a_stream_is(door: Door) {
 }
 
 #[tokio::test]
-async fn redis_wakes_who_waits() {
+async fn a_change_in_redis_ends_a_wait() {
     let redis = RedisServer::start().await;
     let service = Service::start_cached(redis.cache()).await;
     let job = service.submit("ana", &service.audio(&["a.wav", "b.wav"]).await).await;
@@ -79,27 +79,27 @@ async fn redis_wakes_who_waits() {
     let get = |path: &str| service.http.get(format!("{}/transcript/{job}{path}", service.url));
     service.calls.reset();
     let waiting = tokio::spawn(get("").header("prefer", "wait=25").send());
-    eventually("the first look", async || (service.calls.of("BatchGetItem") == 1).then_some(())).await;
+    eventually("the first read", async || (service.calls.of("Query") == 1).then_some(())).await;
     service.calls.reset();
 
     // Another process, with connections of its own, ends the job.
-    let store = ObservedStore::new(service.aws.store(), redis.cache());
+    let lifecycle = Lifecycle::new(service.aws.store(), service.aws.queue()).with_cache(redis.cache());
     let job_id: JobId = job.parse().expect("a job id");
     let words = Verdict::Completed(Transcription::new("hello", None, vec![]).expect("small"));
     for index in 0..2_u64 {
         let chunk = ChunkRef { job: job_id, index: index.try_into().expect("small") };
-        let settled = lifecycle::settle(&store, chunk, &Attempt::number(0), &words, Timestamp::now()).await;
+        let settled = lifecycle.settle(chunk, &Attempt::number(0), &words, Timestamp::now()).await;
         settled.expect("settled");
     }
     let answer = waiting.await.expect("no panic").expect("an answer");
     let result: Value = answer.json().await.expect("JSON");
     assert_eq!(result["transcription"], "hello hello");
-    // A poll would have read the job's item, and the table would have been asked for the result.
+    // Neither a poll of the job's item nor a read of its result.
     assert_eq!((service.calls.of("GetItem"), service.calls.of("BatchGetItem")), (0, 0));
 }
 
 #[tokio::test]
-async fn a_stream_tells_what_the_workers_do() {
+async fn a_stream_shows_the_workers_progress() {
     let redis = RedisServer::start().await;
     for cache in [redis.cache(), longhand_shared::cache::Cache::local()] {
         let service = Service::start_cached(cache).await;
@@ -108,7 +108,7 @@ async fn a_stream_tells_what_the_workers_do() {
         let stream = service.http.get(format!("{}/transcript/{job}/events", service.url)).send();
         let stream = stream.await.expect("an answer");
         let _worker = service.work(LIMITS);
-        let events = stream.text().await.expect("it ends with the job");
+        let events = stream.text().await.expect("the stream ends with the job");
         let data: Vec<Value> = events
             .lines()
             .filter_map(|line| line.strip_prefix("data: "))

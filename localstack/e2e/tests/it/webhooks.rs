@@ -1,4 +1,4 @@
-//! The end of a job told to a receiver, with real queues and the public library of the scheme.
+//! Webhook delivery with queues in the emulator and the public library of Standard Webhooks.
 
 use longhand_e2e::eventually;
 use longhand_e2e::service::{LIMITS, Service};
@@ -10,9 +10,9 @@ async fn submit(service: &Service, user: &str, paths: &[String]) -> String {
     service.submit_body(&json!({"userId": user, "audioChunkPaths": paths, "callbackUrl": url})).await
 }
 
-/// The telling once it is over.
-async fn told(service: &Service, job: &str) -> Value {
-    eventually("the end of the telling", async || {
+/// Waits for the end of the webhook's delivery. Returns its state.
+async fn delivered(service: &Service, job: &str) -> Value {
+    eventually("the end of the delivery", async || {
         let callback = service.read(job).await["callback"].clone();
         (callback["state"] != "PENDING").then_some(callback)
     })
@@ -25,20 +25,20 @@ async fn waiting(service: &Service) -> u64 {
 }
 
 #[tokio::test]
-async fn a_receiver_is_told_of_each_end_once_it_takes_the_word() {
+async fn webhooks_are_retried_until_delivered_or_gone() {
     let service = Service::start().await;
-    let _worker = service.work_and_tell(LIMITS);
+    let _worker = service.work_with_webhooks(LIMITS);
     let paths = service.audio(&["a.wav", "b.wav"]).await;
     service.receiver.answer(&[500]);
     let job = submit(&service, "ana", &paths).await;
     let result = service.ended(&job).await;
-    let callback = told(&service, &job).await;
+    let callback = delivered(&service, &job).await;
     assert_eq!((&callback["state"], &callback["tries"]), (&json!("DELIVERED"), &json!(2)), "{callback}");
     assert_eq!(callback["attempts"][0]["error"], "HTTP 500");
-    let heard = service.receiver.heard(&job);
-    assert_eq!(heard.len(), 2);
-    assert_eq!(heard[0].id, heard[1].id, "the same end, the same id");
-    let event = &heard[0].event;
+    let events = service.receiver.events(&job);
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[0].id, events[1].id, "the same id for the same end");
+    let event = &events[0].event;
     assert_eq!(
         (&event["type"], &event["timestamp"]),
         (&json!("transcript.completed"), &result["completedTime"])
@@ -49,17 +49,17 @@ async fn a_receiver_is_told_of_each_end_once_it_takes_the_word() {
     let missing = service.audio(&["c.wav"]).await[0].replace("c.wav", "not-there.wav");
     service.receiver.answer(&[410]);
     let failed = submit(&service, "bob", &[missing]).await;
-    let callback = told(&service, &failed).await;
+    let callback = delivered(&service, &failed).await;
     assert_eq!((&callback["state"], &callback["tries"]), (&json!("GONE"), &json!(1)), "{callback}");
-    assert_eq!(service.receiver.heard(&failed)[0].event["type"], "transcript.failed");
+    assert_eq!(service.receiver.events(&failed)[0].event["type"], "transcript.failed");
     eventually("an empty queue", async || (waiting(&service).await == 0).then_some(())).await;
     assert_eq!(service.aws.webhook_dead_letters().depth().await.expect("an answer").visible, 0);
 }
 
 #[tokio::test]
-async fn a_message_that_was_lost_is_sent_again_by_the_sweeper() {
+async fn the_sweeper_sends_a_lost_webhook_message_again() {
     let service = Service::start().await;
-    // One who ends the job and dies before it can send the message: a worker without webhooks.
+    // A worker without webhooks ends the job, like one that crashes before it sends the message.
     let paths = service.audio(&["a.wav"]).await;
     let job = submit(&service, "ana", &paths).await;
     let ending = service.work(LIMITS);
@@ -67,8 +67,8 @@ async fn a_message_that_was_lost_is_sent_again_by_the_sweeper() {
     ending.stop().await;
     assert_eq!((&result["callback"]["state"], waiting(&service).await), (&json!("PENDING"), 0));
 
-    let _worker = service.work_and_tell(LIMITS);
+    let _worker = service.work_with_webhooks(LIMITS);
     service.make_due(&job).await;
-    assert_eq!(told(&service, &job).await["state"], "DELIVERED");
-    assert_eq!(service.receiver.heard(&job).len(), 1);
+    assert_eq!(delivered(&service, &job).await["state"], "DELIVERED");
+    assert_eq!(service.receiver.events(&job).len(), 1);
 }

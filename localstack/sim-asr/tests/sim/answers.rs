@@ -1,4 +1,4 @@
-//! What good answers, errors and odd answers look like.
+//! The form of transcripts, errors and odd answers.
 
 use longhand_sim_asr::{Answer, Behaviour, ErrorBody, Odd, Script, duration_of, text_for};
 use reqwest::multipart::{Form, Part};
@@ -6,11 +6,10 @@ use serde_json::{Value, json};
 
 use crate::{answer, answering, client, form, json, start, status};
 
-/// What a body is to satisfy.
 type Holds<T> = fn(&T) -> bool;
 
 #[tokio::test]
-async fn the_text_names_the_file() {
+async fn the_text_contains_the_file_name() {
     let sim = start(Behaviour::default()).await;
     for file in ["chunk-01.wav", "chunk-02.wav", "größe 3.wav", "a;b\"c.wav"] {
         let body = json(answer(&sim, form(file)).await).await;
@@ -46,7 +45,7 @@ async fn verbose_json_has_timestamps_that_add_up() {
 }
 
 #[tokio::test]
-async fn words_are_given_only_if_asked_for_and_text_is_plain() {
+async fn words_are_sent_only_on_request_and_text_is_plain() {
     let sim = start(Behaviour::default()).await;
     let body = json(answer(&sim, form("a").text("response_format", "verbose_json")).await).await;
     assert_eq!(body.get("words"), None);
@@ -57,7 +56,7 @@ async fn words_are_given_only_if_asked_for_and_text_is_plain() {
 }
 
 #[tokio::test]
-async fn any_script_is_spoken_at_length() {
+async fn long_texts_are_available_in_any_script() {
     for script in [
         Script::Latin,
         Script::Cyrillic,
@@ -79,7 +78,7 @@ async fn any_script_is_spoken_at_length() {
 }
 
 #[tokio::test]
-async fn a_text_is_sent_as_it_is_and_silence_is_a_transcript() {
+async fn a_text_is_sent_unchanged_and_silence_is_a_transcript() {
     let sim = answering(Answer::Text(" two  spaces ".to_owned())).await;
     assert_eq!(json(answer(&sim, form("a")).await).await["text"], " two  spaces ");
 
@@ -91,7 +90,7 @@ async fn a_text_is_sent_as_it_is_and_silence_is_a_transcript() {
 }
 
 #[tokio::test]
-async fn a_form_at_fault_is_refused_by_the_name_of_its_field() {
+async fn an_invalid_form_gets_a_400_that_names_the_field() {
     let sim = start(Behaviour::default()).await;
     let no_file_name = Form::new().text("model", "sim-1").text("file", "RIFF");
     let no_model = Form::new().part("file", Part::bytes(b"RIFF".as_slice()).file_name("a"));
@@ -116,7 +115,7 @@ async fn a_form_at_fault_is_refused_by_the_name_of_its_field() {
 }
 
 #[tokio::test]
-async fn a_model_without_verbose_json_says_so_and_serves_json() {
+async fn a_model_without_verbose_json_refuses_only_that() {
     let sim = start(Behaviour { supports_verbose_json: false, ..Behaviour::default() }).await;
     sim.script("a", [Answer::status(503)]);
     let refused = answer(&sim, form("a").text("response_format", "verbose_json")).await;
@@ -124,13 +123,13 @@ async fn a_model_without_verbose_json_says_so_and_serves_json() {
     let error = &json(refused).await["error"];
     assert_eq!(error["param"], "response_format");
     assert!(error["message"].as_str().is_some_and(|text| text.contains("verbose_json")));
-    // The refusal used nothing of the script.
+    // The refusal used no scripted answer.
     assert_eq!(status(&sim, form("a")).await, 503);
     assert_eq!(status(&sim, form("a")).await, 200);
 }
 
 #[tokio::test]
-async fn errors_come_in_every_shape_with_their_headers() {
+async fn errors_have_every_form_and_their_headers() {
     let sim = answering(Answer::Status {
         code: 429,
         body: ErrorBody::ErrorObject,
@@ -153,7 +152,7 @@ async fn errors_come_in_every_shape_with_their_headers() {
         (ErrorBody::Empty, str::is_empty),
     ];
     for (shape, holds) in shapes {
-        sim.set(Behaviour::answering(Answer::status_body(500, shape)));
+        sim.set(Behaviour::answering(Answer::status_body(500, shape.clone())));
         let response = answer(&sim, form("a")).await;
         assert_eq!(response.status(), 500);
         let body = response.text().await.expect("a body");
@@ -162,9 +161,9 @@ async fn errors_come_in_every_shape_with_their_headers() {
     assert_eq!(sim.books().file("a").errors, 7);
 }
 
-/// Either nothing that a client may take for a transcript, or the one that is expected.
+/// An odd answer contains either the expected transcript or none.
 #[tokio::test]
-async fn odd_answers_hold_the_transcript_that_they_promise() {
+async fn odd_answers_contain_the_expected_transcript() {
     let sim = start(Behaviour::default()).await;
     for odd in [
         Odd::NoText,
@@ -173,7 +172,6 @@ async fn odd_answers_hold_the_transcript_that_they_promise() {
         Odd::NotObject,
         Odd::NotJson,
         Odd::HalfJson,
-        Odd::NotUtf8,
         Odd::EmptyBody,
         Odd::NoContent,
         Odd::Html200,
@@ -205,7 +203,7 @@ async fn odd_answers_hold_the_transcript_that_they_promise() {
 }
 
 #[tokio::test]
-async fn odd_answers_are_odd() {
+async fn odd_answers_have_their_odd_form() {
     let cases: [(Odd, Holds<Value>); 6] = [
         (Odd::DurationAsString, |body| body["duration"] == "2.5"),
         (Odd::NoDuration, |body| body.get("duration").is_none()),

@@ -1,11 +1,11 @@
-//! Which answer a call gets.
+//! The choice of the answer to a call.
 
 use longhand_sim_asr::{Answer, Behaviour, Weighted, text_for};
 
 use crate::{answer, form, json, start, status};
 
 #[tokio::test]
-async fn a_script_is_followed_by_file_and_then_ends() {
+async fn a_script_applies_to_its_file_until_it_ends() {
     let sim = start(Behaviour::answering(Answer::status(500))).await;
     sim.script("a", [Answer::status(503), Answer::Echo]);
     sim.script("b", [Answer::status(429)]);
@@ -23,7 +23,7 @@ async fn a_script_is_followed_by_file_and_then_ends() {
 }
 
 #[tokio::test]
-async fn the_prompt_wins_over_script_and_behaviour() {
+async fn a_prompt_takes_precedence_over_script_and_behaviour() {
     let sim =
         start(Behaviour { supports_verbose_json: false, ..Behaviour::answering(Answer::status(500)) }).await;
     sim.script("a", [Answer::status(503)]);
@@ -35,16 +35,16 @@ async fn the_prompt_wins_over_script_and_behaviour() {
     assert_eq!(status(&sim, each("b")).await, 408);
     assert_eq!(status(&sim, each("c")).await, 408);
     assert_eq!(status(&sim, each("b")).await, 200);
-    assert_eq!(status(&sim, each("b")).await, 500, "the list has ended");
+    assert_eq!(status(&sim, each("b")).await, 500, "after the end of the list");
 
     let files = |file| form(file).text("prompt", r#"sim:{"files": {"d": [{"status": {"code": 425}}]}}"#);
     assert_eq!(status(&sim, files("d")).await, 425);
-    assert_eq!(status(&sim, files("e")).await, 500, "not named");
+    assert_eq!(status(&sim, files("e")).await, 500, "not in the prompt");
     assert_eq!(status(&sim, form("a").text("prompt", "similar")).await, 503, "an ordinary prompt");
 }
 
 #[tokio::test]
-async fn faults_strike_at_their_rate_and_the_same_again_with_the_same_seed() {
+async fn faults_have_their_rate_and_repeat_with_the_same_seed() {
     let behaviour =
         |seed| Behaviour { faults: Behaviour::usual_faults(0.3), seed: Some(seed), ..Behaviour::default() };
     let run = async |seed, reversed: bool| {
@@ -54,7 +54,7 @@ async fn faults_strike_at_their_rate_and_the_same_again_with_the_same_seed() {
             files.reverse();
         }
         for file in &files {
-            // A cut connection is among the faults.
+            // The faults include a cut connection.
             let _ = crate::post(&sim, form(&file.to_string())).await;
         }
         files.sort_unstable();
@@ -63,14 +63,14 @@ async fn faults_strike_at_their_rate_and_the_same_again_with_the_same_seed() {
         ok
     };
     let once = run(1, false).await;
-    let struck = once.iter().filter(|&&ok| ok == 0).count();
-    assert!((40..=80).contains(&struck), "{struck} of 200 at a rate of 0.3");
-    assert_eq!(once, run(1, true).await, "in whatever order");
+    let faults = once.iter().filter(|&&ok| ok == 0).count();
+    assert!((40..=80).contains(&faults), "{faults} of 200 at a rate of 0.3");
+    assert_eq!(once, run(1, true).await, "in any order");
     assert_ne!(once, run(2, false).await);
 }
 
 #[tokio::test]
-async fn a_certain_fault_always_strikes() {
+async fn a_fault_with_probability_1_always_happens() {
     let sim =
         start(Behaviour { faults: vec![Weighted::new(1.0, Answer::status(502))], ..Behaviour::default() })
             .await;
@@ -80,7 +80,7 @@ async fn a_certain_fault_always_strikes() {
 }
 
 #[tokio::test]
-async fn an_upload_left_unread_is_answered_all_the_same() {
+async fn an_unread_upload_gets_an_answer() {
     let sim = start(Behaviour { reads_upload: false, ..Behaviour::answering(Answer::status(503)) }).await;
     sim.script("a", [Answer::Echo]);
     assert_eq!(status(&sim, form("a")).await, 503);

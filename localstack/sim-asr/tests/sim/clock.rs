@@ -1,4 +1,4 @@
-//! Time under tokio's paused clock, with real sockets.
+//! Times under tokio's paused clock, with real sockets.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{answer, form, post, start, status};
 
 #[tokio::test(start_paused = true)]
-async fn a_latency_is_measured_exactly_and_a_timeout_does_not_strike_before_it() {
+async fn a_latency_is_exact_and_a_shorter_timeout_expires() {
     let sim = start(Behaviour::taking(Latency::Fixed(7_000))).await;
     let begun = Instant::now();
     let answered = timeout(Duration::from_secs(10), answer(&sim, form("a"))).await;
@@ -21,7 +21,7 @@ async fn a_latency_is_measured_exactly_and_a_timeout_does_not_strike_before_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn gaps_between_calls_are_those_of_the_clock() {
+async fn gaps_between_calls_follow_the_clock() {
     let sim = start(Behaviour::default()).await;
     for pause in [0, 500, 1_000, 2_000] {
         sleep(Duration::from_millis(pause)).await;
@@ -31,12 +31,12 @@ async fn gaps_between_calls_are_those_of_the_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn how_long_each_call_took_is_kept_given_up_or_answered() {
+async fn durations_of_aborted_and_answered_calls_are_recorded() {
     let sim = start(Behaviour::taking(Latency::Fixed(5_000))).await;
     sim.script("a", [Answer::status(503).after_ms(40), Answer::Hang]);
     assert_eq!(status(&sim, form("a")).await, 503);
-    let given_up = timeout(Duration::from_secs(9), post(&sim, form("a"))).await;
-    assert!(given_up.is_err());
+    let aborted = timeout(Duration::from_secs(9), post(&sim, form("a"))).await;
+    assert!(aborted.is_err());
     assert!(sim.wait_until(|books| books.file("a").aborted == 1, Duration::from_secs(10)).await);
     assert_eq!(status(&sim, form("a")).await, 200);
     let took: Vec<u128> = sim.books().file("a").took.iter().map(Duration::as_millis).collect();
@@ -48,7 +48,7 @@ async fn how_long_each_call_took_is_kept_given_up_or_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_may_bring_its_own_latency() {
+async fn an_answer_may_have_its_own_latency() {
     let sim = start(Behaviour::taking(Latency::Fixed(1_000))).await;
     sim.script("late", [Answer::Echo.after_ms(3_000)]);
     let begun = Instant::now();
@@ -60,7 +60,7 @@ async fn an_answer_may_bring_its_own_latency() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_schedule_is_kept() {
+async fn a_schedule_changes_the_behaviour_at_its_times() {
     let sim = start(Behaviour::answering(Answer::status(418))).await;
     sim.schedule(Schedule(vec![
         Step::new(60_000, Behaviour::answering(Answer::status(503))),
@@ -73,11 +73,11 @@ async fn a_schedule_is_kept() {
     assert_eq!(status(&sim, form("a")).await, 200);
     sim.schedule(Schedule(vec![Step::new(0, Behaviour::answering(Answer::status(500)))]));
     sim.set(Behaviour::default());
-    assert_eq!(status(&sim, form("a")).await, 200, "what is set ends the schedule");
+    assert_eq!(status(&sim, form("a")).await, 200, "a new behaviour ends the schedule");
 }
 
 #[tokio::test(start_paused = true)]
-async fn latencies_keep_to_their_bounds() {
+async fn latencies_are_within_their_bounds() {
     let sim = start(Behaviour::taking(Latency::Uniform { from_ms: 5_000, to_ms: 10_000 })).await;
     let mut times = Vec::new();
     for file in ["a", "b", "c", "d"] {

@@ -37,7 +37,7 @@ async fn behaviour_schedule_and_scripts_are_set() {
 }
 
 #[tokio::test]
-async fn a_misspelt_behaviour_is_refused() {
+async fn unknown_fields_of_a_behaviour_are_refused() {
     let sim = start(Behaviour::default()).await;
     let wrong = serde_json::json!({"latenzy": {"fixed": 1}});
     let refused = control(&sim, Method::PUT, "/_sim/behaviour", &wrong).await;
@@ -48,7 +48,7 @@ async fn a_misspelt_behaviour_is_refused() {
 }
 
 #[tokio::test]
-async fn the_books_are_read_and_forgotten() {
+async fn the_books_can_be_read_and_reset() {
     let sim = start(Behaviour::default()).await;
     assert_eq!(status(&sim, form("a")).await, 200);
     let read: Books = control(&sim, Method::GET, "/_sim/books", &()).await.json().await.expect("books");
@@ -61,9 +61,9 @@ async fn the_books_are_read_and_forgotten() {
 }
 
 #[tokio::test]
-async fn it_is_healthy_and_knows_no_other_page() {
+async fn health_is_200_and_unknown_paths_are_404() {
     let sim = start(Behaviour::default()).await;
     assert_eq!(control(&sim, Method::GET, "/health", &()).await.status(), StatusCode::OK);
-    let lost = control(&sim, Method::GET, "/v1/chat/completions", &()).await;
-    assert_eq!(lost.status(), StatusCode::NOT_FOUND);
+    let unknown = control(&sim, Method::GET, "/v1/chat/completions", &()).await;
+    assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
 }

@@ -1,4 +1,4 @@
-//! The sim as its clients see it.
+//! Tests of the sim over HTTP.
 
 mod answers;
 mod choosing;
@@ -15,7 +15,7 @@ use reqwest::{
 };
 use serde_json::Value;
 
-/// More than anything here takes; only a failing test waits so long.
+/// A timeout that only a failing test reaches.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn start(behaviour: Behaviour) -> SimAsr {
@@ -33,7 +33,7 @@ fn form(file_name: &str) -> Form {
     Form::new().text("model", "sim-1").part("file", audio)
 }
 
-/// A client that keeps no connection, since each test has a runtime of its own.
+/// A client without a connection pool, since each test has its own runtime.
 fn client() -> &'static Client {
     static CLIENT: LazyLock<Client> = LazyLock::new(|| {
         let builder = Client::builder().pool_max_idle_per_host(0);

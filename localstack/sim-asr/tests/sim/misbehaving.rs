@@ -1,4 +1,4 @@
-//! Hanging, cutting, refusing, stopping, and what the books say of it.
+//! Hanging and cut calls, refusals, stops, and their records in the books.
 
 use std::{io::ErrorKind, iter};
 
@@ -13,7 +13,7 @@ use reqwest::{
 use crate::{SOON, answer, answering, form, post, start, status};
 
 #[tokio::test]
-async fn a_hanging_call_is_in_flight_until_its_client_leaves() {
+async fn a_hanging_call_is_in_flight_until_the_client_aborts() {
     let sim = answering(Answer::Hang).await;
     let client = tokio::spawn(post(&sim, form("a")));
     assert!(sim.wait_until(|books| books.hung == 1, SOON).await);
@@ -26,7 +26,7 @@ async fn a_hanging_call_is_in_flight_until_its_client_leaves() {
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_within_its_answer_is_in_flight_too() {
+async fn a_call_that_hangs_within_its_answer_is_in_flight() {
     let sim = answering(Answer::HangMidBody).await;
     let mut response = answer(&sim, form("a")).await;
     assert_eq!(response.status(), 200);
@@ -57,7 +57,7 @@ async fn a_cut_connection_is_an_error_before_or_within_the_answer() {
 }
 
 #[tokio::test]
-async fn above_its_capacity_it_refuses() {
+async fn calls_over_the_concurrency_limit_get_a_429() {
     let sim = start(Behaviour {
         max_concurrent: Some(2),
         retry_after: Some("7".to_owned()),
@@ -78,14 +78,14 @@ async fn above_its_capacity_it_refuses() {
     assert_eq!(refused.headers()["retry-after"], "7");
     assert_eq!((sim.books().refused, sim.books().most_in_flight), (1, 3));
 
-    // The hanging clients are gone, so there is room again.
+    // The hanging clients have disconnected, so the sim has capacity again.
     assert!(sim.wait_until(|books| books.in_flight == 0, SOON).await);
     sim.set(Behaviour { max_concurrent: Some(1), ..Behaviour::default() });
     assert_eq!(status(&sim, form("c")).await, 200);
 }
 
 #[tokio::test]
-async fn an_upload_is_counted_to_its_last_byte() {
+async fn an_upload_is_recorded_with_its_size_and_first_bytes() {
     const SIZE: usize = 5_000_000;
     let sim = start(Behaviour::default()).await;
     let audio = iter::once(Bytes::from_static(b"ID3\x04 sixteen bytes and more"))
@@ -104,7 +104,7 @@ async fn an_upload_is_counted_to_its_last_byte() {
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_off_is_a_client_gone() {
+async fn an_incomplete_upload_counts_as_aborted() {
     let sim = start(Behaviour::default()).await;
     sim.script("a", [Answer::status(503)]);
     let endless =
@@ -118,17 +118,17 @@ async fn an_upload_that_breaks_off_is_a_client_gone() {
     assert!(sim.wait_until(|books| books.in_flight == 0, SOON).await);
     assert_eq!((sim.books().aborted, sim.books().file("a").aborted), (1, 1));
     assert!(sim.books().by_status.is_empty());
-    assert_eq!(status(&sim, form("a")).await, 503, "it used nothing of the script");
+    assert_eq!(status(&sim, form("a")).await, 503, "the aborted call used no scripted answer");
 }
 
 #[tokio::test]
-async fn it_stops_at_once_and_starts_again_on_the_same_port() {
+async fn a_stopped_sim_can_start_again_on_the_same_port() {
     let sim = answering(Answer::Hang).await;
     let address = sim.address();
     let client = tokio::spawn(post(&sim, form("a")));
     assert!(sim.wait_until(|books| books.hung == 1, SOON).await);
-    let taken = SimAsr::start_on(address, Behaviour::default()).await;
-    assert_eq!(taken.expect_err("taken").kind(), ErrorKind::AddrInUse);
+    let second = SimAsr::start_on(address, Behaviour::default()).await;
+    assert_eq!(second.expect_err("the port is in use").kind(), ErrorKind::AddrInUse);
 
     sim.stop().await;
     client.await.expect("no panic").expect_err("no answer");
@@ -137,7 +137,7 @@ async fn it_stops_at_once_and_starts_again_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn dropping_it_ends_its_connections() {
+async fn dropping_the_sim_closes_its_connections() {
     let sim = answering(Answer::HangMidBody).await;
     let mut response = answer(&sim, form("a")).await;
     assert!(response.chunk().await.expect("a first half").is_some());
@@ -146,7 +146,7 @@ async fn dropping_it_ends_its_connections() {
 }
 
 #[tokio::test]
-async fn new_books_keep_the_calls_in_flight() {
+async fn a_reset_of_the_books_keeps_calls_in_flight() {
     let sim = answering(Answer::Hang).await;
     let call = post(&sim, form("a"));
     tokio::select! {

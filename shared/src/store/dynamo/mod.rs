@@ -16,16 +16,18 @@ use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use rand::RngExt;
 
+use super::codes::Stored;
 use super::item::{
-    self, CHUNK_PREFIX, ChunkItem, Item, JOB, JobItem, chunk_key, decode, encode, history, key, number, text,
+    self, ChunkItem, Item, JOB, JobItem, chunk_key, decode, encode, history, is_expired, key, number, text,
 };
 use super::{
-    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+    Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
 use crate::attempt::{Attempt, AttemptRecord, Claimant};
 use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, ChunkRef, JobId};
-use crate::job::{Chunk, Job, JobHead, JobState, NewJob, Verdict};
+use crate::id::{ChunkIndex, ChunkRef, JobId, UserId};
+use crate::idempotency::Idempotency;
+use crate::job::{Chunk, ChunkStatus, Job, JobHead, JobState, NewJob, Verdict};
 use crate::transcript::TranscriptResult;
 use crate::webhook::Callback;
 
@@ -48,7 +50,8 @@ impl fmt::Debug for DynamoStore {
 }
 
 impl DynamoStore {
-    /// The store in `table`, whose items live for `retention` after the job was submitted.
+    /// The store in `table`, whose items live for `retention` after the job was submitted. One that is tried again is
+    /// kept as long again, whatever `retention` is.
     pub fn new(client: Client, table: impl Into<String>, retention: Duration) -> Self {
         Self { client, table: table.into(), retention }
     }
@@ -87,8 +90,8 @@ fn failure<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(error: &E) -
     }
 }
 
-/// Waits before the `turn`-th repetition (from 1): 20 ms doubled each turn, half of it at random.
-async fn patience(turn: u32, why: &str) -> Result<(), StoreError> {
+/// Waits before the `turn`-th retry (from 1): 20 ms, doubled with each turn, with a jitter of one half.
+async fn back_off(turn: u32, why: &str) -> Result<(), StoreError> {
     if turn >= TRIES {
         return Err(StoreError::Unavailable(format!("{why}, {turn} times")));
     }
@@ -98,8 +101,8 @@ async fn patience(turn: u32, why: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// An update that begins with `set` and ends with `rest`, and keeps what the attempt has to tell.
-fn tell(
+/// Adds an update expression that begins with `set`, ends with `rest`, and stores the attempt's history.
+fn with_history(
     update: UpdateItemFluentBuilder,
     set: &str,
     rest: &str,
@@ -108,8 +111,8 @@ fn tell(
     if attempt.history.is_empty() {
         return Ok(update.update_expression(format!("{set}{rest}")));
     }
-    let told = update.expression_attribute_values(":history", history(&attempt.history)?);
-    Ok(told.update_expression(format!("{set}, history = :history{rest}")))
+    let update = update.expression_attribute_values(":history", history(&attempt.history)?);
+    Ok(update.update_expression(format!("{set}, history = :history{rest}")))
 }
 
 #[async_trait]
@@ -118,14 +121,30 @@ impl JobStore for DynamoStore {
         self.create_all(new, next_check).await
     }
 
+    async fn earlier(
+        &self,
+        user: &UserId,
+        asked: &Idempotency,
+        now: Timestamp,
+    ) -> Result<Option<Created>, StoreError> {
+        self.read_earlier(user, asked, now).await
+    }
+
     async fn claim(
         &self,
         at: ChunkRef,
         by: Claimant<'_>,
         now: Timestamp,
-        silence: Duration,
+        claim_timeout: Duration,
     ) -> Result<Claim, StoreError> {
-        let claim_id = uuid::Uuid::now_v7().to_string();
+        // A conditional write costs by the size of the item, even one whose condition fails, and a settled chunk holds
+        // its text. A read costs a fraction of it.
+        match self.read_status(at).await? {
+            None => return Ok(Claim::Gone),
+            Some(ChunkStatus::Completed | ChunkStatus::Failed) => return Ok(Claim::Settled),
+            Some(ChunkStatus::Pending | ChunkStatus::InProgress) => {}
+        }
+        let claim_id = item::claim_id(by.generation);
         let answer = self
             .update(key(at.job, chunk_key(at.index)))
             .update_expression(
@@ -134,8 +153,12 @@ impl JobStore for DynamoStore {
                  ADD attempt :one",
             )
             .condition_expression(
-                "attribute_exists(jobId) AND (chunkStatus = :pending \
-                 OR (chunkStatus = :inProgress AND ((claimedBy = :by AND claimId <> :claimId) OR claimedTime <= :silent)))",
+                "attribute_exists(jobId) AND (\
+                 (chunkStatus = :pending AND (attribute_not_exists(claimedBy) OR claimedBy <> :by \
+                 OR claimedMessage = :message OR claimId < :generation)) \
+                 OR (chunkStatus = :inProgress AND (claimedTime <= :silent \
+                 OR (claimedBy = :by AND claimedMessage = :message AND claimId <> :claimId) \
+                 OR (claimedBy = :by AND claimId < :generation))))",
             )
             .expression_attribute_values(":pending", text("PENDING"))
             .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
@@ -144,8 +167,9 @@ impl JobStore for DynamoStore {
             .expression_attribute_values(":message", text(by.message))
             .expression_attribute_values(":none", AttributeValue::L(vec![]))
             .expression_attribute_values(":begun", history(&[AttemptRecord::begun(by, now)])?)
-            .expression_attribute_values(":silent", text(now.minus(silence).to_string()))
+            .expression_attribute_values(":silent", text(now.minus(claim_timeout).to_string()))
             .expression_attribute_values(":claimId", text(&claim_id))
+            .expression_attribute_values(":generation", text(item::claim_ids_before(by.generation)))
             .expression_attribute_values(":one", number(1))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -172,16 +196,40 @@ impl JobStore for DynamoStore {
         Ok(Claim::Busy)
     }
 
-    async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
+    async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
         let update = self
             .update(key(at.job, chunk_key(at.index)))
             .condition_expression("chunkStatus = :inProgress AND attempt = :attempt")
             .expression_attribute_values(":pending", text("PENDING"))
             .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
             .expression_attribute_values(":attempt", number(attempt.number))
-            .expression_attribute_values(":one", number(u32::from(!attempt.counts())));
-        let answer = tell(update, "SET chunkStatus = :pending", " ADD released :one", attempt)?.send().await;
-        match answer {
+            .expression_attribute_values(":one", number(u32::from(!attempt.counts())))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let answer =
+            with_history(update, "SET chunkStatus = :pending", " ADD released :one", attempt)?.send().await;
+        let Err(error) = answer else {
+            return Ok(true);
+        };
+        let Some(standing) = Self::refused(error)? else {
+            return Ok(false);
+        };
+        // The SDK tried again after the answer to the first try was lost.
+        Ok(decode::<ChunkItem>(standing)?.was_released(attempt))
+    }
+
+    async fn is_claimed_by(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
+        self.read_claim(at, attempt).await
+    }
+
+    async fn note(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
+        let update = self
+            .update(key(at.job, chunk_key(at.index)))
+            .condition_expression("chunkStatus = :inProgress AND attempt = :attempt")
+            .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
+            .expression_attribute_values(":attempt", number(attempt.number))
+            .expression_attribute_values(":history", history(&attempt.history)?)
+            .update_expression("SET history = :history");
+        match update.send().await {
             Ok(_) => Ok(()),
             Err(error) => Self::refused(error).map(|_| ()),
         }
@@ -196,7 +244,7 @@ impl JobStore for DynamoStore {
     ) -> Result<Settle, StoreError> {
         let (status, name, value) = match verdict {
             Verdict::Completed(words) => ("COMPLETED", "transcription", AttributeValue::M(encode(words)?)),
-            Verdict::Failed(error) => ("FAILED", "error", AttributeValue::M(encode(error)?)),
+            Verdict::Failed(error) => ("FAILED", "error", AttributeValue::M(encode(Stored(error))?)),
         };
         let mut condition = "attribute_exists(jobId) AND chunkStatus IN (:pending, :inProgress)".to_owned();
         let mut update = self
@@ -213,7 +261,7 @@ impl JobStore for DynamoStore {
             update = update.expression_attribute_values(":attempt", number(attempt.number));
         }
         let set = "SET chunkStatus = :status, settledTime = :now, #value = :value";
-        let update = tell(update.condition_expression(condition), set, "", attempt)?;
+        let update = with_history(update.condition_expression(condition), set, "", attempt)?;
         let Err(error) = update.send().await else {
             return Ok(Settle::Settled);
         };
@@ -224,7 +272,7 @@ impl JobStore for DynamoStore {
         Ok(if standing.is_settled() { Settle::AlreadySettled } else { Settle::Superseded })
     }
 
-    async fn strike(&self, at: ChunkRef) -> Result<Strike, StoreError> {
+    async fn remove_unsettled(&self, at: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
         let index = AttributeValue::Ns(vec![at.index.to_string()]);
         let mut turn = 0;
         let image = loop {
@@ -240,16 +288,16 @@ impl JobStore for DynamoStore {
                 Ok(answer) => break answer.attributes.unwrap_or_default(),
                 Err(error) if error.code() == Some("TransactionConflictException") => {
                     turn += 1;
-                    patience(turn, "another transaction held the job").await?;
+                    back_off(turn, "another transaction held the job").await?;
                 }
-                Err(error) => return Self::refused(error).map(|_| Strike::Gone),
+                Err(error) => return Self::refused(error).map(|_| RemoveUnsettled::Gone),
             }
         };
         let job = Job::try_from(decode::<JobItem>(image)?)?;
         Ok(match (job.head.state, job.unsettled.is_empty()) {
-            (JobState::Ended { .. }, _) => Strike::Ended,
-            (JobState::Open, true) => Strike::AllSettled(Box::new(job.head)),
-            (JobState::Open, false) => Strike::Remaining,
+            (JobState::Ended { .. }, _) => RemoveUnsettled::Ended,
+            (JobState::Open, true) => RemoveUnsettled::AllSettled(Box::new(job.head)),
+            (JobState::Open, false) => RemoveUnsettled::Remaining,
         })
     }
 
@@ -293,26 +341,19 @@ impl JobStore for DynamoStore {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        self.read_job(id).await?.map(Job::try_from).transpose()
+        self.read_job(id).await?.filter(|job| !is_expired(job.ttl)).map(Job::try_from).transpose()
     }
 
     async fn chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError> {
         let pages = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .key_condition_expression("jobId = :job AND begins_with(#item, :chunk)")
-            .expression_attribute_names("#item", "item")
-            .expression_attribute_values(":job", text(id.to_string()))
-            .expression_attribute_values(":chunk", text(CHUNK_PREFIX))
-            .consistent_read(true)
+            .query_chunks(id)
             .into_paginator()
             .items()
             .send()
             .collect::<Result<Vec<_>, _>>()
             .await
             .map_err(unavailable)?;
-        pages.into_iter().map(|item| Chunk::try_from(decode::<ChunkItem>(item)?)).collect()
+        item::live_chunks(pages)
     }
 
     async fn details(&self, heads: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError> {
@@ -327,20 +368,36 @@ impl JobStore for DynamoStore {
         self.read_due(now, limit).await
     }
 
-    async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError> {
-        let answer = self
+    async fn postpone(
+        &self,
+        due: &DueJob,
+        next_check: Timestamp,
+        check_from: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        let check_id = uuid::Uuid::now_v7().to_string();
+        let note = match check_from {
+            Some(_) => ", checkFrom = :from",
+            None => " REMOVE checkFrom",
+        };
+        let mut update = self
             .update(key(due.job, JOB))
-            .update_expression("SET nextCheckTime = :next")
+            .update_expression(format!("SET nextCheckTime = :next, checkId = :id{note}"))
             // In whichever shard: there were fewer of them, maybe, when the job was made.
             .condition_expression("attribute_exists(openShard) AND nextCheckTime = :seen")
             .expression_attribute_values(":seen", text(due.next_check.to_string()))
             .expression_attribute_values(":next", text(next_check.to_string()))
-            .send()
-            .await;
-        match answer {
-            Ok(_) => Ok(true),
-            Err(error) => Self::refused(error).map(|_| false),
+            .expression_attribute_values(":id", text(&check_id))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        if let Some(from) = check_from {
+            update = update.expression_attribute_values(":from", text(from.to_string()));
         }
+        let answer = update.send().await;
+        let Err(error) = answer else {
+            return Ok(true);
+        };
+        // The SDK tried again after the answer to the first try was lost.
+        let standing = Self::refused(error)?;
+        Ok(standing.is_some_and(|item| item.get("checkId") == Some(&text(&check_id))))
     }
 
     async fn erase(&self, id: JobId) -> Result<bool, StoreError> {

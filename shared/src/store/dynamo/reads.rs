@@ -4,28 +4,39 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::KeysAndAttributes;
 use futures::future::try_join_all;
 use tracing::warn;
 
-use super::{DynamoStore, patience, unavailable};
+use super::{DynamoStore, back_off, unavailable};
+use crate::attempt::Attempt;
 use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, JobId};
-use crate::job::{Chunk, JobHead, JobState, JobStatus};
+use crate::id::{ChunkRef, JobId, UserId};
+use crate::idempotency::Idempotency;
+use crate::job::{Chunk, ChunkStatus, JobHead, JobState, JobStatus};
 use crate::store::item::{
-    BY_USER, ChunkItem, HeadItem, Item, JOB, JobItem, OPEN_JOBS, OPEN_SHARDS, TRANSCRIPT, TranscriptItem,
-    chunk_key, decode, key, recent_key, recent_partition, status_time, text,
+    BY_USER, CHUNK_PREFIX, HeadItem, Item, JOB, JobItem, OPEN_JOBS, OPEN_SHARDS, TRANSCRIPT, TranscriptItem,
+    chunk_key, decode, idempotency_key, is_expired, key, live_chunks, number, recent_key, recent_partition,
+    status_time, text,
 };
-use crate::store::{Detail, DueJob, JobStore, Search, SearchPage, SearchPosition, StoreError};
+use crate::store::{Created, Detail, DueJob, Search, SearchPage, SearchPosition, StoreError};
 
 /// `DynamoDB`: the most keys of one `BatchGetItem`.
 const MAX_KEYS: usize = 100;
+
+/// What a listing shows of a job's item.
+const HEAD: &str =
+    "jobId, userId, jobStatus, submittedTime, completedTime, chunkCount, retriedTime, metadata";
+
+/// How much of one status is read for a page. Past this the page ends where the reading did.
+const MAX_STATUS_BYTES: usize = 900_000;
 
 /// How far back a listing looks into the table itself: indexes follow within a second, as a rule.
 const RECENT: Duration = Duration::from_mins(1);
 
 impl DynamoStore {
-    async fn batch_get(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
+    async fn batch_get(&self, keys: Vec<Item>, only: Option<&str>) -> Result<Vec<Item>, StoreError> {
         let mut items = Vec::with_capacity(keys.len());
         for batch in keys.chunks(MAX_KEYS) {
             let mut wanted = batch.to_vec();
@@ -34,6 +45,7 @@ impl DynamoStore {
                 let request = KeysAndAttributes::builder()
                     .set_keys(Some(wanted))
                     .consistent_read(true)
+                    .set_projection_expression(only.map(str::to_owned))
                     .build()
                     .map_err(|error| StoreError::Corrupt(error.to_string()))?;
                 let answer = self
@@ -52,7 +64,7 @@ impl DynamoStore {
                     .unwrap_or_default();
                 if !wanted.is_empty() {
                     turn += 1;
-                    patience(turn, "BatchGetItem left keys unread").await?;
+                    back_off(turn, "BatchGetItem left keys unread").await?;
                 }
             }
         }
@@ -89,41 +101,96 @@ impl DynamoStore {
         answer.items.unwrap_or_default().into_iter().map(due).filter(log).collect()
     }
 
+    pub(super) async fn read_earlier(
+        &self,
+        user: &UserId,
+        asked: &Idempotency,
+        now: Timestamp,
+    ) -> Result<Option<Created>, StoreError> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Record {
+            made_job: JobId,
+            digest: String,
+            ttl: i64,
+        }
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(idempotency_key(user, &asked.key.to_string())))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        let record: Option<Record> = answer.item.map(decode).transpose()?;
+        // DynamoDB may take two days to remove what has expired.
+        Ok(record.filter(|record| record.ttl >= now.unix()).map(|record| {
+            if record.digest == asked.digest { Created::Replayed(record.made_job) } else { Created::Mismatch }
+        }))
+    }
+
     pub(super) async fn read_details(&self, heads: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError> {
-        let keys = heads.iter().flat_map(|head| match head.state {
-            JobState::Ended { .. } => vec![key(head.id, TRANSCRIPT)],
-            JobState::Open => {
-                ChunkIndex::first(head.chunk_count).map(|index| key(head.id, chunk_key(index))).collect()
-            }
-        });
+        let ended = heads.iter().filter(|head| matches!(head.state, JobState::Ended { .. }));
         let mut transcripts: HashMap<JobId, TranscriptItem> = HashMap::new();
-        let mut chunks: HashMap<JobId, Vec<Chunk>> = HashMap::new();
-        for item in self.batch_get(keys.collect()).await? {
-            if item.get("item").and_then(|value| value.as_s().ok()).is_some_and(|name| name == TRANSCRIPT) {
-                let transcript: TranscriptItem = decode(item)?;
+        for item in self.batch_get(ended.map(|head| key(head.id, TRANSCRIPT)).collect(), None).await? {
+            let transcript: TranscriptItem = decode(item)?;
+            if !is_expired(Some(transcript.ttl)) {
                 transcripts.insert(transcript.job_id, transcript);
-            } else {
-                let chunk: ChunkItem = decode(item)?;
-                chunks.entry(chunk.job_id).or_default().push(chunk.try_into()?);
             }
         }
         let mut details = Vec::with_capacity(heads.len());
         for head in heads {
-            if let Some(transcript) = transcripts.remove(&head.id) {
-                let from_chunks = transcript.text_in_chunks;
-                let mut result = transcript.into_result()?;
-                if from_chunks {
-                    result.transcription = crate::stitch::stitch(&self.chunks(head.id).await?);
+            details.push(match (head.state, transcripts.remove(&head.id)) {
+                (JobState::Ended { .. }, None) => None,
+                (JobState::Ended { .. }, Some(transcript)) => {
+                    let from_chunks = transcript.text_in_chunks;
+                    let mut result = transcript.into_result()?;
+                    if from_chunks {
+                        result.transcription = crate::stitch::stitch(&self.shown_chunks(head.id).await?);
+                    }
+                    Some(Detail::Ended(Box::new(result)))
                 }
-                details.push(Some(Detail::Ended(Box::new(result))));
-            } else {
-                details.push(chunks.remove(&head.id).map(|mut chunks| {
-                    chunks.sort_by_key(|chunk| chunk.index);
-                    Detail::Chunks(chunks)
-                }));
-            }
+                (JobState::Open, _) => {
+                    let chunks = self.shown_chunks(head.id).await?;
+                    (!chunks.is_empty()).then_some(Detail::Chunks(chunks))
+                }
+            });
         }
         Ok(details)
+    }
+
+    /// A job's chunks without their segments, which are the larger part of them.
+    async fn shown_chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError> {
+        let items = self
+            .query_chunks(id)
+            .projection_expression(
+                "jobId, #item, chunkStatus, #path, attempt, released, #history, claimedTime, claimedBy, \
+                 claimedMessage, settledTime, #error, transcription.#text, transcription.durationSeconds, #ttl",
+            )
+            .expression_attribute_names("#ttl", "ttl")
+            .expression_attribute_names("#path", "path")
+            .expression_attribute_names("#history", "history")
+            .expression_attribute_names("#error", "error")
+            .expression_attribute_names("#text", "text")
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<Vec<_>, _>>()
+            .await
+            .map_err(unavailable)?;
+        live_chunks(items)
+    }
+
+    pub(super) fn query_chunks(&self, id: JobId) -> QueryFluentBuilder {
+        self.client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("jobId = :job AND begins_with(#item, :chunk)")
+            .expression_attribute_names("#item", "item")
+            .expression_attribute_values(":job", text(id.to_string()))
+            .expression_attribute_values(":chunk", text(CHUNK_PREFIX))
+            .consistent_read(true)
     }
 
     pub(super) async fn read_job(&self, id: JobId) -> Result<Option<JobItem>, StoreError> {
@@ -139,27 +206,88 @@ impl DynamoStore {
         answer.item.map(decode).transpose()
     }
 
+    /// A chunk's status, as of now; `None` when it is gone.
+    pub(super) async fn read_status(&self, at: ChunkRef) -> Result<Option<ChunkStatus>, StoreError> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Status {
+            chunk_status: ChunkStatus,
+            #[serde(default)]
+            ttl: Option<i64>,
+        }
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key(at.job, chunk_key(at.index))))
+            .projection_expression("chunkStatus, #ttl")
+            .expression_attribute_names("#ttl", "ttl")
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        let status: Option<Status> = answer.item.map(decode).transpose()?;
+        Ok(status.filter(|status| !is_expired(status.ttl)).map(|status| status.chunk_status))
+    }
+
+    pub(super) async fn read_claim(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key(at.job, chunk_key(at.index))))
+            .projection_expression("chunkStatus, attempt")
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        let (status, number) = (text(ChunkStatus::InProgress.as_str()), number(attempt.number));
+        Ok(answer.item.is_some_and(|item| {
+            item.get("chunkStatus") == Some(&status) && item.get("attempt") == Some(&number)
+        }))
+    }
+
+    /// A page of a listing. One that would be empty is read on, since all jobs in it belong elsewhere.
     pub(super) async fn read_page(&self, search: &Search) -> Result<SearchPage, StoreError> {
+        let mut search = search.clone();
+        loop {
+            let page = self.part_of_listing(&search).await?;
+            match page.next {
+                Some(next) if page.jobs.is_empty() => search.after = Some(next),
+                _ => return Ok(page),
+            }
+        }
+    }
+
+    async fn part_of_listing(&self, search: &Search) -> Result<SearchPage, StoreError> {
         let statuses = search.status.map_or(JobStatus::ALL.to_vec(), |status| vec![status]);
         let listed = try_join_all(statuses.into_iter().map(|status| self.list(search, status)));
         let (listed, recent) = tokio::try_join!(listed, self.recent(search))?;
+        // Below this position at least one status was not read.
+        let read_to = listed.iter().filter_map(|(_, read_to)| *read_to).max();
         // What the table itself says of a recent job is truer than what an index says.
         let known: HashSet<JobId> = recent.iter().map(|head| head.id).collect();
-        let mut jobs: Vec<JobHead> =
-            listed.into_iter().flatten().filter(|head| !known.contains(&head.id)).chain(recent).collect();
-        let position = |head: &JobHead| SearchPosition { submitted: head.submitted, job: head.id };
+        let listed = listed.into_iter().flat_map(|(heads, _)| heads);
+        let mut jobs: Vec<JobHead> = listed.filter(|head| !known.contains(&head.id)).chain(recent).collect();
         jobs.retain(|head| search.wants(head));
-        jobs.sort_by_key(|head| Reverse(position(head)));
+        // An index tells neither when an item expires nor whether a job was tried again.
+        let expired = |head: &mut JobHead| is_expired(Some(self.ttl(head.since())));
+        let old: Vec<JobId> = jobs.extract_if(.., expired).map(|head| head.id).collect();
+        jobs.extend(self.heads(old).await?);
+        jobs.retain_mut(|head| search.wants(head) && !expired(head));
+        jobs.sort_by_key(|head| Reverse(SearchPosition::of(head)));
         // A job that changes its status may be in two lists at once.
         jobs.dedup_by_key(|head| head.id);
-        let more = jobs.len() > search.limit;
-        jobs.truncate(search.limit);
-        let next = jobs.last().filter(|_| more).map(position);
-        Ok(SearchPage { jobs, next })
+        Ok(SearchPage::cut(jobs, search.limit, read_to))
     }
 
-    /// One status' part of a page, from the index: one more than asked for, to tell whether there are more.
-    async fn list(&self, search: &Search, status: JobStatus) -> Result<Vec<JobHead>, StoreError> {
+    /// One status' part of a page, from the index: one more than asked for, to tell whether there are more; and how
+    /// far it was read, where there are more. `DynamoDB` ends an answer at 1 MB, and may end it before.
+    async fn list(
+        &self,
+        search: &Search,
+        status: JobStatus,
+    ) -> Result<(Vec<JobHead>, Option<SearchPosition>), StoreError> {
         let low = search.from.map_or_else(|| format!("{status}#"), |from| format!("{status}#{from}"));
         let high = match (search.after, search.until) {
             (Some(after), Some(until)) if after.submitted >= until => format!("{status}#{until}"),
@@ -168,10 +296,13 @@ impl DynamoStore {
             // Times begin with a digit, which is before a tilde.
             (None, None) => format!("{status}#~"),
         };
+        let mut heads: Vec<JobHead> = Vec::new();
         if low > high {
-            return Ok(Vec::new());
+            return Ok((heads, None));
         }
-        let answer = self
+        // BETWEEN takes the place where the last page ended too.
+        let wanted = search.limit + 2;
+        let query = self
             .client
             .query()
             .table_name(&self.table)
@@ -180,17 +311,26 @@ impl DynamoStore {
             .expression_attribute_values(":user", text(search.user.as_str()))
             .expression_attribute_values(":low", text(low))
             .expression_attribute_values(":high", text(high))
-            .scan_index_forward(false)
-            // BETWEEN takes the place where the last page ended too.
-            .limit(i32::try_from(search.limit).unwrap_or(i32::MAX - 2) + 2)
-            .send()
-            .await
-            .map_err(unavailable)?;
-        let head = |item| decode::<HeadItem>(item).map(JobHead::from);
-        answer.items.unwrap_or_default().into_iter().map(head).collect()
+            .scan_index_forward(false);
+        let mut start = None;
+        loop {
+            let left = i32::try_from(wanted - heads.len()).unwrap_or(i32::MAX);
+            let answer = query.clone().limit(left).set_exclusive_start_key(start).send().await;
+            let answer = answer.map_err(unavailable)?;
+            for item in answer.items.unwrap_or_default() {
+                heads.push(decode::<HeadItem>(item)?.into());
+            }
+            start = answer.last_evaluated_key.filter(|key| !key.is_empty());
+            let bytes: usize = heads.iter().map(JobHead::weight).sum();
+            if start.is_none() || heads.len() >= wanted || bytes >= MAX_STATUS_BYTES {
+                let read_to = start.and(heads.last().map(SearchPosition::of));
+                return Ok((heads, read_to));
+            }
+        }
     }
 
-    /// The jobs that were submitted in the minute before, as the table itself has them: indexes follow.
+    /// The jobs that were submitted in the minute before, as the table itself has them: indexes follow. The newest
+    /// 100 of them that may be on this page.
     async fn recent(&self, search: &Search) -> Result<Vec<JobHead>, StoreError> {
         let since = search.now.minus(RECENT);
         if search.after.is_some_and(|after| after.submitted < since)
@@ -198,14 +338,20 @@ impl DynamoStore {
         {
             return Ok(Vec::new());
         }
+        let before = search.after.map_or_else(
+            // Times begin with a digit, which is before a tilde.
+            || "recent#~".to_owned(),
+            |after| recent_key(after.submitted, Some(after.job)),
+        );
         let answer = self
             .client
             .query()
             .table_name(&self.table)
-            .key_condition_expression("jobId = :user AND #item > :since")
+            .key_condition_expression("jobId = :user AND #item BETWEEN :since AND :before")
             .expression_attribute_names("#item", "item")
             .expression_attribute_values(":user", text(recent_partition(&search.user)))
             .expression_attribute_values(":since", text(recent_key(since, None)))
+            .expression_attribute_values(":before", text(before))
             .scan_index_forward(false)
             .limit(100)
             .consistent_read(true)
@@ -216,9 +362,13 @@ impl DynamoStore {
             let name = item.get("item")?.as_s().ok()?;
             name.rsplit('#').next()?.parse::<JobId>().ok()
         });
-        let keys = jobs.map(|job| key(job, JOB)).collect();
+        self.heads(jobs).await
+    }
+
+    async fn heads(&self, jobs: impl IntoIterator<Item = JobId>) -> Result<Vec<JobHead>, StoreError> {
+        let keys = jobs.into_iter().map(|job| key(job, JOB)).collect();
         let head = |item| decode::<HeadItem>(item).map(JobHead::from);
-        self.batch_get(keys).await?.into_iter().map(head).collect()
+        self.batch_get(keys, Some(HEAD)).await?.into_iter().map(head).collect()
     }
 
     pub(super) async fn read_due(&self, now: Timestamp, limit: usize) -> Result<Vec<DueJob>, StoreError> {

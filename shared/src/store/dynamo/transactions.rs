@@ -10,14 +10,16 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 
-use super::{DynamoStore, patience, unavailable};
+use futures::future::try_join_all;
+
+use super::{DynamoStore, back_off, unavailable};
 use crate::clock::Timestamp;
 use crate::id::{ChunkIndex, JobId};
 use crate::job::{ChunkStatus, Job, JobHead, JobState, JobStatus, NewJob};
 use crate::lifecycle::FIRST_CHECK;
 use crate::store::item::{
-    self, Item, JOB, TRANSCRIPT, TranscriptItem, chunk_key, decode, encode, key, number, open_shard,
-    status_time, text,
+    self, JOB, TRANSCRIPT, TranscriptItem, chunk_key, decode, encode, key, number, open_shard, status_time,
+    text,
 };
 use crate::store::{Created, Finish, SearchPosition, StoreError};
 use crate::transcript::TranscriptResult;
@@ -68,9 +70,9 @@ impl DynamoStore {
                     return made_before(new, error);
                 }
                 // The same key at the same moment: one of the two is made.
-                Err(error) if cancelled_by(&error, "TransactionConflict") => {
+                Err(error) if is_worth_a_retry(&error) => {
                     turn += 1;
-                    patience(turn, "another transaction held the idempotency key").await?;
+                    back_off(turn, "the transaction to create the job was cancelled").await?;
                 }
                 Err(error) => return Err(unavailable(error)),
             }
@@ -98,15 +100,15 @@ impl DynamoStore {
         let Some(completed) = result.completed_time else {
             return Ok(Finish::NotOpen);
         };
-        let item = encode(TranscriptItem::new(result, self.ttl(result.submitted_time))?)?;
+        let item = encode(TranscriptItem::new(result, self.ttl(head.since()))?)?;
         let put = Put::builder().table_name(&self.table).set_item(Some(item)).build().map_err(wrong)?;
         let position = SearchPosition { submitted: result.submitted_time, job: result.job_id };
-        // A result of the time before the job was given another try must not end it.
+        // A result from before a retry of the job must not end it.
         let (same, retried) = match head.retried {
             None => ("attribute_not_exists(retriedTime)", None),
             Some(at) => ("retriedTime = :retried", Some(text(at.to_string()))),
         };
-        // A job whose end somebody is to be told of stays on the sweeper's list until that is done.
+        // A job with a callback stays on the sweeper's list until the webhook is delivered or given up.
         let (list, next_check) = match head.callback {
             None => (" REMOVE openShard, nextCheckTime", None),
             Some(_) => (", nextCheckTime = :next", Some(text(completed.plus(FIRST_CHECK).to_string()))),
@@ -143,15 +145,33 @@ impl DynamoStore {
         let JobState::Ended { completely: false, at } = head.state else {
             return Ok(false);
         };
+        let Some(ttl) = self.read_job(head.id).await?.map(|job| job.ttl_after_retry(now)) else {
+            return Ok(false);
+        };
+        // Not in the transaction: these chunks may be larger than one may be, and it costs double. A crash after this
+        // leaves chunks that are kept longer than their job.
+        if let Some(ttl) = ttl
+            && !self.keep_until(ttl, head, failed).await?
+        {
+            return Ok(false);
+        }
+        let (kept, ttl_name, ttl_value) = match ttl {
+            None => ("", None, None),
+            Some(ttl) => (
+                ", #ttl = :ttl",
+                Some(("#ttl".to_owned(), "ttl".to_owned())),
+                Some((":ttl".to_owned(), number(ttl))),
+            ),
+        };
         let position = SearchPosition { submitted: head.submitted, job: head.id };
         let unsettled = failed.iter().map(ToString::to_string).collect();
-        let anew = head.callback.as_ref().map(Callback::anew);
-        let (told, names, values) = match anew.as_ref().map(item::callback).transpose()? {
+        let reset = head.callback.as_ref().map(Callback::reset);
+        let (set_callback, names, values) = match reset.as_ref().map(item::callback).transpose()? {
             None => ("", None, None),
             Some(callback) => (
                 ", #callback = :callback",
-                Some(HashMap::from([("#callback".to_owned(), "callback".to_owned())])),
-                Some(Item::from([(":callback".to_owned(), callback)])),
+                Some(("#callback".to_owned(), "callback".to_owned())),
+                Some((":callback".to_owned(), callback)),
             ),
         };
         let job = Update::builder()
@@ -159,10 +179,10 @@ impl DynamoStore {
             .set_key(Some(key(head.id, JOB)))
             .update_expression(format!(
                 "SET jobStatus = :open, jobStatusTime = :statusTime, retriedTime = :now, unsettled = :failed, \
-                 openShard = :shard, nextCheckTime = :next{told} REMOVE completedTime"
+                 openShard = :shard, nextCheckTime = :next{set_callback}{kept} REMOVE completedTime, checkFrom"
             ))
-            .set_expression_attribute_names(names)
-            .set_expression_attribute_values(values)
+            .set_expression_attribute_names(some_of([names, ttl_name.clone()]))
+            .set_expression_attribute_values(some_of([values, ttl_value.clone()]))
             .condition_expression("jobStatus = :ended AND completedTime = :seen")
             .expression_attribute_values(":open", text(JobStatus::InProgress.as_str()))
             .expression_attribute_values(":statusTime", text(status_time(JobStatus::InProgress, position)))
@@ -184,11 +204,13 @@ impl DynamoStore {
             let chunk = Update::builder()
                 .table_name(&self.table)
                 .set_key(Some(key(head.id, chunk_key(*index))))
-                .update_expression(
-                    "SET chunkStatus = :pending, released = attempt + :one, attempt = attempt + :one \
-                     REMOVE settledTime, claimedTime, #error",
-                )
+                .update_expression(format!(
+                    "SET chunkStatus = :pending, released = attempt + :one, attempt = attempt + :one{kept} \
+                     REMOVE settledTime, claimedTime, #error"
+                ))
                 .condition_expression("chunkStatus = :failed")
+                .set_expression_attribute_names(some_of([ttl_name.clone()]))
+                .set_expression_attribute_values(some_of([ttl_value.clone()]))
                 .expression_attribute_names("#error", "error")
                 .expression_attribute_values(":pending", text(ChunkStatus::Pending.as_str()))
                 .expression_attribute_values(":failed", text(ChunkStatus::Failed.as_str()))
@@ -200,6 +222,24 @@ impl DynamoStore {
         self.write_all(&writes).await
     }
 
+    /// Keeps the chunks of a job that are not `failed` until then. `false` when one is gone.
+    async fn keep_until(&self, ttl: i64, head: &JobHead, failed: &[ChunkIndex]) -> Result<bool, StoreError> {
+        let others = ChunkIndex::first(head.chunk_count).filter(|index| !failed.contains(index));
+        let keep = async |index| {
+            let update = self
+                .update(key(head.id, chunk_key(index)))
+                .update_expression("SET #ttl = :ttl")
+                .condition_expression("attribute_exists(jobId)")
+                .expression_attribute_names("#ttl", "ttl")
+                .expression_attribute_values(":ttl", number(ttl));
+            match update.send().await {
+                Ok(_) => Ok(true),
+                Err(error) => Self::refused(error).map(|_| false),
+            }
+        };
+        Ok(try_join_all(others.map(keep)).await?.into_iter().all(|kept| kept))
+    }
+
     /// Whether all were written: `false` when a condition does not hold.
     async fn write_all(&self, writes: &[TransactWriteItem]) -> Result<bool, StoreError> {
         let mut turn = 0;
@@ -209,14 +249,19 @@ impl DynamoStore {
             match answer {
                 Ok(_) => return Ok(true),
                 Err(error) if cancelled_by(&error, "ConditionalCheckFailed") => return Ok(false),
-                Err(error) if cancelled_by(&error, "TransactionConflict") => {
+                Err(error) if is_worth_a_retry(&error) => {
                     turn += 1;
-                    patience(turn, "another transaction held the job").await?;
+                    back_off(turn, "the transaction was cancelled").await?;
                 }
                 Err(error) => return Err(unavailable(error)),
             }
         }
     }
+}
+
+fn some_of<T, const N: usize>(entries: [Option<(String, T)>; N]) -> Option<HashMap<String, T>> {
+    let entries: HashMap<_, _> = entries.into_iter().flatten().collect();
+    (!entries.is_empty()).then_some(entries)
 }
 
 /// Why a job could not be made: it is there, or one that was asked for under the same key is.
@@ -254,7 +299,15 @@ fn wrong(error: BuildError) -> StoreError {
     StoreError::Corrupt(error.to_string())
 }
 
-/// Whether a transaction was called off, with this reason among those given.
+/// Whether a transaction was cancelled because another one was in the way, or because the table is busy. The SDK does
+/// not retry these: to it a cancelled transaction is an answer.
+fn is_worth_a_retry(error: &SdkError<TransactWriteItemsError, HttpResponse>) -> bool {
+    ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"]
+        .iter()
+        .any(|reason| cancelled_by(error, reason))
+}
+
+/// Whether a transaction was cancelled, with this reason among those given.
 fn cancelled_by(error: &SdkError<TransactWriteItemsError, HttpResponse>, reason: &str) -> bool {
     let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error()
     else {

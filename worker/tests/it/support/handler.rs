@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use longhand_shared::queue::{ChunkQueue, Delivery};
 use longhand_worker::lease::Lease;
-use longhand_worker::runner::{Handler, Limits, Outcome, Pulse, Runner};
+use longhand_worker::runner::{EndedEarly, Handler, Limits, Outcome, Pulse, Runner};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -96,7 +96,7 @@ impl Handler for Script {
 pub(crate) struct Running {
     pub(crate) stop: CancellationToken,
     pub(crate) pulse: Arc<Pulse>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), EndedEarly>>,
 }
 
 impl Running {
@@ -119,7 +119,7 @@ impl Running {
         let began = Instant::now();
         self.stop.cancel();
         let ended = timeout(FOREVER, self.task).await.expect("the runner ends");
-        ended.expect("the runner does not panic");
+        ended.expect("the runner does not panic").expect("it ends when it is asked to");
         began.elapsed()
     }
 

@@ -1,5 +1,6 @@
-//! A queue in memory that keeps a log of its calls and fails as it is told.
+//! A queue in memory that keeps a log of its calls and fails on request.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,12 +44,26 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// It fails after a while.
     SlowFail(Duration),
+    /// It is done, and answered with a failure.
+    LostAnswer,
+    /// It is answered as if it were done, and is not.
+    Ignored,
     /// It is never answered.
     Hang,
     /// Whatever is received comes twice in the same answer, with the same receipt handle.
     Double,
     /// Whatever is received comes twice in the same answer, as two deliveries.
     Duplicate,
+}
+
+/// What else happens to a call that passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Twist {
+    None,
+    /// What is received comes again, with this behind its receipt handle.
+    Again(&'static str),
+    LostAnswer,
+    Ignored,
 }
 
 type Rule = Box<dyn FnMut(&Call) -> Fault + Send>;
@@ -58,6 +73,8 @@ pub(crate) struct FaultyQueue {
     inner: Arc<MemoryQueue>,
     rule: Mutex<Rule>,
     calls: Mutex<Vec<Call>>,
+    /// By message, the newest receipt handle, if older ones stay valid.
+    newest: Mutex<Option<HashMap<String, Receipt>>>,
 }
 
 impl fmt::Debug for FaultyQueue {
@@ -72,7 +89,24 @@ impl FaultyQueue {
     }
 
     pub(crate) fn around(inner: Arc<MemoryQueue>) -> Arc<Self> {
-        Arc::new(Self { inner, rule: Mutex::new(Box::new(|_| Fault::None)), calls: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            rule: Mutex::new(Box::new(|_| Fault::None)),
+            calls: Mutex::default(),
+            newest: Mutex::default(),
+        })
+    }
+
+    /// From now on a receipt handle stays valid when its message is delivered again, as a standard queue's may.
+    pub(crate) fn keep_receipts_valid(&self) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashMap::new());
+    }
+
+    /// What the queue itself takes this receipt handle for.
+    fn valid(&self, receipt: &Receipt) -> Receipt {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let message = receipt.0.split('/').next().unwrap_or_default();
+        newest.as_ref().and_then(|newest| newest.get(message)).unwrap_or(receipt).clone()
     }
 
     /// A queue that holds these messages.
@@ -150,7 +184,7 @@ impl FaultyQueue {
         kind: Kind,
         entries: Vec<String>,
         max: usize,
-    ) -> (usize, Result<Vec<(usize, QueueError)>, QueueError>, Option<&'static str>) {
+    ) -> (usize, Result<Vec<(usize, QueueError)>, QueueError>, Twist) {
         let call = Call { kind, began: Instant::now(), ended: None, entries, max };
         let fault = (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(&call);
         let place = {
@@ -158,7 +192,7 @@ impl FaultyQueue {
             log.push(call);
             log.len() - 1
         };
-        let mut double = None;
+        let mut twist = Twist::None;
         let fate = match fault {
             Fault::None => Ok(vec![]),
             Fault::Fail(error) => Err(error),
@@ -175,15 +209,23 @@ impl FaultyQueue {
             }
             Fault::Hang => std::future::pending().await,
             Fault::Double => {
-                double = Some("");
+                twist = Twist::Again("");
                 Ok(vec![])
             }
             Fault::Duplicate => {
-                double = Some("/again");
+                twist = Twist::Again("/again");
+                Ok(vec![])
+            }
+            Fault::LostAnswer => {
+                twist = Twist::LostAnswer;
+                Ok(vec![])
+            }
+            Fault::Ignored => {
+                twist = Twist::Ignored;
                 Ok(vec![])
             }
         };
-        (place, fate, double)
+        (place, fate, twist)
     }
 
     fn end(&self, place: usize) {
@@ -216,11 +258,14 @@ fn weave(
 impl ChunkQueue for FaultyQueue {
     async fn send(&self, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
         let entries = messages.iter().map(|message| message.body.clone()).collect();
-        let (place, fate, _) = self.begin(Kind::Send, entries, 0).await;
-        let answers = match fate {
+        let (place, fate, twist) = self.begin(Kind::Send, entries, 0).await;
+        let mut answers = match fate {
             Err(error) => vec![Err(error); messages.len()],
             Ok(bad) => weave(messages.len(), &bad, self.inner.send(&passing(messages, &bad)).await),
         };
+        if twist == Twist::LostAnswer {
+            answers.fill(Err(super::unavailable()));
+        }
         self.end(place);
         answers
     }
@@ -231,14 +276,17 @@ impl ChunkQueue for FaultyQueue {
         wait: Duration,
         visibility: Duration,
     ) -> Result<Vec<Delivery>, QueueError> {
-        let (place, fate, double) = self.begin(Kind::Receive, vec![], max).await;
+        let (place, fate, twist) = self.begin(Kind::Receive, vec![], max).await;
         let answer = match fate {
             Err(error) => Err(error),
             Ok(_) => self.inner.receive(max, wait, visibility).await,
         };
         self.end(place);
         let mut deliveries = answer?;
-        if let Some(suffix) = double {
+        if let Some(newest) = self.newest.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            newest.extend(deliveries.iter().map(|it| (it.message_id.clone(), it.receipt.clone())));
+        }
+        if let Twist::Again(suffix) = twist {
             let again = |it: &Delivery| Delivery {
                 receipt: Receipt(format!("{}{suffix}", it.receipt.0)),
                 ..it.clone()
@@ -253,7 +301,10 @@ impl ChunkQueue for FaultyQueue {
         let (place, fate, _) = self.begin(Kind::Delete, entries, 0).await;
         let answers = match fate {
             Err(error) => vec![Err(error); receipts.len()],
-            Ok(bad) => weave(receipts.len(), &bad, self.inner.delete(&passing(receipts, &bad)).await),
+            Ok(bad) => {
+                let valid: Vec<_> = passing(receipts, &bad).iter().map(|it| self.valid(it)).collect();
+                weave(receipts.len(), &bad, self.inner.delete(&valid).await)
+            }
         };
         self.end(place);
         answers
@@ -261,11 +312,14 @@ impl ChunkQueue for FaultyQueue {
 
     async fn change_visibility(&self, changes: &[(Receipt, Duration)]) -> Vec<Result<(), QueueError>> {
         let entries = changes.iter().map(|(receipt, _)| receipt.0.clone()).collect();
-        let (place, fate, _) = self.begin(Kind::Change, entries, 0).await;
+        let (place, fate, twist) = self.begin(Kind::Change, entries, 0).await;
         let answers = match fate {
+            Ok(_) if twist == Twist::Ignored => vec![Ok(()); changes.len()],
             Err(error) => vec![Err(error); changes.len()],
             Ok(bad) => {
-                weave(changes.len(), &bad, self.inner.change_visibility(&passing(changes, &bad)).await)
+                let passing = passing(changes, &bad);
+                let valid: Vec<_> = passing.iter().map(|(it, delay)| (self.valid(it), *delay)).collect();
+                weave(changes.len(), &bad, self.inner.change_visibility(&valid).await)
             }
         };
         self.end(place);

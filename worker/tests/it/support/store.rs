@@ -1,19 +1,20 @@
-//! A store in memory that counts its calls, fails as it is told, and lives by tokio's clock: a claim
-//! ages as the paused clock goes on, though the worker reads the system's.
+//! A store in memory that counts its calls, fails on request, and uses tokio's clock: a claim ages with
+//! the paused clock, although the worker reads the system clock.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use longhand_shared::idempotency::Idempotency;
 use longhand_shared::job::{Chunk, Job, JobHead, NewJob, Verdict};
 use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{
-    Claim, Created, Detail, DueJob, Finish, JobStore, Search, SearchPage, Settle, StoreError, Strike,
+    Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
 use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::webhook::Callback;
-use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp};
+use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp, UserId};
 use tokio::time::Instant;
 
 /// A step of the store.
@@ -22,8 +23,10 @@ pub(crate) enum Op {
     Create,
     Claim,
     Release,
+    Note,
+    IsClaimed,
     Settle,
-    Strike,
+    RemoveUnsettled,
     Finish,
     NoteCallback,
     Job,
@@ -40,7 +43,7 @@ pub(crate) enum StoreFault {
     None,
     /// It is not done.
     Fail,
-    /// It is done, but nobody is told.
+    /// It is done, but the answer is lost.
     LostAnswer,
     /// It is not done, and would never be.
     Corrupt,
@@ -50,7 +53,7 @@ type Rule = Box<dyn FnMut(Op) -> StoreFault + Send>;
 
 /// The store.
 pub(crate) struct FaultyStore {
-    pub(crate) inner: MemoryStore,
+    pub(crate) inner: Arc<MemoryStore>,
     born: Instant,
     rule: Mutex<Rule>,
     log: Mutex<Vec<Op>>,
@@ -65,7 +68,7 @@ impl fmt::Debug for FaultyStore {
 impl FaultyStore {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            inner: MemoryStore::new(),
+            inner: Arc::new(MemoryStore::new()),
             born: Instant::now(),
             rule: Mutex::new(Box::new(|_| StoreFault::None)),
             log: Mutex::default(),
@@ -121,6 +124,15 @@ impl JobStore for FaultyStore {
         self.step(Op::Create, self.inner.create(job, next_check)).await
     }
 
+    async fn earlier(
+        &self,
+        user: &UserId,
+        asked: &Idempotency,
+        now: Timestamp,
+    ) -> Result<Option<Created>, StoreError> {
+        self.step(Op::Other, self.inner.earlier(user, asked, now)).await
+    }
+
     async fn claim(
         &self,
         chunk: ChunkRef,
@@ -132,8 +144,16 @@ impl JobStore for FaultyStore {
         self.step(Op::Claim, self.inner.claim(chunk, by, now, silence)).await
     }
 
-    async fn release(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
+    async fn release(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
         self.step(Op::Release, self.inner.release(chunk, attempt)).await
+    }
+
+    async fn note(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
+        self.step(Op::Note, self.inner.note(chunk, attempt)).await
+    }
+
+    async fn is_claimed_by(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
+        self.step(Op::IsClaimed, self.inner.is_claimed_by(chunk, attempt)).await
     }
 
     async fn settle(
@@ -146,8 +166,8 @@ impl JobStore for FaultyStore {
         self.step(Op::Settle, self.inner.settle(chunk, attempt, verdict, now)).await
     }
 
-    async fn strike(&self, chunk: ChunkRef) -> Result<Strike, StoreError> {
-        self.step(Op::Strike, self.inner.strike(chunk)).await
+    async fn remove_unsettled(&self, chunk: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
+        self.step(Op::RemoveUnsettled, self.inner.remove_unsettled(chunk)).await
     }
 
     async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
@@ -193,8 +213,13 @@ impl JobStore for FaultyStore {
         self.step(Op::Due, self.inner.due(now, limit)).await
     }
 
-    async fn postpone(&self, due: &DueJob, next_check: Timestamp) -> Result<bool, StoreError> {
-        self.step(Op::Postpone, self.inner.postpone(due, next_check)).await
+    async fn postpone(
+        &self,
+        due: &DueJob,
+        next_check: Timestamp,
+        check_from: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        self.step(Op::Postpone, self.inner.postpone(due, next_check, check_from)).await
     }
 
     async fn erase(&self, id: JobId) -> Result<bool, StoreError> {

@@ -1,18 +1,19 @@
-//! Claims, verdicts, what is told of each attempt, and another try.
+//! Claims, verdicts, the history of attempts, and retries.
 
 use longhand_e2e::eventually;
+use longhand_shared::Claimant;
 use longhand_shared::attempt::{Attempt, AttemptOutcome, MAX_HISTORY};
 use longhand_shared::job::{ChunkState, ChunkStatus, ErrorCode, JobState, JobStatus, Verdict};
-use longhand_shared::store::{Claim, Detail, Finish, Search, Settle, Strike, read};
+use longhand_shared::store::{Claim, Detail, Finish, RemoveUnsettled, Search, Settle, read};
 use longhand_shared::transcript::TranscriptResult;
 
-use super::{SILENCE, Store, at, by, chunk, claimed, failed, finished, heard, made};
+use super::{CLAIM_TIMEOUT, Store, at, by, chunk, claimed, failed, finished, made, transcribed};
 
-pub(super) async fn a_claim_keeps_other_messages_off_until_it_is_long_silent(store: Store) {
+pub(super) async fn a_claim_excludes_other_messages_until_its_timeout(store: Store) {
     let job = made(&store, 1).await;
     let it = chunk(&job, 0);
     let claim = async |message, seconds| match store
-        .claim(it, by(message), at(seconds), SILENCE)
+        .claim(it, by(message), at(seconds), CLAIM_TIMEOUT)
         .await
         .expect("an answer")
     {
@@ -22,34 +23,96 @@ pub(super) async fn a_claim_keeps_other_messages_off_until_it_is_long_silent(sto
     };
     assert_eq!(claim("first", 0).await, Some(1));
     assert_eq!(claim("other", 299).await, None);
-    // Handed out again: whoever had it has lost it.
+    // The message is delivered again, so the first worker has lost its lease.
     assert_eq!(claim("first", 1).await, Some(2));
     assert_eq!(claim("other", 300).await, None);
     assert_eq!(claim("other", 301).await, Some(3));
     assert_eq!(claim("first", 302).await, None);
     let state = store.chunks(job.id).await.expect("read")[0].state.clone();
-    assert_eq!(
-        state,
-        ChunkState::InProgress { claimed: at(301), by: "other".to_owned(), message: "id-other".to_owned() }
-    );
+    assert_eq!(state, ChunkState::InProgress { claimed: at(301), by: by("other").into() });
 }
 
-pub(super) async fn a_claim_that_was_given_back_is_no_claim(store: Store) {
+pub(super) async fn only_a_later_copy_may_claim(store: Store) {
+    let job = made(&store, 1).await;
+    let it = chunk(&job, 0);
+    let claim = async |message, generation, seconds| {
+        let by = Claimant { origin: "origin", message, generation, worker: "w-1" };
+        match store.claim(it, by, at(seconds), CLAIM_TIMEOUT).await.expect("an answer") {
+            Claim::Claimed(attempt) => Some(attempt),
+            Claim::Busy => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = claim("first", 9, 0).await.expect("the chunk was not claimed");
+    assert!(store.is_claimed_by(it, &first).await.expect("an answer"));
+    assert_eq!(claim("twin", 9, 1).await, None, "another copy of the same generation");
+    assert_eq!(claim("earlier", 8, 1).await, None);
+    let later = claim("later", 10, 2).await.expect("the first message was requeued");
+    assert!(!store.is_claimed_by(it, &first).await.expect("an answer"), "the chunk was claimed again");
+    assert!(!store.release(it, &first).await.expect("an answer"), "the chunk was claimed again");
+    assert_eq!(claim("first", 9, 3).await, None);
+    assert!(store.release(it, &later).await.expect("an answer"));
+    assert!(store.release(it, &later).await.expect("an answer"), "the first answer may be lost");
+    assert!(!store.is_claimed_by(it, &later).await.expect("an answer"), "the chunk was released");
+
+    // The chunk is pending. The message that it was claimed for, or a later copy, is delivered again.
+    assert_eq!(claim("first", 9, 4).await, None);
+    assert_eq!(claim("twin", 10, 4).await, None);
+    let again = claim("later", 10, 5).await.expect("the same message");
+    assert_eq!(claim("first", 9, 304).await, None);
+    assert_eq!(claim("first", 9, 305).await.map(|attempt| attempt.number), Some(4), "the claim timed out");
+    assert!(!store.release(it, &again).await.expect("an answer"));
+    let settled = store.settle(it, &Attempt::number(4), &failed(), at(306)).await.expect("an answer");
+    assert_eq!(settled, Settle::Settled);
+    assert!(!store.release(it, &Attempt::number(4)).await.expect("an answer"), "the chunk is settled");
+    assert!(!store.is_claimed_by(it, &Attempt::number(4)).await.expect("an answer"), "the chunk is settled");
+
+    // At the maximum count, a copy must not be deleted as an earlier one.
+    let it = chunk(&made(&store, 1).await, 0);
+    for message in ["last", "copy of the last"] {
+        let by = Claimant { origin: "origin", message, generation: u32::MAX, worker: "w-1" };
+        let answer = store.claim(it, by, at(0), CLAIM_TIMEOUT).await.expect("an answer");
+        assert!(matches!(answer, Claim::Claimed(_)), "{message}");
+    }
+}
+
+pub(super) async fn a_released_chunk_is_pending(store: Store) {
     let job = made(&store, 1).await;
     let it = chunk(&job, 0);
     let first = claimed(&store, it, at(0)).await;
-    store.release(it, &first).await.expect("given back");
-    let given_back = store.chunks(job.id).await.expect("read").remove(0);
-    assert_eq!((given_back.status(), given_back.attempt, given_back.released), (ChunkStatus::Pending, 1, 1));
+    store.release(it, &first).await.expect("released");
+    let released = store.chunks(job.id).await.expect("read").remove(0);
+    assert_eq!((released.status(), released.attempt, released.released), (ChunkStatus::Pending, 1, 1));
 
     let second = claimed(&store, it, at(1)).await;
     assert_eq!(second.number, 2);
     store.release(it, &first).await.expect("nothing happens");
     assert_eq!(store.chunks(job.id).await.expect("read")[0].status(), ChunkStatus::InProgress);
 
-    store.settle(it, &second, &heard("x"), at(2)).await.expect("settled");
+    store.settle(it, &second, &transcribed("x"), at(2)).await.expect("settled");
     store.release(it, &second).await.expect("nothing happens");
     assert_eq!(store.chunks(job.id).await.expect("read")[0].status(), ChunkStatus::Completed);
+}
+
+pub(super) async fn a_running_claim_shows_its_failed_calls(store: Store) {
+    let job = made(&store, 1).await;
+    let it = chunk(&job, 0);
+    let first = claimed(&store, it, at(0)).await;
+    let last = async || store.chunks(job.id).await.expect("read").remove(0).history.pop();
+    store.note(it, &first.retrying(ErrorCode::AsrTimeout, 2, 4)).await.expect("noted");
+    let noted = last().await.expect("an attempt");
+    assert_eq!((noted.outcome, noted.code), (AttemptOutcome::Running, Some(ErrorCode::AsrTimeout)));
+    assert_eq!((noted.asr_calls, noted.most_calls), (Some(2), Some(4)));
+
+    // Only for the newest claim, and only while it runs.
+    store.release(it, &first).await.expect("released");
+    store.note(it, &first.retrying(ErrorCode::AsrRejected, 3, 4)).await.expect("nothing happens");
+    let second = claimed(&store, it, at(1)).await;
+    store.note(it, &first.retrying(ErrorCode::AsrRejected, 3, 4)).await.expect("nothing happens");
+    assert_eq!(last().await.and_then(|attempt| attempt.code), None);
+    store.settle(it, &second, &transcribed("x"), at(2)).await.expect("settled");
+    store.note(it, &second.retrying(ErrorCode::AsrRejected, 1, 4)).await.expect("nothing happens");
+    assert_eq!(last().await.and_then(|attempt| attempt.code), None);
 }
 
 pub(super) async fn a_chunk_is_settled_once(store: Store) {
@@ -57,22 +120,22 @@ pub(super) async fn a_chunk_is_settled_once(store: Store) {
     let settle = async |index, verdict: Verdict, seconds| {
         store.settle(chunk(&job, index), &Attempt::number(0), &verdict, at(seconds)).await.expect("an answer")
     };
-    assert_eq!(settle(0, heard("first"), 1).await, Settle::Settled);
-    assert_eq!(settle(0, heard("second"), 2).await, Settle::AlreadySettled);
+    assert_eq!(settle(0, transcribed("first"), 1).await, Settle::Settled);
+    assert_eq!(settle(0, transcribed("second"), 2).await, Settle::AlreadySettled);
     assert_eq!(settle(0, failed(), 2).await, Settle::AlreadySettled);
     assert_eq!(settle(1, failed(), 3).await, Settle::Settled);
-    assert_eq!(settle(1, heard("late"), 4).await, Settle::AlreadySettled);
+    assert_eq!(settle(1, transcribed("late"), 4).await, Settle::AlreadySettled);
 
     let chunks = store.chunks(job.id).await.expect("read");
-    assert_eq!(chunks[0].state, ChunkState::Settled { at: at(1), verdict: heard("first") });
+    assert_eq!(chunks[0].state, ChunkState::Settled { at: at(1), verdict: transcribed("first") });
     assert_eq!(chunks[1].state, ChunkState::Settled { at: at(3), verdict: failed() });
     assert_eq!(
-        store.claim(chunk(&job, 0), by("message"), at(60), SILENCE).await.expect("an answer"),
+        store.claim(chunk(&job, 0), by("message"), at(60), CLAIM_TIMEOUT).await.expect("an answer"),
         Claim::Settled
     );
 }
 
-pub(super) async fn a_failure_counts_for_the_newest_claim_only(store: Store) {
+pub(super) async fn only_the_newest_claim_may_fail_a_chunk(store: Store) {
     let job = made(&store, 2).await;
     for index in [0, 1] {
         claimed(&store, chunk(&job, index), at(0)).await;
@@ -82,23 +145,25 @@ pub(super) async fn a_failure_counts_for_the_newest_claim_only(store: Store) {
         store.settle(chunk(&job, 0), &Attempt::number(1), &failed(), at(21)).await.expect("an answer");
     assert_eq!(late_failure, Settle::Superseded);
     assert_eq!(store.chunks(job.id).await.expect("read")[0].status(), ChunkStatus::InProgress);
-    // A transcription is true whoever brings it.
-    let late_success =
-        store.settle(chunk(&job, 1), &Attempt::number(1), &heard("x"), at(21)).await.expect("an answer");
+    // A transcription is valid from any claim.
+    let late_success = store
+        .settle(chunk(&job, 1), &Attempt::number(1), &transcribed("x"), at(21))
+        .await
+        .expect("an answer");
     assert_eq!(late_success, Settle::Settled);
     let newest =
         store.settle(chunk(&job, 0), &Attempt::number(2), &failed(), at(22)).await.expect("an answer");
     assert_eq!(newest, Settle::Settled);
 }
 
-pub(super) async fn each_attempt_is_told(store: Store) {
+pub(super) async fn each_attempt_is_in_the_history(store: Store) {
     let job = made(&store, 1).await;
     let it = chunk(&job, 0);
     claimed(&store, it, at(0)).await;
     let second = claimed(&store, it, at(10)).await;
-    store.release(it, &second.ended(AttemptOutcome::Drained, at(12), 1)).await.expect("given back");
+    store.release(it, &second.ended(AttemptOutcome::Drained, at(12), 1)).await.expect("released");
     let third = claimed(&store, it, at(20)).await;
-    store.release(it, &third.ended(AttemptOutcome::Overdue, at(320), 4)).await.expect("given back");
+    store.release(it, &third.ended(AttemptOutcome::Overdue, at(320), 4)).await.expect("released");
     let chunk = store.chunks(job.id).await.expect("read").remove(0);
     assert_eq!((chunk.status(), chunk.attempt, chunk.attempts()), (ChunkStatus::Pending, 3, 2));
 
@@ -107,31 +172,33 @@ pub(super) async fn each_attempt_is_told(store: Store) {
         store
             .release(it, &attempt.ended(AttemptOutcome::Throttled, at(400 + turn), 4))
             .await
-            .expect("given back");
+            .expect("released");
     }
     let last = claimed(&store, it, at(500)).await;
-    let told = store.chunks(job.id).await.expect("read").remove(0).told();
-    assert_eq!(told.last().map(|attempt| attempt.outcome), Some(AttemptOutcome::Running));
+    let history = store.chunks(job.id).await.expect("read").remove(0).visible_history();
+    assert_eq!(history.last().map(|attempt| attempt.outcome), Some(AttemptOutcome::Running));
     let verdict = failed();
     store.settle(it, &last.settled(&verdict, at(501), 2), &verdict, at(501)).await.expect("settled");
 
-    let told = store.chunks(job.id).await.expect("read").remove(0).told();
-    assert_eq!(told.len(), MAX_HISTORY);
-    let newest = told.last().expect("ten");
+    let history = store.chunks(job.id).await.expect("read").remove(0).visible_history();
+    assert_eq!(history.len(), MAX_HISTORY);
+    let newest = history.last().expect("ten");
     assert_eq!((newest.outcome, newest.code), (AttemptOutcome::Failed, Some(ErrorCode::AudioNotFound)));
     assert_eq!((newest.started_time, newest.seconds, newest.asr_calls), (at(500), Some(1.0), Some(2)));
-    assert_eq!(newest.worker, "w-1");
-    assert!(told[..MAX_HISTORY - 1].iter().all(|attempt| attempt.outcome == AttemptOutcome::Throttled));
+    assert!(newest.worker.starts_with("worker-") && !newest.worker.contains("w-1"), "{}", newest.worker);
+    assert!(history.iter().all(|attempt| attempt.worker == newest.worker), "one name per worker");
+    assert!(history[..MAX_HISTORY - 1].iter().all(|attempt| attempt.outcome == AttemptOutcome::Throttled));
 }
 
-pub(super) async fn a_failed_job_is_opened_again_once(store: Store) {
+pub(super) async fn a_failed_job_is_reopened_once(store: Store) {
     let job = made(&store, 2).await;
     let first = claimed(&store, chunk(&job, 0), at(1)).await;
-    store.settle(chunk(&job, 0), &first, &heard("kept"), at(1)).await.expect("settled");
-    store.strike(chunk(&job, 0)).await.expect("struck");
+    store.settle(chunk(&job, 0), &first, &transcribed("kept"), at(1)).await.expect("settled");
+    store.remove_unsettled(chunk(&job, 0)).await.expect("removed");
     let second = claimed(&store, chunk(&job, 1), at(1)).await;
     store.settle(chunk(&job, 1), &second, &failed(), at(2)).await.expect("settled");
-    let Strike::AllSettled(head) = store.strike(chunk(&job, 1)).await.expect("struck") else {
+    let RemoveUnsettled::AllSettled(head) = store.remove_unsettled(chunk(&job, 1)).await.expect("removed")
+    else {
         panic!("both are settled");
     };
     let chunks = store.chunks(job.id).await.expect("chunks");
@@ -154,7 +221,7 @@ pub(super) async fn a_failed_job_is_opened_again_once(store: Store) {
     assert_eq!((&chunks[1].state, chunks[1].last_claim), (&ChunkState::Pending, None));
     assert_eq!((chunks[1].attempt, chunks[1].attempts()), (2, 0));
     let details = store.details(std::slice::from_ref(&open.head)).await.expect("read");
-    assert!(matches!(details.as_slice(), [Some(Detail::Chunks(_))]), "its result is gone");
+    assert!(matches!(details.as_slice(), [Some(Detail::Chunks(_))]), "the result is deleted");
     eventually("the job in both indexes again", async || {
         let (user, status) = (job.user.clone(), JobStatus::InProgress);
         let search = Search { status: Some(status), ..Search::all(user, 1, at(100_000)) };
@@ -165,14 +232,15 @@ pub(super) async fn a_failed_job_is_opened_again_once(store: Store) {
     })
     .await;
 
-    // What is left of the time before changes nothing.
+    // Late calls from before the retry change nothing.
     assert_eq!(store.finish(&head, &before).await.expect("an answer"), Finish::NotOpen);
     let late = store.settle(chunk(&job, 1), &second, &failed(), at(12)).await.expect("an answer");
     assert_eq!(late, Settle::Superseded);
 
     let third = claimed(&store, chunk(&job, 1), at(20)).await;
-    store.settle(chunk(&job, 1), &third, &heard("too"), at(21)).await.expect("settled");
-    let Strike::AllSettled(head) = store.strike(chunk(&job, 1)).await.expect("struck") else {
+    store.settle(chunk(&job, 1), &third, &transcribed("too"), at(21)).await.expect("settled");
+    let RemoveUnsettled::AllSettled(head) = store.remove_unsettled(chunk(&job, 1)).await.expect("removed")
+    else {
         panic!("both are settled");
     };
     let chunks = store.chunks(job.id).await.expect("chunks");
@@ -185,7 +253,7 @@ pub(super) async fn a_failed_job_is_opened_again_once(store: Store) {
     );
 
     let good = made(&store, 1).await;
-    finished(&store, &good, &heard("x"), at(5)).await;
+    finished(&store, &good, &transcribed("x"), at(5)).await;
     let head = store.job(good.id).await.expect("read").expect("there").head;
     assert!(!store.reopen(&head, &[chunk(&good, 0).index], at(6), at(36)).await.expect("an answer"));
 }

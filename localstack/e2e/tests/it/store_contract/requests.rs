@@ -1,14 +1,15 @@
-//! What clients ask of the table beyond one job: idempotency keys, listings, erasing.
+//! Idempotency keys, searches, and erasure.
 
 use std::time::Duration;
 
 use longhand_e2e::eventually;
 use longhand_shared::idempotency::Idempotency;
 use longhand_shared::job::{JobStatus, NewJob};
-use longhand_shared::store::{Created, Search, Settle, Strike, read};
+use longhand_shared::store::{Created, MAX_PAGE_BYTES, RemoveUnsettled, Search, Settle, read, read_page};
+use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{Attempt, JobId, Timestamp};
 
-use super::{Store, at, chunk, claimed, failed, finished, heard, made, new_job, some_user};
+use super::{Store, at, chunk, claimed, failed, finished, made, new_job, some_user, transcribed};
 
 fn under(key: &str, digest: &str, mut job: NewJob) -> NewJob {
     let key = key.to_owned().try_into().expect("a key");
@@ -16,28 +17,35 @@ fn under(key: &str, digest: &str, mut job: NewJob) -> NewJob {
     job
 }
 
-pub(super) async fn a_request_is_made_once_under_its_key(store: Store) {
+pub(super) async fn an_idempotency_key_creates_one_job(store: Store) {
     let user = some_user();
     let new = |key, digest, seconds| under(key, digest, new_job(&user, 2, at(seconds)));
     let create = async |job: &NewJob| store.create(job, at(30)).await.expect("an answer");
-    let first = new("k", "asks for this", 0);
+    let first = new("k", "content", 0);
     assert_eq!(create(&first).await, Created::New);
-    assert_eq!(create(&first).await, Created::New, "its answer was lost");
-    let again = new("k", "asks for this", 5);
+    assert_eq!(create(&first).await, Created::New, "a repeated create of the same job");
+    let again = new("k", "content", 5);
     assert_eq!(create(&again).await, Created::Replayed(first.id));
     assert_eq!(store.job(again.id).await.expect("read"), None);
     assert_eq!(store.chunks(again.id).await.expect("read"), []);
-    assert_eq!(create(&new("k", "asks for that", 5)).await, Created::Mismatch);
-    assert_eq!(create(&new("other", "asks for that", 5)).await, Created::New);
-    let others = under("k", "asks for that", new_job(&some_user(), 1, at(5)));
+    assert_eq!(create(&new("k", "other content", 5)).await, Created::Mismatch);
+    assert_eq!(create(&new("other", "other content", 5)).await, Created::New);
+    let earlier = async |digest: &str, seconds| {
+        let asked = under("k", digest, new_job(&user, 1, at(seconds))).idempotency.expect("a key");
+        store.earlier(&user, &asked, at(seconds)).await.expect("an answer")
+    };
+    assert_eq!(earlier("content", 5).await, Some(Created::Replayed(first.id)));
+    assert_eq!(earlier("other content", 5).await, Some(Created::Mismatch));
+    assert_eq!(earlier("content", 24 * 3600 + 5).await, None);
+    let others = under("k", "other content", new_job(&some_user(), 1, at(5)));
     assert_eq!(create(&others).await, Created::New);
 
-    // A day later it is forgotten.
-    let late = new("k", "asks for that", 24 * 3600 + 5);
+    // The key expires after a day.
+    let late = new("k", "other content", 24 * 3600 + 5);
     assert_eq!(create(&late).await, Created::New);
 
-    // Five at once are one job.
-    let at_once: Vec<_> = (0..5).map(|_| new("rush", "asks for this", 9)).collect();
+    // Five concurrent requests create one job.
+    let at_once: Vec<_> = (0..5).map(|_| new("rush", "content", 9)).collect();
     let answers = futures::future::join_all(at_once.iter().map(create)).await;
     let made: Vec<JobId> =
         at_once.iter().zip(&answers).filter(|(_, it)| **it == Created::New).map(|(job, _)| job.id).collect();
@@ -45,7 +53,7 @@ pub(super) async fn a_request_is_made_once_under_its_key(store: Store) {
     assert_eq!(answers.iter().filter(|it| **it == Created::Replayed(made[0])).count(), 4, "{answers:?}");
 }
 
-pub(super) async fn what_was_just_submitted_is_listed_at_once(store: Store) {
+pub(super) async fn a_new_job_is_in_searches_at_once(store: Store) {
     let user = some_user();
     let old = new_job(&user, 1, at(0));
     store.create(&old, at(30)).await.expect("made");
@@ -58,7 +66,7 @@ pub(super) async fn what_was_just_submitted_is_listed_at_once(store: Store) {
     for job in [&ended, &open] {
         store.create(job, at(600)).await.expect("made");
     }
-    finished(&store, &ended, &heard("x"), at(499)).await;
+    finished(&store, &ended, &transcribed("x"), at(499)).await;
     let ids = async |search: Search| -> Vec<JobId> {
         store.search(&search).await.expect("a page").jobs.iter().map(|head| head.id).collect()
     };
@@ -71,7 +79,7 @@ pub(super) async fn what_was_just_submitted_is_listed_at_once(store: Store) {
     assert_eq!(ids(Search { from: Some(at(491)), ..all.clone() }).await, [open.id]);
 }
 
-pub(super) async fn a_listing_of_all_statuses_goes_newest_first(store: Store) {
+pub(super) async fn a_search_of_all_statuses_is_newest_first(store: Store) {
     let user = some_user();
     let mut jobs = Vec::new();
     for seconds in [1, 2, 3, 4, 4, 5] {
@@ -79,7 +87,7 @@ pub(super) async fn a_listing_of_all_statuses_goes_newest_first(store: Store) {
         store.create(&job, at(30)).await.expect("made");
         jobs.push((at(seconds), job.id));
         match seconds {
-            2 => drop(finished(&store, &job, &heard("x"), at(10)).await),
+            2 => drop(finished(&store, &job, &transcribed("x"), at(10)).await),
             3 => drop(finished(&store, &job, &failed(), at(10)).await),
             _ => {}
         }
@@ -104,32 +112,66 @@ pub(super) async fn a_listing_of_all_statuses_goes_newest_first(store: Store) {
     assert_eq!((seen.as_slice(), after), (&jobs[..5], None));
 }
 
-pub(super) async fn an_erased_job_leaves_nothing(store: Store) {
+/// More than one page of `DynamoDB`, with two statuses, so that the pages of each end at different positions.
+pub(super) async fn a_search_with_many_pages_is_complete(store: Store) {
+    let user = some_user();
+    let mut made = Vec::new();
+    for seconds in 0..150_u64 {
+        let mut job = new_job(&user, 1, at(seconds));
+        if seconds % 5 != 0 {
+            job.metadata = (0..16).map(|n| (format!("{n:02}{}", "k".repeat(500)), "v".repeat(512))).collect();
+        }
+        store.create(&job, at(30)).await.expect("made");
+        if seconds % 5 == 0 {
+            finished(&store, &job, &failed(), at(200)).await;
+        }
+        made.insert(0, job.id);
+    }
+    let pages = async |status| {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let search = Search { status, after, ..Search::all(user.clone(), 100, at(100_000)) };
+            let (results, next) = read_page(store.as_ref(), &search).await.expect("a page");
+            let bytes: usize = results.iter().map(TranscriptResult::weight).sum();
+            assert!(bytes <= MAX_PAGE_BYTES && !results.is_empty(), "{bytes} bytes");
+            seen.extend(results.iter().map(|result| result.job_id));
+            match next {
+                Some(next) => after = Some(next),
+                None => return seen,
+            }
+        }
+    };
+    eventually("all in the index, once each", async || (pages(None).await == made).then_some(())).await;
+    assert_eq!(pages(Some(JobStatus::InProgress)).await.len(), 120);
+    assert_eq!(pages(Some(JobStatus::Failed)).await.len(), 30);
+}
+
+pub(super) async fn an_erased_job_leaves_no_items(store: Store) {
     let user = some_user();
     let open = under("k", "d", new_job(&user, 2, at(0)));
     store.create(&open, at(30)).await.expect("made");
     let attempt = claimed(&store, chunk(&open, 0), at(1)).await;
     let ended = made(&store, 2).await;
-    finished(&store, &ended, &heard("x"), at(5)).await;
+    finished(&store, &ended, &transcribed("x"), at(5)).await;
     for job in [&open, &ended] {
         assert!(store.erase(job.id).await.expect("an answer"));
         assert!(!store.erase(job.id).await.expect("an answer"));
         assert_eq!(read(store.as_ref(), job.id).await.expect("read"), None);
         assert_eq!(store.chunks(job.id).await.expect("read"), []);
     }
-    // Whoever was at it finds it gone, and cannot bring it back.
-    let late = store.settle(chunk(&open, 0), &attempt, &heard("x"), at(6)).await.expect("an answer");
+    // A worker finds the job gone and cannot restore it.
+    let late = store.settle(chunk(&open, 0), &attempt, &transcribed("x"), at(6)).await.expect("an answer");
     assert_eq!(late, Settle::Gone);
     store.release(chunk(&open, 0), &Attempt::number(1)).await.expect("nothing happens");
-    assert_eq!(store.strike(chunk(&open, 0)).await.expect("an answer"), Strike::Gone);
+    assert_eq!(store.remove_unsettled(chunk(&open, 0)).await.expect("an answer"), RemoveUnsettled::Gone);
     assert_eq!(store.chunks(open.id).await.expect("read"), []);
-    // Its key may be used again, and it is on no list.
-    let anew = under("k", "other", new_job(&user, 1, at(7)));
-    assert_eq!(store.create(&anew, at(30)).await.expect("an answer"), Created::New);
+    // Its key can be used again, and searches do not find it.
+    let new = under("k", "other", new_job(&user, 1, at(7)));
+    assert_eq!(store.create(&new, at(30)).await.expect("an answer"), Created::New);
     eventually("the index to follow", async || {
         let page = store.search(&Search::all(user.clone(), 10, at(7).plus(Duration::from_secs(1)))).await;
         let ids: Vec<_> = page.expect("a page").jobs.iter().map(|head| head.id).collect();
-        (ids == [anew.id]).then_some(())
+        (ids == [new.id]).then_some(())
     })
     .await;
 }

@@ -1,0 +1,194 @@
+//! The text of a job with its times, for captions and for JSON.
+//!
+//! A chunk begins where the previous one ends, so its times are shifted by the lengths of all previous chunks. A length
+//! is what the model measured. Without a measured length it is *estimated*: the end of the chunk's last segment, else
+//! the time that its text takes to speak, else one second (a gap). Words whose times rest on an estimate make
+//! [`Timeline::times_exact`] false, and the captions say so.
+
+mod format;
+#[cfg(test)]
+mod tests;
+
+use longhand_shared::id::ChunkIndex;
+use longhand_shared::job::{Chunk, Transcription};
+use longhand_shared::stitch::text_or_mark;
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+/// The assumed speed of speech: 15 bytes of UTF-8 a second are as many Latin letters, or five Chinese characters.
+const BYTES_PER_SECOND: u64 = 15;
+
+/// The shortest estimate, in milliseconds: long enough to read a mark or a word.
+const LEAST_ESTIMATE: u64 = 1000;
+
+/// The segments of a job, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeline {
+    /// By time: none begins before the previous one.
+    pub segments: Vec<Cue>,
+    /// Whether the time of every word rests on measured lengths alone.
+    pub times_exact: bool,
+    /// The first chunk whose length is estimated.
+    #[serde(skip)]
+    estimated: Option<ChunkIndex>,
+}
+
+/// A stretch of speech, or the mark of a chunk that has no text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cue {
+    /// The chunk that it is from.
+    pub chunk: ChunkIndex,
+    /// Milliseconds from the beginning of the job; in JSON, seconds.
+    #[serde(serialize_with = "seconds")]
+    #[schema(value_type = f64)]
+    pub start: u64,
+    /// Likewise; after `start`.
+    #[serde(serialize_with = "seconds")]
+    #[schema(value_type = f64)]
+    pub end: u64,
+    /// The text, on one line; never empty.
+    pub text: String,
+    /// Whether this is the mark of a chunk that failed or is not done yet.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gap: bool,
+    /// Whether its times rest on an estimate.
+    #[serde(skip)]
+    estimated: bool,
+}
+
+impl Timeline {
+    /// `chunks` are all chunks of a job, in order of index.
+    pub fn new(chunks: &[Chunk]) -> Self {
+        let mut segments = Vec::new();
+        let mut begin = 0;
+        let mut estimated = None;
+        for chunk in chunks {
+            let text = text_or_mark(chunk);
+            let gap = text.is_err();
+            let (measured, length, mut spoken, text) = match text {
+                Ok(words) => {
+                    let measured = measured(words);
+                    let length = measured.unwrap_or_else(|| estimate(words));
+                    (measured, length, spoken(words, length), line(words.text()))
+                }
+                Err(mark) => (None, LEAST_ESTIMATE, Vec::new(), mark),
+            };
+            // Segments with other words than the text do not replace it.
+            let differ = !gap && !spoken.is_empty() && !same_words(&spoken, &text);
+            if differ {
+                spoken.clear();
+            }
+            // An estimated length shifts what follows, and is the end of a text without segments.
+            let rests_on_estimate =
+                estimated.is_some() || differ || (measured.is_none() && spoken.is_empty());
+            if measured.is_none() {
+                estimated = estimated.or(Some(chunk.index));
+            }
+            if spoken.is_empty() && !text.is_empty() {
+                spoken.push(Spoken { start: 0, end: length, text, repaired: false });
+            }
+            segments.extend(spoken.into_iter().map(|Spoken { start, end, text, repaired }| Cue {
+                chunk: chunk.index,
+                start: begin + start,
+                end: begin + end,
+                text,
+                gap,
+                estimated: rests_on_estimate || repaired,
+            }));
+            begin += length;
+        }
+        separate(&mut segments);
+        let times_exact = !segments.iter().any(Cue::is_estimated_speech);
+        Self { segments, times_exact, estimated }
+    }
+
+    /// Whether some of the text is missing.
+    pub fn partial(&self) -> bool {
+        self.segments.iter().any(|cue| cue.gap)
+    }
+}
+
+impl Cue {
+    fn is_estimated_speech(&self) -> bool {
+        self.estimated && !self.gap
+    }
+}
+
+/// The length that the model measured. Zero is not a length of a chunk that has text.
+fn measured(words: &Transcription) -> Option<u64> {
+    words.duration_seconds().map(millis).filter(|length| *length > 0 || words.text().is_empty())
+}
+
+fn estimate(words: &Transcription) -> u64 {
+    let end = words.segments().iter().map(|segment| millis(segment.end)).max();
+    end.unwrap_or_else(|| (words.text().len() as u64 * 1000 / BYTES_PER_SECOND).max(LEAST_ESTIMATE))
+}
+
+/// A segment within its chunk, in milliseconds.
+struct Spoken {
+    start: u64,
+    end: u64,
+    text: String,
+    repaired: bool,
+}
+
+/// The segments that have text, by their beginnings. Models round up: none ends after its chunk.
+fn spoken(words: &Transcription, length: u64) -> Vec<Spoken> {
+    let within = |seconds| millis(seconds).min(length);
+    let mut spoken: Vec<_> = words
+        .segments()
+        .iter()
+        .map(|segment| Spoken {
+            start: within(segment.start),
+            end: within(segment.end),
+            text: line(&segment.text),
+            repaired: segment.repaired,
+        })
+        .filter(|segment| !segment.text.is_empty())
+        .collect();
+    spoken.sort_by_key(|segment| segment.start);
+    spoken
+}
+
+/// Whether the segments have the words of the text in its order. Servers differ in spaces.
+fn same_words(spoken: &[Spoken], text: &str) -> bool {
+    let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+    spoken.iter().map(|segment| letters(&segment.text)).collect::<String>() == letters(text)
+}
+
+/// Players show cues that overlap on top of each other, and cues without a length not at all: so neither remains.
+fn separate(cues: &mut [Cue]) {
+    let mut free_from = 0;
+    for place in 0..cues.len() {
+        let next = cues.get(place + 1).map(|next| next.start);
+        let cue = &mut cues[place];
+        cue.start = cue.start.max(free_from);
+        let end = next.map_or(cue.end, |next| cue.end.min(next));
+        cue.end = end.max(cue.start + 1);
+        free_from = cue.end;
+    }
+}
+
+/// A text on one line: a blank line would end its cue.
+fn line(text: &str) -> String {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    let parts = text.split(breaks).map(str::trim).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, and NaN is 0"
+)]
+fn millis(seconds: f64) -> u64 {
+    (seconds * 1000.0).round().min(1e12) as u64
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+#[expect(clippy::cast_precision_loss, reason = "at most 24 times 1e12")]
+fn seconds<S: Serializer>(millis: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(*millis as f64 / 1000.0)
+}

@@ -1,0 +1,9 @@
+//! The operations on jobs: submit, read, list, retry, erase.
+
+pub(crate) mod create;
+pub(crate) mod erase;
+mod new_job;
+pub(crate) mod path;
+pub(crate) mod read;
+pub(crate) mod retry;
+pub(crate) mod search;

@@ -1,0 +1,143 @@
+//! The body of `POST /transcribe`.
+
+use longhand_shared::id::MAX_CHUNKS;
+use longhand_shared::job::{
+    InvalidChunkCount, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, Metadata, NewJob, TranscribeOptions,
+};
+use longhand_shared::outbound::{AllowedHosts, PublicUrl};
+use longhand_shared::path::{AudioSources, InvalidPath};
+use longhand_shared::{AudioPath, Timestamp};
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+
+use crate::auth::caller::Caller;
+use crate::error::ApiError;
+use crate::fault::Fault;
+use crate::input::{Fields, kind, text};
+
+/// Parses a body. Every fault is reported.
+pub(super) async fn new_job(
+    mut fields: Fields,
+    caller: &Caller,
+    sources: &AudioSources,
+    callback_hosts: &AllowedHosts,
+    now: Timestamp,
+) -> Result<NewJob, ApiError> {
+    let user = caller.user(&mut fields)?;
+    let paths = audio_paths(&mut fields, sources).await?;
+    let language = fields.optional_text("language");
+    let prompt = fields.optional_text("prompt");
+    let metadata = metadata(&mut fields);
+    let callback_url = callback_url(&mut fields, callback_hosts);
+    let (user, paths) = fields.finish(user.zip(paths))?;
+    let others = paths.iter().enumerate().filter(|(_, path)| !caller.may_transcribe(path));
+    let others: Vec<_> = others
+        .map(|(index, _)| Fault::new(format!("#/audioChunkPaths/{index}"), "is in another user's uploads"))
+        .collect();
+    if !others.is_empty() {
+        return Err(ApiError::Invalid(others));
+    }
+    let count = paths.len();
+    let mut job = NewJob::new(user, paths, TranscribeOptions { language, prompt }, metadata, now)
+        .map_err(|_| ApiError::Internal { cause: format!("{count} paths were accepted") })?;
+    job.callback_url = callback_url;
+    Ok(job)
+}
+
+/// Where the job's end is posted. The host's address is checked again at each delivery.
+fn callback_url(fields: &mut Fields, hosts: &AllowedHosts) -> Option<String> {
+    const FIELD: &str = "callbackUrl";
+    let url = fields.optional_text::<String>(FIELD)?;
+    if hosts.is_empty() {
+        fields
+            .fault(FIELD, "is not accepted: callbacks are disabled on this server (LONGHAND_CALLBACK_HOSTS)");
+        return None;
+    }
+    fields.check(FIELD, PublicUrl::parse(&url, hosts)).map(|_| url)
+}
+
+async fn audio_paths(
+    fields: &mut Fields,
+    sources: &AudioSources,
+) -> Result<Option<Vec<AudioPath>>, ApiError> {
+    const FIELD: &str = "audioChunkPaths";
+    let entries = match fields.required(FIELD) {
+        Some(Value::Array(entries)) => entries,
+        Some(other) => {
+            fields.fault(FIELD, format_args!("must be an array of strings, is {}", kind(&other)));
+            return Ok(None);
+        }
+        None => return Ok(None),
+    };
+    if !(1..=MAX_CHUNKS).contains(&entries.len()) {
+        fields.fault(FIELD, InvalidChunkCount(entries.len()));
+    }
+    // The rest is not checked: the count is a fault already.
+    let entries: Vec<Result<AudioPath, String>> = entries.into_iter().take(MAX_CHUNKS).map(text).collect();
+    let mut paths = Vec::with_capacity(entries.len());
+    for (index, path) in check_sources(entries, sources).await?.into_iter().enumerate() {
+        match path {
+            Ok(path) => paths.push(path),
+            Err(detail) => fields.fault_inside(FIELD, index, detail),
+        }
+    }
+    Ok(Some(paths))
+}
+
+/// Faults the paths that may not be read here. Local ones are checked on disk, off the threads that answer requests.
+async fn check_sources(
+    paths: Vec<Result<AudioPath, String>>,
+    sources: &AudioSources,
+) -> Result<Vec<Result<AudioPath, String>>, ApiError> {
+    let any_local = paths.iter().any(|path| matches!(path, Ok(AudioPath::Local(_))));
+    let sources = sources.clone();
+    let check = move || {
+        let check = |path: AudioPath| {
+            let verdict = sources.check(&path);
+            verdict.map(|()| path).map_err(|error: InvalidPath| error.to_string())
+        };
+        paths.into_iter().map(|path| path.and_then(check)).collect()
+    };
+    if !any_local {
+        return Ok(check());
+    }
+    spawn_blocking(check).await.map_err(|error| ApiError::Internal { cause: error.to_string() })
+}
+
+fn metadata(fields: &mut Fields) -> Metadata {
+    const FIELD: &str = "metadata";
+    let entries = match fields.optional(FIELD) {
+        Some(Value::Object(entries)) => entries,
+        Some(other) => {
+            fields.fault(FIELD, format_args!("must be an object of strings, is {}", kind(&other)));
+            return Metadata::new();
+        }
+        None => return Metadata::new(),
+    };
+    if entries.len() > MAX_METADATA_ENTRIES {
+        let count = entries.len();
+        fields.fault(FIELD, format_args!("must have at most {MAX_METADATA_ENTRIES} entries, has {count}"));
+    }
+    let mut metadata = Metadata::new();
+    for (key, value) in entries {
+        let text = match value {
+            Value::String(text) => text,
+            other => {
+                fields.fault_inside(FIELD, key, format_args!("must be a string, is {}", kind(&other)));
+                continue;
+            }
+        };
+        if key.is_empty() || key.len() > MAX_METADATA_BYTES {
+            let bytes = key.len();
+            let detail = format!("must have a key of 1 to {MAX_METADATA_BYTES} bytes, has one of {bytes}");
+            fields.fault_inside(FIELD, key, detail);
+        } else if text.len() > MAX_METADATA_BYTES {
+            let bytes = text.len();
+            let detail = format!("must have at most {MAX_METADATA_BYTES} bytes, has {bytes}");
+            fields.fault_inside(FIELD, key, detail);
+        } else {
+            metadata.insert(key, text);
+        }
+    }
+    metadata
+}

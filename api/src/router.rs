@@ -1,0 +1,83 @@
+//! All routes, and the layers around them.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::captions::Cue;
+use crate::error::{ApiError, Problem};
+use crate::health::Readiness;
+use crate::jobs::search::{JobSummaries, SearchResults};
+use crate::jobs::{create, erase, read, retry, search};
+use crate::state::AppState;
+use crate::waiting::events;
+use crate::{auth, body, edge, error, health, limits, openapi, reads, uploads};
+
+/// Schemas that no route's answer refers to by its type.
+#[derive(OpenApi)]
+#[openapi(components(schemas(Cue, JobSummaries, Problem, SearchResults)))]
+struct Schemas;
+
+/// The operations that need to know their caller.
+fn operations() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Schemas::openapi())
+        .routes(routes!(create::create))
+        .routes(routes!(search::search))
+        .routes(routes!(read::read, erase::erase))
+        .routes(routes!(retry::retry))
+        .routes(routes!(events::follow))
+        .routes(routes!(uploads::create))
+}
+
+/// What operators and load balancers call, open to everybody.
+fn probes() -> OpenApiRouter<Arc<Readiness>> {
+    OpenApiRouter::new()
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::serving))
+        .routes(routes!(health::metrics))
+}
+
+/// The text of `/openapi.json`.
+pub fn description() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let mut api = operations().into_openapi();
+        api.merge(probes().into_openapi());
+        openapi::text(&api)
+    });
+    &TEXT
+}
+
+/// All routes, with the layers around them. Every answer is made here, whatever fails.
+pub fn router(state: AppState) -> Router {
+    let cache = state.waiting.cache().clone();
+    let readiness = Readiness::new(&state.lifecycle, cache, state.stop.clone());
+    let reads = state.limits.reads().clone();
+    let description = openapi::routes(description(), &state.sources);
+    let (auth, cors, stop) = (state.auth.clone(), state.origins.layer(), state.stop.clone());
+    let router = Router::from(operations())
+        .route_layer(from_fn(limits::report))
+        // Authentication is for all routes above this line, and for none below it.
+        .route_layer(from_fn_with_state(auth, auth::authenticate))
+        .with_state(state)
+        .merge(Router::from(probes()).with_state(Arc::new(readiness)))
+        .merge(description)
+        .fallback(async || ApiError::NoSuchRoute)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(DefaultBodyLimit::max(body::MAX_BODY_BYTES))
+        .layer(from_fn_with_state(reads, reads::account))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn(edge::bounded));
+    // Inside the edge, so that a preflight is logged; outside the rest, since it has no credentials.
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(from_fn_with_state(stop, edge::edge))
+}

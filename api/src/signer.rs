@@ -1,0 +1,93 @@
+//! Signs the addresses of uploads with credentials that last.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
+use aws_sdk_s3::error::DisplayErrorContext;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use crate::error::ApiError;
+
+/// How long an address is valid, unless the credentials that sign it expire earlier.
+const LIFETIME: Duration = Duration::from_mins(15);
+
+/// Credentials that expire sooner are not used.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How long the provider may take to answer.
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the provider is not asked again after it had no credentials that last longer.
+const PROVIDER_PAUSE: Duration = Duration::from_secs(10);
+
+/// Signs addresses. S3 refuses an address once the credentials that signed it have expired. The SDK refreshes
+/// credentials ten seconds before they expire, so the signer caches its own, and refreshes them as soon as they last
+/// less than an address is valid.
+pub struct Signer {
+    s3: Client,
+    provider: SharedCredentialsProvider,
+    /// The newest credentials, and when the provider was last asked for newer ones.
+    kept: Mutex<Option<(Credentials, Instant)>>,
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signer").finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// Signs for the endpoint of `s3`, with credentials from `provider`.
+    pub fn new(s3: Client, provider: SharedCredentialsProvider) -> Self {
+        Self { s3, provider, kept: Mutex::new(None) }
+    }
+
+    /// A client with credentials that last for [`LIFETIME`], or else as long as the provider's do.
+    pub(crate) async fn begin(&self) -> Result<Signing, ApiError> {
+        let credentials = self.credentials().await?;
+        let left = credentials.expiry().map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+        // Signed lifetimes are whole seconds.
+        let lifetime = Duration::from_secs(left.unwrap_or(LIFETIME).min(LIFETIME).as_secs());
+        let config = self.s3.config().to_builder().credentials_provider(credentials);
+        Ok(Signing { s3: Client::from_conf(config.build()), lifetime })
+    }
+
+    async fn credentials(&self) -> Result<Credentials, ApiError> {
+        let lasts = |credentials: &Credentials, least| {
+            credentials.expiry().is_none_or(|end| end >= SystemTime::now() + least)
+        };
+        let mut kept = self.kept.lock().await;
+        let old = kept.take().filter(|(old, _)| lasts(old, SHORTEST));
+        if let Some((old, asked)) = &old
+            && (lasts(old, LIFETIME) || asked.elapsed() < PROVIDER_PAUSE)
+        {
+            *kept = Some((old.clone(), *asked));
+            return Ok(old.clone());
+        }
+        let answer = timeout(PROVIDER_TIMEOUT, self.provider.provide_credentials()).await;
+        let new = match answer {
+            Ok(Ok(new)) => Some(new).filter(|new| lasts(new, SHORTEST)),
+            Ok(Err(error)) => {
+                warn!(error = %DisplayErrorContext(&error), "no new credentials to sign uploads with");
+                None
+            }
+            Err(_) => {
+                warn!("the provider of credentials to sign uploads does not answer");
+                None
+            }
+        };
+        *kept = new.or(old.map(|(old, _)| old)).map(|credentials| (credentials, Instant::now()));
+        let none = || ApiError::CannotSign { cause: "there are no credentials that last".to_owned() };
+        kept.as_ref().map(|(credentials, _)| credentials.clone()).ok_or_else(none)
+    }
+}
+
+/// What signs addresses for a while.
+pub(crate) struct Signing {
+    pub(crate) s3: Client,
+    pub(crate) lifetime: Duration,
+}

@@ -1,0 +1,48 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+
+use longhand_shared::lifecycle::Lifecycle;
+use longhand_shared::outbound::AllowedHosts;
+use longhand_shared::path::AudioSources;
+use longhand_shared::store::JobStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Auth;
+use crate::cors::Origins;
+use crate::limits::Limits;
+use crate::signer::Signer;
+use crate::waiting::Waiting;
+
+/// What the handlers share. Cloning it shares it.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    /// Reads and changes jobs.
+    pub lifecycle: Lifecycle,
+    /// Where audio may be read from.
+    pub sources: Arc<AudioSources>,
+    /// The hosts that webhooks may be delivered to. Empty disables callbacks.
+    pub callback_hosts: Arc<AllowedHosts>,
+    /// Identifies callers.
+    pub auth: Arc<Auth>,
+    /// The limits of each user.
+    pub limits: Arc<Limits>,
+    /// The origins whose pages may call from a browser.
+    pub origins: Origins,
+    /// Deletes uploads from the first of the sources' buckets.
+    pub s3: aws_sdk_s3::Client,
+    /// Signs uploads into it, for the endpoint where clients reach it.
+    pub upload_signer: Arc<Signer>,
+    /// The waits for a job's end, and the cache of results.
+    pub waiting: Waiting,
+    /// Cancelled when the process was asked to stop. It still answers for a while, and tells load balancers to send
+    /// requests elsewhere.
+    pub stop: CancellationToken,
+}
+
+impl AppState {
+    /// Reads jobs.
+    pub(crate) fn store(&self) -> &dyn JobStore {
+        self.lifecycle.store().as_ref()
+    }
+}

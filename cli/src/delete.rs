@@ -1,0 +1,39 @@
+//! `longhand delete`: erases a job after a confirmation.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use serde_json::json;
+
+use crate::Context;
+use crate::args::Delete;
+use crate::error::{Exit, Failure};
+use crate::output;
+
+pub(crate) async fn run(context: &Context, args: Delete) -> Result<(), Failure> {
+    let job = args.job;
+    let what = if args.audio { "its transcript and its recordings" } else { "its transcript" };
+    if !args.yes && !confirm(&format!("Erase job {job} with {what}? [y/N] ")).await? {
+        return Err(Failure::new(Exit::Refused, "NOT_CONFIRMED", "nothing was erased").of_job(job));
+    }
+    context.api.delete(job, args.audio).await?;
+    if context.json {
+        output::print(&json!({ "jobId": job, "erased": true }).to_string()).map(drop)
+    } else {
+        output::print(&format!("job {job} is erased")).map(drop)
+    }
+}
+
+async fn confirm(question: &str) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        let message = "stdin is not a terminal; pass --yes to confirm";
+        return Err(Failure::new(Exit::Refused, "USAGE", message));
+    }
+    output::ask(question);
+    // On a separate thread, so that Ctrl-C works meanwhile.
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = answer.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    Ok(answer.is_ok_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")))
+}

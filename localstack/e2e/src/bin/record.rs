@@ -1,0 +1,345 @@
+//! `record`: records what the programs of another version write into the table, the queues and Redis, and the responses
+//! of their api, as test fixtures. It needs an emulator. localstack/tests/fixtures/0.1.0/written/README.md has the
+//! command.
+
+use std::collections::BTreeMap;
+use std::fs::{File, create_dir_all, write};
+use std::path::PathBuf;
+
+use aws_sdk_sqs::types::Message;
+use clap::Parser;
+use longhand_e2e::calls::Calls;
+use longhand_e2e::processes::{Process, free_port, ready};
+use longhand_e2e::receiver::{Receiver, SECRET};
+use longhand_e2e::redis::RedisServer;
+use longhand_e2e::resources::{Clients, Resources};
+use longhand_e2e::service::wav;
+use longhand_e2e::written::to_json;
+use longhand_e2e::{TIMEOUT, eventually};
+use longhand_shared::Timestamp;
+use longhand_sim_asr::{Answer, Behaviour, Odd, SimAsr};
+use reqwest::Client;
+use serde_json::{Value, json};
+
+/// Records the data and responses of another version.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The folder with `longhand-api` and `longhand-worker` of that version.
+    #[arg(long)]
+    old: PathBuf,
+    /// The folder for the files.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// The programs and their resources.
+struct Stage {
+    old: PathBuf,
+    aws: Clients,
+    asr: SimAsr,
+    redis: RedisServer,
+    receiver: Receiver,
+    api: String,
+    http: Client,
+    /// The jobs by their names in the tests.
+    jobs: BTreeMap<&'static str, String>,
+}
+
+#[tokio::main]
+async fn main() {
+    let Arguments { old, out } = Arguments::parse();
+    create_dir_all(&out).expect("a folder for the files");
+    let aws = Resources::deploy().await.clients(&Calls::default()).await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut stage = Stage {
+        old,
+        aws,
+        asr: SimAsr::start(Behaviour::default()).await.expect("the model starts"),
+        redis: RedisServer::start().await,
+        receiver: Receiver::start().await,
+        api: format!("http://{address}"),
+        http: Client::new(),
+        jobs: BTreeMap::new(),
+    };
+    let _api = stage.program("longhand-api", &[("LONGHAND_LISTEN", address)]).await;
+
+    let worker = stage.worker().await;
+    let uploaded = stage.ended_jobs().await;
+    let cached = stage.cached().await;
+    let webhooks = stage.undelivered_webhook().await;
+    stage.stopped(worker).await;
+    let mut messages = stage.take(&stage.aws.resources.queue_url, 1).await;
+    stage.throttled().await;
+    messages.extend(stage.take(&stage.aws.resources.queue_url, 1).await);
+    stage.killed().await;
+    messages.extend(stage.take(&stage.aws.resources.queue_url, 1).await);
+    stage.lost().await;
+    stage.submit("waiting", json!({"userId": "ana", "language": "de"}), &["waiting.wav", "second.wav"]).await;
+    messages.extend(stage.take(&stage.aws.resources.queue_url, 2).await);
+
+    let answers = stage.answers().await;
+    let about = json!({
+        "recorded": Timestamp::now(),
+        "bucket": stage.aws.resources.bucket,
+        "receiver": stage.receiver.url(),
+        "uploaded": uploaded,
+        "jobs": stage.jobs,
+    });
+    for (name, value) in [
+        ("about", about),
+        ("table", stage.table().await),
+        ("messages", json!(messages)),
+        ("webhooks", json!(webhooks)),
+        ("redis", cached),
+        ("answers", answers),
+    ] {
+        let text = format!("{value:#}\n");
+        write(out.join(name).with_extension("json"), text).expect("the file is written");
+    }
+}
+
+impl Stage {
+    async fn program(&self, name: &str, own: &[(&'static str, String)]) -> Process {
+        let resources = &self.aws.resources;
+        let mut variables = vec![
+            ("LONGHAND_TABLE", resources.table.clone()),
+            ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
+            ("LONGHAND_DLQ_URL", resources.dlq_url.clone()),
+            ("LONGHAND_WEBHOOK_QUEUE_URL", resources.webhook_queue_url.clone()),
+            ("LONGHAND_WEBHOOK_DLQ_URL", resources.webhook_dlq_url.clone()),
+            ("LONGHAND_WEBHOOK_SECRET", SECRET.to_owned()),
+            ("LONGHAND_CALLBACK_HOSTS", self.receiver.url().replace("/hook", "")),
+            ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
+            ("REDIS_URL", self.redis.url()),
+            ("RUST_LOG", "error".to_owned()),
+        ];
+        variables.extend_from_slice(own);
+        let log = File::options().append(true).open("/dev/stderr").expect("the error output");
+        let process = Process::start_logging(&self.old.join(name), &variables, log);
+        let (_, address) = own.iter().find(|(name, _)| name.ends_with("LISTEN")).expect("a listen address");
+        ready(&format!("http://{address}/healthz")).await;
+        process
+    }
+
+    async fn worker(&self) -> Process {
+        let own = [
+            ("LONGHAND_HEALTH_LISTEN", format!("127.0.0.1:{}", free_port())),
+            ("LONGHAND_WORKER_NAME", "worker-host-1".to_owned()),
+            ("LONGHAND_VISIBILITY_SECONDS", "3".to_owned()),
+            ("LONGHAND_POLL_SECONDS", "1".to_owned()),
+            ("LONGHAND_DRAIN_SECONDS", "3".to_owned()),
+            ("LONGHAND_SWEEP_SECONDS", "3600".to_owned()),
+            ("ASR_BASE_URL", self.asr.base_url()),
+        ];
+        self.program("longhand-worker", &own).await
+    }
+
+    /// Writes audio files with these names and submits a job with them under the name `name`.
+    async fn submit(&mut self, name: &'static str, mut body: Value, files: &[&str]) {
+        let mut paths = Vec::new();
+        for file in files {
+            let there = file.starts_with("s3://");
+            paths.push(if there { (*file).to_owned() } else { self.aws.put(file, wav(1_000)).await });
+        }
+        body["audioChunkPaths"] = json!(paths);
+        let post = self.http.post(format!("{}/transcribe", self.api)).json(&body);
+        let answer =
+            post.header("idempotency-key", format!("key-of-{name}")).send().await.expect("an answer");
+        assert_eq!(answer.status(), 202, "{name}");
+        let answer: Value = answer.json().await.expect("JSON");
+        self.jobs.insert(name, answer["jobId"].as_str().expect("a job id").to_owned());
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let answer = self.http.get(format!("{}{path}", self.api)).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.json().await.expect("JSON")
+    }
+
+    async fn ended(&self, name: &str) {
+        eventually(name, async || {
+            let job = self.get(&format!("/transcript/{}", self.jobs[name])).await;
+            (job["jobStatus"] != "IN_PROGRESS").then_some(())
+        })
+        .await;
+    }
+
+    /// Creates finished jobs, one of them with an uploaded file. Returns the path of the upload.
+    async fn ended_jobs(&mut self) -> String {
+        let body = json!({"userId": "ana", "files": [{"name": "up.wav", "contentType": "audio/wav", "bytes": 1_000}]});
+        let post = self.http.post(format!("{}/uploads", self.api)).json(&body).send().await;
+        let upload: Value = post.expect("an answer").json().await.expect("JSON");
+        let upload = &upload["uploads"][0];
+        let mut put = self.http.put(upload["url"].as_str().expect("an address")).body(wav(1_000));
+        for (name, value) in upload["headers"].as_object().expect("headers") {
+            put = put.header(name, value.as_str().expect("a text"));
+        }
+        assert!(put.send().await.expect("an answer").status().is_success());
+        let uploaded = upload["audioChunkPath"].as_str().expect("a path").to_owned();
+
+        let options = json!({
+            "userId": "ana", "language": "en", "prompt": "names: Ana",
+            "metadata": {"meeting": "monday"}, "callbackUrl": self.receiver.url(),
+        });
+        self.submit("completed", options, &[&uploaded, "b.wav"]).await;
+        self.ended("completed").await;
+        let job = self.jobs["completed"].clone();
+        eventually("the webhook", async || (!self.receiver.events(&job).is_empty()).then_some(())).await;
+
+        self.asr.script("bad.wav", vec![Answer::Odd(Odd::NoText); 20]);
+        self.submit("failed", json!({"userId": "ana"}), &["good.wav", "bad.wav"]).await;
+        self.ended("failed").await;
+        for (name, file) in [("second", "second-of-three.wav"), ("third", "third-of-three.wav")] {
+            self.submit(name, json!({"userId": "ana"}), &[file]).await;
+            self.ended(name).await;
+        }
+        uploaded
+    }
+
+    /// The cached results of the ended jobs.
+    async fn cached(&self) -> Value {
+        let mut kept = BTreeMap::new();
+        for job in self.jobs.values() {
+            // A read caches the result.
+            self.get(&format!("/transcript/{job}")).await;
+            let key = format!("longhand:v1:result:{job}");
+            let answer = self.redis.ask(&format!("GET {key}")).await.expect("an answer");
+            if let Some((_, value)) = answer.strip_prefix('$').and_then(|rest| rest.split_once("\r\n"))
+                && !value.is_empty()
+            {
+                kept.insert(key, value.trim_end_matches("\r\n").to_owned());
+            }
+        }
+        assert!(!kept.is_empty(), "Redis caches completed jobs");
+        json!(kept)
+    }
+
+    /// A job whose receiver has not taken the webhook yet; its message.
+    async fn undelivered_webhook(&mut self) -> Vec<Value> {
+        self.receiver.answer(&[500; 20]);
+        let options = json!({"userId": "ana", "callbackUrl": self.receiver.url()});
+        self.submit("undelivered", options, &["undelivered.wav"]).await;
+        self.ended("undelivered").await;
+        let job = self.jobs["undelivered"].clone();
+        eventually("a failed delivery", async || {
+            let result = self.get(&format!("/transcript/{job}")).await;
+            result["callback"]["tries"].as_u64().filter(|tries| *tries > 0).map(|_| ())
+        })
+        .await;
+        self.take(&self.aws.resources.webhook_queue_url, 1).await
+    }
+
+    /// A chunk that was given back because its worker was stopped.
+    async fn stopped(&mut self, worker: Process) {
+        self.asr.script("stopped.wav", [Answer::Hang]);
+        self.submit("stopped", json!({"userId": "ana"}), &["stopped.wav"]).await;
+        self.in_flight("stopped.wav").await;
+        worker.signal("-TERM").await;
+        assert!(worker.ended().await.success());
+    }
+
+    /// A chunk that was given back because the model throttles.
+    async fn throttled(&mut self) {
+        self.asr.script("throttled.wav", vec![Answer::status_retry_after(429, "1"); 20]);
+        self.submit("throttled", json!({"userId": "ana"}), &["throttled.wav"]).await;
+        let worker = self.worker().await;
+        let job = self.jobs["throttled"].clone();
+        eventually("the chunk to be given back", async || {
+            let result = self.get(&format!("/transcript/{job}")).await;
+            (result["chunks"][0]["history"][0]["outcome"] == "THROTTLED").then_some(())
+        })
+        .await;
+        worker.signal("-TERM").await;
+        assert!(worker.ended().await.success());
+    }
+
+    /// A chunk whose second worker was killed, as the first one was.
+    async fn killed(&mut self) {
+        self.asr.script("killed.wav", [Answer::Hang, Answer::Hang]);
+        self.submit("killed", json!({"userId": "ana"}), &["killed.wav"]).await;
+        for calls in 1..=2 {
+            let worker = self.worker().await;
+            let called = |books: &longhand_sim_asr::Books| books.file("killed.wav").calls == calls;
+            assert!(self.asr.wait_until(called, TIMEOUT).await);
+            worker.kill().await;
+        }
+    }
+
+    /// A job whose messages were lost, and one that no worker has begun with.
+    async fn lost(&mut self) {
+        self.submit("lost", json!({"userId": "ana"}), &["lost.wav", "lost-too.wav"]).await;
+        self.take(&self.aws.resources.queue_url, 2).await;
+    }
+
+    async fn in_flight(&self, file: &str) {
+        assert!(self.asr.wait_until(|books| books.file(file).calls > 0, TIMEOUT).await);
+    }
+
+    /// Takes this many messages out of a queue.
+    async fn take(&self, queue: &str, count: usize) -> Vec<Value> {
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let message = eventually("a message", async || {
+                let receive = self.aws.sqs.receive_message().queue_url(queue).message_attribute_names("All");
+                let received = receive.wait_time_seconds(1).send().await.expect("the queue answers");
+                received.messages.unwrap_or_default().pop()
+            })
+            .await;
+            let receipt = message.receipt_handle.as_deref().expect("a receipt handle");
+            let delete = self.aws.sqs.delete_message().queue_url(queue).receipt_handle(receipt);
+            delete.send().await.expect("it is deleted");
+            taken.push(recorded_message(message));
+        }
+        taken
+    }
+
+    /// What the api answers: each job by its name, and pages of searches with their cursors.
+    async fn answers(&self) -> Value {
+        let mut jobs = BTreeMap::new();
+        for (name, job) in &self.jobs {
+            jobs.insert(name, self.get(&format!("/transcript/{job}")).await);
+        }
+        let mut searches = Vec::new();
+        for query in ["userId=ana", "userId=ana&jobStatus=COMPLETED", "userId=ana&jobStatus=IN_PROGRESS"] {
+            let mut pages = Vec::new();
+            let mut cursor = None::<String>;
+            loop {
+                let from = cursor.as_ref().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+                let page = self.get(&format!("/transcript/search?{query}&limit=2{from}")).await;
+                let found = page["results"].as_array().expect("results").iter();
+                let found: Vec<&Value> = found.map(|job| &job["jobId"]).collect();
+                pages.push(json!({"cursor": cursor, "jobs": found}));
+                cursor = page["nextCursor"].as_str().map(str::to_owned);
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            searches.push(json!({"query": query, "pages": pages}));
+        }
+        json!({"jobs": jobs, "searches": searches})
+    }
+
+    /// Every item of the table, as `DynamoDB`'s JSON.
+    async fn table(&self) -> Value {
+        let scan = self.aws.dynamodb.scan().table_name(&self.aws.resources.table).consistent_read(true);
+        let mut items = Vec::new();
+        let mut all = scan.into_paginator().items().send();
+        while let Some(item) = all.next().await {
+            let item: BTreeMap<_, _> = item.expect("the table answers").into_iter().collect();
+            let text = |name: &str| item[name].as_s().expect("a key").clone();
+            let key = (text("jobId"), text("item"));
+            let attributes = item.iter().map(|(name, value)| (name.clone(), to_json(value)));
+            items.push((key, Value::Object(attributes.collect())));
+        }
+        items.sort_by(|(one, _), (other, _)| one.cmp(other));
+        items.into_iter().map(|(_, item)| item).collect()
+    }
+}
+
+fn recorded_message(message: Message) -> Value {
+    let attributes = message.message_attributes.unwrap_or_default().into_iter();
+    let attributes: BTreeMap<_, _> = attributes
+        .map(|(name, value)| (name, json!({"type": value.data_type, "value": value.string_value})))
+        .collect();
+    json!({"body": message.body, "attributes": attributes})
+}

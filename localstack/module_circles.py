@@ -1,0 +1,56 @@
+"""Fails if source files of one crate import each other in a circle. The tests at a file's end do not count."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# Crates that still have circles.
+EXEMPT = {"chaos", "cli", "shared", "sim-asr", "worker"}
+# A path, or a group of them after their common part.
+PATH = re.compile(r"\b(crate|super|self)(?=::)((?:::\w+)*)(?:::\{([^;]*)\};)?")
+NAME = re.compile(r"[a-z_]\w*(?:::\w+)*")
+Module = tuple[str, ...]
+
+
+def module(path: Path) -> Module:
+    parts = path.with_suffix("").parts
+    return parts[:-1] if parts[-1] in ("lib", "mod") else parts
+
+
+def imports(text: str, here: Module) -> set[Module]:
+    code = re.sub(r"//.*", "", text.split("#[cfg(test)]\nmod ")[0])
+    found = set()
+    for root, path, group in PATH.findall(code):
+        base = {"crate": (), "self": here, "super": here[:-1]}[root]
+        steps = path.split("::")[1:]
+        while steps[:1] == ["super"]:
+            base, steps = base[:-1], steps[1:]
+        found |= {(*base, *steps), *((*base, *steps, *name.split("::")) for name in NAME.findall(group))}
+    return found
+
+
+def circles(source: Path) -> list[set[str]]:
+    files = {module(path.relative_to(source)): path for path in source.rglob("*.rs") if path.name != "main.rs"}
+    edges = {}
+    for here, path in files.items():
+        # A path leads to the file of its longest module.
+        paths = imports(path.read_text(), here)
+        owners = {next((path[:n] for n in range(len(path), -1, -1) if path[:n] in files), here) for path in paths}
+        edges[here] = owners - {here}
+    reached = {}
+    for start in files:
+        reached[start], todo = set(), [start]
+        while todo:
+            new = edges[todo.pop()] - reached[start]
+            reached[start] |= new
+            todo += new
+    rings = [{str(files[other]) for other in reached[here] if here in reached[other]} for here in files]
+    return [ring for index, ring in enumerate(rings) if ring and ring not in rings[:index]]
+
+
+crates = [path.parent for path in sorted([*ROOT.glob("*/Cargo.toml"), *ROOT.glob("localstack/*/Cargo.toml")])]
+found = [ring for crate in crates if crate.name not in EXEMPT for ring in circles(crate / "src")]
+for ring in found:
+    print("These files import each other:", *sorted(ring), sep="\n  ")
+sys.exit(1 if found else 0)

@@ -1,0 +1,196 @@
+//! One call of the model: what is sent, and how it ended.
+
+use std::time::{Duration, SystemTime};
+
+use longhand_shared::job::{TranscribeOptions, Transcription};
+use longhand_shared::trace;
+use reqwest::header::HeaderValue;
+use reqwest::multipart::{Form as Multipart, Part};
+use reqwest::{Body, RequestBuilder, StatusCode, redirect};
+use tokio::time::timeout;
+use tracing::{Instrument, Span, field, info_span};
+
+use super::AsrSettings;
+use super::answer::{self, CallError};
+use super::format::Form;
+use super::guard::ProbeError;
+use super::language;
+use super::probe::Recording;
+use crate::audio::Audio;
+use crate::failure::Failure;
+
+/// The most that an answer may have, in bytes; what can be kept is less.
+const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// The path of the call, after the server's address.
+const PATH: &str = "/v1/audio/transcriptions";
+
+/// The HTTP client. Connections are kept and used again.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    url: String,
+    model: String,
+    api_key: Option<longhand_shared::secret::Secret>,
+    timeout: Duration,
+}
+
+impl Client {
+    pub(super) fn new(settings: &AsrSettings) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(settings.timeout.min(Duration::from_secs(5)))
+            // A redirect would send the audio, and the key, elsewhere.
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self {
+            http,
+            url: url(&settings.base_url),
+            model: settings.model.clone(),
+            api_key: settings.api_key.clone(),
+            timeout: settings.timeout,
+        })
+    }
+
+    /// Sends one chunk.
+    pub(super) async fn transcribe(
+        &self,
+        audio: Audio,
+        options: &TranscribeOptions,
+        traceparent: Option<&str>,
+        form: Form,
+    ) -> Result<Transcription, CallError> {
+        let span = info_span!("asr call", otel.kind = "client", http.response.status_code = field::Empty);
+        let sent = async {
+            let mut request = self.http.post(&self.url).multipart(self.chunk(audio, options, form)?);
+            let own = trace::current();
+            // What came in a message need not be fit for a header.
+            if let Some(traceparent) =
+                own.as_deref().or(traceparent).and_then(|text| HeaderValue::from_str(text).ok())
+            {
+                request = request.header(trace::TRACEPARENT, traceparent);
+            }
+            self.send(request).await
+        };
+        sent.instrument(span).await
+    }
+
+    /// Sends the probe's recording.
+    pub(super) async fn probe(&self, recording: &Recording) -> Result<(), ProbeError> {
+        let sent = async {
+            let file = part(Part::stream(recording.bytes()).file_name(recording.name()), recording.mime())?;
+            let form = self.fields(file, false);
+            self.send(self.http.post(&self.url).multipart(form)).await
+        };
+        match sent.await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ProbeError {
+                timed_out: error.failure == Failure::Timeout,
+                message: format!("{}: {}", error.error.message, answer::quote(&error.answer)),
+            }),
+        }
+    }
+
+    async fn send(&self, mut request: RequestBuilder) -> Result<Transcription, CallError> {
+        if let Some(key) = &self.api_key {
+            request = request.bearer_auth(key.reveal());
+        }
+        timeout(self.timeout, exchange(request)).await.unwrap_or_else(|_| {
+            let message = format!("the model did not answer within {} s", self.timeout.as_secs_f64());
+            Err(CallError::new(Failure::Timeout, message))
+        })
+    }
+
+    fn chunk(&self, audio: Audio, options: &TranscribeOptions, form: Form) -> Result<Multipart, CallError> {
+        let body = Part::stream_with_length(Body::wrap_stream(audio.body), audio.bytes);
+        let mut fields = self.fields(part(body.file_name(audio.name), audio.mime)?, form.verbose);
+        if let Some(language) = language::of(options).filter(|_| form.language) {
+            fields = fields.text("language", language);
+        }
+        if let Some(prompt) = &options.prompt {
+            fields = fields.text("prompt", prompt.as_str().to_owned());
+        }
+        if form.verbose {
+            fields = fields.text("timestamp_granularities[]", "segment");
+        }
+        Ok(fields)
+    }
+
+    fn fields(&self, file: Part, verbose: bool) -> Multipart {
+        Multipart::new()
+            .part("file", file)
+            .text("model", self.model.clone())
+            .text("response_format", if verbose { "verbose_json" } else { "json" })
+            .text("temperature", "0")
+    }
+}
+
+/// The address of the call. The setting may name the server, its `/v1`, or the whole path.
+fn url(base: &str) -> String {
+    let base = base.trim_end_matches('/');
+    let base = base.strip_suffix(PATH).or_else(|| base.strip_suffix("/v1")).unwrap_or(base);
+    format!("{base}{PATH}")
+}
+
+fn part(part: Part, mime: &str) -> Result<Part, CallError> {
+    part.mime_str(mime).map_err(|error| CallError::new(Failure::BadAudio, error.to_string()))
+}
+
+async fn exchange(request: RequestBuilder) -> Result<Transcription, CallError> {
+    let response = request.send().await.map_err(|error| no_answer(&error))?;
+    let status = response.status();
+    Span::current().record("http.response.status_code", status.as_u16());
+    let pause = answer::retry_after(response.headers(), SystemTime::now());
+    match body(response).await {
+        Ok(body) => answer::classify(status, pause, &body),
+        // The status says more than the connection's end.
+        Err(_) if status != StatusCode::OK => answer::classify(status, pause, b""),
+        Err(error) => Err(error),
+    }
+}
+
+/// A call that ended without an answer.
+fn no_answer(error: &reqwest::Error) -> CallError {
+    let failure = if error.is_connect() { Failure::Unreachable } else { Failure::ConnectionLost };
+    CallError::new(failure, format!("the call to the model failed: {}", causes(error)))
+}
+
+/// An error with all that is behind it, but without the address it went to.
+pub(crate) fn causes(error: &reqwest::Error) -> String {
+    let outermost: &dyn std::error::Error = error;
+    let chain = std::iter::successors(outermost.source(), |cause| cause.source());
+    let causes: Vec<String> = chain.map(ToString::to_string).collect();
+    if causes.is_empty() { "no cause given".to_owned() } else { causes.join(": ") }
+}
+
+/// The whole answer, up to [`MAX_ANSWER_BYTES`].
+async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, CallError> {
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(|error| no_answer(&error))? {
+        if body.len() + part.len() > MAX_ANSWER_BYTES {
+            let message = format!("the model's answer has more than {MAX_ANSWER_BYTES} bytes");
+            return Err(CallError::new(Failure::NotATranscription, message));
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::url;
+
+    #[test]
+    fn the_address_may_end_anywhere_in_the_path() {
+        for base in [
+            "http://model:8000",
+            "http://model:8000/",
+            "http://model:8000/v1",
+            "http://model:8000/v1/",
+            "http://model:8000/v1/audio/transcriptions",
+        ] {
+            assert_eq!(url(base), "http://model:8000/v1/audio/transcriptions", "{base}");
+        }
+        assert_eq!(url("https://host/openai/v1"), "https://host/openai/v1/audio/transcriptions");
+    }
+}

@@ -1,0 +1,135 @@
+//! Which form of answer a call asks for, and what to ask for after a refusal.
+//!
+//! `verbose_json` has segments with times, but not every model knows it, and servers refuse it in many wordings, some
+//! with a 500. So any refusal of a verbose call is followed by one plain call, and two server errors by plain retries.
+//! Only if that succeeds for two chunks in a row is the model taken for one without `verbose_json`, and for ten
+//! minutes: one odd chunk must not cost all others their segments.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::answer::CallError;
+use crate::failure::Failure;
+
+/// How long a model is taken for one without `verbose_json`, or with it, after it has shown so.
+const MEMORY: Duration = Duration::from_mins(10);
+
+/// So many chunks in a row make a model one without `verbose_json`.
+const ENOUGH: u32 = 2;
+
+/// What one call asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    /// `verbose_json` rather than `json`.
+    pub verbose: bool,
+    /// Whether the client's language is sent.
+    pub language: bool,
+}
+
+impl Form {
+    /// What to ask for at once after such a refusal, if another form may be accepted.
+    pub(super) fn after_refusal(self, refused: &CallError) -> Option<Self> {
+        let status = refused.status?;
+        let about_form =
+            refused.failure == Failure::ChunkRefused || matches!(status.as_u16(), 404 | 405 | 501);
+        if self.language && about_form && refused.answer.to_ascii_lowercase().contains("language") {
+            Some(Self { language: false, ..self })
+        } else if self.verbose && about_form {
+            Some(Self { verbose: false, ..self })
+        } else {
+            None
+        }
+    }
+}
+
+/// What is known about the forms that a model answers in.
+#[derive(Debug, Default)]
+pub(super) struct Known(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// `verbose_json` was answered then.
+    verbose: Option<Instant>,
+    /// Chunks in a row for which only `json` was answered.
+    plain_in_a_row: u32,
+    /// Until then only `json` is asked for.
+    plain_until: Option<Instant>,
+}
+
+impl Known {
+    /// Whether to ask for `verbose_json`.
+    pub(super) fn asks_verbose(&self) -> bool {
+        self.lock().plain_until.is_none_or(|until| until <= Instant::now())
+    }
+
+    /// A call in this form succeeded, the first one or one after a refusal of another form.
+    pub(super) fn succeeded(&self, form: Form, first: Form) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if form.verbose {
+            *state = State { verbose: Some(now), ..State::default() };
+        } else if first.verbose {
+            state.plain_in_a_row += 1;
+            let knows_verbose = state.verbose.is_some_and(|at| now - at < MEMORY);
+            if state.plain_in_a_row >= ENOUGH && !knows_verbose {
+                state.plain_until = Some(now + MEMORY);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+
+    use super::super::answer::classify;
+    use super::*;
+
+    const VERBOSE: Form = Form { verbose: true, language: true };
+    const PLAIN: Form = Form { verbose: false, language: true };
+
+    fn refused(status: u16, body: &str) -> CallError {
+        let status = StatusCode::from_u16(status).expect("a status");
+        classify(status, None, body.as_bytes()).expect_err("refused")
+    }
+
+    #[test]
+    fn any_refusal_of_verbose_json_is_worth_one_plain_call() {
+        for status in [400, 404, 405, 406, 415, 422, 501] {
+            assert_eq!(VERBOSE.after_refusal(&refused(status, "no")), Some(PLAIN), "{status}");
+            assert_eq!(PLAIN.after_refusal(&refused(status, "no")), None, "{status}");
+        }
+        for status in [401, 402, 403, 408, 429, 500, 502, 503, 504] {
+            assert_eq!(VERBOSE.after_refusal(&refused(status, "no")), None, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_language_that_is_refused_is_left_out() {
+        let without = Form { language: false, ..VERBOSE };
+        let refused = refused(400, "Invalid Language 'xx'");
+        assert_eq!(VERBOSE.after_refusal(&refused), Some(without));
+        assert_eq!(without.after_refusal(&refused), Some(Form { verbose: false, ..without }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_chunks_in_a_row_make_a_plain_model_for_ten_minutes() {
+        let known = Known::default();
+        known.succeeded(PLAIN, VERBOSE);
+        assert!(known.asks_verbose(), "one chunk says nothing about the model");
+        known.succeeded(PLAIN, VERBOSE);
+        assert!(!known.asks_verbose());
+        tokio::time::advance(MEMORY).await;
+        assert!(known.asks_verbose(), "it is asked again");
+        known.succeeded(VERBOSE, VERBOSE);
+        known.succeeded(PLAIN, VERBOSE);
+        known.succeeded(PLAIN, VERBOSE);
+        assert!(known.asks_verbose(), "it has just answered in verbose_json");
+    }
+}

@@ -1,0 +1,64 @@
+//! Signs of life of a consumer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::lease::Leases;
+use crate::slots::Slots;
+
+/// Signs of life, for health checks.
+#[derive(Debug)]
+pub struct Pulse {
+    began: Instant,
+    /// Milliseconds after `began`.
+    last_poll: AtomicU64,
+    answered: AtomicU64,
+    leases: Arc<Leases>,
+    slots: Arc<Slots>,
+}
+
+impl Pulse {
+    pub(crate) fn new(leases: Arc<Leases>, slots: Arc<Slots>) -> Self {
+        Self {
+            began: Instant::now(),
+            last_poll: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            leases,
+            slots,
+        }
+    }
+
+    /// How long ago the queue was last asked for messages, or last answered.
+    pub fn last_poll_age(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.last_poll.load(Ordering::Relaxed)))
+    }
+
+    /// Receives that the queue has answered so far, with messages or without.
+    pub fn polls(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Messages in hand.
+    pub fn in_hand(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// Whether messages are asked for: a receive began within this time, or there is no slot to receive into.
+    pub fn is_polling(&self, within: Duration) -> bool {
+        self.last_poll_age() <= within || self.slots.free() == 0
+    }
+
+    /// The queue has answered a receive.
+    pub(crate) fn answered(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The queue is asked, or has answered or failed.
+    pub(crate) fn beat(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_poll.store(now, Ordering::Relaxed);
+    }
+}
