@@ -71,12 +71,12 @@ def variants(file: str, enum: str) -> list[tuple[str, list[str]]]:
 def chunk_errors() -> str:
     return "\n".join(
         item(f"`{code}`: {meaning} *{remedy}*")
-        for code, (meaning, remedy) in variants("shared/src/job.rs", "ErrorCode")
+        for code, (meaning, remedy) in variants("shared/src/domain/job.rs", "ErrorCode")
     )
 
 
 def outcomes() -> str:
-    found = variants("shared/src/attempt.rs", "AttemptOutcome")
+    found = variants("shared/src/domain/attempt.rs", "AttemptOutcome")
     return "\n".join(item(f"`{code}`: {meaning}") for code, [meaning] in found)
 
 

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use longhand_shared::job::JobStatus;
+use longhand_shared::domain::job::JobStatus;
 use sha2::{Digest, Sha256};
 
 /// A completed job does not change, but may be erased.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::header::{LOCATION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method};
-use longhand_shared::settings::List;
+use longhand_shared::service::settings::List;
 use reqwest::Url;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 

@@ -73,7 +73,7 @@ fn digest(search: &Search) -> String {
 #[cfg(test)]
 mod tests {
     use longhand_shared::Timestamp;
-    use longhand_shared::job::JobStatus;
+    use longhand_shared::domain::job::JobStatus;
 
     use super::*;
 

@@ -12,7 +12,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use longhand_shared::trace;
+use longhand_shared::service::trace;
 use metrics::{counter, histogram};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;

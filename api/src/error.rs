@@ -12,7 +12,7 @@ use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use longhand_shared::id::{InvalidJobId, JobId};
+use longhand_shared::domain::id::{InvalidJobId, JobId};
 use longhand_shared::store::StoreError;
 use serde::Serialize;
 use tracing::error;

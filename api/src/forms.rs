@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use axum::http::header::VARY;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::Response;
-use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::domain::transcript::TranscriptResult;
 use serde::Serialize;
 
 use crate::captions::Timeline;

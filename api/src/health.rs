@@ -206,7 +206,7 @@ pub(crate) async fn metrics(headers: HeaderMap) -> Result<String, ApiError> {
     if edge::through_gateway(&headers) {
         Err(ApiError::NoSuchRoute)
     } else {
-        Ok(longhand_shared::metrics::render())
+        Ok(longhand_shared::service::metrics::render())
     }
 }
 

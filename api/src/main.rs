@@ -13,10 +13,12 @@ use longhand_shared::cache::Cache;
 use longhand_shared::cache::remote::Redis;
 use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::queue::sqs::SqsQueue;
-use longhand_shared::settings::HttpUrl;
+use longhand_shared::service::settings::HttpUrl;
 use longhand_shared::store::JobStore;
 use longhand_shared::store::dynamo::DynamoStore;
-use longhand_shared::{aws, metrics, settings, shutdown, telemetry};
+use longhand_shared::{
+    service::aws, service::metrics, service::settings, service::shutdown, service::telemetry,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 

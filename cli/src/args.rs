@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use longhand_shared::job::{JobStatus, Language, Prompt};
+use longhand_shared::domain::job::{JobStatus, Language, Prompt};
 use longhand_shared::{JobId, Timestamp, UserId};
 use reqwest::Url;
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use longhand_shared::job::{JobStatus, Metadata, TranscribeOptions};
-use longhand_shared::secret::Secret;
-use longhand_shared::transcript::TranscriptResult;
-use longhand_shared::upload::{Upload, Uploads};
+use longhand_shared::domain::job::{JobStatus, Metadata, TranscribeOptions};
+use longhand_shared::domain::transcript::TranscriptResult;
+use longhand_shared::domain::upload::{Upload, Uploads};
+use longhand_shared::service::secret::Secret;
 use longhand_shared::{JobId, Timestamp, UserId};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Body, RequestBuilder, StatusCode, Url};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use longhand_shared::attempt::AttemptRecord;
-use longhand_shared::job::{ChunkStatus, JobStatus};
-use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::domain::attempt::AttemptRecord;
+use longhand_shared::domain::job::{ChunkStatus, JobStatus};
+use longhand_shared::domain::transcript::TranscriptResult;
 use serde::Deserialize;
 use tokio::time::timeout;
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use longhand_shared::JobId;
-use longhand_shared::job::JobStatus;
-use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::domain::job::JobStatus;
+use longhand_shared::domain::transcript::TranscriptResult;
 use tokio::time::Instant;
 
 use crate::Context;

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use longhand_shared::UserId;
-use longhand_shared::api_key::{KeyDigest, KeyEntry, MAX_ID_BYTES, new_key};
+use longhand_shared::service::api_key::{KeyDigest, KeyEntry, MAX_ID_BYTES, new_key};
 use serde_json::json;
 use uuid::Uuid;
 

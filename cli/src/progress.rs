@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
-use longhand_shared::job::ChunkStatus;
-use longhand_shared::transcript::{ChunkResult, TranscriptResult};
+use longhand_shared::domain::job::ChunkStatus;
+use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
 
 use crate::output;
 use crate::wait::{chunk_label, running_failure};

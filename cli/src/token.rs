@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use longhand_shared::secret::Secret;
+use longhand_shared::service::secret::Secret;
 
 use crate::error::{Exit, Failure};
 

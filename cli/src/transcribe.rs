@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use longhand_shared::job::TranscribeOptions;
+use longhand_shared::domain::job::TranscribeOptions;
 use tokio::time::sleep;
 use uuid::Uuid;
 

@@ -12,10 +12,10 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use longhand_shared::id::MAX_CHUNKS;
-use longhand_shared::job::InvalidChunkCount;
-use longhand_shared::media::{self, Format, MAX_AUDIO_BYTES};
-use longhand_shared::upload::{Upload, safe_name};
+use longhand_shared::domain::id::MAX_CHUNKS;
+use longhand_shared::domain::job::InvalidChunkCount;
+use longhand_shared::domain::media::{self, Format, MAX_AUDIO_BYTES};
+use longhand_shared::domain::upload::{Upload, safe_name};
 use longhand_shared::{AudioPath, UserId};
 use reqwest::StatusCode;
 use uuid::Uuid;
@@ -238,8 +238,8 @@ pub(crate) async fn s3() -> aws_sdk_s3::Client {
         .connect_timeout(Duration::from_secs(3))
         .operation_attempt_timeout(FILE_TIMEOUT)
         .build();
-    let config = longhand_shared::aws::load().await.into_builder().timeout_config(timeouts).build();
-    longhand_shared::aws::s3(&config)
+    let config = longhand_shared::service::aws::load().await.into_builder().timeout_config(timeouts).build();
+    longhand_shared::service::aws::s3(&config)
 }
 
 pub(crate) fn not_put<E, R>(file: impl Display, bucket: &str, error: &SdkError<E, R>) -> Failure

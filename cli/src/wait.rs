@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use longhand_shared::JobId;
-use longhand_shared::attempt::AttemptOutcome;
-use longhand_shared::job::{ChunkStatus, ErrorCode, JobStatus};
-use longhand_shared::transcript::{ChunkResult, TranscriptResult};
+use longhand_shared::domain::attempt::AttemptOutcome;
+use longhand_shared::domain::job::{ChunkStatus, ErrorCode, JobStatus};
+use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
 
 use crate::Context;
 use crate::args::Format;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longhand_shared::transcript::{ChunkResult, TranscriptResult};
+use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
 use serde_json::json;
 
 use crate::Context;

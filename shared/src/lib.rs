@@ -1,38 +1,18 @@
-//! Longhand's domain: jobs and chunks, their store and their queue.
+//! What the programs share: the domain, the store, the queue, the cache and the job protocol.
 //!
-//! Start at [`lifecycle`]: the protocol between the table and the queue. [`job`] defines the states.
-//! [`store`] and [`queue`] define a trait each, with a real and an in-memory implementation. [`stitch`]
-//! joins the chunks to a transcript.
+//! Start at [`lifecycle`]: the protocol between the table and the queue. [`domain::job`] defines the states.
+//! [`store`] and [`queue`] define a trait each, with a real and an in-memory implementation.
 
-pub mod api_key;
-pub mod attempt;
-pub mod aws;
 pub mod cache;
-pub mod clock;
-pub mod health;
-pub mod id;
-pub mod idempotency;
-pub mod job;
+pub mod domain;
 pub mod lifecycle;
-pub mod media;
-pub mod metrics;
-mod options;
-pub mod outbound;
-pub mod path;
+pub mod net;
 pub mod queue;
-mod schema;
-pub mod secret;
-pub mod settings;
-pub mod shutdown;
-pub mod stitch;
+pub mod service;
 pub mod store;
-pub mod telemetry;
-pub mod trace;
-pub mod transcript;
-pub mod upload;
 pub mod webhook;
 
-pub use attempt::{Attempt, Claimant};
-pub use clock::Timestamp;
-pub use id::{ChunkIndex, ChunkRef, JobId, UserId};
-pub use path::AudioPath;
+pub use domain::attempt::{Attempt, Claimant};
+pub use domain::clock::Timestamp;
+pub use domain::id::{ChunkIndex, ChunkRef, JobId, UserId};
+pub use domain::path::AudioPath;

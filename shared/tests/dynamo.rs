@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use longhand_shared::Timestamp;
-use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
+use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::store::{Created, JobStore, StoreError};
 use serde_json::{Value, json};

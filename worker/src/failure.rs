@@ -3,8 +3,8 @@
 //! `process.rs` and `asr/` ask [`Failure::rule`] and do what it says. A new kind of failure is a line here and a line
 //! in the test below.
 
-use longhand_shared::attempt::AttemptOutcome;
-use longhand_shared::job::ErrorCode;
+use longhand_shared::domain::attempt::AttemptOutcome;
+use longhand_shared::domain::job::ErrorCode;
 use longhand_shared::lifecycle::MAX_REQUEUES;
 
 /// How often a chunk goes back to the queue because its audio is not there or may not be read: about a quarter of an

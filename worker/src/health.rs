@@ -69,7 +69,7 @@ async fn metrics(State(watched): State<Arc<Watched>>) -> String {
         gauge!(name).set(value);
     }
     gauge!("longhand_asr_circuit_open").set(if watched.guard.is_closed() { 0.0 } else { 1.0 });
-    longhand_shared::metrics::render()
+    longhand_shared::service::metrics::render()
 }
 
 async fn healthz(State(watched): State<Arc<Watched>>) -> (StatusCode, Json<Health>) {

@@ -7,10 +7,12 @@ use std::time::Duration;
 use longhand_shared::cache::Cache;
 use longhand_shared::cache::remote::Redis;
 use longhand_shared::lifecycle::Lifecycle;
-use longhand_shared::outbound::Outbound;
+use longhand_shared::net::outbound::Outbound;
 use longhand_shared::queue::sqs::SqsQueue;
 use longhand_shared::store::dynamo::DynamoStore;
-use longhand_shared::{aws, metrics, settings, shutdown, telemetry};
+use longhand_shared::{
+    service::aws, service::metrics, service::settings, service::shutdown, service::telemetry,
+};
 use longhand_worker::audio::AudioStore;
 use longhand_worker::settings::Settings;
 use longhand_worker::{Parts, WebhookSources, Worker, health};

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use longhand_shared::attempt::Attempt;
-use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
+use longhand_shared::domain::attempt::Attempt;
+use longhand_shared::domain::job::{ChunkError, ErrorCode, Verdict};
 use longhand_shared::lifecycle::{Lifecycle, MAX_REQUEUES, Settled};
 use longhand_shared::queue::{ChunkMessage, Delivery, Progress};
 use longhand_shared::store::{Claim, Settle, StoreError};
-use longhand_shared::{AudioPath, ChunkRef, Timestamp, trace};
+use longhand_shared::{AudioPath, ChunkRef, Timestamp, service::trace};
 use metrics::{counter, histogram};
 use tokio::sync::watch;
 use tokio::time::Instant;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longhand_shared::Timestamp;
 use longhand_shared::lifecycle::Lifecycle;
-use longhand_shared::outbound::{AllowedHosts, Outbound};
+use longhand_shared::net::outbound::{AllowedHosts, Outbound};
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use longhand_shared::webhook::signature::MasterSecrets;

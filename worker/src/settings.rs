@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use longhand_shared::cache::remote::RedisUrl;
-use longhand_shared::outbound::AllowedHosts;
-use longhand_shared::path::AudioSources;
-use longhand_shared::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources, redis_url};
+use longhand_shared::domain::path::AudioSources;
+use longhand_shared::net::outbound::AllowedHosts;
+use longhand_shared::service::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources, redis_url};
 use longhand_shared::webhook::CallbackSettings;
 use longhand_shared::webhook::signature::MasterSecrets;
 

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use longhand_shared::Timestamp;
-use longhand_shared::job::JobHead;
-use longhand_shared::outbound::{AllowedHosts, Outbound, PublicUrl, not_public};
+use longhand_shared::domain::job::JobHead;
+use longhand_shared::net::outbound::{AllowedHosts, Outbound, PublicUrl, not_public};
 use longhand_shared::queue::Delivery;
 use longhand_shared::store::{JobStore, StoreError};
 use longhand_shared::webhook::signature::MasterSecrets;

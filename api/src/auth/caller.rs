@@ -2,9 +2,9 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use longhand_shared::job::Job;
+use longhand_shared::domain::job::Job;
+use longhand_shared::domain::upload::{PREFIX, folder};
 use longhand_shared::store::JobStore;
-use longhand_shared::upload::{PREFIX, folder};
 use longhand_shared::{AudioPath, JobId, UserId};
 
 use crate::error::ApiError;

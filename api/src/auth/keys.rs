@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use longhand_shared::api_key::{self, KeyDigest, KeyEntry, MAX_ID_BYTES};
+use longhand_shared::service::api_key::{self, KeyDigest, KeyEntry, MAX_ID_BYTES};
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use longhand_shared::secret::Secret;
-use longhand_shared::settings::Reader;
+use longhand_shared::service::secret::Secret;
+use longhand_shared::service::settings::Reader;
 use reqwest::Url;
 
 /// The shortest shared secret, in bytes: as long as what it signs with (RFC 7518 section 3.2).

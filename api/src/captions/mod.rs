@@ -9,9 +9,9 @@ mod format;
 #[cfg(test)]
 mod tests;
 
-use longhand_shared::id::ChunkIndex;
-use longhand_shared::job::{Chunk, Transcription};
-use longhand_shared::stitch::text_or_mark;
+use longhand_shared::domain::id::ChunkIndex;
+use longhand_shared::domain::job::{Chunk, Transcription};
+use longhand_shared::domain::stitch::text_or_mark;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 

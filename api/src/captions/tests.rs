@@ -1,7 +1,7 @@
 //! Timelines, and the files made of them.
 
 use longhand_shared::Timestamp;
-use longhand_shared::job::{ChunkError, ChunkState, ErrorCode, Segment, Verdict};
+use longhand_shared::domain::job::{ChunkError, ChunkState, ErrorCode, Segment, Verdict};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -1,11 +1,11 @@
 //! The body of `POST /transcribe`.
 
-use longhand_shared::id::MAX_CHUNKS;
-use longhand_shared::job::{
+use longhand_shared::domain::id::MAX_CHUNKS;
+use longhand_shared::domain::job::{
     InvalidChunkCount, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, Metadata, NewJob, TranscribeOptions,
 };
-use longhand_shared::outbound::{AllowedHosts, PublicUrl};
-use longhand_shared::path::{AudioSources, InvalidPath};
+use longhand_shared::domain::path::{AudioSources, InvalidPath};
+use longhand_shared::net::outbound::{AllowedHosts, PublicUrl};
 use longhand_shared::{AudioPath, Timestamp};
 use serde_json::Value;
 use tokio::task::spawn_blocking;

@@ -3,7 +3,7 @@
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use longhand_shared::JobId;
-use longhand_shared::id::InvalidJobId;
+use longhand_shared::domain::id::InvalidJobId;
 use tracing::{Span, field};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{Ref, Required};

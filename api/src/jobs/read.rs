@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use longhand_shared::JobId;
-use longhand_shared::job::JobStatus;
-use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::domain::job::JobStatus;
+use longhand_shared::domain::transcript::TranscriptResult;
 use tokio::time::Instant;
 
 use super::path::JobPath;

@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::lifecycle::Retry;
-use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{Timestamp, store};
 
 use super::path::JobPath;

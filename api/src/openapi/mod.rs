@@ -17,7 +17,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use longhand_shared::path::AudioSources;
+use longhand_shared::domain::path::AudioSources;
 use serde_json::{Value, json};
 use utoipa::openapi::OpenApi;
 

@@ -1,9 +1,11 @@
 //! The schemas of request bodies. They have no types: a body is read field by field (`input.rs`), so that every
 //! fault is reported, and its limits are the constants used here.
 
-use longhand_shared::id::MAX_CHUNKS;
-use longhand_shared::job::{MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_PROMPT_CHARS, MAX_TAG_BYTES};
-use longhand_shared::media::MAX_AUDIO_BYTES;
+use longhand_shared::domain::id::MAX_CHUNKS;
+use longhand_shared::domain::job::{
+    MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_PROMPT_CHARS, MAX_TAG_BYTES,
+};
+use longhand_shared::domain::media::MAX_AUDIO_BYTES;
 use serde_json::{Value, json};
 
 fn user() -> Value {

@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use longhand_shared::attempt::{AttemptOutcome, AttemptRecord};
 use longhand_shared::cache::remote::Notification;
 use longhand_shared::cache::{Cache, Change};
-use longhand_shared::job::{JobState, JobStatus};
+use longhand_shared::domain::attempt::{AttemptOutcome, AttemptRecord};
+use longhand_shared::domain::job::{JobState, JobStatus};
+use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
 use longhand_shared::store::{JobStore, StoreError};
-use longhand_shared::transcript::{ChunkResult, TranscriptResult};
 use longhand_shared::{JobId, UserId};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};

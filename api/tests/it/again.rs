@@ -1,8 +1,8 @@
 //! Asking again: idempotency keys, another try for what failed, and erasing.
 
 use axum::http::Request;
-use longhand_shared::id::ChunkRef;
-use longhand_shared::job::{ChunkError, ErrorCode, Transcription, Verdict};
+use longhand_shared::domain::id::ChunkRef;
+use longhand_shared::domain::job::{ChunkError, ErrorCode, Transcription, Verdict};
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::{Attempt, Timestamp};
 use serde_json::{Value, json};

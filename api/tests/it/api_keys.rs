@@ -8,8 +8,8 @@ use axum::body::Body;
 use axum::http::Request;
 use longhand_api::auth::settings::{ApiKeys, AuthSettings};
 use longhand_api::{AppState, Auth};
-use longhand_shared::api_key::{KeyDigest, KeyEntry, new_key};
-use longhand_shared::secret::Secret;
+use longhand_shared::service::api_key::{KeyDigest, KeyEntry, new_key};
+use longhand_shared::service::secret::Secret;
 use tempfile::TempDir;
 use tokio::time::{advance, pause, resume};
 

@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use longhand_shared::id::ChunkRef;
-use longhand_shared::job::{ChunkError, ErrorCode, Segment, Transcription, Verdict};
+use longhand_shared::domain::id::ChunkRef;
+use longhand_shared::domain::job::{ChunkError, ErrorCode, Segment, Transcription, Verdict};
 use longhand_shared::{Attempt, JobId, Timestamp};
 use serde_json::{Value, json};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::http::Request;
-use longhand_shared::id::ChunkRef;
-use longhand_shared::job::{ChunkError, ErrorCode, Transcription, Verdict};
+use longhand_shared::domain::id::ChunkRef;
+use longhand_shared::domain::job::{ChunkError, ErrorCode, Transcription, Verdict};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue};
 use longhand_shared::store::JobStore;
 use longhand_shared::{Attempt, Claimant, JobId, Timestamp};

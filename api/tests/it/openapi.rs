@@ -6,9 +6,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Request;
 use longhand_api::AppState;
-use longhand_shared::path::AudioSources;
-use longhand_shared::transcript::TranscriptResult;
-use longhand_shared::upload::Uploads;
+use longhand_shared::domain::path::AudioSources;
+use longhand_shared::domain::transcript::TranscriptResult;
+use longhand_shared::domain::upload::Uploads;
 use serde_json::Value;
 
 use crate::issuer::api_by_secret;

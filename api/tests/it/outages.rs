@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longhand_shared::id::ChunkRef;
-use longhand_shared::idempotency::Idempotency;
-use longhand_shared::job::{Chunk, Job, JobHead, NewJob, Verdict};
+use longhand_shared::domain::id::ChunkRef;
+use longhand_shared::domain::idempotency::Idempotency;
+use longhand_shared::domain::job::{Chunk, Job, JobHead, NewJob, Verdict};
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::queue::{ChunkQueue, Delivery, Depth, Outgoing, QueueError, Receipt, Standing};
 use longhand_shared::store::{
     Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
-use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::webhook::Callback;
 use longhand_shared::{Attempt, ChunkIndex, Claimant, JobId, Timestamp, UserId};
 use serde_json::json;

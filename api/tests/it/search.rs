@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longhand_shared::Timestamp;
-use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
+use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::store::JobStore;
 use serde_json::Value;
 

@@ -11,7 +11,7 @@ use longhand_api::waiting::Waiting;
 use longhand_shared::JobId;
 use longhand_shared::Timestamp;
 use longhand_shared::cache::Cache;
-use longhand_shared::job::{ChunkError, ErrorCode, Verdict};
+use longhand_shared::domain::job::{ChunkError, ErrorCode, Verdict};
 use longhand_shared::lifecycle::Retry;
 use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use longhand_shared::JobId;
-use longhand_shared::job::{JobStatus, Metadata, TranscribeOptions};
-use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::domain::job::{JobStatus, Metadata, TranscribeOptions};
+use longhand_shared::domain::transcript::TranscriptResult;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::plan::{Job, Plan};

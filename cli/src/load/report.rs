@@ -3,8 +3,8 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use longhand_shared::job::JobStatus;
-use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::domain::job::JobStatus;
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::{JobId, Timestamp};
 use serde::Serialize;
 

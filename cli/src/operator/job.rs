@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longhand_shared::lifecycle::{Lifecycle, Retry};
 use longhand_shared::store::dynamo::DynamoStore;
-use longhand_shared::{Timestamp, aws};
+use longhand_shared::{Timestamp, service::aws};
 use serde_json::json;
 
 use super::args::{JobCommand, JobRetry};

@@ -1,6 +1,6 @@
 //! `longhand webhook secret`: prints the secret with which a user verifies webhooks.
 
-use longhand_shared::settings::{Reader, environment};
+use longhand_shared::service::settings::{Reader, environment};
 use longhand_shared::webhook::signature::MasterSecrets;
 use serde_json::json;
 

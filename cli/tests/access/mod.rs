@@ -1,6 +1,6 @@
 //! Tokens and new API keys.
 
-use longhand_shared::api_key::{KeyDigest, KeyEntry};
+use longhand_shared::service::api_key::{KeyDigest, KeyEntry};
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, JOB, Reply, end, longhand};

@@ -10,7 +10,7 @@ use longhand_chaos::poison::{self, Poison};
 use longhand_chaos::report::{Report, summary};
 use longhand_chaos::run::{self, Badness};
 use longhand_chaos::world::Size;
-use longhand_shared::shutdown;
+use longhand_shared::service::shutdown;
 use serde_json::{Value, json};
 
 /// Loads the real binaries while they are killed, the model fails and AWS calls are lost; then audits what came of

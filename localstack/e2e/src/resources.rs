@@ -7,9 +7,9 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_config::timeout::TimeoutConfig;
 use longhand_api::Signer;
-use longhand_shared::aws;
-use longhand_shared::path::AudioSources;
+use longhand_shared::domain::path::AudioSources;
 use longhand_shared::queue::sqs::SqsQueue;
+use longhand_shared::service::aws;
 use longhand_shared::store::dynamo::DynamoStore;
 
 use crate::calls::Calls;

@@ -10,7 +10,7 @@ use longhand_api::{AppState, Auth, Origins};
 use longhand_shared::JobId;
 use longhand_shared::cache::Cache;
 use longhand_shared::lifecycle::Lifecycle;
-use longhand_shared::outbound::Outbound;
+use longhand_shared::net::outbound::Outbound;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use longhand_sim_asr::{Behaviour, SimAsr};

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use metrics::counter;
 
-use crate::id::JobId;
-use crate::job::JobStatus;
+use crate::domain::id::JobId;
+use crate::domain::job::JobStatus;
+use crate::domain::transcript::TranscriptResult;
 use crate::store::{self, JobStore, StoreError};
-use crate::transcript::TranscriptResult;
 use crate::webhook::CallbackState;
 use remote::Redis;
 
@@ -173,8 +173,10 @@ fn is_final(result: &TranscriptResult) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ChunkRef;
-    use crate::job::{ChunkError, ErrorCode, Metadata, NewJob, TranscribeOptions, Transcription, Verdict};
+    use crate::domain::id::ChunkRef;
+    use crate::domain::job::{
+        ChunkError, ErrorCode, Metadata, NewJob, TranscribeOptions, Transcription, Verdict,
+    };
     use crate::lifecycle::Lifecycle;
     use crate::queue::memory::MemoryQueue;
     use crate::store::memory::MemoryStore;

@@ -3,7 +3,7 @@
 use redis::cmd;
 
 use super::remote::Redis;
-use crate::id::UserId;
+use crate::domain::id::UserId;
 
 /// A bucket that fills up in a minute. Takes one from it, if there is one; answers how many there were.
 const TAKE: &str = "\

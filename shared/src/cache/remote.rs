@@ -20,9 +20,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{Change, SHARED_TTL};
-use crate::id::JobId;
+use crate::domain::id::JobId;
+use crate::domain::transcript::TranscriptResult;
 use crate::store::codes;
-use crate::transcript::TranscriptResult;
 
 /// How long a command may take, with its second try.
 pub const TIMEOUT: Duration = Duration::from_millis(100);

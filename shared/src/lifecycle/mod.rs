@@ -19,16 +19,16 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::attempt::{Attempt, AttemptOutcome, Claimant};
 use crate::cache::{Cache, Change};
-use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, ChunkRef, JobId};
-use crate::job::{
+use crate::domain::attempt::{Attempt, AttemptOutcome, Claimant};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkIndex, ChunkRef, JobId};
+use crate::domain::job::{
     Chunk, ChunkError, ChunkState, ChunkStatus, ErrorCode, Job, JobHead, JobState, NewJob, Verdict,
 };
+use crate::domain::transcript::TranscriptResult;
 use crate::queue::{ChunkMessage, ChunkQueue, Delivery, QueueError};
 use crate::store::{Claim, Created, Finish, JobStore, RemoveUnsettled, Settle, StoreError};
-use crate::transcript::TranscriptResult;
 use crate::webhook::{self, WebhookMessage};
 
 pub use repair::{MAX_CHECK_INTERVAL, RESEND_AFTER, Repair};

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::{FIRST_CHECK, Lifecycle, Settled};
-use crate::attempt::Attempt;
-use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, ChunkRef, JobId};
-use crate::job::{Chunk, ChunkError, ChunkState, ErrorCode, Job, JobHead, JobState, Verdict};
+use crate::domain::attempt::Attempt;
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkIndex, ChunkRef, JobId};
+use crate::domain::job::{Chunk, ChunkError, ChunkState, ErrorCode, Job, JobHead, JobState, Verdict};
 use crate::queue::{Depth, MAX_DELAY};
 use crate::store::{DueJob, StoreError};
 use crate::webhook;
@@ -214,7 +214,7 @@ fn is_turn(job: &JobHead, due: Timestamp, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Metadata, NewJob, TranscribeOptions};
+    use crate::domain::job::{Metadata, NewJob, TranscribeOptions};
 
     fn job() -> JobHead {
         let user = "ana".parse().expect("a user");

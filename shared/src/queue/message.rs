@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ChunkIndex, ChunkRef, JobId};
-use crate::job::{Chunk, Job, TranscribeOptions};
-use crate::path::AudioPath;
+use crate::domain::id::{ChunkIndex, ChunkRef, JobId};
+use crate::domain::job::{Chunk, Job, TranscribeOptions};
+use crate::domain::path::AudioPath;
 
 use super::{Envelope, Outgoing};
 

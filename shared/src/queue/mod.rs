@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::attempt::Claimant;
-use crate::clock::Timestamp;
+use crate::domain::attempt::Claimant;
+use crate::domain::clock::Timestamp;
 
 pub use message::{ChunkMessage, InvalidMessage};
 

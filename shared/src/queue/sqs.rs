@@ -16,8 +16,8 @@ use aws_sdk_sqs::types::{
     MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
 };
 
-use crate::clock::Timestamp;
-use crate::trace::TRACEPARENT;
+use crate::domain::clock::Timestamp;
+use crate::service::trace::TRACEPARENT;
 
 use super::acceptance::{Acceptance, refuses_group};
 use super::{

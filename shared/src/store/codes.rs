@@ -6,8 +6,8 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::job::ErrorCode;
-use crate::transcript::TranscriptResult;
+use crate::domain::job::ErrorCode;
+use crate::domain::transcript::TranscriptResult;
 
 /// The attribute with the exact code.
 const EXACT: &str = "exactCode";
@@ -89,9 +89,9 @@ pub(crate) fn from_json(json: &str) -> serde_json::Result<TranscriptResult> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::{Attempt, AttemptRecord, Claimant};
-    use crate::clock::Timestamp;
-    use crate::job::{Chunk, ChunkError, ChunkState, Metadata, NewJob, TranscribeOptions, Verdict};
+    use crate::domain::attempt::{Attempt, AttemptRecord, Claimant};
+    use crate::domain::clock::Timestamp;
+    use crate::domain::job::{Chunk, ChunkError, ChunkState, Metadata, NewJob, TranscribeOptions, Verdict};
 
     /// A result whose chunk failed with `code`, with the same key in the client's metadata.
     fn failed(code: ErrorCode) -> TranscriptResult {

@@ -14,16 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use super::codes::{self, Stored};
 use super::{SearchPosition, StoreError};
-use crate::attempt::{Attempt, AttemptRecord, Holder, opaque_worker};
-use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, JobId, UserId};
-use crate::idempotency::{Idempotency, KEPT};
-use crate::job::{
+use crate::domain::attempt::{Attempt, AttemptRecord, Holder, opaque_worker};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkIndex, JobId, UserId};
+use crate::domain::idempotency::{Idempotency, KEPT};
+use crate::domain::job::{
     Chunk, ChunkError, ChunkState, ChunkStatus, Job, JobHead, JobState, JobStatus, Metadata, NewJob,
     TranscribeOptions, Transcription, Verdict,
 };
-use crate::path::AudioPath;
-use crate::transcript::TranscriptResult;
+use crate::domain::path::AudioPath;
+use crate::domain::transcript::TranscriptResult;
 use crate::webhook::Callback;
 
 pub(super) type Item = std::collections::HashMap<String, AttributeValue>;

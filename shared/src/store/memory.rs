@@ -14,13 +14,13 @@ use super::{
     Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, SearchPosition,
     Settle, StoreError,
 };
-use crate::attempt::{Attempt, AttemptRecord, Claimant, Holder};
-use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, ChunkRef, JobId, UserId};
-use crate::idempotency::{Idempotency, KEPT};
-use crate::job::{Chunk, ChunkState, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
+use crate::domain::attempt::{Attempt, AttemptRecord, Claimant, Holder};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkIndex, ChunkRef, JobId, UserId};
+use crate::domain::idempotency::{Idempotency, KEPT};
+use crate::domain::job::{Chunk, ChunkState, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
+use crate::domain::transcript::TranscriptResult;
 use crate::lifecycle::FIRST_CHECK;
-use crate::transcript::TranscriptResult;
 use crate::webhook::{self, Callback};
 
 /// The store in memory.

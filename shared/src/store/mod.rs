@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::attempt::{Attempt, Claimant};
-use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, ChunkRef, JobId, UserId};
-use crate::idempotency::Idempotency;
-use crate::job::{Chunk, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
-use crate::transcript::TranscriptResult;
+use crate::domain::attempt::{Attempt, Claimant};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkIndex, ChunkRef, JobId, UserId};
+use crate::domain::idempotency::Idempotency;
+use crate::domain::job::{Chunk, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
+use crate::domain::transcript::TranscriptResult;
 use crate::webhook::Callback;
 
 /// Why a step failed, or may have failed.

@@ -20,12 +20,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::clock::Timestamp;
-use crate::id::{JobId, UserId};
-use crate::job::{JobHead, JobState, JobStatus, Metadata};
-use crate::outbound::AllowedHosts;
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{JobId, UserId};
+use crate::domain::job::{JobHead, JobState, JobStatus, Metadata};
+use crate::net::outbound::AllowedHosts;
 use crate::queue::{Envelope, MAX_DELAY, Outgoing};
-use crate::settings::{HttpUrl, Reader};
+use crate::service::settings::{HttpUrl, Reader};
 
 /// How long after a job's end its webhook is retried.
 pub const GIVEN_UP_AFTER: Duration = Duration::from_hours(24);

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::id::UserId;
-use crate::settings::Reader;
+use crate::domain::id::UserId;
+use crate::service::settings::Reader;
 
 /// The shortest master secret, in bytes: as many as the signature has.
 pub const MIN_MASTER_BYTES: usize = 32;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use longhand_shared::job::{Chunk, ChunkState, ChunkStatus, Job, JobState, JobStatus, NewJob, Verdict};
-use longhand_shared::stitch::stitch;
-use longhand_shared::transcript::TranscriptResult;
+use longhand_shared::domain::job::{
+    Chunk, ChunkState, ChunkStatus, Job, JobState, JobStatus, NewJob, Verdict,
+};
+use longhand_shared::domain::stitch::stitch;
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::{ChunkIndex, ChunkRef};
 use proptest::test_runner::TestCaseError;
 use proptest::{prop_assert, prop_assert_eq};

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use longhand_shared::attempt::AttemptOutcome;
-use longhand_shared::job::{ChunkState, ErrorCode, JobStatus, Verdict};
+use longhand_shared::domain::attempt::AttemptOutcome;
+use longhand_shared::domain::job::{ChunkState, ErrorCode, JobStatus, Verdict};
 use longhand_shared::{ChunkIndex, ChunkRef};
 
 use crate::processes::{CLAIM_TIMEOUT, ModelResult};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longhand_shared::job::JobStatus;
+use longhand_shared::domain::job::JobStatus;
 use longhand_shared::lifecycle::{FIRST_CHECK, MAX_CHECK_INTERVAL};
 use longhand_shared::store::{Created, StoreError};
 

@@ -13,7 +13,7 @@ mod sim;
 mod table;
 mod world;
 
-use longhand_shared::job::JobStatus;
+use longhand_shared::domain::job::JobStatus;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestError, TestRng, TestRunner};
 
@@ -239,7 +239,7 @@ fn concurrent_finishes_end_the_job_once() {
 }
 
 /// The result of a job that must have ended.
-fn result(world: &World) -> &longhand_shared::transcript::TranscriptResult {
+fn result(world: &World) -> &longhand_shared::domain::transcript::TranscriptResult {
     world.checker.ended().expect("the job has ended")
 }
 

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhand_shared::attempt::{Attempt, AttemptOutcome, Claimant};
-use longhand_shared::job::{ChunkError, ChunkState, ErrorCode, Transcription, Verdict};
+use longhand_shared::domain::attempt::{Attempt, AttemptOutcome, Claimant};
+use longhand_shared::domain::job::{ChunkError, ChunkState, ErrorCode, Transcription, Verdict};
 use longhand_shared::lifecycle::{DeadLetter, Lifecycle, Settled};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth};
 use longhand_shared::store::{Claim, JobStore, StoreError};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longhand_shared::attempt::Holder;
+use longhand_shared::domain::attempt::Holder;
 use longhand_shared::lifecycle::MAX_REQUEUES;
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth, Outgoing, QueueError, Receipt};
 

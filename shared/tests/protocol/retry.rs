@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhand_shared::attempt::AttemptOutcome;
-use longhand_shared::job::{ChunkError, ChunkStatus, ErrorCode, JobStatus, Transcription, Verdict};
+use longhand_shared::domain::attempt::AttemptOutcome;
+use longhand_shared::domain::job::{ChunkError, ChunkStatus, ErrorCode, JobStatus, Transcription, Verdict};
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::lifecycle::{Lifecycle, Retry};
 use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::queue::{ChunkQueue, Depth};
 use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{Claim, Finish, JobStore, Settle, read};
-use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{Attempt, ChunkRef, Claimant, JobId, Timestamp};
 
 use crate::world::new_job;

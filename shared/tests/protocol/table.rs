@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longhand_shared::idempotency::Idempotency;
-use longhand_shared::job::{Chunk, ChunkState, Job, JobHead, JobState, NewJob, Verdict};
+use longhand_shared::domain::idempotency::Idempotency;
+use longhand_shared::domain::job::{Chunk, ChunkState, Job, JobHead, JobState, NewJob, Verdict};
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{
     Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
-use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::webhook::Callback;
 use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp, UserId};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::Timestamp;
-use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
+use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::lifecycle;
 use longhand_shared::queue::Depth;
 use longhand_shared::store::{Created, StoreError};

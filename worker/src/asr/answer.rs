@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use longhand_shared::job::{ChunkError, Transcription};
+use longhand_shared::domain::job::{ChunkError, Transcription};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;

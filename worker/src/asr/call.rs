@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use longhand_shared::job::{TranscribeOptions, Transcription};
-use longhand_shared::trace;
+use longhand_shared::domain::job::{TranscribeOptions, Transcription};
+use longhand_shared::service::trace;
 use reqwest::header::HeaderValue;
 use reqwest::multipart::{Form as Multipart, Part};
 use reqwest::{Body, RequestBuilder, StatusCode, redirect};
@@ -31,7 +31,7 @@ pub(super) struct Client {
     http: reqwest::Client,
     url: String,
     model: String,
-    api_key: Option<longhand_shared::secret::Secret>,
+    api_key: Option<longhand_shared::service::secret::Secret>,
     timeout: Duration,
 }
 

@@ -2,7 +2,7 @@
 //! three letters; models know the codes that Whisper was trained with.
 
 use isolang::Language as Iso;
-use longhand_shared::job::TranscribeOptions;
+use longhand_shared::domain::job::TranscribeOptions;
 
 /// What the model is asked for instead: withdrawn codes, parts of larger languages, and names of Whisper's own.
 const INSTEAD: [(&str, &str); 44] = [

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use longhand_shared::media::{self, Format, MAX_AUDIO_BYTES};
+use longhand_shared::domain::media::{self, Format, MAX_AUDIO_BYTES};
 
 /// Three seconds of speech in English (`LibriVox`, public domain): "He was not an ill-disposed young man,".
 const BUILT_IN: &[u8] = include_bytes!("../../assets/probe.wav");

@@ -1,7 +1,7 @@
 //! Segments as models give them: with times that are missing, negative, or run backwards. Their order is kept, and so
 //! is every word; times that cannot be right are replaced by times between their neighbours.
 
-use longhand_shared::job::Segment;
+use longhand_shared::domain::job::Segment;
 use serde_json::Value;
 
 /// Models round: a first time this little before the beginning is the beginning.

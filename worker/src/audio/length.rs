@@ -8,7 +8,7 @@ use std::time::Duration;
 use lofty::config::{ParseOptions, ParsingMode};
 use lofty::file::AudioFile;
 use lofty::probe::Probe;
-use longhand_shared::media::ebml;
+use longhand_shared::domain::media::ebml;
 use tokio::fs::File;
 use tokio::task::spawn_blocking;
 

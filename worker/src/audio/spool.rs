@@ -6,8 +6,8 @@ use std::io;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use longhand_shared::job::ErrorCode;
-use longhand_shared::media::MAX_AUDIO_BYTES;
+use longhand_shared::domain::job::ErrorCode;
+use longhand_shared::domain::media::MAX_AUDIO_BYTES;
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::task::spawn_blocking;

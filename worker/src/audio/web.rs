@@ -1,8 +1,8 @@
 //! Audio from a web address.
 
 use futures::{StreamExt, TryStreamExt};
-use longhand_shared::job::ErrorCode;
-use longhand_shared::outbound::{Outbound, PublicUrl, not_public, unknown_host};
+use longhand_shared::domain::job::ErrorCode;
+use longhand_shared::net::outbound::{Outbound, PublicUrl, not_public, unknown_host};
 use reqwest::{Method, StatusCode};
 
 use super::spool::spool;

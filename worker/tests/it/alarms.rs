@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Seek, read_to_string};
 use std::sync::Arc;
 
-use longhand_shared::job::{ErrorCode, JobStatus};
+use longhand_shared::domain::job::{ErrorCode, JobStatus};
 use longhand_shared::lifecycle::MAX_REQUEUES;
 use longhand_sim_asr::Behaviour;
 use serde_json::{Value, json};

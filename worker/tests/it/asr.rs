@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use futures::FutureExt;
 use futures::future::{join_all, ready};
-use longhand_shared::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
+use longhand_shared::domain::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
 use longhand_shared::queue::Progress;
 use longhand_sim_asr::{Answer, Behaviour, Books, ErrorBody, Latency, Odd, Script, SimAsr, text_for};
 use longhand_worker::asr::{Asr, AsrSettings, ChunkRequest, TranscribeError};

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use longhand_shared::job::ErrorCode;
+use longhand_shared::domain::job::ErrorCode;
 use longhand_sim_asr::{Answer, Behaviour, ErrorBody, text_for};
 use longhand_worker::asr::TranscribeError;
 use tokio::net::TcpSocket;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use longhand_shared::job::{ChunkStatus, JobStatus};
+use longhand_shared::domain::job::{ChunkStatus, JobStatus};
 use longhand_shared::queue::Depth;
 use longhand_sim_asr::{Answer, Behaviour, Latency};
 use tokio::time::{Instant, sleep};

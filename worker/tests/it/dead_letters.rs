@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longhand_shared::job::{ChunkStatus, ErrorCode, JobStatus};
+use longhand_shared::domain::job::{ChunkStatus, ErrorCode, JobStatus};
 use longhand_shared::lifecycle::MAX_REQUEUES;
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Envelope, Outgoing};
 use longhand_shared::store::JobStore;

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use longhand_shared::job::ErrorCode;
-use longhand_shared::media::Format::{self, *};
+use longhand_shared::domain::job::ErrorCode;
+use longhand_shared::domain::media::Format::{self, *};
 use longhand_worker::audio::{Audio, AudioError};
 
 use crate::support::audio_store;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use longhand_shared::job::JobStatus;
+use longhand_shared::domain::job::JobStatus;
 use longhand_shared::queue::{ChunkMessage, Delivery, Envelope, Outgoing, Progress};
 use longhand_sim_asr::{Behaviour, text_for};
 use longhand_worker::dead_letters::DeadLetters;

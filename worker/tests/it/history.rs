@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use longhand_shared::attempt::AttemptOutcome;
-use longhand_shared::job::{ErrorCode, JobStatus};
+use longhand_shared::domain::attempt::AttemptOutcome;
+use longhand_shared::domain::job::{ErrorCode, JobStatus};
 use longhand_sim_asr::{Answer, Behaviour, Latency};
 use longhand_worker::runner::Limits;
 use tokio::time::sleep;

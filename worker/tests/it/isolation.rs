@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use longhand_shared::job::JobStatus;
+use longhand_shared::domain::job::JobStatus;
 use longhand_sim_asr::{Answer, Behaviour, Latency, Schedule, Step};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

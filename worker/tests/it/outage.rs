@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longhand_shared::JobId;
-use longhand_shared::job::JobStatus;
+use longhand_shared::domain::job::JobStatus;
 use longhand_shared::queue::{ChunkQueue, Depth};
 use longhand_sim_asr::{Answer, Behaviour, ErrorBody, Latency, Schedule, Step};
 use tokio::time::Instant;

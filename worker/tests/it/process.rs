@@ -1,6 +1,6 @@
 //! One chunk's life: from the message to the end of the job, and what repeats, races and comes late.
 
-use longhand_shared::job::{ChunkStatus, ErrorCode, JobStatus, Transcription, Verdict};
+use longhand_shared::domain::job::{ChunkStatus, ErrorCode, JobStatus, Transcription, Verdict};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue};
 use longhand_shared::store::{JobStore, RemoveUnsettled, Settle};
 use longhand_shared::{Attempt, Timestamp};

@@ -1,6 +1,6 @@
 //! One chunk's life while the table or the model is down: nothing is lost, nothing is held against the chunk.
 
-use longhand_shared::job::{ChunkStatus, ErrorCode, JobStatus};
+use longhand_shared::domain::job::{ChunkStatus, ErrorCode, JobStatus};
 use longhand_shared::queue::Delivery;
 use longhand_sim_asr::{Answer, Behaviour, Latency, Schedule, Step, text_for};
 use rand::rngs::StdRng;

@@ -1,6 +1,6 @@
 //! The sweeper: what it repairs, what it leaves alone, and that two of them do it once.
 
-use longhand_shared::job::{ErrorCode, JobStatus, NewJob, Transcription, Verdict};
+use longhand_shared::domain::job::{ErrorCode, JobStatus, NewJob, Transcription, Verdict};
 use longhand_shared::lifecycle::{FIRST_CHECK, MAX_CHECK_INTERVAL, RESEND_AFTER};
 use longhand_shared::queue::QueueError;
 use longhand_shared::store::JobStore;

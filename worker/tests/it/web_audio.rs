@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::TryStreamExt;
-use longhand_shared::job::ErrorCode;
-use longhand_shared::media::MAX_AUDIO_BYTES;
-use longhand_shared::outbound::Outbound;
-use longhand_shared::path::AudioSources;
+use longhand_shared::domain::job::ErrorCode;
+use longhand_shared::domain::media::MAX_AUDIO_BYTES;
+use longhand_shared::domain::path::AudioSources;
+use longhand_shared::net::outbound::Outbound;
 use longhand_worker::audio::{AudioError, AudioStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -1,7 +1,7 @@
 //! The configuration of the bucket.
 
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule};
-use longhand_shared::aws;
+use longhand_shared::service::aws;
 
 use super::super::rules::DescribeError;
 use super::super::rules::bucket::{Cors, Expiry};

@@ -5,8 +5,8 @@ use aws_sdk_dynamodb::types::{
     TimeToLiveStatus,
 };
 use aws_sdk_sqs::types::QueueAttributeName;
-use longhand_shared::aws;
 use longhand_shared::queue::Depth;
+use longhand_shared::service::aws;
 use serde_json::Value;
 
 use super::super::rules::DescribeError;

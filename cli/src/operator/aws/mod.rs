@@ -13,7 +13,7 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use longhand_shared::queue::sqs::SqsQueue;
 use longhand_shared::queue::{Delivery, Envelope, MAX_BATCH, Progress, Receipt};
-use longhand_shared::{Timestamp, aws};
+use longhand_shared::{Timestamp, service::aws};
 
 use super::rules::DescribeError;
 use crate::error::chain;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use longhand_shared::Timestamp;
 use longhand_shared::queue::sqs::SqsQueue;
 use longhand_shared::queue::{ChunkQueue, QueueError, Receipt};
-use longhand_shared::settings::environment;
+use longhand_shared::service::settings::environment;
 use serde_json::json;
 use tokio::time::Instant;
 

@@ -8,7 +8,7 @@ mod settings;
 use std::time::Duration;
 
 use futures::future::join_all;
-use longhand_shared::settings::environment;
+use longhand_shared::service::settings::environment;
 use serde::Serialize;
 
 use super::aws::Aws;

@@ -1,6 +1,6 @@
 //! Reads the services' settings and finds those that are missing or contradict each other.
 
-use longhand_shared::settings::List;
+use longhand_shared::service::settings::List;
 use longhand_shared::webhook::signature::MasterSecret;
 
 use super::super::rules::Finding;

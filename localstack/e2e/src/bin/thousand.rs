@@ -9,7 +9,7 @@ use longhand_e2e::calls::Calls;
 use longhand_e2e::processes::{Process, free_port, ready};
 use longhand_e2e::resources::Resources;
 use longhand_e2e::service::wav;
-use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
+use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::store::{JobStore, read};
 use longhand_shared::{AudioPath, JobId, Timestamp};

@@ -12,7 +12,7 @@ use longhand_e2e::calls::Calls;
 use longhand_e2e::processes::{Process, free_port, ready};
 use longhand_e2e::redis::RedisServer;
 use longhand_e2e::resources::Resources;
-use longhand_shared::job::{Metadata, NewJob, TranscribeOptions, Transcription, Verdict};
+use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions, Transcription, Verdict};
 use longhand_shared::lifecycle::{FIRST_CHECK, Lifecycle};
 use longhand_shared::{Attempt, ChunkRef, JobId, Timestamp};
 use reqwest::Client;

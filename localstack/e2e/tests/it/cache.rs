@@ -8,7 +8,7 @@ use longhand_e2e::redis::{PrimaryEndpoint, RedisServer};
 use longhand_e2e::service::{LIMITS, Service};
 use longhand_shared::cache::remote::{Notification, Redis};
 use longhand_shared::cache::{Cache, Change};
-use longhand_shared::job::{Metadata, NewJob, TranscribeOptions, Transcription, Verdict};
+use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions, Transcription, Verdict};
 use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::store::JobStore;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longhand_e2e::eventually;
 use longhand_e2e::service::{LIMITS, Service};
-use longhand_shared::job::{Metadata, NewJob, TranscribeOptions};
+use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Envelope, Outgoing};
 use longhand_shared::store::{JobStore, read};

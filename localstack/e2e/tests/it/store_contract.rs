@@ -8,17 +8,17 @@ use aws_sdk_dynamodb::types::{AttributeValue, TimeToLiveSpecification};
 use longhand_e2e::calls::{Calls, LostAnswer};
 use longhand_e2e::eventually;
 use longhand_e2e::resources::{Clients, RETENTION, Resources};
-use longhand_shared::job::{
+use longhand_shared::domain::job::{
     Chunk, ChunkError, ChunkState, ChunkStatus, ErrorCode, JobHead, JobState, JobStatus, Language, Metadata,
     NewJob, Prompt, Segment, TranscribeOptions, Transcription, Verdict,
 };
-use longhand_shared::stitch::stitch;
+use longhand_shared::domain::stitch::stitch;
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{
     Claim, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPosition, Settle, read, read_page,
 };
-use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp, UserId};
 use tokio::sync::OnceCell;
 

@@ -4,7 +4,7 @@ use longhand_e2e::eventually;
 use longhand_e2e::gateway::ApiMode;
 use longhand_e2e::redis::RedisServer;
 use longhand_e2e::service::{LIMITS, Service};
-use longhand_shared::job::{Transcription, Verdict};
+use longhand_shared::domain::job::{Transcription, Verdict};
 use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::{Attempt, ChunkRef, JobId, Timestamp};
 use longhand_sim_asr::{Behaviour, Latency, text_for};

@@ -23,12 +23,12 @@ use super::item::{
 use super::{
     Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
-use crate::attempt::{Attempt, AttemptRecord, Claimant};
-use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, ChunkRef, JobId, UserId};
-use crate::idempotency::Idempotency;
-use crate::job::{Chunk, ChunkStatus, Job, JobHead, JobState, NewJob, Verdict};
-use crate::transcript::TranscriptResult;
+use crate::domain::attempt::{Attempt, AttemptRecord, Claimant};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkIndex, ChunkRef, JobId, UserId};
+use crate::domain::idempotency::Idempotency;
+use crate::domain::job::{Chunk, ChunkStatus, Job, JobHead, JobState, NewJob, Verdict};
+use crate::domain::transcript::TranscriptResult;
 use crate::webhook::Callback;
 
 /// How often a step is tried that another transaction on the same item was in the way of, or that

@@ -10,11 +10,11 @@ use futures::future::try_join_all;
 use tracing::warn;
 
 use super::{DynamoStore, back_off, unavailable};
-use crate::attempt::Attempt;
-use crate::clock::Timestamp;
-use crate::id::{ChunkRef, JobId, UserId};
-use crate::idempotency::Idempotency;
-use crate::job::{Chunk, ChunkStatus, JobHead, JobState, JobStatus};
+use crate::domain::attempt::Attempt;
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkRef, JobId, UserId};
+use crate::domain::idempotency::Idempotency;
+use crate::domain::job::{Chunk, ChunkStatus, JobHead, JobState, JobStatus};
 use crate::store::item::{
     BY_USER, CHUNK_PREFIX, HeadItem, Item, JOB, JobItem, OPEN_JOBS, OPEN_SHARDS, TRANSCRIPT, TranscriptItem,
     chunk_key, decode, idempotency_key, is_expired, key, live_chunks, number, recent_key, recent_partition,
@@ -147,7 +147,8 @@ impl DynamoStore {
                     let from_chunks = transcript.text_in_chunks;
                     let mut result = transcript.into_result()?;
                     if from_chunks {
-                        result.transcription = crate::stitch::stitch(&self.shown_chunks(head.id).await?);
+                        result.transcription =
+                            crate::domain::stitch::stitch(&self.shown_chunks(head.id).await?);
                     }
                     Some(Detail::Ended(Box::new(result)))
                 }

@@ -13,16 +13,16 @@ use aws_sdk_dynamodb::types::{
 use futures::future::try_join_all;
 
 use super::{DynamoStore, back_off, unavailable};
-use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, JobId};
-use crate::job::{ChunkStatus, Job, JobHead, JobState, JobStatus, NewJob};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkIndex, JobId};
+use crate::domain::job::{ChunkStatus, Job, JobHead, JobState, JobStatus, NewJob};
+use crate::domain::transcript::TranscriptResult;
 use crate::lifecycle::FIRST_CHECK;
 use crate::store::item::{
     self, JOB, TRANSCRIPT, TranscriptItem, chunk_key, decode, encode, key, number, open_shard, status_time,
     text,
 };
 use crate::store::{Created, Finish, SearchPosition, StoreError};
-use crate::transcript::TranscriptResult;
 use crate::webhook::Callback;
 
 impl DynamoStore {

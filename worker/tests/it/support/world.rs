@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longhand_shared::job::{Chunk, Metadata, NewJob, TranscribeOptions};
+use longhand_shared::domain::job::{Chunk, Metadata, NewJob, TranscribeOptions};
+use longhand_shared::domain::path::AudioSources;
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::lifecycle::Lifecycle;
-use longhand_shared::outbound::Outbound;
-use longhand_shared::path::AudioSources;
+use longhand_shared::net::outbound::Outbound;
 use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::store::{self, JobStore};
-use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{ChunkRef, JobId, Timestamp};
 use longhand_sim_asr::{Behaviour, SimAsr};
 use longhand_worker::asr::guard::Guard;

@@ -2,10 +2,10 @@
 
 use longhand_e2e::eventually;
 use longhand_shared::Claimant;
-use longhand_shared::attempt::{Attempt, AttemptOutcome, MAX_HISTORY};
-use longhand_shared::job::{ChunkState, ChunkStatus, ErrorCode, JobState, JobStatus, Verdict};
+use longhand_shared::domain::attempt::{Attempt, AttemptOutcome, MAX_HISTORY};
+use longhand_shared::domain::job::{ChunkState, ChunkStatus, ErrorCode, JobState, JobStatus, Verdict};
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::store::{Claim, Detail, Finish, RemoveUnsettled, Search, Settle, read};
-use longhand_shared::transcript::TranscriptResult;
 
 use super::{CLAIM_TIMEOUT, Store, at, by, chunk, claimed, failed, finished, made, transcribed};
 

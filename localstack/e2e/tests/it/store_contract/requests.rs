@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use longhand_e2e::eventually;
-use longhand_shared::idempotency::Idempotency;
-use longhand_shared::job::{JobStatus, NewJob};
+use longhand_shared::domain::idempotency::Idempotency;
+use longhand_shared::domain::job::{JobStatus, NewJob};
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::store::{Created, MAX_PAGE_BYTES, RemoveUnsettled, Search, Settle, read, read_page};
-use longhand_shared::transcript::TranscriptResult;
 use longhand_shared::{Attempt, JobId, Timestamp};
 
 use super::{Store, at, chunk, claimed, failed, finished, made, new_job, some_user, transcribed};

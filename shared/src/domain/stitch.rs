@@ -2,7 +2,7 @@
 
 use unicode_script::{Script, UnicodeScript};
 
-use crate::job::{Chunk, ChunkState, Transcription, Verdict};
+use crate::domain::job::{Chunk, ChunkState, Transcription, Verdict};
 
 /// The text of `chunks` (in order of index), joined by a space, or by nothing between scripts
 /// without spaces. A chunk without a text becomes a mark: `[chunk 3 pending]`, `[chunk 3 failed]`.
@@ -71,9 +71,9 @@ fn is_unspaced(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::id::ChunkIndex;
-    use crate::job::{ChunkError, ErrorCode};
+    use crate::domain::clock::Timestamp;
+    use crate::domain::id::ChunkIndex;
+    use crate::domain::job::{ChunkError, ErrorCode};
 
     fn chunks(texts: &[Option<&str>]) -> Vec<Chunk> {
         let at = Timestamp::from_unix(0);

@@ -5,9 +5,9 @@ use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, JobId, MAX_CHUNKS, MAX_USER_ID_BYTES, UserId};
-use crate::path::AudioPath;
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkIndex, JobId, MAX_CHUNKS, MAX_USER_ID_BYTES, UserId};
+use crate::domain::path::AudioPath;
 
 fn text(description: &str) -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String).description(Some(description))

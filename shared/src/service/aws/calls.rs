@@ -123,7 +123,7 @@ mod tests {
             .retry_config(retries.with_initial_backoff(Duration::from_millis(1)))
             .endpoint_url(endpoint)
             .build();
-        let sqs = crate::aws::sqs(&config);
+        let sqs = crate::service::aws::sqs(&config);
         let answers = vec![
             (503, ""),
             (400, r#"{"__type":"com.amazonaws.sqs#RequestThrottled"}"#),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::outbound::{self, AllowedHosts, InvalidUrl, PublicUrl};
+use crate::net::outbound::{self, AllowedHosts, InvalidUrl, PublicUrl};
 
 /// The maximum length of a local path and of an S3 key, in bytes: S3's own limit.
 pub const MAX_PATH_BYTES: usize = 1024;

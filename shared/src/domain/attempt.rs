@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::clock::Timestamp;
-use crate::job::{ErrorCode, Verdict};
+use crate::domain::clock::Timestamp;
+use crate::domain::job::{ErrorCode, Verdict};
 
 /// How many attempts a chunk's history keeps. Older ones are dropped.
 pub const MAX_HISTORY: usize = 10;
@@ -201,7 +201,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::job::{ChunkError, Transcription};
+    use crate::domain::job::{ChunkError, Transcription};
 
     const BY: Claimant<'_> = Claimant { origin: "o", message: "m", generation: 0, worker: "w-1" };
 

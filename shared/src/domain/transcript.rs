@@ -3,15 +3,15 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::attempt::AttemptRecord;
-use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, JobId, UserId};
-use crate::job::{
+use crate::domain::attempt::AttemptRecord;
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkIndex, JobId, UserId};
+use crate::domain::job::{
     Chunk, ChunkError, ChunkState, ChunkStatus, JobHead, JobState, JobStatus, Metadata, Verdict,
     metadata_weight,
 };
-use crate::path::AudioPath;
-use crate::stitch::stitch;
+use crate::domain::path::AudioPath;
+use crate::domain::stitch::stitch;
 use crate::webhook::Callback;
 
 /// A job with its chunks and its transcript.

@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_documented_table_lists_these_formats() {
-        let document = include_str!("../../../docs/compatibility.md");
+        let document = include_str!("../../../../docs/compatibility.md");
         let table = document.lines().skip_while(|line| !line.starts_with("| format |")).skip(2);
         let rows: Vec<String> = table
             .take_while(|line| line.starts_with('|'))

@@ -7,14 +7,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::attempt::{AttemptRecord, Holder, mark_lost, opaque_worker};
-use crate::clock::Timestamp;
-use crate::id::{ChunkIndex, JobId, MAX_CHUNKS, UserId};
-use crate::idempotency::Idempotency;
-use crate::path::AudioPath;
+use crate::domain::attempt::{AttemptRecord, Holder, mark_lost, opaque_worker};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ChunkIndex, JobId, MAX_CHUNKS, UserId};
+use crate::domain::idempotency::Idempotency;
+use crate::domain::path::AudioPath;
 use crate::webhook::Callback;
 
-pub use crate::options::{
+pub use crate::domain::options::{
     InvalidLanguage, InvalidPrompt, Language, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_PROMPT_CHARS,
     MAX_TAG_BYTES, Metadata, Prompt, TranscribeOptions,
 };

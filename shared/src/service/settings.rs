@@ -14,10 +14,10 @@ use std::str::FromStr;
 use tracing_subscriber::EnvFilter;
 
 use crate::cache::remote::RedisUrl;
-use crate::health;
-use crate::outbound::AllowedHosts;
-use crate::path::{AudioPath, AudioSources};
-use crate::telemetry::{DEFAULT_FILTER, LogFormat};
+use crate::domain::path::{AudioPath, AudioSources};
+use crate::net::outbound::AllowedHosts;
+use crate::service::health;
+use crate::service::telemetry::{DEFAULT_FILTER, LogFormat};
 
 /// The source of values: the environment in production, a function in tests.
 type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::UserId;
-use crate::secret::Secret;
+use crate::service::secret::Secret;
 
 /// The prefix of every key. People and secret scanners recognise a key by it.
 pub const PREFIX: &str = "lh_";

@@ -1,0 +1,14 @@
+//! What a job is: its parts as types that cannot be invalid, and rules that need no store, queue or network.
+
+pub mod attempt;
+pub mod clock;
+pub mod id;
+pub mod idempotency;
+pub mod job;
+pub mod media;
+mod options;
+pub mod path;
+mod schema;
+pub mod stitch;
+pub mod transcript;
+pub mod upload;

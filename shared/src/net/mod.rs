@@ -1,0 +1,3 @@
+//! Calls to addresses that clients supply.
+
+pub mod outbound;
