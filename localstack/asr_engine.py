@@ -30,6 +30,8 @@ class Wanted:
     temperature: float
     words: bool
     segments: bool
+    # "transcribe", or "translate" to English.
+    task: str
 
 
 @dataclass
@@ -122,6 +124,7 @@ class Engine:
             return Transcript(language or "en", audio.size / SAMPLE_RATE)
         found, info = self.model.transcribe(
             audio,
+            task=wanted.task,
             language=language,
             initial_prompt=wanted.prompt,
             # Zero stands for the model's own ladder: it tries again warmer when it has run into a loop.

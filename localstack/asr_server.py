@@ -4,7 +4,8 @@ It speaks the dialect that Longhand's worker meets elsewhere, and is as strict a
 that any of those can take its place. Its queue is small. When the queue is full, it answers 429 with Retry-After, as a
 loaded service would.
 
-    POST /v1/audio/transcriptions   GET /v1/models   GET /health (200 once the model is loaded)
+    POST /v1/audio/transcriptions   GET /v1/models
+    POST /v1/audio/translations     GET /health (200 once the model is loaded)
 """
 
 from __future__ import annotations
@@ -71,14 +72,19 @@ def vtt(transcript: Transcript) -> str:
 
 def verbose(transcript: Transcript, wanted: Wanted) -> dict:
     body = {
-        "task": "transcribe",
+        "task": wanted.task,
         "language": transcript.language,
         "duration": round(transcript.duration, 3),
         "text": transcript.text,
     }
     if wanted.words:
         body["words"] = [
-            {"word": word.word.strip(), "start": round(float(word.start), 3), "end": round(float(word.end), 3)}
+            {
+                "word": word.word.strip(),
+                "start": round(float(word.start), 3),
+                "end": round(float(word.end), 3),
+                "probability": round(float(word.probability), 3),
+            }
             for segment in transcript.segments
             for word in segment.words or []
         ]
@@ -146,7 +152,7 @@ async def read_form(request: Request) -> FormData:
     return form
 
 
-def parse_form(form: FormData, model: str, languages: list[str]) -> tuple[UploadFile, Wanted]:
+def parse_form(form: FormData, task: str, model: str, languages: list[str]) -> tuple[UploadFile, Wanted]:
     def text(name: str) -> str | None:
         value = form.get(name)
         if isinstance(value, UploadFile):
@@ -189,6 +195,7 @@ def parse_form(form: FormData, model: str, languages: list[str]) -> tuple[Upload
         temperature=temperature,
         words=verbose_json and "word" in granularities,
         segments=verbose_json and "segment" in granularities,
+        task=task,
     )
 
 
@@ -205,7 +212,8 @@ def application(engine: Engine, model: str) -> Starlette:
         form = await read_form(request)
         gone = asyncio.ensure_future(hang_up(request))
         try:
-            upload, wanted = parse_form(form, model, engine.model.supported_languages)
+            task = "translate" if request.url.path.endswith("translations") else "transcribe"
+            upload, wanted = parse_form(form, task, model, engine.model.supported_languages)
             return answer(await engine.transcribe(upload.file, wanted, gone), wanted)
         except QueueFull as full:
             message = "The queue is full."
@@ -246,6 +254,7 @@ def application(engine: Engine, model: str) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
+            Route("/v1/audio/translations", transcriptions, methods=["POST"]),
             Route("/v1/models", models),
             Route("/health", health),
         ],

@@ -75,9 +75,16 @@ def chunk_errors() -> str:
     )
 
 
+def variants_with_meanings(file: str, enum: str) -> str:
+    return "\n".join(item(f"`{code}`: {meaning}") for code, [meaning] in variants(file, enum))
+
+
 def outcomes() -> str:
-    found = variants("shared/src/domain/attempt.rs", "AttemptOutcome")
-    return "\n".join(item(f"`{code}`: {meaning}") for code, [meaning] in found)
+    return variants_with_meanings("shared/src/domain/attempt.rs", "AttemptOutcome")
+
+
+def warnings() -> str:
+    return variants_with_meanings("shared/src/domain/transcription.rs", "WarningCode")
 
 
 def program_settings(program: str) -> dict[str, tuple[str, str]]:
@@ -101,7 +108,13 @@ def settings() -> str:
 
 
 REGIONS: dict[str, dict[str, Callable[[], str]]] = {
-    "docs/api.md": {"calls": calls, "errors": errors, "chunk errors": chunk_errors, "outcomes": outcomes},
+    "docs/api.md": {
+        "calls": calls,
+        "errors": errors,
+        "chunk errors": chunk_errors,
+        "outcomes": outcomes,
+        "warnings": warnings,
+    },
     "docs/configuration.md": {"settings": settings},
 }
 

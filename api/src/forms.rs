@@ -8,7 +8,7 @@ use axum::response::Response;
 use longhand_shared::domain::transcript::TranscriptResult;
 use serde::Serialize;
 
-use crate::captions::Timeline;
+use crate::captions::{DEFAULT_LINE_CHARS, Timeline};
 use crate::error::ApiError;
 use crate::input::Fields;
 use crate::state::AppState;
@@ -28,10 +28,18 @@ const TIMES_EXACT: HeaderName = HeaderName::from_static("longhand-times-exact");
 /// The format of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    Json { segments: bool },
+    Json { segments: bool, words: bool },
     Text,
-    Vtt(LineChars),
-    Srt(LineChars),
+    Vtt(Lines),
+    Srt(Lines),
+}
+
+/// How the text of captions is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lines {
+    chars: LineChars,
+    /// Whether long segments become several cues.
+    split: bool,
 }
 
 /// The most characters of a line of captions.
@@ -48,7 +56,14 @@ pub(crate) struct FormParams {
     /// Whether JSON has the text with its times.
     #[param(default = false)]
     segments: Option<bool>,
-    /// The most characters of a line of captions; without it a segment is one line.
+    /// Whether JSON has the segments with the words and their times. The job needs `timestamps: "word"`.
+    #[param(default = false)]
+    words: Option<bool>,
+    /// Whether long segments become several captions of at most two lines, cut between words.
+    #[param(default = false)]
+    split: Option<bool>,
+    /// The most characters of a line of captions; by default 42 with `split=true`, otherwise
+    /// a segment is one line.
     #[param(minimum = 10, maximum = 1000)]
     max_line_chars: Option<usize>,
 }
@@ -63,18 +78,22 @@ struct WithSegments<'a> {
 }
 
 impl Form {
-    /// Parses `Accept`, `segments` and `maxLineChars`.
+    /// Parses `Accept` and the query.
     pub(crate) fn asked(headers: &HeaderMap, uri: &Uri) -> Result<Self, ApiError> {
         let mut fields = Fields::of_query(uri);
         let segments = fields.flag("segments");
+        let words = fields.flag("words");
+        let split = fields.flag("split");
         let line_chars = fields.optional_text::<String>("maxLineChars");
         let line_chars = line_chars.and_then(|text| fields.check("maxLineChars", line_length(&text)));
-        let segments = fields.finish(segments)?;
+        let flags = segments.zip(words).zip(split);
+        let ((segments, words), split) = fields.finish(flags)?;
+        let lines = Lines { chars: line_chars.or(split.then_some(DEFAULT_LINE_CHARS)), split };
         match accept::choose(headers, &MEDIA_TYPES).map(|place| MEDIA_TYPES[place]) {
             Some("text/plain") => Ok(Self::Text),
-            Some("text/vtt") => Ok(Self::Vtt(line_chars)),
-            Some("application/x-subrip") => Ok(Self::Srt(line_chars)),
-            Some(_) => Ok(Self::Json { segments }),
+            Some("text/vtt") => Ok(Self::Vtt(lines)),
+            Some("application/x-subrip") => Ok(Self::Srt(lines)),
+            Some(_) => Ok(Self::Json { segments: segments || words, words }),
             None => Err(ApiError::NotAcceptable { offers: &MEDIA_TYPES }),
         }
     }
@@ -90,31 +109,43 @@ impl Form {
         let id = result.job_id;
         let timeline = async || match app.store().chunks(id).await? {
             chunks if chunks.is_empty() => Err(ApiError::NoSuchJob(id)),
-            chunks => Ok(Timeline::new(&chunks)),
+            chunks => Ok(Timeline::new(&chunks).starting_at(result.start_offset)),
         };
+        let captions = async |lines: Lines| {
+            let timeline = timeline().await?;
+            Ok::<_, ApiError>(match lines.chars.filter(|_| lines.split) {
+                Some(chars) => timeline.split(chars),
+                None => timeline,
+            })
+        };
+        let has_speakers = result.chunks.iter().any(|chunk| !chunk.speakers.is_empty());
         let (content_type, body, notes) = match self {
-            Self::Json { segments: false } => (JSON, json(result)?, [None, None]),
-            Self::Json { segments: true } => {
+            Self::Json { segments: false, .. } => (JSON, json(result)?, [None, None]),
+            Self::Json { segments: true, words } => {
                 let timeline = timeline().await?;
+                let timeline = if words { timeline } else { timeline.without_words() };
                 (JSON, json(&WithSegments { result, timeline })?, [None, None])
             }
             Self::Text => {
-                let text = result.transcription.clone().unwrap_or_default();
+                let text = match &result.transcription {
+                    Some(_) if has_speakers => timeline().await?.text_by_speaker(),
+                    text => text.clone().unwrap_or_default(),
+                };
                 (
                     "text/plain; charset=utf-8",
                     text.into_bytes(),
                     [Some((PARTIAL, flag(result.partial))), None],
                 )
             }
-            Self::Vtt(line_chars) => {
-                let timeline = timeline().await?;
-                ("text/vtt; charset=utf-8", timeline.vtt(line_chars).into_bytes(), notes(&timeline))
+            Self::Vtt(lines) => {
+                let timeline = captions(lines).await?;
+                ("text/vtt; charset=utf-8", timeline.vtt(lines.chars).into_bytes(), notes(&timeline))
             }
-            Self::Srt(line_chars) => {
-                let timeline = timeline().await?;
+            Self::Srt(lines) => {
+                let timeline = captions(lines).await?;
                 (
                     "application/x-subrip; charset=utf-8",
-                    timeline.srt(line_chars).into_bytes(),
+                    timeline.srt(lines.chars).into_bytes(),
                     notes(&timeline),
                 )
             }

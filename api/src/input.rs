@@ -89,6 +89,13 @@ impl Fields {
         self.check(name, text.parse::<bool>().map_err(|_| "must be true or false"))
     }
 
+    /// A boolean of a JSON body.
+    pub(crate) fn optional_bool(&mut self, name: &'static str) -> Option<bool> {
+        let value = self.optional(name)?;
+        let detail = format!("must be a boolean, is {}", kind(&value));
+        self.check(name, value.as_bool().ok_or(detail))
+    }
+
     /// [`Fields::optional`], parsed from text.
     pub(crate) fn optional_text<T>(&mut self, name: &'static str) -> Option<T>
     where

@@ -30,7 +30,11 @@ pub(crate) async fn run(context: &Context, args: Transcribe) -> Result<(), Failu
     let new = NewTranscription {
         user_id: user,
         audio_chunk_paths: &paths,
-        options: TranscribeOptions { language: args.language, prompt: args.prompt },
+        options: TranscribeOptions {
+            language: args.language,
+            prompt: args.prompt,
+            ..TranscribeOptions::default()
+        },
         metadata: args.metadata.into_iter().collect(),
         callback_url: args.callback_url.as_deref(),
     };

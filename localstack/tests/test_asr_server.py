@@ -70,9 +70,11 @@ class Server:
         except OSError:
             return 0, "", {}
 
-    def transcribe(self, audio: bytes | None, *fields: tuple[str, str], model: str = "whisper-base"):
+    def transcribe(
+        self, audio: bytes | None, *fields: tuple[str, str], model: str = "whisper-base", task: str = "transcriptions"
+    ):
         body, kind = form([("model", model), *fields], audio)
-        return self.call("/v1/audio/transcriptions", body, kind)
+        return self.call(f"/v1/audio/{task}", body, kind)
 
 
 class Contract(unittest.TestCase):
@@ -129,10 +131,18 @@ class Contract(unittest.TestCase):
         granularities = [("timestamp_granularities[]", "word"), ("timestamp_granularities[]", "segment")]
         body = json.loads(self.server.transcribe(self.short, *verbose, *granularities)[1])
         self.assertEqual([word["word"] for word in body["words"]][:3], ["He", "might", "even"])
+        self.assertTrue(all(0 < word["probability"] <= 1 for word in body["words"]))
         self.assertTrue(body["segments"])
 
         body = json.loads(self.server.transcribe(self.short, *verbose, granularities[0])[1])
         self.assertNotIn("segments", body)
+
+    def test_translations(self):
+        body = json.loads(
+            self.server.transcribe(self.short, ("response_format", "verbose_json"), task="translations")[1]
+        )
+        self.assertEqual(body["task"], "translate")
+        self.assertEqual(body["text"], "He might even have been made amiable himself.")
 
     def test_silence_is_an_empty_text(self):
         noise = b"".join(bytes([(i * 97 + i * i) % 7, 0]) for i in range(16))

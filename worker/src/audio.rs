@@ -9,6 +9,7 @@ mod web;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -37,6 +38,8 @@ pub struct Audio {
     pub mime: &'static str,
     /// Its size.
     pub bytes: u64,
+    /// The length that it states.
+    pub length: Option<Duration>,
     /// The bytes themselves.
     pub body: BoxStream<'static, io::Result<Bytes>>,
 }
@@ -119,6 +122,7 @@ impl AudioStore {
             name: format.file_name(path.file_name()),
             mime: format.mime(),
             bytes: opened.bytes,
+            length: stated,
             body: ReaderStream::with_capacity(file, READ_BYTES).boxed(),
         })
     }

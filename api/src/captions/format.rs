@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Timeline;
+use super::{Cue, Timeline};
 
 impl Timeline {
     /// `WebVTT` (<https://www.w3.org/TR/webvtt1/>), with lines of at most `line_chars` characters.
@@ -28,10 +28,10 @@ impl Timeline {
                 );
             }
             // An arrow must not be in a text; it has a bracket, so the escapes break it.
-            let words = wrapped(&cue.text, line_chars);
-            let words = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let words = escaped(&wrapped(&cue.text, line_chars));
+            let voice = cue.speaker.as_ref().map_or(String::new(), |name| format!("<v {}>", escaped(name)));
             let (start, end) = (stamp(cue.start, '.'), stamp(cue.end, '.'));
-            put(&mut text, format_args!("\n{start} --> {end}\n{words}\n"));
+            put(&mut text, format_args!("\n{start} --> {end}\n{voice}{words}\n"));
         }
         text
     }
@@ -41,12 +41,24 @@ impl Timeline {
     pub fn srt(&self, line_chars: Option<usize>) -> String {
         let mut text = String::new();
         for (number, cue) in (1..).zip(&self.segments) {
-            let words = wrapped(&cue.text.replace("-->", "-- >").replace('<', "<\u{2060}"), line_chars);
+            let words =
+                wrapped(&cue.named(&cue.text).replace("-->", "-- >").replace('<', "<\u{2060}"), line_chars);
             let (start, end) = (stamp(cue.start, ','), stamp(cue.end, ','));
             put(&mut text, format_args!("{number}\n{start} --> {end}\n{words}\n\n"));
         }
         text
     }
+}
+
+impl Cue {
+    /// A text with the speaker's name before it, if there is one.
+    pub(super) fn named(&self, text: &str) -> String {
+        self.speaker.as_ref().map_or_else(|| text.to_owned(), |name| format!("{name}: {text}"))
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// A text on lines of at most `line_chars` characters. A longer word is split, as texts without spaces are.

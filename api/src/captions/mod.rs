@@ -6,14 +6,17 @@
 //! [`Timeline::times_exact`] false, and the captions say so.
 
 mod format;
+mod split;
 #[cfg(test)]
 mod tests;
 
 use longhand_shared::domain::id::ChunkIndex;
-use longhand_shared::domain::job::{Chunk, Transcription};
-use longhand_shared::domain::stitch::text_or_mark;
+use longhand_shared::domain::job::{Chunk, Transcription, Word};
+use longhand_shared::domain::stitch::{join, text_or_mark};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
+
+pub use split::DEFAULT_LINE_CHARS;
 
 /// The assumed speed of speech: 15 bytes of UTF-8 a second are as many Latin letters, or five Chinese characters.
 const BYTES_PER_SECOND: u64 = 15;
@@ -22,7 +25,7 @@ const BYTES_PER_SECOND: u64 = 15;
 const LEAST_ESTIMATE: u64 = 1000;
 
 /// The segments of a job, in order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeline {
     /// By time: none begins before the previous one.
@@ -35,12 +38,12 @@ pub struct Timeline {
 }
 
 /// A stretch of speech, or the mark of a chunk that has no text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cue {
     /// The chunk that it is from.
     pub chunk: ChunkIndex,
-    /// Milliseconds from the beginning of the job; in JSON, seconds.
+    /// Milliseconds from the beginning of the job, or of the recording if the job has a `startOffset`; in JSON, seconds.
     #[serde(serialize_with = "seconds")]
     #[schema(value_type = f64)]
     pub start: u64,
@@ -53,9 +56,40 @@ pub struct Cue {
     /// Whether this is the mark of a chunk that failed or is not done yet.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gap: bool,
+    /// The speaker, as the model names them in this chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speaker: Option<String>,
+    /// How sure the model is of the text, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+    /// The words, with `?words=true`, if the model returned them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<CueWord>,
     /// Whether its times rest on an estimate.
     #[serde(skip)]
     estimated: bool,
+}
+
+/// A word with its time.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CueWord {
+    /// With its punctuation.
+    pub word: String,
+    /// As of the segment.
+    #[serde(serialize_with = "seconds")]
+    #[schema(value_type = f64)]
+    pub start: u64,
+    /// As of the segment; not before `start`.
+    #[serde(serialize_with = "seconds")]
+    #[schema(value_type = f64)]
+    pub end: u64,
+    /// How sure the model is of the word, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+    /// The speaker, if the model names one for each word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speaker: Option<String>,
 }
 
 impl Timeline {
@@ -87,21 +121,55 @@ impl Timeline {
                 estimated = estimated.or(Some(chunk.index));
             }
             if spoken.is_empty() && !text.is_empty() {
-                spoken.push(Spoken { start: 0, end: length, text, repaired: false });
+                spoken.push(Spoken::new(0, length, text));
             }
-            segments.extend(spoken.into_iter().map(|Spoken { start, end, text, repaired }| Cue {
+            segments.extend(spoken.into_iter().map(|part| Cue {
                 chunk: chunk.index,
-                start: begin + start,
-                end: begin + end,
-                text,
+                start: begin + part.start,
+                end: begin + part.end,
+                text: part.text,
                 gap,
-                estimated: rests_on_estimate || repaired,
+                speaker: part.speaker,
+                confidence: part.confidence,
+                words: part.words.into_iter().map(|word| word.shifted(begin)).collect(),
+                estimated: rests_on_estimate || part.repaired,
             }));
             begin += length;
         }
         separate(&mut segments);
         let times_exact = !segments.iter().any(Cue::is_estimated_speech);
         Self { segments, times_exact, estimated }
+    }
+
+    /// The same with all times later by `seconds`.
+    #[must_use]
+    pub fn starting_at(mut self, seconds: f64) -> Self {
+        let by = millis(seconds);
+        for cue in &mut self.segments {
+            cue.start += by;
+            cue.end += by;
+            cue.words = std::mem::take(&mut cue.words).into_iter().map(|word| word.shifted(by)).collect();
+        }
+        self
+    }
+
+    /// The same without words.
+    #[must_use]
+    pub fn without_words(mut self) -> Self {
+        for cue in &mut self.segments {
+            cue.words.clear();
+        }
+        self
+    }
+
+    /// The text, with a line for each turn of a speaker.
+    pub fn text_by_speaker(&self) -> String {
+        let turns = self.segments.chunk_by(|a, b| a.speaker == b.speaker);
+        let turn = |cues: &[Cue]| {
+            let text = join(cues.iter().map(|cue| cue.text.as_str()));
+            cues[0].speaker.as_ref().map_or(text.clone(), |speaker| format!("{speaker}: {text}"))
+        };
+        turns.map(turn).collect::<Vec<_>>().join("\n")
     }
 
     /// Whether some of the text is missing.
@@ -132,19 +200,42 @@ struct Spoken {
     end: u64,
     text: String,
     repaired: bool,
+    speaker: Option<String>,
+    confidence: Option<f64>,
+    words: Vec<CueWord>,
+}
+
+impl Spoken {
+    fn new(start: u64, end: u64, text: String) -> Self {
+        Self { start, end, text, repaired: false, speaker: None, confidence: None, words: vec![] }
+    }
+}
+
+impl CueWord {
+    fn shifted(self, by: u64) -> Self {
+        Self { start: self.start + by, end: self.end + by, ..self }
+    }
 }
 
 /// The segments that have text, by their beginnings. Models round up: none ends after its chunk.
 fn spoken(words: &Transcription, length: u64) -> Vec<Spoken> {
     let within = |seconds| millis(seconds).min(length);
+    let word = |word: &Word| CueWord {
+        word: line(&word.text),
+        start: within(word.start),
+        end: within(word.end),
+        confidence: word.confidence,
+        speaker: word.speaker.clone(),
+    };
     let mut spoken: Vec<_> = words
         .segments()
         .iter()
         .map(|segment| Spoken {
-            start: within(segment.start),
-            end: within(segment.end),
-            text: line(&segment.text),
             repaired: segment.repaired,
+            speaker: segment.speaker.as_deref().map(line),
+            confidence: segment.confidence,
+            words: segment.words.iter().map(word).collect(),
+            ..Spoken::new(within(segment.start), within(segment.end), line(&segment.text))
         })
         .filter(|segment| !segment.text.is_empty())
         .collect();

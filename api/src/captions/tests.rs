@@ -1,7 +1,7 @@
 //! Timelines, and the files made of them.
 
 use longhand_shared::Timestamp;
-use longhand_shared::domain::job::{ChunkError, ChunkState, ErrorCode, Segment, Verdict};
+use longhand_shared::domain::job::{ChunkError, ChunkState, ErrorCode, Segment, Verdict, Word};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn completed((text, duration, segments): Words<'_>) -> Verdict {
         start: *start,
         end: *end,
         text: (*text).to_owned(),
-        repaired: false,
+        ..Segment::default()
     };
     let segments = segments.iter().map(segment).collect();
     Verdict::Completed(Transcription::new(text, duration, segments).expect("small"))
@@ -157,7 +157,8 @@ fn segments_without_all_words_do_not_replace_the_text() {
 
 #[test]
 fn times_that_were_repaired_are_not_exact() {
-    let segment = |repaired| Segment { start: 0.0, end: 1.0, text: "a".to_owned(), repaired };
+    let segment =
+        |repaired| Segment { start: 0.0, end: 1.0, text: "a".to_owned(), repaired, ..Segment::default() };
     for repaired in [true, false] {
         let words = Transcription::new("a", Some(2.0), vec![segment(repaired)]).expect("small");
         let timeline = timeline(vec![Some(Verdict::Completed(words))]);
@@ -205,7 +206,7 @@ fn any_verdict() -> impl Strategy<Value = Option<Verdict>> {
         start,
         end,
         text,
-        repaired: false,
+        ..Segment::default()
     });
     let words =
         (any_text(), option::of(0.0..300.0), vec(segment, 0..5)).prop_map(|(text, duration, segments)| {
@@ -245,5 +246,71 @@ proptest! {
         prop_assert_eq!(srt.len(), cues.len());
         let same_times = srt.iter().zip(&cues).all(|(a, b)| (a.0, a.1) == (b.0, b.1));
         prop_assert!(same_times);
+    }
+}
+
+/// A segment with a time for each word.
+fn spoken_by_word(text: &str, seconds: f64) -> Segment {
+    let count = f64::from(u32::try_from(text.split_whitespace().count()).expect("few").max(1));
+    let word = |(place, text): (u32, &str)| Word {
+        text: text.to_owned(),
+        start: seconds / count * f64::from(place),
+        end: seconds / count * f64::from(place + 1),
+        confidence: None,
+        speaker: None,
+    };
+    let words = (0..).zip(text.split_whitespace()).map(word).collect();
+    Segment { start: 0.0, end: seconds, text: text.to_owned(), words, ..Segment::default() }
+}
+
+#[test]
+fn long_segments_are_split_between_words() {
+    let text = "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to \
+                do for them.";
+    let split = |segment: Segment| {
+        let words = Transcription::new(text, Some(12.0), vec![segment]).expect("small");
+        timeline(vec![Some(Verdict::Completed(words))]).split(42)
+    };
+    let expected = [
+        (0, 6000, "And Mr. John Dashwood had then leisure to consider how much"),
+        (6000, 12_000, "there might be prudently in his power to do for them."),
+    ];
+    let by_word = split(spoken_by_word(text, 12.0));
+    assert_eq!(times(&by_word), expected);
+    assert!(by_word.segments.iter().all(|cue| cue.words.len() == 11), "each cue keeps its words");
+    let by_letters = split(Segment { words: vec![], ..spoken_by_word(text, 12.0) });
+    assert_eq!(by_letters.segments.len(), 2, "without words the time is divided by letters");
+    assert!(by_letters.segments.iter().all(|cue| cue.words.is_empty()));
+}
+
+#[test]
+fn a_cue_stays_long_enough_to_read_if_there_is_time() {
+    let segments: &[_] = &[(0.0, 0.5, "These words take two seconds to read.."), (5.0, 5.5, "Few.")];
+    let timeline =
+        timeline(vec![Some(completed(("These words take two seconds to read.. Few.", Some(6.0), segments)))]);
+    let times: Vec<_> = timeline.split(42).segments.iter().map(|cue| (cue.start, cue.end)).collect();
+    assert_eq!(times, [(0, 38 * 58), (5000, 5500)]);
+}
+
+proptest! {
+    /// Two lines at most, no letter lost, nothing overlaps, for texts with and without spaces.
+    #[test]
+    fn split_cues_lose_nothing(text in "([a-z]{1,12} |語{1,9}。?){1,60}", seconds in 1.0..200.0, by_word: bool, line_chars in 10..60_usize) {
+        let mut segment = spoken_by_word(&text, seconds);
+        if !by_word {
+            segment.words.clear();
+        }
+        let words = Transcription::new(text.as_str(), Some(seconds), vec![segment]).expect("small");
+        let split = timeline(vec![Some(Verdict::Completed(words)), Some(completed(("end", Some(3.0), &[])))]).split(line_chars);
+        let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+        let all: String = split.segments.iter().map(|cue| letters(&cue.text)).collect();
+        prop_assert_eq!(all, letters(&text) + "end");
+        for cue in &split.segments {
+            let lines = wrapped(&cue.text, Some(line_chars)).lines().count();
+            let one_word = cue.text.split_whitespace().count() == 1;
+            prop_assert!(lines <= 2 || one_word, "{:?}", cue.text);
+        }
+        prop_assert!(split.segments.windows(2).all(|pair| pair[0].end <= pair[1].start));
+        prop_assert!(split.segments.iter().all(|cue| cue.start < cue.end));
     }
 }

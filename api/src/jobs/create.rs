@@ -210,7 +210,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiErr
 /// Equal for two requests for the same job, however they are written.
 fn digest(job: &NewJob) -> String {
     let asked = (&job.user, job.paths(), &job.options, &job.metadata, &job.callback_url);
-    let json = serde_json::to_vec(&asked).expect("only strings and lists, and string keys");
+    // Without an offset as 0.1.0 makes it: a request may be repeated across an update.
+    let json = match job.start_offset {
+        0.0 => serde_json::to_vec(&asked),
+        offset => serde_json::to_vec(&(asked, offset)),
+    };
+    let json = json.expect("only finite numbers, strings and lists, and string keys");
     Sha256::digest(json).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 

@@ -2,7 +2,8 @@
 
 use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::{
-    InvalidChunkCount, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, Metadata, NewJob, TranscribeOptions,
+    InvalidChunkCount, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_START_OFFSET, Metadata, NewJob,
+    TranscribeOptions,
 };
 use longhand_shared::domain::path::{AudioSources, InvalidPath};
 use longhand_shared::net::outbound::{AllowedHosts, PublicUrl};
@@ -27,6 +28,9 @@ pub(super) async fn new_job(
     let paths = audio_paths(&mut fields, sources).await?;
     let language = fields.optional_text("language");
     let prompt = fields.optional_text("prompt");
+    let timestamps = fields.optional_text("timestamps").unwrap_or_default();
+    let translate = fields.optional_bool("translate").unwrap_or_default();
+    let start_offset = start_offset(&mut fields);
     let metadata = metadata(&mut fields);
     let callback_url = callback_url(&mut fields, callback_hosts);
     let (user, paths) = fields.finish(user.zip(paths))?;
@@ -38,10 +42,28 @@ pub(super) async fn new_job(
         return Err(ApiError::Invalid(others));
     }
     let count = paths.len();
-    let mut job = NewJob::new(user, paths, TranscribeOptions { language, prompt }, metadata, now)
+    let options = TranscribeOptions { language, prompt, timestamps, translate };
+    let mut job = NewJob::new(user, paths, options, metadata, now)
         .map_err(|_| ApiError::Internal { cause: format!("{count} paths were accepted") })?;
     job.callback_url = callback_url;
+    job.start_offset = start_offset;
     Ok(job)
+}
+
+/// Where the first chunk begins in a longer recording, to the millisecond.
+fn start_offset(fields: &mut Fields) -> f64 {
+    const FIELD: &str = "startOffset";
+    let seconds = match fields.optional(FIELD) {
+        Some(Value::Number(number)) => {
+            number.as_f64().filter(|seconds| (0.0..=MAX_START_OFFSET).contains(seconds))
+        }
+        Some(_) => None,
+        None => return 0.0,
+    };
+    if seconds.is_none() {
+        fields.fault(FIELD, format_args!("must be a number of seconds from 0 to {MAX_START_OFFSET}"));
+    }
+    (seconds.unwrap_or_default() * 1000.0).round() / 1000.0
 }
 
 /// Where the job's end is posted. The host's address is checked again at each delivery.

@@ -3,7 +3,7 @@
 
 use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::{
-    MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_PROMPT_CHARS, MAX_TAG_BYTES,
+    MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_PROMPT_CHARS, MAX_START_OFFSET, MAX_TAG_BYTES,
 };
 use longhand_shared::domain::media::MAX_AUDIO_BYTES;
 use serde_json::{Value, json};
@@ -42,6 +42,21 @@ pub(super) fn new_job() -> Value {
                 "minLength": 1,
                 "maxLength": MAX_PROMPT_CHARS,
                 "description": "Context for the model: names, spellings, preceding text.",
+            },
+            "timestamps": {
+                "enum": ["segment", "word", null],
+                "description": "Which times are stored: those of segments (the default), or also those of words.",
+            },
+            "translate": {
+                "type": ["boolean", "null"],
+                "description": "Whether the text is translated to English. A model that cannot translate fails the chunks.",
+            },
+            "startOffset": {
+                "type": ["number", "null"],
+                "minimum": 0,
+                "maximum": MAX_START_OFFSET,
+                "description": "Where the first chunk begins in a longer recording, in seconds. Times of segments, words \
+                                and captions are later by it.",
             },
             "metadata": {
                 "type": ["object", "null"],

@@ -141,6 +141,15 @@ async fn wrong_types() {
         (path(json!([["a.wav"]])), "#/audioChunkPaths/0", "must be a string, is an array"),
         (body_with("language", json!(true)), "#/language", "must be a string, is a boolean"),
         (body_with("prompt", json!([])), "#/prompt", "must be a string, is an array"),
+        (body_with("timestamps", json!("letter")), "#/timestamps", "must be \"segment\" or \"word\""),
+        (body_with("translate", json!("yes")), "#/translate", "must be a boolean, is a string"),
+        (
+            body_with("startOffset", json!("7")),
+            "#/startOffset",
+            "must be a number of seconds from 0 to 1000000",
+        ),
+        (body_with("startOffset", json!(-0.5)), "#/startOffset", "from 0 to 1000000"),
+        (body_with("startOffset", json!(1e300)), "#/startOffset", "from 0 to 1000000"),
         (body_with("metadata", json!([])), "#/metadata", "must be an object of strings, is an array"),
         (body_with("metadata", json!({"a": 1})), "#/metadata/a", "must be a string, is a number"),
     ])
@@ -149,7 +158,8 @@ async fn wrong_types() {
 
 #[tokio::test]
 async fn unknown_fields() {
-    let known = "is unknown: expected userId, audioChunkPaths, language, prompt, metadata, callbackUrl";
+    let known = "is unknown: expected userId, audioChunkPaths, language, prompt, timestamps, \
+                 translate, startOffset, metadata, callbackUrl";
     assert_faults([
         (body_with("callbackURL", json!("https://example.com")), "#/callbackURL", known),
         (body_with("user_id", json!("ana")), "#/user_id", known),

@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use longhand_shared::domain::id::ChunkRef;
-use longhand_shared::domain::job::{ChunkError, ErrorCode, Segment, Transcription, Verdict};
+use longhand_shared::domain::id::{ChunkRef, MAX_CHUNKS};
+use longhand_shared::domain::job::{ChunkError, ErrorCode, Segment, Transcription, Verdict, Word};
 use longhand_shared::{Attempt, JobId, Timestamp};
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ async fn settle(api: &Api, job: JobId, index: u64, verdict: Verdict) {
 
 /// Words of two seconds; the first half of a second is silence.
 fn words(text: &str) -> Verdict {
-    let segments = vec![Segment { start: 0.5, end: 2.0, text: text.to_owned(), repaired: false }];
+    let segments = vec![Segment { start: 0.5, end: 2.0, text: text.to_owned(), ..Segment::default() }];
     Verdict::Completed(Transcription::new(text, Some(2.0), segments).expect("small"))
 }
 
@@ -143,11 +143,122 @@ async fn unknown_formats_and_parameters_are_refused() {
         let answer = api.get(&format!("{path}?segments={bad}")).await;
         answer.assert_fault("?segments", "must be true or false");
     }
-    api.get(&format!("{path}?words=true"))
+    api.get(&format!("{path}?cues=true"))
         .await
-        .assert_fault("?words", "is unknown: expected segments, maxLineChars");
+        .assert_fault("?cues", "is unknown: expected segments, words, split, maxLineChars");
     let unknown = "/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
     for accept in ["text/vtt", "text/plain", "application/json"] {
         get(&api, &format!("{unknown}?segments=true"), accept).await.problem(404, "JOB_NOT_FOUND");
     }
+}
+
+fn word(text: &str, start: f64, speaker: Option<&str>) -> Word {
+    let speaker = speaker.map(str::to_owned);
+    Word { text: text.to_owned(), start, end: start + 0.5, confidence: Some(0.9), speaker }
+}
+
+/// A chunk of two speakers with the times of their words.
+fn dialogue() -> Verdict {
+    let turn = |speaker: &str, text: &str, start: f64| Segment {
+        start,
+        end: start + 1.0,
+        text: text.to_owned(),
+        speaker: Some(speaker.to_owned()),
+        confidence: Some(0.75),
+        words: (0_u32..)
+            .zip(text.split(' '))
+            .map(|(n, text)| word(text, start + f64::from(n) * 0.5, None))
+            .collect(),
+        ..Segment::default()
+    };
+    let segments = vec![turn("Ana & Co", "Who <are> you?", 0.0), turn("Bo", "Me?", 1.5)];
+    let mut transcription = Transcription::new("Who <are> you? Me?", Some(3.0), segments).expect("small");
+    transcription.language = Some("en".to_owned());
+    Verdict::Completed(transcription)
+}
+
+#[tokio::test]
+async fn speakers_are_shown_in_each_format() {
+    let api = Api::new();
+    let id = job(&api).await;
+    let path = format!("/transcript/{id}");
+    settle(&api, id, 0, dialogue()).await;
+    settle(&api, id, 1, words("The end.")).await;
+    settle(&api, id, 2, words("")).await;
+    assert_eq!(get(&api, &path, "text/plain").await.text(), "Ana & Co: Who <are> you?\nBo: Me?\nThe end.");
+    let vtt = get(&api, &path, "text/vtt").await.text().to_owned();
+    assert!(vtt.contains("\n<v Ana &amp; Co>Who &lt;are&gt; you?\n"), "{vtt}");
+    assert!(vtt.contains("\n<v Bo>Me?\n") && vtt.contains("\nThe end.\n"), "{vtt}");
+    let srt = get(&api, &path, "application/x-subrip").await.text().to_owned();
+    assert!(srt.contains("\nBo: Me?\n"), "{srt}");
+    let read = api.get(&path).await.json(200);
+    assert_eq!(read["chunks"][0]["speakers"], json!(["Ana & Co", "Bo"]));
+    assert_eq!((&read["language"], &read["chunks"][0]["language"]), (&json!("en"), &json!("en")));
+    assert_eq!(read["transcription"], "Who <are> you? Me? The end.", "as before");
+}
+
+#[tokio::test]
+async fn words_are_returned_on_request() {
+    let api = Api::new();
+    let id = job(&api).await;
+    settle(&api, id, 0, dialogue()).await;
+    let read = api.get(&format!("/transcript/{id}?words=true")).await.json(200);
+    let expected = json!({
+        "chunk": 0, "start": 1.5, "end": 2.5, "text": "Me?", "speaker": "Bo", "confidence": 0.75,
+        "words": [{"word": "Me?", "start": 1.5, "end": 2.0, "confidence": 0.9}],
+    });
+    assert_eq!(read["segments"][1], expected);
+    let read = api.get(&format!("/transcript/{id}?segments=true")).await.json(200);
+    assert!(read["segments"][1].get("words").is_none());
+    let answer = api.get(&format!("/transcript/{id}?words=7")).await;
+    answer.assert_fault("?words", "must be true or false");
+}
+
+#[tokio::test]
+async fn times_begin_at_the_start_offset() {
+    let api = Api::new();
+    let accepted = api.transcribe(&body_with("startOffset", json!(7200.5))).await.json(202);
+    let id: JobId = accepted["jobId"].as_str().expect("text").parse().expect("a job id");
+    settle(&api, id, 0, dialogue()).await;
+    let path = format!("/transcript/{id}");
+    let read = api.get(&format!("{path}?words=true")).await.json(200);
+    assert_eq!(read["startOffset"], 7200.5);
+    assert_eq!(
+        (&read["segments"][0]["start"], &read["segments"][0]["words"][1]["start"]),
+        (&json!(7200.5), &json!(7201.0))
+    );
+    let vtt = get(&api, &path, "text/vtt").await.text().to_owned();
+    assert!(vtt.contains("\n02:00:00.500 --> 02:00:01.500\n"), "{vtt}");
+    let one = api.transcribe(&body_with("startOffset", json!(0))).await.json(202);
+    let read = api.get(&format!("/transcript/{}", one["jobId"].as_str().expect("text"))).await.json(200);
+    assert!(read.get("startOffset").is_none(), "0 is left out");
+}
+
+/// The limits of a job, with the times of its words, in one answer.
+#[tokio::test]
+async fn a_full_job_with_all_its_words_is_returned() {
+    let api = Api::new();
+    let paths: Vec<String> = (0..MAX_CHUNKS).map(|n| format!("s3://audio/{n}")).collect();
+    let accepted = api.transcribe(&body_with("audioChunkPaths", json!(paths))).await.json(202);
+    let id: JobId = accepted["jobId"].as_str().expect("text").parse().expect("a job id");
+    let segment = |place: u32| Segment {
+        start: f64::from(place) * 4.0,
+        end: f64::from(place) * 4.0 + 3.9,
+        text: ["longword"; 10].join(" "),
+        words: (0..10).map(|n| word("longword", f64::from(place) * 4.0 + f64::from(n) * 0.3, None)).collect(),
+        ..Segment::default()
+    };
+    let segments: Vec<_> = (0..70).map(segment).collect();
+    let transcription =
+        Transcription::new(["longword"; 700].join(" "), Some(300.0), segments).expect("it fits");
+    for index in 0..MAX_CHUNKS as u64 {
+        settle(&api, id, index, Verdict::Completed(transcription.clone())).await;
+    }
+    let answer = api.get(&format!("/transcript/{id}?words=true")).await;
+    assert!(answer.text().len() < 4_000_000, "{} bytes", answer.text().len());
+    let read = answer.json(200);
+    let segments = read["segments"].as_array().expect("segments");
+    let words: usize = segments.iter().map(|segment| segment["words"].as_array().expect("words").len()).sum();
+    assert_eq!((words, &read["timesExact"]), (700 * MAX_CHUNKS, &json!(true)));
+    assert_eq!(segments.last().expect("one")["words"][9]["start"], 23.0 * 300.0 + 69.0 * 4.0 + 2.7);
 }

@@ -93,6 +93,9 @@ async fn options_and_trace_reach_the_workers_and_metadata_comes_back() {
     let mut body = good_body();
     body["language"] = json!("pt-BR");
     body["prompt"] = json!("Longhand, Ana");
+    body["timestamps"] = json!("word");
+    body["translate"] = json!(true);
+    body["startOffset"] = json!(12.5);
     body["metadata"] = json!({"order": "7", "note": "é", "empty": ""});
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let request = Request::post("/transcribe").header("traceparent", trace).body(body.to_string().into());
@@ -104,10 +107,12 @@ async fn options_and_trace_reach_the_workers_and_metadata_comes_back() {
         assert_eq!(message.envelope.traceparent.as_deref(), Some(trace));
         assert_eq!(message.group.as_deref(), Some("ana"));
         let message = ChunkMessage::parse(&message.body).expect("ours");
-        assert_eq!(json!(message.options()), json!({"language": "pt-BR", "prompt": "Longhand, Ana"}));
+        let options =
+            json!({"language": "pt-BR", "prompt": "Longhand, Ana", "timestamps": "word", "translate": true});
+        assert_eq!(json!(message.options()), options);
     }
     let read = api.get(answer.header("location")).await.json(200);
-    assert_eq!(read["metadata"], body["metadata"]);
+    assert_eq!((&read["metadata"], &read["startOffset"]), (&body["metadata"], &body["startOffset"]));
 }
 
 #[tokio::test]
@@ -132,7 +137,7 @@ async fn one_and_24_chunks_and_the_largest_good_body() {
 #[tokio::test]
 async fn null_is_the_same_as_absent_for_optional_fields() {
     let mut body = good_body();
-    for name in ["language", "prompt", "metadata"] {
+    for name in ["language", "prompt", "timestamps", "translate", "startOffset", "metadata"] {
         body[name] = Value::Null;
     }
     Api::new().transcribe(&body).await.json(202);

@@ -16,12 +16,11 @@ use crate::webhook::Callback;
 
 pub use crate::domain::options::{
     InvalidLanguage, InvalidPrompt, Language, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_PROMPT_CHARS,
-    MAX_TAG_BYTES, Metadata, Prompt, TranscribeOptions,
+    MAX_START_OFFSET, MAX_TAG_BYTES, Metadata, Prompt, Timestamps, TranscribeOptions,
 };
-
-/// The maximum size of a chunk's transcription in the table, in bytes of JSON: `DynamoDB`'s 400 KB for an
-/// item, less room for its other attributes. Five minutes of speech take about a tenth of this.
-pub const MAX_TRANSCRIPTION_BYTES: usize = 380_000;
+pub use crate::domain::transcription::{
+    MAX_TRANSCRIPTION_BYTES, Segment, TooLarge, Transcription, Warning, WarningCode, Word,
+};
 
 /// A job's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -198,65 +197,6 @@ impl ChunkError {
     }
 }
 
-/// A piece of the text with its time in the audio.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Segment {
-    /// Seconds from the beginning of the chunk.
-    pub start: f64,
-    /// Seconds from the beginning of the chunk.
-    pub end: f64,
-    pub text: String,
-    /// Whether the start or the end is an estimate, since the model returned no usable time.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub repaired: bool,
-}
-
-/// The model's transcription of one chunk. It fits in the table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Transcription {
-    text: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    duration_seconds: Option<f64>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    segments: Vec<Segment>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the transcription has {0} bytes, more than the maximum of {MAX_TRANSCRIPTION_BYTES}")]
-pub struct TooLarge(usize);
-
-impl Transcription {
-    /// An empty `text` is valid: the audio is silent.
-    pub fn new(
-        text: impl Into<String>,
-        duration_seconds: Option<f64>,
-        segments: Vec<Segment>,
-    ) -> Result<Self, TooLarge> {
-        let text = text.into();
-        // A segment takes its text and about 60 bytes of names and numbers.
-        let weight = text.len() + segments.iter().map(|s| s.text.len() + 60).sum::<usize>();
-        if weight > MAX_TRANSCRIPTION_BYTES {
-            return Err(TooLarge(weight));
-        }
-        Ok(Self { text, duration_seconds, segments })
-    }
-
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The length of the audio in seconds, if the model measured it.
-    pub fn duration_seconds(&self) -> Option<f64> {
-        self.duration_seconds
-    }
-
-    /// The text's segments with their times. Empty if the model returns none.
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments
-    }
-}
-
 /// The result of a settled chunk.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
@@ -328,7 +268,7 @@ impl Chunk {
     #[must_use]
     pub fn without_segments(mut self) -> Self {
         if let ChunkState::Settled { verdict: Verdict::Completed(words), .. } = &mut self.state {
-            words.segments = Vec::new();
+            words.drop_segments();
         }
         self
     }
@@ -364,6 +304,8 @@ pub struct NewJob {
     pub idempotency: Option<Idempotency>,
     /// The address that receives a webhook when the job ends.
     pub callback_url: Option<String>,
+    /// Where the first chunk begins in a longer recording, in seconds.
+    pub start_offset: f64,
     paths: Vec<AudioPath>,
 }
 
@@ -392,6 +334,7 @@ impl NewJob {
             metadata,
             idempotency: None,
             callback_url: None,
+            start_offset: 0.0,
             paths,
         })
     }
@@ -421,6 +364,7 @@ impl NewJob {
                 chunk_count: unsettled.len(),
                 retried: None,
                 callback: self.callback_url.as_ref().map(Callback::new),
+                start_offset: self.start_offset,
                 state: JobState::Open,
             },
             options: self.options.clone(),
@@ -455,6 +399,8 @@ pub struct JobHead {
     pub retried: Option<Timestamp>,
     /// The webhook and its delivery state. Searches do not load it.
     pub callback: Option<Callback>,
+    /// Where the first chunk begins in a longer recording, in seconds. Searches do not load it.
+    pub start_offset: f64,
     pub state: JobState,
 }
 
@@ -521,11 +467,5 @@ mod tests {
         let error = ChunkError::new(ErrorCode::AsrRejected, format!("a\r\nb{}", "x".repeat(5000)));
         assert!(error.message.starts_with("a  b"));
         assert_eq!(error.message.chars().count(), ChunkError::MAX_MESSAGE_CHARS);
-    }
-
-    #[test]
-    fn a_transcription_over_the_limit_is_an_error() {
-        assert!(Transcription::new("", None, vec![]).is_ok());
-        assert!(Transcription::new("x".repeat(MAX_TRANSCRIPTION_BYTES + 1), None, vec![]).is_err());
     }
 }

@@ -11,4 +11,5 @@ pub mod path;
 mod schema;
 pub mod stitch;
 pub mod transcript;
+pub mod transcription;
 pub mod upload;

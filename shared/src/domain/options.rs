@@ -13,6 +13,9 @@ pub const MAX_METADATA_ENTRIES: usize = 16;
 /// The maximum length of a key or value of [`Metadata`], in bytes.
 pub const MAX_METADATA_BYTES: usize = 512;
 
+/// The maximum `startOffset`, in seconds: over eleven days.
+pub const MAX_START_OFFSET: f64 = 1_000_000.0;
+
 /// Hints for the model. Every message of the job contains them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,6 +26,43 @@ pub struct TranscribeOptions {
     /// Text that helps the model: names, spellings, the preceding text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Prompt>,
+    #[serde(default, skip_serializing_if = "Timestamps::is_default")]
+    pub timestamps: Timestamps,
+    /// Whether the text is translated to English.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub translate: bool,
+}
+
+/// What has times: segments only, or also words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Timestamps {
+    #[default]
+    Segment,
+    Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be \"segment\" or \"word\"")]
+pub struct InvalidTimestamps;
+
+impl Timestamps {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl TryFrom<String> for Timestamps {
+    type Error = InvalidTimestamps;
+
+    fn try_from(text: String) -> Result<Self, InvalidTimestamps> {
+        match text.as_str() {
+            "segment" => Ok(Self::Segment),
+            "word" => Ok(Self::Word),
+            _ => Err(InvalidTimestamps),
+        }
+    }
 }
 
 /// A BCP 47 language tag: `en`, `pt-BR`, `zh-Hans-CN`. Underscores count as hyphens.

@@ -24,6 +24,15 @@ pub fn stitch(chunks: &[Chunk]) -> Option<String> {
     any.then_some(text)
 }
 
+/// Texts that follow each other, joined as [`stitch`] joins chunks.
+pub fn join<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut joined = String::new();
+    for text in texts {
+        push(&mut joined, text);
+    }
+    joined
+}
+
 /// The transcription of a chunk, or the mark that stands for it.
 pub fn text_or_mark(chunk: &Chunk) -> Result<&Transcription, String> {
     match &chunk.state {

@@ -1,5 +1,7 @@
 //! `TranscriptResult`: a job's result as served and as stored.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -7,11 +9,11 @@ use crate::domain::attempt::AttemptRecord;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkIndex, JobId, UserId};
 use crate::domain::job::{
-    Chunk, ChunkError, ChunkState, ChunkStatus, JobHead, JobState, JobStatus, Metadata, Verdict,
+    Chunk, ChunkError, ChunkState, ChunkStatus, JobHead, JobState, JobStatus, Metadata, Verdict, Warning,
     metadata_weight,
 };
 use crate::domain::path::AudioPath;
-use crate::domain::stitch::stitch;
+use crate::domain::stitch::{stitch, text_or_mark};
 use crate::webhook::Callback;
 
 /// A job with its chunks and its transcript.
@@ -31,6 +33,13 @@ pub struct TranscriptResult {
     pub transcription: Option<String>,
     /// Whether some of the text is missing: the job is in progress, or a chunk failed.
     pub partial: bool,
+    /// The language of most of the text, as a language tag, if the model detects it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Where the first chunk begins in a longer recording, in seconds, as submitted. Times of segments and captions
+    /// include it. Search results do not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub start_offset: f64,
     /// The client's metadata, unchanged.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
@@ -62,9 +71,26 @@ pub struct ChunkResult {
     /// The length of the audio in seconds, if the model measured it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_seconds: Option<f64>,
+    /// The detected language, as a language tag, if the model detects it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// How sure the model is of the text, from 0 to 1, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+    /// The speakers in order of appearance, as the model names them in this chunk, if it separates them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub speakers: Vec<String>,
+    /// What may be wrong with the text or the audio of a completed chunk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
     /// Why the chunk failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ChunkError>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+pub(crate) fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
 }
 
 impl TranscriptResult {
@@ -82,6 +108,8 @@ impl TranscriptResult {
             completed_time,
             transcription: stitch(chunks),
             partial: head.status() != JobStatus::Completed,
+            language: main_language(chunks),
+            start_offset: head.start_offset,
             metadata: head.metadata.clone(),
             callback: None,
             chunks: chunks.iter().map(ChunkResult::new).collect(),
@@ -94,7 +122,8 @@ impl TranscriptResult {
         // An attempt has about 200 bytes, an error's message at most four bytes per character.
         let chunk = |chunk: &ChunkResult| {
             let error = chunk.error.as_ref().map_or(0, |error| error.message.len());
-            300 + chunk.audio_chunk_path.to_string().len() + 200 * chunk.history.len() + error
+            let warnings: usize = chunk.warnings.iter().map(|warning| warning.message.len() + 60).sum();
+            400 + warnings + chunk.audio_chunk_path.to_string().len() + 200 * chunk.history.len() + error
         };
         text + metadata_weight(&self.metadata) + self.chunks.iter().map(chunk).sum::<usize>() + 500
     }
@@ -120,15 +149,36 @@ impl ChunkResult {
             history: chunk.visible_history(),
             completed_time: None,
             duration_seconds: None,
+            language: None,
+            confidence: None,
+            speakers: vec![],
+            warnings: vec![],
             error: None,
         };
         if let ChunkState::Settled { at, verdict } = &chunk.state {
             result.completed_time = Some(*at);
             match verdict {
-                Verdict::Completed(words) => result.duration_seconds = words.duration_seconds(),
+                Verdict::Completed(words) => {
+                    result.duration_seconds = words.duration_seconds();
+                    result.language.clone_from(&words.language);
+                    result.confidence = words.confidence;
+                    result.speakers = words.speakers().to_vec();
+                    result.warnings.clone_from(&words.warnings);
+                }
                 Verdict::Failed(error) => result.error = Some(error.clone()),
             }
         }
         result
     }
+}
+
+/// The language with the most text.
+fn main_language(chunks: &[Chunk]) -> Option<String> {
+    let mut bytes = BTreeMap::<&str, usize>::new();
+    for words in chunks.iter().filter_map(|chunk| text_or_mark(chunk).ok()) {
+        if let Some(language) = &words.language {
+            *bytes.entry(language).or_default() += words.text().len();
+        }
+    }
+    bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(language, _)| language.to_owned())
 }

@@ -23,7 +23,7 @@ use crate::domain::job::{
     TranscribeOptions, Transcription, Verdict,
 };
 use crate::domain::path::AudioPath;
-use crate::domain::transcript::TranscriptResult;
+use crate::domain::transcript::{TranscriptResult, is_zero};
 use crate::webhook::Callback;
 
 pub(super) type Item = std::collections::HashMap<String, AttributeValue>;
@@ -134,6 +134,9 @@ pub(super) struct HeadItem {
     /// Not in the index: it is as large as the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     callback: Option<Callback>,
+    /// Not in the index: listings show no times.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    start_offset: f64,
 }
 
 impl From<HeadItem> for JobHead {
@@ -150,6 +153,7 @@ impl From<HeadItem> for JobHead {
             chunk_count: item.chunk_count,
             retried: item.retried_time,
             callback: item.callback,
+            start_offset: item.start_offset,
             state,
         }
     }
@@ -216,6 +220,7 @@ pub(super) fn new_job(new: &NewJob, next_check: Timestamp, ttl: i64) -> Result<I
             retried_time: None,
             metadata: head.metadata.clone(),
             callback: head.callback.clone(),
+            start_offset: head.start_offset,
         },
         options: job.options.clone(),
         idempotency_key: new.idempotency.as_ref().map(|asked| asked.key.to_string()),

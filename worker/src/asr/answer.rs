@@ -3,12 +3,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use longhand_shared::domain::job::{ChunkError, Transcription};
+use longhand_shared::domain::job::{ChunkError, Segment, Transcription};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
-use super::{lenient, segments};
+use super::{language, lenient, segments};
 use crate::failure::Failure;
 
 /// How much of an answer that is not JSON is quoted, in characters.
@@ -111,9 +111,25 @@ fn transcription(body: &[u8]) -> Result<Transcription, CallError> {
         return Err(protocol(format!("the model's answer of {} bytes has no string \"text\"", body.len())));
     };
     let duration = answer.get("duration").and_then(segments::seconds);
-    let segments = segments::read(&answer, duration);
-    Transcription::new(text.trim(), duration, segments)
-        .map_err(|error| CallError::new(Failure::TranscriptTooLarge, error.to_string()))
+    let text = text.trim();
+    let segments = segments::read(&answer, text, duration);
+    let confidence = mean_confidence(&segments);
+    let mut transcription = Transcription::new(text, duration, segments)
+        .map_err(|error| CallError::new(Failure::TranscriptTooLarge, error.to_string()))?;
+    transcription.language = answer.get("language").and_then(Value::as_str).and_then(language::detected);
+    transcription.confidence = confidence;
+    Ok(transcription)
+}
+
+/// The mean confidence of the segments that have one, by the length of their text.
+#[expect(clippy::cast_precision_loss, reason = "a text has less than 2^52 bytes")]
+fn mean_confidence(segments: &[Segment]) -> Option<f64> {
+    let (mut sum, mut bytes) = (0.0, 0.0);
+    for (confidence, text) in segments.iter().filter_map(|part| Some((part.confidence?, &part.text))) {
+        sum += confidence * text.len() as f64;
+        bytes += text.len() as f64;
+    }
+    (bytes > 0.0).then(|| (sum / bytes * 1000.0).round() / 1000.0)
 }
 
 /// The message in an error's body, whichever of the known forms it has.
@@ -168,6 +184,14 @@ mod tests {
         let segments = transcribed(odd);
         assert_eq!(segments.segments().len(), 1);
         assert_eq!((segments.segments()[0].end, segments.segments()[0].text.as_str()), (1.5, "a"));
+    }
+
+    #[test]
+    fn language_and_confidence_are_kept() {
+        let body = r#"{"text":"a bcd","language":"english","segments":[
+            {"start":0,"end":1,"text":"a","confidence":0.5},{"start":1,"end":2,"text":"bcd","confidence":0.9}]}"#;
+        let read = transcribed(body);
+        assert_eq!((read.language.as_deref(), read.confidence), (Some("en"), Some(0.8)));
     }
 
     #[test]

@@ -25,11 +25,15 @@ const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// The path of the call, after the server's address.
 const PATH: &str = "/v1/audio/transcriptions";
 
+/// The end of the path for a translation to English.
+const TRANSLATIONS: &str = "translations";
+
 /// The HTTP client. Connections are kept and used again.
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
     url: String,
+    translations: String,
     model: String,
     api_key: Option<longhand_shared::service::secret::Secret>,
     timeout: Duration,
@@ -43,9 +47,11 @@ impl Client {
             .redirect(redirect::Policy::none())
             .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
             .build()?;
+        let url = url(&settings.base_url);
         Ok(Self {
             http,
-            url: url(&settings.base_url),
+            translations: url.trim_end_matches("transcriptions").to_owned() + TRANSLATIONS,
+            url,
             model: settings.model.clone(),
             api_key: settings.api_key.clone(),
             timeout: settings.timeout,
@@ -62,7 +68,8 @@ impl Client {
     ) -> Result<Transcription, CallError> {
         let span = info_span!("asr call", otel.kind = "client", http.response.status_code = field::Empty);
         let sent = async {
-            let mut request = self.http.post(&self.url).multipart(self.chunk(audio, options, form)?);
+            let url = if options.translate { &self.translations } else { &self.url };
+            let mut request = self.http.post(url).multipart(self.chunk(audio, options, form)?);
             let own = trace::current();
             // What came in a message need not be fit for a header.
             if let Some(traceparent) =
@@ -72,7 +79,8 @@ impl Client {
             }
             self.send(request).await
         };
-        sent.instrument(span).await
+        let answer = sent.instrument(span).await;
+        if options.translate { answer.map_err(no_translation) } else { answer }
     }
 
     /// Sends the probe's recording.
@@ -110,8 +118,11 @@ impl Client {
         if let Some(prompt) = &options.prompt {
             fields = fields.text("prompt", prompt.as_str().to_owned());
         }
-        if form.verbose {
+        if form.verbose && !options.translate {
             fields = fields.text("timestamp_granularities[]", "segment");
+        }
+        if form.words {
+            fields = fields.text("timestamp_granularities[]", "word");
         }
         Ok(fields)
     }
@@ -146,6 +157,21 @@ async fn exchange(request: RequestBuilder) -> Result<Transcription, CallError> {
         // The status says more than the connection's end.
         Err(_) if status != StatusCode::OK => answer::classify(status, pause, b""),
         Err(error) => Err(error),
+    }
+}
+
+/// A server without translations answers 404, 405 or 501. That is about the request and not about the model's health.
+fn no_translation(error: CallError) -> CallError {
+    match error.status.map(|status| status.as_u16()) {
+        Some(404 | 405 | 501) => CallError {
+            status: error.status,
+            answer: error.answer,
+            ..CallError::new(
+                Failure::ChunkRefused,
+                "the model cannot translate; submit without \"translate\"",
+            )
+        },
+        _ => error,
     }
 }
 

@@ -24,6 +24,8 @@ const ENOUGH: u32 = 2;
 pub(super) struct Form {
     /// `verbose_json` rather than `json`.
     pub verbose: bool,
+    /// Whether `verbose_json` has words too.
+    pub words: bool,
     /// Whether the client's language is sent.
     pub language: bool,
 }
@@ -36,6 +38,8 @@ impl Form {
             refused.failure == Failure::ChunkRefused || matches!(status.as_u16(), 404 | 405 | 501);
         if self.language && about_form && refused.answer.to_ascii_lowercase().contains("language") {
             Some(Self { language: false, ..self })
+        } else if self.words && about_form {
+            Some(Self { words: false, ..self })
         } else if self.verbose && about_form {
             Some(Self { verbose: false, ..self })
         } else {
@@ -91,8 +95,8 @@ mod tests {
     use super::super::answer::classify;
     use super::*;
 
-    const VERBOSE: Form = Form { verbose: true, language: true };
-    const PLAIN: Form = Form { verbose: false, language: true };
+    const VERBOSE: Form = Form { verbose: true, words: false, language: true };
+    const PLAIN: Form = Form { verbose: false, ..VERBOSE };
 
     fn refused(status: u16, body: &str) -> CallError {
         let status = StatusCode::from_u16(status).expect("a status");
@@ -116,6 +120,13 @@ mod tests {
         let refused = refused(400, "Invalid Language 'xx'");
         assert_eq!(VERBOSE.after_refusal(&refused), Some(without));
         assert_eq!(without.after_refusal(&refused), Some(Form { verbose: false, ..without }));
+    }
+
+    #[test]
+    fn words_that_are_refused_are_left_out_first() {
+        let words = Form { words: true, ..VERBOSE };
+        assert_eq!(words.after_refusal(&refused(400, "timestamp_granularities")), Some(VERBOSE));
+        assert_eq!(words.after_refusal(&refused(500, "no")), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,8 @@ mod lenient;
 mod limit;
 pub mod probe;
 mod segments;
+mod warnings;
+mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +22,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use longhand_shared::AudioPath;
-use longhand_shared::domain::job::{ChunkError, ErrorCode, TranscribeOptions, Transcription};
+use longhand_shared::domain::job::{ChunkError, ErrorCode, Timestamps, TranscribeOptions, Transcription};
 use longhand_shared::queue::Progress;
 use longhand_shared::service::secret::Secret;
 use tokio::sync::watch;
@@ -220,11 +222,17 @@ impl Asr {
         request: &ChunkRequest<'_>,
         tally: &mut Tally,
     ) -> Result<Transcription, CallError> {
-        let first =
-            Form { verbose: self.known.asks_verbose(), language: language::of(request.options).is_some() };
+        let verbose = self.known.asks_verbose();
+        let options = request.options;
+        let first = Form {
+            verbose,
+            words: verbose && options.timestamps == Timestamps::Word,
+            language: language::of(options).is_some() && !options.translate,
+        };
         // Some servers answer 500 to a form or a language that they do not know.
         let mut form = Form {
             verbose: first.verbose && tally.server_errors < 2,
+            words: first.words && tally.server_errors < 2,
             language: first.language && tally.server_errors < 3,
         };
         loop {
@@ -260,7 +268,9 @@ impl Asr {
         permit.begin();
         tally.calls += 1;
         request.calls.fetch_add(1, Ordering::Relaxed);
+        let stated = audio.length;
         let answer = self.client.transcribe(audio, request.options, request.traceparent, form).await;
+        let answer = answer.map(|transcription| warnings::add(transcription, stated, request.options));
         if let Err(error) = &answer {
             warn!(
                 failure = ?error.failure,

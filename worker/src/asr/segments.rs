@@ -1,8 +1,10 @@
-//! Segments as models give them: with times that are missing, negative, or run backwards. Their order is kept, and so
+//! Segments as models return them: with times that are missing, negative, or run backwards. Their order is kept, and so
 //! is every word; times that cannot be right are replaced by times between their neighbours.
 
 use longhand_shared::domain::job::Segment;
 use serde_json::Value;
+
+use super::words;
 
 /// Models round: a first time this little before the beginning is the beginning.
 const ROUNDING_SECONDS: f64 = 0.5;
@@ -12,17 +14,43 @@ const LATEST_SECONDS: f64 = 1e6;
 
 /// A number, or a number in a string: servers differ. To the millisecond.
 pub(super) fn seconds(value: &Value) -> Option<f64> {
-    let seconds: f64 = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+    let seconds = number(value)?;
     (0.0..=LATEST_SECONDS).contains(&seconds).then(|| (seconds * 1000.0).round() / 1000.0)
 }
 
-fn first_seconds(value: &Value) -> Option<f64> {
-    let rounded = value.as_f64().is_some_and(|seconds| (-ROUNDING_SECONDS..0.0).contains(&seconds));
-    if rounded { Some(0.0) } else { seconds(value) }
+pub(super) fn number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|number| number.is_finite())
 }
 
-/// The segments of an answer. `duration` is the length that it states.
-pub(super) fn read(answer: &Value, duration: Option<f64>) -> Vec<Segment> {
+/// Starts and ends, repaired.
+pub(super) struct Times {
+    /// The start and the end of each entry, in one row that does not run backwards.
+    pub row: Vec<(f64, f64)>,
+    /// Whether an entry's start or end is an estimate.
+    pub repaired: Vec<bool>,
+}
+
+/// The `start` and `end` of entries that follow each other. `duration`: the length of the audio, if it is known.
+pub(super) fn times<'a>(entries: impl Iterator<Item = &'a Value>, duration: Option<f64>) -> Times {
+    let first_seconds = |value: &Value| {
+        let rounded = number(value).is_some_and(|seconds| (-ROUNDING_SECONDS..0.0).contains(&seconds));
+        if rounded { Some(0.0) } else { seconds(value) }
+    };
+    let stated = entries.flat_map(|entry| ["start", "end"].map(|name| entry.get(name)));
+    let read = |(place, time): (usize, Option<&Value>)| {
+        time.and_then(if place == 0 { first_seconds } else { seconds })
+    };
+    let stated: Vec<Option<f64>> = stated.enumerate().map(read).collect();
+    let known = in_order(&stated);
+    let row = fill(&known, duration);
+    Times {
+        row: row.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(),
+        repaired: known.chunks_exact(2).map(|pair| pair.contains(&None)).collect(),
+    }
+}
+
+/// The segments of an answer, with their words. `duration` is the length that it states.
+pub(super) fn read(answer: &Value, text: &str, duration: Option<f64>) -> Vec<Segment> {
     let segments = answer.get("segments").and_then(Value::as_array);
     let texts: Vec<(&Value, &str)> = segments
         .into_iter()
@@ -30,23 +58,45 @@ pub(super) fn read(answer: &Value, duration: Option<f64>) -> Vec<Segment> {
         .filter_map(|segment| Some((segment, segment.get("text")?.as_str()?.trim())))
         .filter(|(_, text)| !text.is_empty())
         .collect();
-    let times = texts.iter().flat_map(|(segment, _)| ["start", "end"].map(|name| segment.get(name)));
-    let read = |(place, time): (usize, Option<&Value>)| {
-        time.and_then(if place == 0 { first_seconds } else { seconds })
-    };
-    let times: Vec<Option<f64>> = times.enumerate().map(read).collect();
-    let known = in_order(&times);
-    let repaired = fill(&known, duration);
-    texts
-        .iter()
-        .zip(repaired.chunks_exact(2).zip(known.chunks_exact(2)))
-        .map(|((_, text), (times, known))| Segment {
-            start: times[0],
-            end: times[1],
-            text: (*text).to_owned(),
-            repaired: known.contains(&None),
-        })
-        .collect()
+    let times = times(texts.iter().map(|(segment, _)| *segment), duration);
+    let segments =
+        texts.iter().zip(times.row.iter().zip(times.repaired)).map(|((segment, text), (times, repaired))| {
+            Segment {
+                start: times.0,
+                end: times.1,
+                text: (*text).to_owned(),
+                repaired,
+                speaker: speaker(segment),
+                confidence: confidence(segment),
+                words: vec![],
+            }
+        });
+    words::add(segments.collect(), answer, text, duration)
+}
+
+/// A speaker's name. Some servers number the speakers.
+pub(super) fn speaker(entry: &Value) -> Option<String> {
+    /// The longest name that is kept, in characters.
+    const MAX_CHARS: usize = 100;
+    let named =
+        ["speaker", "speaker_id", "speaker_label", "speakerId"].iter().find_map(|name| {
+            match entry.get(name)? {
+                Value::String(name) => Some(name.clone()),
+                Value::Number(number) => Some(number.to_string()),
+                _ => None,
+            }
+        })?;
+    let named: String = named.trim().chars().filter(|c| !c.is_control()).take(MAX_CHARS).collect();
+    (!named.is_empty()).then_some(named)
+}
+
+/// How sure the model is, from 0 to 1 with three decimals: as it says, or from Whisper's log probabilities.
+pub(super) fn confidence(entry: &Value) -> Option<f64> {
+    let get = |name: &str| entry.get(name).and_then(number);
+    let stated = ["confidence", "probability", "score"].iter().find_map(|name| get(name));
+    let sure =
+        stated.or_else(|| Some(get("avg_logprob")?.exp() * (1.0 - get("no_speech_prob").unwrap_or(0.0))))?;
+    Some((sure.clamp(0.0, 1.0) * 1000.0).round() / 1000.0)
 }
 
 /// Keeps the longest row of times that never run backwards, and forgets the others.
@@ -111,7 +161,7 @@ mod tests {
     fn segments(times: &[(Value, Value)], duration: Option<f64>) -> Vec<(f64, f64, bool)> {
         let segments: Vec<Value> =
             times.iter().map(|(start, end)| json!({"start": start, "end": end, "text": "a"})).collect();
-        let read = read(&json!({"segments": segments}), duration);
+        let read = read(&json!({"segments": segments}), "", duration);
         read.iter().map(|segment| (segment.start, segment.end, segment.repaired)).collect()
     }
 

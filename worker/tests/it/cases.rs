@@ -191,7 +191,7 @@ async fn a_recording_that_appears_late_is_waited_for() {
 }
 
 /// A WAV file of silence: 1,000 samples a second, a byte each.
-fn silence(seconds: u32) -> Vec<u8> {
+pub(crate) fn silence(seconds: u32) -> Vec<u8> {
     let bytes = seconds * 1_000;
     let mut file = b"RIFF\0\0\0\0WAVEfmt ".to_vec();
     // Length of the format, PCM, one channel, samples and bytes a second, bytes and bits a sample.

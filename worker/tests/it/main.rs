@@ -27,3 +27,4 @@ mod support;
 mod sweeper;
 mod web_audio;
 mod webhooks;
+mod words;

@@ -10,7 +10,8 @@ use longhand_e2e::eventually;
 use longhand_e2e::resources::{Clients, RETENTION, Resources};
 use longhand_shared::domain::job::{
     Chunk, ChunkError, ChunkState, ChunkStatus, ErrorCode, JobHead, JobState, JobStatus, Language, Metadata,
-    NewJob, Prompt, Segment, TranscribeOptions, Transcription, Verdict,
+    NewJob, Prompt, Segment, Timestamps, TranscribeOptions, Transcription, Verdict, Warning, WarningCode,
+    Word,
 };
 use longhand_shared::domain::stitch::stitch;
 use longhand_shared::domain::transcript::TranscriptResult;
@@ -124,6 +125,8 @@ fn new_job(user: &UserId, chunks: usize, submitted: Timestamp) -> NewJob {
     let options = TranscribeOptions {
         language: Some(Language::try_from("en".to_owned()).expect("a language")),
         prompt: Some(Prompt::try_from("names: Ana".to_owned()).expect("a prompt")),
+        timestamps: Timestamps::Word,
+        translate: true,
     };
     let metadata = Metadata::from([("case".to_owned(), "7 \u{1F3A7}".to_owned())]);
     NewJob::new(user.clone(), paths, options, metadata, submitted).expect("a job")
@@ -140,8 +143,26 @@ fn chunk(job: &NewJob, index: u64) -> ChunkRef {
 }
 
 fn transcribed(text: &str) -> Verdict {
-    let segments = vec![Segment { start: 0.0, end: 1.5, text: text.to_owned(), repaired: false }];
-    Verdict::Completed(Transcription::new(text, Some(7.25), segments).expect("it fits"))
+    let speaker = Some("SPEAKER_00".to_owned());
+    let words = vec![
+        Word {
+            text: "a".to_owned(),
+            start: 0.25,
+            end: 0.5,
+            confidence: Some(0.125),
+            speaker: speaker.clone(),
+        },
+        Word { text: text.to_owned(), start: 0.5, end: 1.5, confidence: None, speaker: None },
+    ];
+    let confidence = Some(0.75);
+    let segment =
+        Segment { start: 0.0, end: 1.5, text: text.to_owned(), repaired: true, speaker, confidence, words };
+    let mut transcription = Transcription::new(text, Some(7.25), vec![segment]).expect("it fits");
+    transcription.language = Some("en".to_owned());
+    transcription.confidence = confidence;
+    transcription.warnings =
+        vec![Warning { code: WarningCode::TimesEstimated, message: "1 segment".to_owned() }];
+    Verdict::Completed(transcription)
 }
 
 fn failed() -> Verdict {
@@ -185,7 +206,9 @@ async fn finished(store: &Store, job: &NewJob, verdict: &Verdict, when: Timestam
 }
 
 async fn create_is_idempotent(store: Store) {
-    let job = made(&store, 6).await;
+    let mut job = new_job(&some_user(), 6, now());
+    job.start_offset = 7201.345;
+    store.create(&job, at(30)).await.expect("created");
     assert_eq!(store.job(job.id).await.expect("read"), Some(job.job()));
     assert_eq!(store.chunks(job.id).await.expect("read"), job.chunks());
 

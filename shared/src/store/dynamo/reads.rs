@@ -167,13 +167,16 @@ impl DynamoStore {
             .query_chunks(id)
             .projection_expression(
                 "jobId, #item, chunkStatus, #path, attempt, released, #history, claimedTime, claimedBy, \
-                 claimedMessage, settledTime, #error, transcription.#text, transcription.durationSeconds, #ttl",
+                 claimedMessage, settledTime, #error, transcription.#text, transcription.durationSeconds, \
+                 transcription.#language, transcription.confidence, transcription.speakers, \
+                 transcription.warnings, #ttl",
             )
             .expression_attribute_names("#ttl", "ttl")
             .expression_attribute_names("#path", "path")
             .expression_attribute_names("#history", "history")
             .expression_attribute_names("#error", "error")
             .expression_attribute_names("#text", "text")
+            .expression_attribute_names("#language", "language")
             .into_paginator()
             .items()
             .send()
