@@ -17,19 +17,19 @@ demo: ## start everything, transcribe six recordings as one job, score the trans
 
 .PHONY: test-programs
 test-programs:
-	@echo "== Building the tests, and the programs that they start"
+	@echo "== Building the tests and their programs"
 	cargo test --workspace --no-run
 	@$(STACK) install python redis nginx ffmpeg
 
-test: test-programs ## the tests of daily work, side by side, with an emulator of their own
+test: test-programs ## the tests for daily work, in parallel, with a private emulator
 	@$(STACK) test -- $(PYTHON) localstack/run_tests.py
 
-test-all: test-programs ## what waits for minutes: deployment, outages, the demo, the service on LocalStack, other servers
+test-all: test-programs ## the long tests: deployment, outages, the demo, LocalStack, other model servers
 	@$(STACK) install localstack fauxqs chromium
 	@$(STACK) test -- $(PYTHON) localstack/run_tests.py --all
 
 check: ## formatting, lints as errors, documentation, templates, words
-	@echo "== Words and lengths of lines"
+	@echo "== Words and line lengths"
 	$(PYTHON) localstack/words.py
 	@echo "== Rust: formatting, lints, documentation"
 	cargo fmt --all --check
@@ -41,7 +41,7 @@ check: ## formatting, lints as errors, documentation, templates, words
 	$(TOOLS)/ruff check localstack infra
 	$(TOOLS)/ruff format --check localstack infra
 	$(TOOLS)/cfn-lint infra/*.yaml
-	@# Nothing is fetched from or sent to checkov's platform: its own checks do.
+	@# --skip-download: no contact with checkov's platform.
 	$(TOOLS_DIR)/checkov-venv/bin/checkov --directory infra --skip-path tests --framework cloudformation --skip-download --quiet --compact
 
 bench: ## one worker with 1,000 chunks in flight, and 1,000 waiting clients: time, calls, memory, CPU
@@ -52,7 +52,7 @@ bench: ## one worker with 1,000 chunks in flight, and 1,000 waiting clients: tim
 	$(STACK) test -- target/release/waiting
 	$(STACK) test -- target/release/waiting --redis
 
-load: ## jobs at a rate on a separate stack: turnaround, AWS calls, memory, CPU (ARGS="--jobs 1000 --rate 20")
+load: ## submit jobs at a rate on a separate stack: turnaround, AWS calls, memory, CPU (ARGS="--jobs 1000 --rate 20")
 	@$(PYTHON) localstack/load.py $(ARGS)
 
 chaos: SEED ?= 1,2,3,4,5
@@ -65,19 +65,19 @@ chaos: ## load while processes are killed and calls fail, then an audit (SEED=7 
 
 chaos-mixed: SEED ?= 1
 chaos-mixed: JOBS ?= 40
-chaos-mixed: ## the same with apis and workers of 0.1.0 beside those of this version (SEED=1,2 JOBS=40)
+chaos-mixed: ## the same with apis and workers of 0.1.0 and of this version (SEED=1,2 JOBS=40)
 	cargo build -p longhand-api -p longhand-worker -p longhand-chaos
 	@$(STACK) install redis old-programs
 	$(STACK) test -- target/debug/chaos mixed --old $(TOOLS_DIR)/0.1.0/target/debug --workers 4 \
 	    --seed $(SEED) --jobs $(JOBS) --report target/chaos/mixed.json
 
-capacity: ## print the capacity model: tasks, dollars, limits and waits, by the number of users
+capacity: ## print the capacity model: tasks, dollars, limits and waits by number of users
 	@$(PYTHON) infra/capacity.py
 
 deploy: ## deploy to AWS with infra/env/ENV.env: ENV=staging, PLAN=1 shows the changes; see docs/deploy-aws.md
 	@infra/deploy.sh $(or $(ENV),$(error ENV is missing: make deploy ENV=staging)) $(if $(PLAN),--plan)
 
-destroy: ## remove an environment from AWS after a confirmation, keep its data: ENV=staging
+destroy: ## remove an environment from AWS after a confirmation, and keep its data: ENV=staging
 	@infra/destroy.sh $(or $(ENV),$(error ENV is missing: make destroy ENV=staging))
 
 restore: ## create a new table from a backup: ENV=staging FROM=--latest, or FROM="--backup ARN"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Six real recordings through a running service, as a client from outside: uploaded, transcribed, scored, erased.
+"""Transcribes six recordings with a running service: uploads them, scores the transcript and erases the job.
 
-usage: infra/smoke.py URL [--user USER]      LONGHAND_TOKEN is sent where the service asks who is calling
+usage: infra/smoke.py URL [--user USER]      LONGHAND_TOKEN is the token or API key, if the service needs one
 """
 
 from __future__ import annotations
@@ -21,35 +21,32 @@ DEMO = Path(__file__).resolve().parents[1] / "localstack" / "demo.py"
 def fault(url: str) -> str | None:
     """Why the service is not ready."""
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=15) as answer:
-            answer.read()
+        urllib.request.urlopen(f"{url}/readyz", timeout=15).close()
     except urllib.error.HTTPError as error:
         return f"{url}/readyz answers {error.code}: {error.read().decode(errors='replace')[:500]}"
     except OSError as error:
-        return (
-            f"{url}/readyz cannot be reached: {error}. An internal load balancer is reached from inside its VPC only: "
-            f"run infra/smoke.py {url} there."
-        )
+        hint = f"An internal load balancer is reached only from its VPC: run infra/smoke.py {url} there."
+        return f"{url}/readyz cannot be reached: {error}. {hint}"
     return None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url", metavar="URL", help="where the service is")
-    parser.add_argument("--user", help="whose job it is; by default the token's, or the key's")
-    parser.add_argument("--within", type=float, default=0, help="seconds that the service may take to become ready")
+    parser.add_argument("url", metavar="URL", help="the address of the service")
+    parser.add_argument("--user", help="the user of the job; by default that of the token or key")
+    parser.add_argument("--within", type=float, default=0, help="seconds to wait until the service is ready")
     options = parser.parse_args()
     url = options.url.rstrip("/")
-    # Who is known by a token needs no name.
+    # A token names its user.
     user = options.user or ("" if os.environ.get("LONGHAND_TOKEN") else "smoke")
-    # What was just deployed may take minutes to be found by its name, and to be let through to.
+    # After a deployment it may take minutes until the name resolves and the targets are healthy.
     deadline = time.monotonic() + options.within
     while (why := fault(url)) and time.monotonic() < deadline:
         time.sleep(5)
     if why:
         sys.exit(f"smoke: {why}")
-    whose = ["--user", user] if user else []
-    return subprocess.run([sys.executable, DEMO, "--url", url, "--erase", *whose]).returncode
+    command = [sys.executable, str(DEMO), "--url", url, "--erase", *(["--user", user] if user else [])]
+    return subprocess.run(command).returncode
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The speech-to-text model: its threads, its queue, and what is asked of it."""
+"""The speech-to-text model with its threads and its queue."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
 SAMPLE_RATE = 16_000
-# Whisper hallucinates on silence ("Thank you."). Above this the window held no speech, whatever the text says.
+# Whisper invents text for silence ("Thank you."). A segment above this probability is dropped.
 NO_SPEECH = 0.85
 
 
 @dataclass
 class Wanted:
-    """What one call asks for, checked."""
+    """The valid parameters of a call."""
 
     response_format: str
     language: str | None
@@ -46,31 +46,23 @@ class Transcript:
 
 
 class QueueFull(Exception):
-    """Carries the seconds after which there should be room."""
-
-    def __init__(self, retry_after: int):
-        super().__init__(retry_after)
-        self.retry_after = retry_after
+    """Its argument is the seconds after which to retry."""
 
 
 class Undecodable(Exception):
-    """What was sent cannot be decoded as sound."""
+    """The file has no sound that can be decoded."""
 
 
 class TooLong(Exception):
-    """The sound is longer than the most seconds that are transcribed, which this carries."""
-
-    def __init__(self, longest: float):
-        super().__init__(longest)
-        self.longest = longest
+    """The sound is longer than the seconds of its argument."""
 
 
 class Abandoned(Exception):
-    """Nobody waits for the transcript any more."""
+    """The client has disconnected, or the server is stopping."""
 
 
 class Engine:
-    """The model, its threads and its queue. Methods are called on the event loop unless they say otherwise."""
+    """Its methods are for the event loop, except those that block."""
 
     def __init__(self, model: str, workers: int, queue: int, longest: float):
         self.name = model
@@ -78,22 +70,22 @@ class Engine:
         self.workers = workers
         self.capacity = workers + queue
         self.in_hand = 0
-        # Of one call, in seconds, smoothed: what Retry-After is guessed from.
+        # The smoothed duration of a call in seconds, for Retry-After.
         self.usual_time = 2.0
         self.model: WhisperModel | None = None
         self.stopping = threading.Event()
         self.pool = ThreadPoolExecutor(workers, thread_name_prefix="whisper")
 
     def load(self) -> None:
-        """Blocks; on a thread."""
+        """Blocks."""
         from faster_whisper import WhisperModel
 
-        # One thread for each of several calls side by side gets through twice as much as several threads for one call:
-        # on two cores 2.8 s against 6.1 s for the six samples.
+        # One thread per call: on two cores two calls at a time need 2.8 s for the six samples, one call with two
+        # threads 6.1 s.
         self.model = WhisperModel(self.name, device="cpu", compute_type="int8", num_workers=self.workers, cpu_threads=1)
 
     async def transcribe(self, audio: BinaryIO, wanted: Wanted, gone: asyncio.Future) -> Transcript:
-        """Waits for its turn. `gone` is done when the client has hung up: then the work stops at the next segment."""
+        """Waits in the queue. The work stops at the next segment once `gone` is done: the client has disconnected."""
         if self.in_hand >= self.capacity:
             wait = math.ceil(self.usual_time * self.in_hand / self.workers)
             raise QueueFull(max(1, min(wait, 60)))
@@ -103,13 +95,13 @@ class Engine:
         try:
             await asyncio.wait([work, gone], return_when=asyncio.FIRST_COMPLETED)
             abandoned.set()
-            # The thread reads the upload, so the caller may not close it before the thread is done.
+            # The caller may close the upload only after the thread has ended, since the thread reads it.
             return await work
         finally:
             self.in_hand -= 1
 
     def run(self, source: BinaryIO, wanted: Wanted, abandoned: threading.Event) -> Transcript:
-        """Blocks; on a thread of the pool."""
+        """Blocks."""
 
         def check() -> None:
             if abandoned.is_set() or self.stopping.is_set():
@@ -120,21 +112,21 @@ class Engine:
         audio = decode(source, self.longest, check)
         language = wanted.language
         if audio.size < SAMPLE_RATE // 100:
-            # Nothing, or less than one frame of 10 ms: the model would fail on it, and there is no word in it.
+            # The model fails on less than one frame of 10 ms.
             return Transcript(language or "en", audio.size / SAMPLE_RATE)
         found, info = self.model.transcribe(
             audio,
             task=wanted.task,
             language=language,
             initial_prompt=wanted.prompt,
-            # Zero stands for the model's own ladder: it tries again warmer when it has run into a loop.
+            # By default the model retries with a higher temperature if its text repeats itself.
             temperature=wanted.temperature or [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
             beam_size=5,
             word_timestamps=wanted.words,
             vad_filter=True,
         )
         result = Transcript(info.language, info.duration)
-        for segment in found:  # each step of this iterator is a piece of the work
+        for segment in found:  # the iterator does the work
             check()
             if segment.no_speech_prob <= NO_SPEECH:
                 result.segments.append(segment)
@@ -143,9 +135,9 @@ class Engine:
 
 
 def decode(source: BinaryIO, longest: float, check: Callable[[], None]):
-    """The sound as mono samples, block by block: never more than `longest` seconds of it. Blocks.
+    """The sound as mono samples, at most `longest` seconds. Blocks.
 
-    Damaged frames are skipped, as players do. `check` raises when nobody waits any more.
+    Damaged frames are skipped, as players do. `check` raises when nobody waits for the transcript.
     """
     import av
     import numpy
@@ -166,7 +158,7 @@ def decode(source: BinaryIO, longest: float, check: Callable[[], None]):
                 if samples > longest * SAMPLE_RATE:
                     raise TooLong(longest)
     except (av.FFmpegError, IndexError, ValueError) as error:
-        # IndexError: a container without a sound track. What was decoded before the damage is kept.
+        # IndexError: there is no sound track. The sound before the damage is kept.
         damaged = True
         reason = getattr(error, "strerror", None) or "no sound in it"
         if not blocks:

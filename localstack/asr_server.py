@@ -1,8 +1,7 @@
-"""A speech-to-text server for the local stack: OpenAI's transcription API in front of faster-whisper.
+"""A speech-to-text server for the local stack: OpenAI's transcription API with faster-whisper.
 
-It speaks the dialect that Longhand's worker meets elsewhere, and is as strict about it as the hosted services are, so
-that any of those can take its place. Its queue is small. When the queue is full, it answers 429 with Retry-After, as a
-loaded service would.
+It is as strict as the hosted services, so that the worker meets the same protocol everywhere. Its queue is small; when
+the queue is full, it answers 429 with Retry-After, as a loaded service does.
 
     POST /v1/audio/transcriptions   GET /v1/models
     POST /v1/audio/translations     GET /health (200 once the model is loaded)
@@ -30,13 +29,13 @@ from starlette.routing import Route
 from asr_engine import Abandoned, Engine, QueueFull, TooLong, Transcript, Undecodable, Wanted
 
 MAX_FILE_BYTES = 25 * 1024 * 1024
-# The form's other fields and its boundaries.
+# With the other fields of the form.
 MAX_BODY_BYTES = MAX_FILE_BYTES + 256 * 1024
 FORMATS = ["json", "text", "srt", "verbose_json", "vtt"]
 
 
 class ApiError(Exception):
-    """An answer in OpenAI's form of an error."""
+    """An error in OpenAI's format."""
 
     def __init__(self, status: int, message: str, param=None, code=None, retry_after: int | None = None):
         super().__init__(message)
@@ -50,24 +49,16 @@ class ApiError(Exception):
         return JSONResponse(body, self.status, headers)
 
 
-# ---- answers --------------------------------------------------------------------------------------------------------
-
-
 def stamp(seconds: float, comma: str) -> str:
     ms = round(seconds * 1000)
     return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{comma}{ms % 1000:03}"
 
 
-def srt(transcript: Transcript) -> str:
+def captions(transcript: Transcript, comma: str, numbered: bool) -> str:
     return "".join(
-        f"{number}\n{stamp(s.start, ',')} --> {stamp(s.end, ',')}\n{s.text.strip()}\n\n"
+        f"{number}\n" * numbered + f"{stamp(s.start, comma)} --> {stamp(s.end, comma)}\n{s.text.strip()}\n\n"
         for number, s in enumerate(transcript.segments, start=1)
     )
-
-
-def vtt(transcript: Transcript) -> str:
-    cues = "".join(f"{stamp(s.start, '.')} --> {stamp(s.end, '.')}\n{s.text.strip()}\n\n" for s in transcript.segments)
-    return f"WEBVTT\n\n{cues}"
 
 
 def verbose(transcript: Transcript, wanted: Wanted) -> dict:
@@ -89,18 +80,14 @@ def verbose(transcript: Transcript, wanted: Wanted) -> dict:
             for word in segment.words or []
         ]
     if wanted.segments:
+        names = ("seek", "text", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob")
         body["segments"] = [
             {
                 "id": number,
-                "seek": segment.seek,
                 "start": round(float(segment.start), 3),
                 "end": round(float(segment.end), 3),
-                "text": segment.text,
                 "tokens": list(segment.tokens),
-                "temperature": segment.temperature,
-                "avg_logprob": segment.avg_logprob,
-                "compression_ratio": segment.compression_ratio,
-                "no_speech_prob": segment.no_speech_prob,
+                **{name: getattr(segment, name) for name in names},
             }
             for number, segment in enumerate(transcript.segments)
         ]
@@ -116,12 +103,9 @@ def answer(transcript: Transcript, wanted: Wanted) -> Response:
         case "text":
             return PlainTextResponse(transcript.text + "\n")
         case "srt":
-            return Response(srt(transcript), media_type="application/x-subrip")
+            return Response(captions(transcript, ",", True), media_type="application/x-subrip")
         case _:
-            return Response(vtt(transcript), media_type="text/vtt")
-
-
-# ---- requests -------------------------------------------------------------------------------------------------------
+            return Response("WEBVTT\n\n" + captions(transcript, ".", False), media_type="text/vtt")
 
 
 async def read_form(request: Request) -> FormData:
@@ -134,8 +118,7 @@ async def read_form(request: Request) -> FormData:
         size = 0
         async for block in request.stream():
             size += len(block)
-            # What comes on top is read and dropped: a client that is cut off while it writes sees a broken connection
-            # and not the 413.
+            # The rest is read and dropped, since a client whose upload is cut off does not read the 413.
             too_large = size > MAX_BODY_BYTES
             if size > 8 * MAX_BODY_BYTES:
                 break
@@ -152,41 +135,38 @@ async def read_form(request: Request) -> FormData:
     return form
 
 
+def require(holds: object, message: str, param: str, code: str = "invalid_value", status: int = 400) -> None:
+    if not holds:
+        raise ApiError(status, message, param, code)
+
+
 def parse_form(form: FormData, task: str, model: str, languages: list[str]) -> tuple[UploadFile, Wanted]:
     def text(name: str) -> str | None:
         value = form.get(name)
-        if isinstance(value, UploadFile):
-            raise ApiError(400, f"'{name}' has to be a text field, not a file.", name)
+        require(not isinstance(value, UploadFile), f"'{name}' has to be a text field, not a file.", name, None)
         return value or None
 
-    upload = form.get("file")
-    if not isinstance(upload, UploadFile):
-        raise ApiError(400, "'file' is missing, or is not sent as a file.", "file", "missing_required_parameter")
-    if upload.size > MAX_FILE_BYTES:
-        raise ApiError(413, f"The file is larger than {MAX_FILE_BYTES} bytes.", "file", "file_too_large")
-    if upload.size == 0:
-        raise ApiError(400, "The file is empty.", "file", "invalid_value")
-    asked = text("model")
-    if asked is None:
-        raise ApiError(400, "'model' is missing.", "model", "missing_required_parameter")
-    if asked != model:
-        raise ApiError(404, f"The model '{asked}' does not exist; there is '{model}'.", "model", "model_not_found")
+    upload, missing = form.get("file"), "missing_required_parameter"
+    require(isinstance(upload, UploadFile), "'file' is missing, or is not sent as a file.", "file", missing)
+    too_large = f"The file is larger than {MAX_FILE_BYTES} bytes."
+    require(upload.size <= MAX_FILE_BYTES, too_large, "file", "file_too_large", 413)
+    require(upload.size > 0, "The file is empty.", "file")
+    name = text("model")
+    require(name is not None, "'model' is missing.", "model", missing)
+    require(name == model, f"The model '{name}' does not exist; there is '{model}'.", "model", "model_not_found", 404)
     response_format = text("response_format") or "json"
-    if response_format not in FORMATS:
-        raise ApiError(400, f"response_format is one of {', '.join(FORMATS)}.", "response_format", "invalid_value")
+    require(response_format in FORMATS, f"response_format is one of {', '.join(FORMATS)}.", "response_format")
     language = text("language")
-    if language is not None and language not in languages:
-        message = f"'{language}' is not an ISO-639-1 code that the model supports."
-        raise ApiError(400, message, "language", "invalid_language_format")
+    unknown = f"'{language}' is not an ISO-639-1 code that the model supports."
+    require(language is None or language in languages, unknown, "language", "invalid_language_format")
     try:
         temperature = float(text("temperature") or 0)
     except ValueError:
         temperature = -1
-    if not 0 <= temperature <= 1:
-        raise ApiError(400, "temperature is a number from 0 to 1.", "temperature", "invalid_value")
+    require(0 <= temperature <= 1, "temperature is a number from 0 to 1.", "temperature")
     granularities = form.getlist("timestamp_granularities[]") or ["segment"]
-    if not set(granularities) <= {"word", "segment"}:
-        raise ApiError(400, "timestamp_granularities[] is word or segment.", "timestamp_granularities", "invalid_value")
+    known = set(granularities) <= {"word", "segment"}
+    require(known, "timestamp_granularities[] is word or segment.", "timestamp_granularities")
     verbose_json = response_format == "verbose_json"
     return upload, Wanted(
         response_format=response_format,
@@ -200,7 +180,7 @@ def parse_form(form: FormData, task: str, model: str, languages: list[str]) -> t
 
 
 async def hang_up(request: Request) -> None:
-    """Ends when the client goes away. The body has been read, so nothing else can come."""
+    """Ends when the client disconnects. The body has been read, so nothing else can arrive."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -217,12 +197,12 @@ def application(engine: Engine, model: str) -> Starlette:
             return answer(await engine.transcribe(upload.file, wanted, gone), wanted)
         except QueueFull as full:
             message = "The queue is full."
-            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=full.retry_after) from None
+            raise ApiError(429, message, code="rate_limit_exceeded", retry_after=full.args[0]) from None
         except Undecodable as error:
             message = f"The audio is corrupted, or of a format that is not supported ({error})."
             raise ApiError(400, message, "file", "invalid_value") from error
         except TooLong as error:
-            message = f"The audio is longer than {error.longest:g} s."
+            message = f"The audio is longer than {error.args[0]:g} s."
             raise ApiError(400, message, "file", "audio_too_long") from None
         except Abandoned:
             raise ApiError(503, "The server is stopping.", retry_after=1) from None
@@ -239,18 +219,6 @@ def application(engine: Engine, model: str) -> Starlette:
             return JSONResponse({"status": "loading"}, 503)
         return JSONResponse({"status": "ok", "model": model, "inHand": engine.in_hand, "capacity": engine.capacity})
 
-    async def on_api_error(_request: Request, error: ApiError) -> Response:
-        return error.response()
-
-    async def on_http_error(_request: Request, error: HTTPException) -> Response:
-        return ApiError(error.status_code, error.detail).response()
-
-    async def on_disconnect(_request: Request, _error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # nobody reads it
-
-    async def on_error(_request: Request, _error: Exception) -> Response:
-        return ApiError(500, "The server had an error while processing the request.").response()
-
     return Starlette(
         routes=[
             Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
@@ -259,15 +227,12 @@ def application(engine: Engine, model: str) -> Starlette:
             Route("/health", health),
         ],
         exception_handlers={
-            ApiError: on_api_error,
-            HTTPException: on_http_error,
-            ClientDisconnect: on_disconnect,
-            Exception: on_error,
+            ApiError: lambda _, error: error.response(),
+            HTTPException: lambda _, error: ApiError(error.status_code, error.detail).response(),
+            ClientDisconnect: lambda *_: Response(status_code=499),  # nobody reads it
+            Exception: lambda *_: ApiError(500, "The server had an error while processing the request.").response(),
         },
     )
-
-
-# ---- main -----------------------------------------------------------------------------------------------------------
 
 
 async def run(engine: Engine, listen: str, model: str) -> None:
@@ -305,8 +270,8 @@ def main() -> None:
     cores = os.cpu_count() or 1
     parser.add_argument("--listen", default="127.0.0.1:8790", help="HOST:PORT (%(default)s)")
     parser.add_argument("--model", required=True, help="the model's directory, or its name on the model hub")
-    parser.add_argument("--name", default="whisper-base", help="what clients call it (%(default)s)")
-    parser.add_argument("--workers", type=int, default=min(cores, 4), help="calls worked on at once (%(default)s)")
+    parser.add_argument("--name", default="whisper-base", help="the name that clients use (%(default)s)")
+    parser.add_argument("--workers", type=int, default=min(cores, 4), help="concurrent calls (%(default)s)")
     parser.add_argument("--queue", type=int, default=8, help="calls that may wait; others get 429 (%(default)s)")
     parser.add_argument("--longest", type=float, default=330, help="seconds of audio; longer gets 400 (%(default)s)")
     arguments = parser.parse_args()
@@ -314,7 +279,7 @@ def main() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     engine = Engine(arguments.model, arguments.workers, arguments.queue, arguments.longest)
     asyncio.run(run(engine, arguments.listen, arguments.name))
-    # Not by returning: that would wait for the threads, and a step of the model cannot be interrupted.
+    # A return would wait for the threads, and a step of the model cannot be interrupted.
     sys.stdout.flush()
     os._exit(0)
 

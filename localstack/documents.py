@@ -1,10 +1,8 @@
 #!/usr/bin/env python3
-"""The parts of the documents that are generated from the code: calls, errors, attempts and settings.
+"""Generates parts of the documents from the code: calls, errors, attempts and settings.
 
-  python3 localstack/documents.py            updates them
-  python3 localstack/documents.py --check    exits with 1 if they are stale
-
-Sources: api/openapi.json, the comments of two enums in shared/src, and --help of the two programs.
+Sources: api/openapi.json, the comments of two enums in shared/src, and --help of the two programs. A test fails if a
+document is stale.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 
@@ -25,14 +22,10 @@ def item(text: str) -> str:
     return textwrap.fill(f"- {text}", 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
-def sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + "."
-
-
 def calls() -> str:
     description = json.loads((ROOT / "api" / "openapi.json").read_text())
     found = [(path, method, one) for path, ways in description["paths"].items() for method, one in ways.items()]
-    # By tag, as /docs shows them.
+    # In the order of the tags, as /docs shows them.
     tags = [tag["name"] for tag in description["tags"]]
     found.sort(key=lambda call: (tags.index(call[2]["tags"][0]), call[0], METHODS.index(call[1])))
     rows = [f"| `{method.upper()} {path}` | {one['summary']} |" for path, method, one in found]
@@ -40,25 +33,21 @@ def calls() -> str:
 
 
 def errors() -> str:
-    """Each answer of the description has an example for each of its codes."""
     description = json.loads((ROOT / "api" / "openapi.json").read_text())
-    found = {}
+    examples = {}
     for ways in description["paths"].values():
         for call in ways.values():
             for answer in call["responses"].values():
-                problem = answer.get("content", {}).get("application/problem+json", {})
-                for code, example in problem.get("examples", {}).items():
-                    found[code] = (example["value"]["status"], example["value"]["detail"], example["summary"])
-    order = description["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
+                examples |= answer.get("content", {}).get("application/problem+json", {}).get("examples", {})
     lines = []
-    for code in order:
-        status, meaning, remedy = found[code]
-        lines.append(item(f"`{code}` ({status}): {meaning}. *{sentence(remedy)}*"))
+    for code in description["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]:
+        value, remedy = examples[code]["value"], examples[code]["summary"]
+        lines.append(item(f"`{code}` ({value['status']}): {value['detail']}. *{remedy[0].upper()}{remedy[1:]}.*"))
     return "\n".join(lines)
 
 
 def variants(file: str, enum: str) -> list[tuple[str, list[str]]]:
-    """The variants of a Rust enum by their names in JSON, with the paragraphs of their comments."""
+    """The variants of a Rust enum: the name in JSON, and the paragraphs of the comment."""
     text = (ROOT / file).read_text().partition(f"pub enum {enum} {{\n")[2].partition("\n}")[0]
     found = []
     for comment, name in re.findall(r"((?:    ///.*\n)+)(?:    #.*\n)*    (\w+),", text):
@@ -88,7 +77,7 @@ def warnings() -> str:
 
 
 def program_settings(program: str) -> dict[str, tuple[str, str]]:
-    """By name: what the setting is and its default, from --help."""
+    """By name: the description and the default, from --help."""
     command = [Binaries().path(program), "--help"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return {name: (about, default) for name, about, default in re.findall(r"(?m)^  ([A-Z_]+)  +(.*) \[(.*)\]$", text)}
@@ -130,16 +119,6 @@ def updated(file: str) -> str:
     return page
 
 
-def main(arguments: list[str]) -> int:
-    stale = [file for file in REGIONS if updated(file) != (ROOT / file).read_text()]
-    if arguments == ["--check"]:
-        for file in stale:
-            print(f"{file} is stale: run python3 localstack/documents.py", file=sys.stderr)
-        return 1 if stale else 0
-    for file in stale:
-        (ROOT / file).write_text(updated(file))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    for file in REGIONS:
+        (ROOT / file).write_text(updated(file))

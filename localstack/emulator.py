@@ -1,4 +1,4 @@
-"""The AWS emulators: how each is started, and one for the time of a single command."""
+"""The AWS emulators of the local stack, and a private one for a single command."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from fauxqs import Fauxqs
 from localstack_native import Native
 from provision import HERE, ROOT, Tools, ensure_tools
-from services import Failure, Service, Supervisor, free_port, last_lines, say
+from services import EMULATOR, Failure, Service, Supervisor, free_port, last_lines, say
 
-# Any would do; these are what every SDK's documentation uses.
+# The emulators accept any credentials.
 CREDENTIALS = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
@@ -22,9 +22,9 @@ def ministack(tools: Tools, number: int, state: Path, persist: bool) -> Service:
     (state / "tmp").mkdir(parents=True, exist_ok=True)
     settings = {
         "GATEWAY_PORT": str(number),
-        # Its default is every address of the machine.
+        # By default it listens on all addresses of the machine.
         "BIND_HOST": "127.0.0.1",
-        # The host in the queue URLs that it hands out.
+        # The host in its queue URLs.
         "MINISTACK_HOST": "127.0.0.1",
         "TMPDIR": str(state / "tmp"),
         "LOG_LEVEL": os.environ.get("EMULATOR_LOG_LEVEL", "WARNING"),
@@ -32,52 +32,34 @@ def ministack(tools: Tools, number: int, state: Path, persist: bool) -> Service:
         "STATE_DIR": str(state / "state"),
         "S3_PERSIST": "1" if persist else "0",
         "S3_DATA_DIR": str(state / "s3"),
-        # What the functions that it runs take for AWS.
+        # For the Lambda functions that it runs.
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{number}",
     }
-    return Service(
-        name="emulator",
-        argv=[str(tools.python), "-m", "ministack"],
-        port=number,
-        port_setting="EMULATOR_PORT",
-        health="/_localstack/health",
-        settings=settings,
-        # It writes its state to disk when it is stopped, and only then.
-        stop_within=30,
-    )
+    return Service("emulator", [str(tools.python), "-m", "ministack"], number, settings=settings, **EMULATOR)
 
 
 def localstack_in_docker(number: int) -> Service:
-    return Service(
-        name="emulator",
-        # In the foreground, so that it is a process like the others: ended by SIGTERM, its output in a log.
-        argv=["docker", "compose", "-f", str(HERE / "compose.yaml"), "up", "--abort-on-container-exit"],
-        port=number,
-        port_setting="EMULATOR_PORT",
-        health="/_localstack/health",
-        settings={"EMULATOR_PORT": str(number)},
-        ready_within=300,  # the first time the image is pulled
-        stop_within=30,
-    )
+    # In the foreground, so that SIGTERM stops it and its output is in a log, as with the other services.
+    argv = ["docker", "compose", "-f", str(HERE / "compose.yaml"), "up", "--abort-on-container-exit"]
+    # It may have to pull the image.
+    return Service("emulator", argv, number, settings={"EMULATOR_PORT": str(number)}, ready_within=300, **EMULATOR)
 
 
 def check_docker() -> None:
     if shutil.which("docker") is None:
-        raise Failure("EMULATOR=localstack-docker needs Docker, which is missing. EMULATOR=localstack needs none.")
+        raise Failure("EMULATOR=localstack-docker needs Docker, which is missing. EMULATOR=localstack does not.")
     for arguments, lacking in (
         (["compose", "version"], "Docker's compose plugin is missing (on Debian and Ubuntu: docker-compose-v2)"),
         (["info"], "Docker is installed, but its engine does not answer"),
     ):
         done = subprocess.run(["docker", *arguments], capture_output=True, text=True)
         if done.returncode != 0:
-            reason = (done.stderr or done.stdout).strip().splitlines()[:1]
-            raise Failure(
-                f"EMULATOR=localstack-docker: {lacking}. {' '.join(reason)}\nEMULATOR=localstack needs no Docker."
-            )
+            [reason] = (done.stderr or done.stdout).strip().splitlines()[:1] or [""]
+            raise Failure(f"EMULATOR=localstack-docker: {lacking}. {reason}\nEMULATOR=localstack needs no Docker.")
 
 
 def at(endpoint: str, url: str) -> str:
-    """`url` at `endpoint`: emulators remember, or invent, another host and port than the one they are reached by."""
+    """`url` with the host and port of `endpoint`, since an emulator's URLs may have others."""
     return endpoint + "/" + url.split("://", 1)[-1].split("/", 1)[1]
 
 
@@ -86,11 +68,11 @@ def without_aws() -> dict[str, str]:
 
 
 def private_emulator(tools: Tools, parent: Path, command: list[str], kind: str) -> int:
-    """Runs `command` with an emulator of its own, which is stopped whatever happens."""
+    """Runs `command` with a new emulator, which is stopped in any case."""
     if not command:
-        raise Failure("What shall be run? Usage: stack.py test -- COMMAND...")
+        raise Failure("The command is missing. Usage: stack.py test -- COMMAND...")
     if kind == "localstack-docker":
-        raise Failure("stack.py test starts an emulator of its own: EMULATOR can be ministack or localstack there.")
+        raise Failure("EMULATOR has to be ministack or localstack for stack.py test, which starts its own.")
     ensure_tools(tools)
     parent.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(dir=parent))
@@ -104,37 +86,34 @@ def private_emulator(tools: Tools, parent: Path, command: list[str], kind: str) 
         emulator = ministack(tools, free_port(), directory / "emulator", persist=False)
     process = None
 
-    # SIGTERM and SIGHUP are handed on to the command; when that ends, so does this. Ctrl-C reaches the command from
-    # the terminal, and here it is only to be outlived.
-    def hand_on(number, _frame):
+    # SIGTERM and SIGHUP are forwarded to the command. Ctrl-C reaches it from the terminal, and is ignored here.
+    def forward(number, _frame):
         if process is None:
             raise SystemExit(128 + number)
         process.send_signal(number)
 
-    signal.signal(signal.SIGTERM, hand_on)
-    signal.signal(signal.SIGHUP, hand_on)
+    signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGHUP, forward)
     signal.signal(signal.SIGINT, lambda *_: None)
     code = 1
     try:
         supervisor.start(emulator, without_aws())
         supervisor.wait_ready([emulator])
-        settings = {"AWS_ENDPOINT_URL": emulator.address, **CREDENTIALS, "LONGHAND_REPO": str(ROOT)}
-        # Which of their differences a test has to expect.
-        settings["TESTS_EMULATOR"] = kind
+        # TESTS_EMULATOR: tests expect different behaviour of each emulator.
+        settings = {"AWS_ENDPOINT_URL": emulator.address, "LONGHAND_REPO": str(ROOT), "TESTS_EMULATOR": kind}
         fauxqs = Fauxqs(tools).command()
-        settings |= {"TESTS_FAUXQS": fauxqs} if fauxqs else {}
+        settings |= CREDENTIALS | ({"TESTS_FAUXQS": fauxqs} if fauxqs else {})
         process = subprocess.Popen(command, env={**without_aws(), **settings})
         code = process.wait()
     except FileNotFoundError:
         raise Failure(f"There is no command {command[0]}.") from None
     finally:
-        died = supervisor.running("emulator") is None
-        if died:
-            say(f"The emulator died meanwhile.\n{last_lines(supervisor.log('emulator'))}")
+        if supervisor.running("emulator") is None:
+            say(f"The emulator has ended unexpectedly.\n{last_lines(supervisor.log('emulator'))}")
         supervisor.stop(["emulator"])
         if code == 0:
             shutil.rmtree(directory)
         else:
             say(f"The emulator's log is kept: {supervisor.log('emulator')}")
-    # A command that a signal ended counts as the shell counts it.
+    # As in a shell: 128 plus the signal that ended the command.
     return code if code >= 0 else 128 - code

@@ -1,5 +1,6 @@
-"""fauxqs, one more emulator of SQS, which a test of `make test-all` runs jobs on. It comes from npm, and so does the
-newer Node that it needs where the system's is older. It listens on all addresses of the machine while that test runs.
+"""fauxqs, another emulator of SQS, for a test of `make test-all`. It comes from npm, with a newer Node if needed.
+
+It listens on all addresses of the machine while that test runs.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from provision import Tools, ensure_program, lock
-from services import run_step, say
+from provision import Tools, ensure_program, once
+from services import say
 
 FAUXQS = "2.4.1"
 NODE = "22.23.3"
-# The first with `node:sqlite`.
+# The first version with `node:sqlite`.
 OLDEST_NODE = (22, 5)
 
 
@@ -28,26 +29,20 @@ class Fauxqs:
         self.modules = self.directory / "node_modules"
 
     def ensure(self) -> None:
-        with lock(self.tools.directory / "tools.lock"):
-            wanted = [f"fauxqs@{FAUXQS}"]
-            if not new_enough():
-                wanted.append(f"{own_node()}@{NODE}")
-            # Written last, so an installation that was broken off is not taken for a whole one.
-            stamp = self.directory / ".installed"
-            if stamp.exists() and stamp.read_text() == " ".join(wanted):
-                return
-            log = self.tools.logs / "fauxqs.log"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            ensure_program("npm", "npm", "It fetches fauxqs, a queue for tests.", log)
-            say("Installing fauxqs")
-            shutil.rmtree(self.directory, ignore_errors=True)
-            self.directory.mkdir(parents=True)
-            install = ["npm", "install", "--prefix", str(self.directory), "--no-audit", "--no-fund", "--ignore-scripts"]
-            run_step("npm install", [*install, *wanted], log, self.tools.cancelled)
-            stamp.write_text(" ".join(wanted))
+        with self.tools.lock():
+            packages = [f"fauxqs@{FAUXQS}"] + ([] if new_enough() else [f"{own_node()}@{NODE}"])
+            once(self.directory / ".installed", " ".join(packages), lambda: self.install(packages))
+
+    def install(self, packages: list[str]) -> None:
+        ensure_program("npm", "npm", "It fetches fauxqs, a queue for tests.", self.tools.logs / "fauxqs.log")
+        say("Installing fauxqs")
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        install = ["npm", "install", "--prefix", str(self.directory), "--no-audit", "--no-fund", "--ignore-scripts"]
+        self.tools.run("npm install", [*install, *packages], "fauxqs")
 
     def command(self) -> str | None:
-        """What starts it, for a shell, where it is installed."""
+        """Its command for a shell, if it is installed."""
         program = self.modules / "fauxqs" / "dist" / "cli.js"
         own = self.modules / own_node() / "bin" / "node"
         node = own if own.exists() else Path("node")

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""`longhand load` against a stack of its own with the simulated speech model, which is taken down again at the end.
+"""Runs `longhand load` on a separate stack with the simulated model, which is stopped at the end.
 
-Arguments are those of `longhand load`. Settings, beside those of stack.py:
+The arguments are those of `longhand load`. Settings in addition to those of stack.py:
 
-  LOAD_LATENCY_MS    how long a call of the simulated model takes: 5000..10000 (by chance) by default
-  LOAD_CONCURRENCY   the worker's LONGHAND_CONCURRENCY: 256 by default. It takes jobs/s x chunks x seconds a call
+  LOAD_LATENCY_MS    duration of a call of the simulated model: 5000..10000 (random) by default
+  LOAD_CONCURRENCY   the worker's LONGHAND_CONCURRENCY, 256 by default. Needed: jobs/s x chunks x seconds of a call
   PROFILE            release by default
 
-SCALE=3 loads three apis and three workers, each with that many slots, behind nginx.
+SCALE=3 loads three apis behind nginx and three workers with this concurrency each.
 
-It is kept apart from the stack of `make up` by its directory (load/ in that one's) and by free ports.
+The stack has a directory of its own (load/ in that of `make up`) and free ports.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
-from provision import ROOT, lock
+from provision import local_directory, lock
 from scale import free_pairs
-from services import Failure, free_port, say
+from services import free_port, run_main, say
 from stack import Stack, number
 
 PORTS = ("EMULATOR_PORT", "ASR_PORT", "API_PORT", "WORKER_PORT", "REDIS_PORT")
 
 
 def own_stack() -> Stack:
-    local = Path(os.environ.get("LONGHAND_LOCAL_DIR") or ROOT / ".local").resolve()
+    local = local_directory()
     os.environ.setdefault("LONGHAND_TOOLS_DIR", str(local))
     os.environ.setdefault("PROFILE", "release")
-    scale = number("SCALE", 1, "how many apis and workers to run, 1 to 20", highest=20)
-    # Whatever a stack that is up has left in this shell's environment.
+    scale = number("SCALE", 1, "a number of apis and workers, 1 to 20", highest=20)
+    # These override the settings of another stack in this shell's environment.
     os.environ |= {
         "ASR": "sim",
         "EMULATOR": "ministack",
@@ -49,16 +48,16 @@ def own_stack() -> Stack:
 
 def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
-        print(__doc__, "\nIts own options: longhand load --help")
+        print(__doc__, "\nOptions: longhand load --help")
         return 0
-    # So that the stack is taken down then too.
+    # So that `finally` stops the stack.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda caught, _frame: sys.exit(128 + caught))
     stack = own_stack()
-    # A lock beside the directory, which is removed: two loads would take each other's stack down.
+    # The lock is beside the directory, since the directory is removed.
     with lock(stack.local.with_suffix(".lock")):
         if stack.supervisor.names():
-            say("Stopping what a load that was broken off has left")
+            say("Stopping the services of an aborted load")
             stack.down(purge=False)
         shutil.rmtree(stack.local)
         stack = Stack()
@@ -82,9 +81,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except Failure as failure:
-        sys.exit(f"\nlonghand: {failure}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(lambda: main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Fails if source files of one crate import each other in a circle. The tests at a file's end do not count."""
+"""Fails if source files of a crate import each other in a circle. The unit tests of a file do not count."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Crates that still have circles.
 EXEMPT = {"chaos", "cli", "shared", "sim-asr", "worker"}
-# A path, or a group of them after their common part.
+# A path, or a group of paths after their common part.
 PATH = re.compile(r"\b(crate|super|self)(?=::)((?:::\w+)*)(?:::\{([^;]*)\};)?")
 NAME = re.compile(r"[a-z_]\w*(?:::\w+)*")
 Module = tuple[str, ...]
@@ -34,7 +34,7 @@ def circles(source: Path) -> list[set[str]]:
     files = {module(path.relative_to(source)): path for path in source.rglob("*.rs") if path.name != "main.rs"}
     edges = {}
     for here, path in files.items():
-        # A path leads to the file of its longest module.
+        # A path belongs to the file of its longest module.
         paths = imports(path.read_text(), here)
         owners = {next((path[:n] for n in range(len(path), -1, -1) if path[:n] in files), here) for path in paths}
         edges[here] = owners - {here}

@@ -8,8 +8,8 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from provision import ROOT, Tools, lock
-from services import Failure, run_step, say
+from provision import ROOT, Tools, lock, once
+from services import Failure, say
 
 COMMIT = "b9b07db1da769c52e5321fead71e9ff740e56b90"
 PROGRAMS = ["longhand-api", "longhand-worker"]
@@ -23,23 +23,19 @@ class OldPrograms:
         self.target = self.folder / "target"
 
     def ensure(self) -> Path:
-        """The folder with the programs, which are built once."""
-        programs = self.target / "debug"
+        """The folder of the programs, which are built once."""
         with lock(self.tools.directory / "0.1.0.lock"):
-            # Written last, so a build that was broken off is not taken for a whole one.
-            stamp = self.folder / ".built"
-            if not (stamp.exists() and stamp.read_text() == COMMIT):
-                if shutil.which("cargo") is None:
-                    raise Failure("cargo is missing. Install Rust (https://rustup.rs), open a new terminal and retry.")
-                say("Building the programs of 0.1.0, some minutes for the first time")
-                self.extract()
-                build = ["cargo", "build", "--locked", "--manifest-path", str(self.source / "Cargo.toml")]
-                build += ["--target-dir", str(self.target)]
-                for program in PROGRAMS:
-                    build += ["-p", program]
-                run_step("cargo build", build, self.tools.logs / "0.1.0.log", self.tools.cancelled)
-                stamp.write_text(COMMIT)
-        return programs
+            once(self.folder / ".built", COMMIT, self.build)
+        return self.target / "debug"
+
+    def build(self) -> None:
+        if shutil.which("cargo") is None:
+            raise Failure("cargo is missing. Install Rust (https://rustup.rs), open a new terminal and try again.")
+        say("Building the programs of 0.1.0, which takes some minutes")
+        self.extract()
+        build = ["cargo", "build", "--locked", "--manifest-path", str(self.source / "Cargo.toml")]
+        build += ["--target-dir", str(self.target), *(word for program in PROGRAMS for word in ("-p", program))]
+        self.tools.run("cargo build", build, "0.1.0")
 
     def extract(self) -> None:
         shutil.rmtree(self.source, ignore_errors=True)
@@ -49,10 +45,9 @@ class OldPrograms:
 
 def archive(repository: Path) -> bytes:
     """The files of 0.1.0 as a tar archive."""
-    known = git(repository, "cat-file", "-e", f"{COMMIT}^{{commit}}")
-    if known.returncode != 0:
+    if git(repository, "cat-file", "-e", f"{COMMIT}^{{commit}}").returncode != 0:
         raise Failure(
-            f"The commit of 0.1.0, {COMMIT[:7]}, is not in the history here, and its programs are built from it. "
+            f"The commit of 0.1.0, {COMMIT[:7]}, is not in this clone's history, and its programs are built from it. "
             "In a shallow clone: git fetch --unshallow"
         )
     made = git(repository, "archive", "--format=tar", COMMIT)
@@ -65,4 +60,4 @@ def git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]
     try:
         return subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, check=False)
     except FileNotFoundError:
-        raise Failure("git is missing, and the programs of 0.1.0 are built from this repository's history.") from None
+        raise Failure("git is missing. The programs of 0.1.0 are built from this repository's history.") from None

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Runs the tests side by side. Each Python module and each Rust test program is a job with its own log.
+"""Runs the tests in parallel. Each Python module and each Rust test program is a job with its own log.
 
-usage: run_tests.py [--all]     `make test`: all but what waits for minutes. --all, `make test-all`: only the rest
+usage: run_tests.py [--all]     `make test`: all but the long jobs. --all, `make test-all`: only the long jobs
 
-A job's result is shown when it ends, with the whole log if it failed. `make test-programs` builds what the jobs
-need. `stack.py test --` starts the emulator that the Rust tests share.
+The result of a job is printed when it ends, with the log if it failed. `make test-programs` builds the programs.
+`stack.py test --` starts the emulator that the Rust tests share.
 
-With TESTS_REPEAT=1, as in CI, a failed job is repeated once, alone, after all others. If it passes, it is reported as
-FLAKY and the run passes: a defect of the test, to be mended, that does not hold up a change.
+With TESTS_REPEAT=1, as in CI, a failed job is repeated once, alone, after all others. If it then passes, the run passes
+and reports the job as FLAKY: its test has a defect that has to be corrected.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from services import processes_with, say
+from provision import HERE, ROOT, local_directory
+from services import processes_with, run_main, say
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-LOCAL = Path(os.environ.get("LONGHAND_LOCAL_DIR") or ROOT / ".local").resolve()
+LOCAL = local_directory()
 LOGS = LOCAL / "logs"
 PROGRAMS = ("longhand", "longhand-api", "longhand-worker", "longhand-sim-asr")
-# They wait about as much as they work.
+# One more than the processors, since the tests wait about half of the time.
 AT_ONCE = (os.cpu_count() or 2) + 1
 
-# Python modules that wait for minutes, the longest first.
+# Python modules that take minutes, the longest first.
 LONG = [
     "test_deploy",
     "test_openapi",
@@ -49,20 +48,19 @@ LONG = [
     "test_gateway",
     "test_scale",
 ]
-# These build their programs as `make up` does; all others are given those of the tests.
+# These build their programs, as `make up` does. The others use those of `make test-programs`.
 BUILD = ("test_whole_stack", "test_localstack")
-# Tests of Rust's that work or wait for a minute, by the program that has them; of the others all.
+# The long tests of Rust test programs; an empty list means all tests of the program.
 LONG_RUST = {"worker it": ["fuzz::"], "chaos one_of_each": [], "chaos small": []}
-# With deadlines that they keep only with the processors to themselves.
+# These have deadlines, which they meet only without other jobs.
 ALONE = "chaos "
-# On LocalStack: left out is what needs ministack's API Gateway, and what is about Redis, load or memory alone.
+# Not run on LocalStack: tests that need ministack's API Gateway, or are only about Redis, load or memory.
 NOT_ON_LOCALSTACK = ("gateway", "in_memory", "cache::", "deploys::", "load::")
-# In the environment of all that a run starts, services in the background too.
-# Not LONGHAND_..: that would be a setting, and tests take those away.
+# Marks all processes of a run, including services in the background. Tests remove variables that begin with LONGHAND_.
 MARK = "TESTS_RUN_BY"
-# More failures than these are not chance.
+# More failed jobs than these are not repeated.
 REPEATED_AT_MOST = 3
-# What unittest and cargo count.
+# The counts that unittest and cargo print.
 COUNTS = re.compile(r"^Ran (\d+) tests?|^test result: \S+ (\d+) passed", re.MULTILINE)
 
 
@@ -74,7 +72,7 @@ class Job:
     settings: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> bool:
-        """Shows what it came to; whether it passed."""
+        """Prints the result and returns whether the job passed."""
         log, began = LOGS / f"test-{self.name.replace(' ', '-')}.log", time.monotonic()
         environment = {**os.environ, MARK: str(os.getpid()), **self.settings}
         with log.open("w") as output:
@@ -89,7 +87,7 @@ class Job:
 def python(programs: Path, everything: bool) -> list[Job]:
     found = {path.stem: path for path in [*ROOT.glob("infra/tests/test_*.py"), *HERE.glob("tests/test_*.py")]}
     found |= {path.stem: path for path in HERE.glob("tests/long_*.py")}
-    # test_iam waits most, for a line that a worker logs each minute.
+    # test_iam is first, since it waits longest: for a line that a worker logs each minute.
     names = LONG if everything else sorted(found.keys() - set(LONG), key=lambda name: (name != "test_iam", name))
     given = {"LONGHAND_BIN_DIR": str(programs)}
     return [
@@ -99,7 +97,7 @@ def python(programs: Path, everything: bool) -> list[Job]:
 
 
 def rust(everything: bool) -> list[Job]:
-    """Each test program that cargo has built, largest first: that has most tests in it."""
+    """A job for each test program that cargo has built, the largest first, since it has most tests."""
     command = ["cargo", "test", "--workspace", "--no-run", "--message-format=json"]
     built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     jobs = []
@@ -110,6 +108,9 @@ def rust(everything: bool) -> list[Job]:
         kind = "unit" if message["target"]["kind"] != ["test"] else message["target"]["name"]
         name = f"{folder.name} {kind}" + (" main" if message["target"]["kind"] == ["bin"] else "")
         settings = {"CARGO_MANIFEST_DIR": str(folder)}
+        if name == "e2e it":
+            # Its tests mostly wait.
+            settings["RUST_TEST_THREADS"] = "6"
         long = LONG_RUST.get(name)
         skipped = [word for one in long or [] for word in ("--skip", one)]
         if everything and long is not None:
@@ -120,7 +121,7 @@ def rust(everything: bool) -> list[Job]:
             on = [sys.executable, str(HERE / "stack.py"), "test", "--", program]
             skipped = [word for one in NOT_ON_LOCALSTACK for word in ("--skip", one)]
             settings = {**settings, "EMULATOR": "localstack"}
-            jobs.insert(0, Job("e2e on localstack", [*on, *skipped, "--test-threads", "6"], folder, settings))
+            jobs.insert(0, Job("e2e on localstack", [*on, *skipped], folder, settings))
             jobs.append(Job("e2e on fauxqs", [*on, "--ignored", "fauxqs"], folder, settings))
     if everything:
         return [*jobs, Job("documentation", ["cargo", "test", "--workspace", "--doc"], ROOT)]
@@ -131,13 +132,13 @@ def main() -> int:
     everything = sys.argv[1:] == ["--all"]
     LOGS.mkdir(parents=True, exist_ok=True)
     waiting = rust(everything)
-    # Apart: whatever cargo builds meanwhile, these stay.
+    # Copies, since a job may build the programs again.
     programs = LOCAL / "test-programs"
     programs.mkdir(exist_ok=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "debug"
     for program in PROGRAMS:
         shutil.copy2(target / program, programs / program)
-    # Of both from the beginning: Rust's need the processors most.
+    # Alternating: Rust jobs need the processor, Python jobs mostly wait.
     pairs = zip_longest(waiting, python(programs, everything))
     jobs = [job for pair in pairs for job in pair if job]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -154,7 +155,7 @@ def main() -> int:
                 say(f"FLAKY: {job.name} failed once and passed when repeated alone. Its first log is above.")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        # Tests put nothing away when they are broken off.
+        # Aborted tests do not stop their processes.
         for pid in processes_with(MARK, str(os.getpid())):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -164,7 +165,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(main)

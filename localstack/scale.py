@@ -1,8 +1,7 @@
-"""SCALE=3: three apis and three workers, nginx before the apis, and a Redis between them.
+"""SCALE=3: three apis and three workers, nginx in front of the apis, and a Redis.
 
-nginx has the address that one api would have, so nobody has to know of the others. Theirs begin at SCALE_PORT, in
-pairs: api-1 has that port, worker-1 (its health) the next one, api-2 the one after, and so on; so another SCALE moves
-none that runs.
+nginx has the address that a single api would have. The other ports begin at SCALE_PORT, in pairs: api-1 has that port,
+worker-1 (its health) the next, api-2 the one after. So another SCALE moves no running service.
 """
 
 from __future__ import annotations
@@ -11,15 +10,16 @@ import os
 import random
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 from provision import HERE, ensure_program
 from services import Failure, Service
 
 TEMPLATE = HERE / "nginx.conf.in"
-# Where Debian has it, which is not on everybody's path.
+# Debian has nginx in folders that are not on every user's path.
 PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin"
-# Of one of them there may be several: api-1, api-2.
+# The kinds of services, in the order of their start. There may be several: api-1, api-2.
 KINDS = ["emulator", "asr", "redis", "api", "worker", "nginx"]
 
 
@@ -28,22 +28,22 @@ def kind(name: str) -> str:
 
 
 def in_order(name: str) -> tuple[int, int]:
-    """What starts first stands first; api-10 after api-9."""
+    """A sort key: the order of their start, and api-10 after api-9."""
     return KINDS.index(kind(name)), int(name.partition("-")[2] or 0)
 
 
 def ensure_nginx(log: Path) -> None:
-    ensure_program("nginx", "nginx-light", "SCALE needs it before the apis.", log, PATH)
+    ensure_program("nginx", "nginx-light", "SCALE puts it in front of the apis.", log, PATH)
 
 
 class Scale:
-    """What is there beside, or instead of, one api and one worker."""
+    """The services of SCALE."""
 
     def __init__(self, count: int, local: Path, ports: dict[str, int]):
         self.count = count
         self.local = local
         self.ports = ports
-        # One's own, or none: without it each api keeps its own cache, and looks at the table for those who wait.
+        # Without Redis each api has a cache of its own and polls the table for waiting clients.
         self.redis_url = os.environ.get("REDIS_URL")
         redis = os.environ.get("REDIS") or "own"
         if redis not in ("own", "none"):
@@ -51,17 +51,17 @@ class Scale:
         self.own_redis = redis == "own" and not self.redis_url
         highest = ports["SCALE_PORT"] + 2 * count - 1
         if highest > 65535:
-            raise Failure(f"SCALE_PORT and SCALE make ports up to {highest}; the highest port is 65535.")
+            raise Failure(f"SCALE_PORT and SCALE need ports up to {highest}; the highest port is 65535.")
 
     def pairs(self) -> list[tuple[int, int, int]]:
-        """The number of each pair, its api's port, and its worker's."""
+        """Number, api port and worker port."""
         first = self.ports["SCALE_PORT"]
         return [(number, first + 2 * number - 2, first + 2 * number - 1) for number in range(1, self.count + 1)]
 
     def ensure(self, log: Path) -> None:
         ensure_nginx(log)
         if self.own_redis:
-            why = "SCALE starts one, as AWS has one; REDIS=none goes without, and REDIS_URL names one that there is."
+            why = "SCALE starts one. REDIS=none omits it, and REDIS_URL names another."
             ensure_program("redis-server", "redis-server", why, log)
 
     def redis(self) -> list[Service]:
@@ -70,74 +70,45 @@ class Scale:
         folder = self.local / "redis"
         folder.mkdir(parents=True, exist_ok=True)
         port = self.ports["REDIS_PORT"]
-        # A cache: nothing of it outlives it.
-        keep_nothing = ["--save", "", "--appendonly", "no", "--dir", str(folder)]
-        return [
-            Service(
-                name="redis",
-                argv=["redis-server", "--bind", "127.0.0.1", "--port", str(port), *keep_nothing],
-                port=port,
-                port_setting="REDIS_PORT",
-                scheme="redis",
-                health="",
-            )
-        ]
+        in_memory = ["--save", "", "--appendonly", "no", "--dir", str(folder)]
+        argv = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), *in_memory]
+        return [Service("redis", argv, port, health="", port_setting="REDIS_PORT", scheme="redis")]
 
     def listening(self) -> dict[str, str]:
-        """Where the apis and the workers are: for `longhand load`, which asks each for its metrics."""
+        """All addresses, for `longhand load`, which reads the metrics of each program."""
         return {
             "LONGHAND_LISTEN": ",".join(f"127.0.0.1:{api}" for _, api, _ in self.pairs()),
             "LONGHAND_HEALTH_LISTEN": ",".join(f"127.0.0.1:{worker}" for _, _, worker in self.pairs()),
         }
 
     def spread(self, one: Service) -> list[Service]:
-        """As many as are wanted in place of one api, or one worker."""
+        """The instances of the api, or of the worker."""
         several = []
         for number, api, worker in self.pairs():
             own = {"LONGHAND_LISTEN": f"127.0.0.1:{api}", "LONGHAND_HEALTH_LISTEN": f"127.0.0.1:{worker}"}
             if self.own_redis:
                 own["REDIS_URL"] = f"redis://127.0.0.1:{self.ports['REDIS_PORT']}"
-            several.append(
-                Service(
-                    name=f"{one.name}-{number}",
-                    argv=one.argv,
-                    port=api if one.name == "api" else worker,
-                    port_setting="SCALE_PORT",
-                    health=one.health,
-                    settings={**one.settings, **own},
-                    stop_within=one.stop_within,
-                )
-            )
+            name, port, settings = f"{one.name}-{number}", api if one.name == "api" else worker, one.settings | own
+            several.append(replace(one, name=name, port=port, port_setting="SCALE_PORT", settings=settings))
         return several
 
     def nginx(self) -> Service:
-        folder = self.local / "nginx"
+        folder, port = self.local / "nginx", self.ports["API_PORT"]
         folder.mkdir(parents=True, exist_ok=True)
+        servers = (f"        server 127.0.0.1:{api} max_fails=1 fail_timeout=1s;" for _, api, _ in self.pairs())
+        text = TEMPLATE.read_text()
+        for name, value in {"FOLDER": folder, "LISTEN": f"127.0.0.1:{port}", "SERVERS": "\n".join(servers)}.items():
+            text = text.replace(f"@{name}@", str(value))
         config = folder / "nginx.conf"
-        text = self.config(folder)
-        # Rewritten only if it differs: the supervisor restarts nginx when its modification time changes.
+        # Written only if it differs, since the supervisor restarts nginx when its modification time changes.
         if not config.exists() or config.read_text() != text:
             config.write_text(text)
-        return Service(
-            name="nginx",
-            argv=[
-                shutil.which("nginx", path=PATH) or "nginx",
-                *("-e", "stderr", "-p", str(folder), "-c", str(config)),
-            ],
-            port=self.ports["API_PORT"],
-            port_setting="API_PORT",
-            health="/readyz",
-        )
-
-    def config(self, folder: Path) -> str:
-        server = "        server 127.0.0.1:{} max_fails=1 fail_timeout=1s;"
-        servers = "\n".join(server.format(api) for _, api, _ in self.pairs())
-        text = TEMPLATE.read_text().replace("@FOLDER@", str(folder))
-        return text.replace("@LISTEN@", f"127.0.0.1:{self.ports['API_PORT']}").replace("@SERVERS@", servers)
+        argv = [shutil.which("nginx", path=PATH) or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(config)]
+        return Service("nginx", argv, port, health="/readyz", port_setting="API_PORT")
 
 
 def free_pairs(count: int) -> int:
-    """A SCALE_PORT after which all ports that are wanted are free, below those that the system gives away."""
+    """A SCALE_PORT with enough free ports after it, below those that the system assigns."""
     for _ in range(1000):
         first = random.randrange(12_000, 32_000 - 2 * count, 2)
         if all(is_free(port) for port in range(first, first + 2 * count)):

@@ -1,7 +1,7 @@
-"""Background processes of the local stack: starting, watching, finding and stopping them.
+"""Background processes of the local stack: how they are started, found, awaited and stopped.
 
-A service is known by two files: `pids/NAME.pid`, which holds its process id and nothing else, so that
-`kill $(cat ...)` works, and `pids/NAME.json` with what tells it from a stranger that was given the same id later.
+Each service has two files: `pids/NAME.pid` holds only the process id, for `kill $(cat ...)`. `pids/NAME.json` also
+holds the start time, since the system may give the id of an ended process to another one.
 """
 
 from __future__ import annotations
@@ -12,27 +12,51 @@ import glob
 import hashlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
-import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
-# Heads what each start adds to a log.
+# The first line of each start in a log.
 STARTED = "--- started"
 
 
 class Failure(Exception):
-    """Ends the command; its text is all that the user is shown."""
+    """Ends the command. The user sees only its text."""
 
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+class Progress:
+    """Prints a line every ten seconds of waiting."""
+
+    def __init__(self) -> None:
+        self.begun = self.printed = time.monotonic()
+
+    def say(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self.printed > 10:
+            self.printed = now
+            say(f"  {text} ({now - self.begun:.0f} s)")
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Expected failures end with a message and without a traceback."""
+    try:
+        sys.exit(main())
+    except Failure as failure:
+        sys.exit(f"\nlonghand: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 @dataclass
@@ -41,11 +65,11 @@ class Service:
     argv: list[str]
     port: int
     health: str
-    # Added to the environment that `Supervisor.start` is given.
+    # Added to the environment that `Supervisor.start` gets.
     settings: dict[str, str] = field(default_factory=dict)
     ready_within: float = 60
     stop_within: float = 10
-    # The port's setting, named when the port is taken.
+    # The setting of the port, for messages.
     port_setting: str = ""
     scheme: str = "http"
 
@@ -55,27 +79,31 @@ class Service:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a start would give something else than what runs: another port, another model, a newer build."""
+        """Changes with the arguments, the settings and the build."""
         files = [os.stat(word).st_mtime_ns for word in self.argv if os.path.isfile(word)]
         return hashlib.sha256(json.dumps([self.argv, files, self.settings], sort_keys=True).encode()).hexdigest()
 
 
+# What the emulators have in common.
+EMULATOR = {"health": "/_localstack/health", "stop_within": 30, "port_setting": "EMULATOR_PORT"}
+
+
 class Supervisor:
-    """Keeps the services of one directory. It does not stay running itself: each command reads the files again."""
+    """The services of one directory. It is not a daemon: each command reads the files again."""
 
     def __init__(self, directory: Path):
         self.pids = directory / "pids"
         self.logs = directory / "logs"
         self.pids.mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
-        # Started by this very process: to be reaped, or they would look alive as zombies.
+        # Children of this process have to be reaped, or they would remain as zombies.
         self.children: dict[int, subprocess.Popen] = {}
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
 
     def record(self, name: str) -> dict | None:
-        """What was written down when `name` was started, whether it lives or not."""
+        """What was stored when `name` was started, even if it has ended."""
         try:
             return json.loads((self.pids / f"{name}.json").read_text())
         except (FileNotFoundError, json.JSONDecodeError):
@@ -85,14 +113,13 @@ class Supervisor:
         return [path.stem for path in sorted(self.pids.glob("*.json"))]
 
     def running(self, name: str) -> int | None:
-        """The process id of `name` if that very process is alive."""
+        """The process id of `name`, if that process is alive."""
         record = self.record(name)
         if record is None:
             return None
         pid = record["pid"]
-        child = self.children.get(pid)
-        if child is not None:
-            child.poll()
+        if pid in self.children:
+            self.children[pid].poll()
         started = started_at(pid)
         return pid if started is not None and started == record["started"] else None
 
@@ -107,7 +134,7 @@ class Supervisor:
                 stdout=output,
                 stderr=output,
                 env={**environment, **service.settings},
-                # Its own process group: Ctrl-C in the terminal spares it, and `stop` reaches its children.
+                # A separate process group: Ctrl-C in the terminal does not reach it, and `stop` reaches its children.
                 start_new_session=True,
             )
         self.children[process.pid] = process
@@ -124,55 +151,47 @@ class Supervisor:
         (self.pids / f"{service.name}.pid").write_text(f"{process.pid}\n")
 
     def wait_ready(self, services: list[Service]) -> None:
-        begun = last_word = time.monotonic()
-        waiting = list(services)
+        progress, waiting = Progress(), list(services)
         while waiting:
             for service in list(waiting):
                 if self.running(service.name) is None:
                     self.forget(service.name)
-                    raise Failure(f"{service.name} died while starting.\n{last_lines(self.log(service.name))}")
+                    raise Failure(f"{service.name} ended while starting.\n{last_lines(self.log(service.name))}")
                 if answers(service.address + service.health):
                     say(f"  {service.name} is ready on {service.address}")
                     waiting.remove(service)
-                elif time.monotonic() - begun > service.ready_within:
+                elif time.monotonic() - progress.begun > service.ready_within:
                     raise Failure(
                         f"{service.name} was not ready within {service.ready_within:.0f} s: "
                         f"{service.address}{service.health} does not answer.\n{last_lines(self.log(service.name))}"
                     )
             if waiting:
-                if time.monotonic() - last_word > 10:
-                    last_word = time.monotonic()
-                    say(f"  waiting for {' and '.join(s.name for s in waiting)} ({last_word - begun:.0f} s)")
+                progress.say(f"waiting for {' and '.join(service.name for service in waiting)}")
                 time.sleep(0.1)
 
     def stop(self, names: list[str]) -> None:
-        """Asks all of `names` to end, then waits for each; kills what does not end in its time."""
-        asked = {}
+        """Sends SIGTERM to all of `names` and waits; kills those that do not end in time."""
+        stopping, progress = {}, Progress()
         for name in names:
-            pid = self.running(name)
-            if pid is None:
+            if (pid := self.running(name)) is None:
                 self.forget(name)
                 continue
-            record = self.record(name)
             say(f"  stopping {name} (pid {pid})")
             signal_group(pid, signal.SIGTERM)
-            asked[name] = (pid, time.monotonic() + record["stop_within"], record["stop_within"])
-        last_word = time.monotonic()
-        while asked:
-            for name, (pid, deadline, allowed) in list(asked.items()):
+            stopping[name] = (pid, self.record(name)["stop_within"])
+        while stopping:
+            for name, (pid, within) in list(stopping.items()):
                 alive = self.running(name) is not None
-                if alive and time.monotonic() < deadline:
+                if alive and time.monotonic() < progress.begun + within:
                     continue
                 if alive:
-                    say(f"  {name} did not end within {allowed:.0f} s of SIGTERM: killed. Its log: {self.log(name)}")
-                # Also when it ended by itself: a child of it may have stayed.
+                    say(f"  {name} did not end within {within:.0f} s of SIGTERM: killed. Its log: {self.log(name)}")
+                # Also if it has ended, since its children may remain.
                 signal_group(pid, signal.SIGKILL)
                 self.forget(name)
-                del asked[name]
-            if asked:
-                if time.monotonic() - last_word > 10:
-                    last_word = time.monotonic()
-                    say(f"  waiting for {' and '.join(asked)} to finish what is in hand")
+                del stopping[name]
+            if stopping:
+                progress.say(f"waiting for {' and '.join(stopping)} to finish")
                 time.sleep(0.05)
 
     def forget(self, name: str) -> None:
@@ -181,54 +200,50 @@ class Supervisor:
 
 
 def started_at(pid: int) -> str | None:
-    """When process `pid` began, in the system's own unit; None if it does not exist or is a zombie."""
+    """When process `pid` started, in the system's unit. None if it does not exist or is a zombie."""
     if os.path.isdir("/proc/self"):
         try:
-            # The second field is the program's name in brackets, which may itself hold spaces and brackets.
+            # The second field is the program's name in brackets, which may contain spaces and brackets.
             stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return None
-        state, start = stat[0], stat[19]
-        return None if state in "ZX" else start
+        return None if stat[0] in "ZX" else stat[19]
     ps = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True)
     state, _, start = ps.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else start.strip()
 
 
 def signal_group(pid: int, number: int) -> None:
-    # Gone already; macOS says "permission" where only a zombie is left.
+    # It may have ended. macOS denies permission if only a zombie is left.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
 
 
 def processes_with(name: str, value: str) -> list[int]:
-    """Every living process with this in its environment, by whomever it was started, where the system tells (Linux)."""
+    """All living processes with this variable in their environment (only on Linux)."""
     mark, found = f"{name}={value}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             if mark in (process / "environ").read_bytes().split(b"\0"):
                 found.append(int(process.name))
-        except OSError:
-            continue  # it ended meanwhile, or belongs to another user
     return found
 
 
-# Whatever proxy the environment names, this machine is reached without it.
+# Without the proxy that the environment may name.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def answers(url: str) -> bool:
     if url.startswith("redis:"):
-        return pongs(url.removeprefix("redis://"))
+        return redis_answers(url.removeprefix("redis://"))
     try:
         with DIRECT.open(url, timeout=2) as response:
             return response.status == 200
-    except (OSError, urllib.error.URLError, ValueError):
+    except (OSError, ValueError):
         return False
 
 
-def pongs(address: str) -> bool:
-    """Whether a Redis answers."""
+def redis_answers(address: str) -> bool:
     host, _, port = address.partition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=2) as redis:
@@ -240,7 +255,7 @@ def pongs(address: str) -> bool:
 
 def check_port_free(service: Service) -> None:
     with socket.socket() as probe:
-        # A port in TIME_WAIT is free: the services listen with the same option.
+        # As the services do, so that a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", service.port))
@@ -250,36 +265,20 @@ def check_port_free(service: Service) -> None:
             owner = port_owner(service.port)
             raise Failure(
                 f"{service.name} cannot start: port {service.port} is taken by {owner or 'another process'}.\n"
-                f"Stop that, or choose another port: {service.port_setting}=NUMBER make up"
+                f"Stop it, or choose another port: {service.port_setting}=NUMBER make up"
             ) from None
 
 
 def port_owner(port: int) -> str | None:
-    """The process that listens on `port`, where the system lets us see it."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            rows = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for row in rows:
-            columns = row.split()
-            listening = columns[3] == "0A"
-            if listening and int(columns[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{columns[9]}]")
-    for descriptor in glob.glob("/proc/[0-9]*/fd/*") if inodes else ():
-        try:
-            if os.readlink(descriptor) in inodes:
+    """The process that listens on `port` (only on Linux)."""
+    rows = [row.split() for table in glob.glob("/proc/net/tcp*") for row in Path(table).read_text().splitlines()[1:]]
+    inodes = {row[9] for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
+    for descriptor in glob.glob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+            if os.readlink(descriptor) in {f"socket:[{inode}]" for inode in inodes}:
                 pid = descriptor.split("/")[2]
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 return f"process {pid} ({command.strip()[:100]})"
-        except OSError:
-            continue  # it closed meanwhile, or belongs to another user
-    if not inodes and shutil.which("lsof"):
-        found = subprocess.run(["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc"], capture_output=True, text=True)
-        fields = {line[0]: line[1:] for line in found.stdout.splitlines()}
-        if "p" in fields:
-            return f"process {fields['p']} ({fields.get('c', '?')})"
     return None
 
 
@@ -290,36 +289,31 @@ def free_port() -> int:
 
 
 def last_lines(log: Path, count: int = 15) -> str:
-    """The end of what was logged since the last start."""
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        lines = []
+    """The last lines that were logged since the last start."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     begins = max((number for number, line in enumerate(lines, start=1) if line.startswith(STARTED)), default=0)
     lines = [line for line in lines[begins:] if line.strip()][-count:] or ["(no output)"]
     return "\n".join("    " + line for line in lines) + f"\nThe whole log: {log}"
 
 
-def run_step(label: str, argv: list[str], log: Path, cancelled: threading.Event) -> None:
-    """Runs a long command with its output in `log`, and says every ten seconds how far it is."""
+def run_step(label: str, argv: list[str], log: Path, cancelled: threading.Event | None = None) -> None:
+    """Runs a long command with its output in `log`, and prints its last line every ten seconds."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    begun = last_word = time.monotonic()
+    progress = Progress()
     with log.open("wb") as output:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
-                if cancelled.wait(0.1):
-                    raise Failure(f"{label} was broken off.")
-                if time.monotonic() - last_word > 10:
-                    last_word = time.monotonic()
-                    lines = log.read_text(errors="replace").split("\n")
-                    now = next((line.strip() for line in reversed(lines) if line.strip()), "")
-                    say(f"  {label} ({last_word - begun:.0f} s): {now[:90]}")
+                time.sleep(0.1)
+                if cancelled and cancelled.is_set():
+                    raise Failure(f"{label} was cancelled.")
+                lines = log.read_text(errors="replace").split("\n")
+                progress.say(f"{label}: {next((line.strip() for line in reversed(lines) if line.strip()), '')[:90]}")
         finally:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
     if process.returncode != 0:
         raise Failure(f"{label} failed (exit code {process.returncode}).\n{last_lines(log)}")
-    if time.monotonic() - begun > 2:
-        say(f"  {label}: done in {time.monotonic() - begun:.0f} s")
+    if (took := time.monotonic() - progress.begun) > 2:
+        say(f"  {label}: done in {took:.0f} s")

@@ -44,31 +44,22 @@ from emulator import CREDENTIALS, at, check_docker, localstack_in_docker, minist
 from fauxqs import Fauxqs
 from localstack_native import Native
 from old_programs import OldPrograms
-from provision import (
-    HERE,
-    ROOT,
-    SIM,
-    Binaries,
-    Tools,
-    ensure,
-    ensure_program,
-    ensure_tools,
-    lock,
-)
+from provision import HERE, ROOT, SIM, Binaries, Tools, ensure, ensure_program, ensure_tools, local_directory, lock
 from scale import Scale, ensure_nginx, in_order, kind
-from services import Failure, Service, Supervisor, answers, check_port_free, say
+from services import Failure, Service, Supervisor, answers, check_port_free, run_main, say
 
 STACK_NAME = "longhand"
+TEMPLATES = ROOT / "infra"
 GATEWAY_URL = "gateway.url"
-# What EMULATOR=none takes from the environment instead of deploying it.
+# EMULATOR=none takes these from the environment.
 RESOURCES = ["LONGHAND_TABLE", "LONGHAND_QUEUE_URL", "LONGHAND_DLQ_URL", "LONGHAND_AUDIO_BUCKETS"]
-# A laptop works on two calls at a time, and a chunk of five minutes takes half a minute and more. Two more calls may
-# wait, so that the model never does, and each has time for both rounds. Elsewhere the worker's own defaults do.
+# A laptop processes two calls at a time, and a chunk of five minutes takes half a minute or more. Two more calls may
+# wait, so that the model is never idle, and the timeout covers both rounds.
 PACE = {
     "whisper": {
         "LONGHAND_CONCURRENCY": "4",
         "ASR_TIMEOUT_SECONDS": "150",
-        # That for the first call, each of three retries and a probe, and the pauses between: the worker insists.
+        # The worker requires the sum of the first call, three retries, a probe and the pauses between them.
         "LONGHAND_MAX_CHUNK_SECONDS": "820",
     },
     "sim": {"LONGHAND_CONCURRENCY": "32"},
@@ -76,24 +67,23 @@ PACE = {
 }
 
 
-NEEDED = "Some tests need it."
-# Optional tools, which the stack does not always need.
+def system(program: str, package: str):
+    """Installs a package of the system that only some tests need."""
+    return lambda stack: ensure_program(program, package, "Some tests need it.", stack.supervisor.log(program))
+
+
+# Optional tools.
 INSTALL = {
     "python": lambda stack: ensure_tools(stack.tools, model=True),
     "checkov": lambda stack: ensure_tools(stack.tools, checkov=True),
     "localstack": lambda stack: Native(stack.tools).ensure(),
     "fauxqs": lambda stack: Fauxqs(stack.tools).ensure(),
     "old-programs": lambda stack: say(f"The programs of 0.1.0: {OldPrograms(stack.tools).ensure()}"),
-    "redis": lambda stack: ensure_program("redis-server", "redis-server", NEEDED, stack.supervisor.log("redis")),
+    "redis": system("redis-server", "redis-server"),
     "nginx": lambda stack: ensure_nginx(stack.supervisor.log("nginx")),
-    "chromium": lambda stack: ensure_program(
-        # It brings the browser of its own version.
-        "chromedriver",
-        "chromium-driver",
-        NEEDED,
-        stack.supervisor.log("chromium"),
-    ),
-    "ffmpeg": lambda stack: ensure_program("ffmpeg", "ffmpeg", NEEDED, stack.supervisor.log("ffmpeg")),
+    # The package includes the browser of its version.
+    "chromium": system("chromedriver", "chromium-driver"),
+    "ffmpeg": system("ffmpeg", "ffmpeg"),
 }
 
 
@@ -124,24 +114,22 @@ class Stack:
         self.asr_port = number("ASR_PORT", 8790)
         self.api_port = number("API_PORT", 8080)
         self.worker_port = number("WORKER_PORT", 8081)
-        # Where a receiver of webhooks may listen.
+        # For a receiver of webhooks.
         self.webhook_port = number("WEBHOOK_PORT", 9099)
         self.gateway = gateway.wanted(os.environ.get("GATEWAY", ""))
-        # That the gateway is up, and where: what `status` and the next `up` know of it.
+        # This file exists while the gateway is in use.
         self.gateway_url = self.local / GATEWAY_URL
         self.scale = None
         if os.environ.get("SCALE"):
             if self.gateway:
-                raise Failure("GATEWAY=1 and SCALE exclude each other: as a Lambda function the api is not a process.")
+                raise Failure("GATEWAY=1 and SCALE exclude each other: a Lambda function is not a process.")
             ports = {name: number(name, default) for name, default in (("SCALE_PORT", 8100), ("REDIS_PORT", 6390))}
-            count = number("SCALE", 1, "how many apis and workers to run, 1 to 20", highest=20)
+            count = number("SCALE", 1, "a number of apis and workers, 1 to 20", highest=20)
             self.scale = Scale(count, self.local, {**ports, "API_PORT": self.api_port})
 
     def environment(self) -> dict[str, str]:
-        """Ours; with an emulator less all of AWS, so that no profile of the user's sends us to a real account."""
+        """The user's environment. With an emulator it has no AWS settings, which could lead to a real account."""
         return dict(os.environ) if self.emulator == "none" else without_aws()
-
-    # ---- the services -------------------------------------------------------------------------------------------
 
     def emulator_service(self) -> Service:
         if self.emulator == "localstack-docker":
@@ -151,83 +139,61 @@ class Stack:
         return ministack(self.tools, self.emulator_port, self.local / "emulator", persist=True)
 
     def asr_service(self) -> Service:
+        listen = ["--listen", f"127.0.0.1:{self.asr_port}"]
         if self.asr == "sim":
-            argv = [self.binaries.path(SIM), "--listen", f"127.0.0.1:{self.asr_port}"]
-            if os.environ.get("SIM_LATENCY_MS"):
-                argv += ["--latency-ms", os.environ["SIM_LATENCY_MS"]]
+            latency = os.environ.get("SIM_LATENCY_MS")
+            argv = [self.binaries.path(SIM), *listen, *(["--latency-ms", latency] if latency else [])]
         else:
             model = os.environ.get("WHISPER_MODEL") or str(self.tools.model)
-            server = [str(self.tools.python), str(HERE / "asr_server.py")]
-            argv = [*server, "--listen", f"127.0.0.1:{self.asr_port}", "--model", model, "--name", self.asr_model]
-        return Service(
-            name="asr",
-            argv=argv,
-            port=self.asr_port,
-            port_setting="ASR_PORT",
-            health="/health",
-            stop_within=5,
-        )
+            argv = [str(self.tools.python), str(HERE / "asr_server.py"), *listen, "--model", model]
+            argv += ["--name", self.asr_model]
+        return Service("asr", argv, self.asr_port, "/health", stop_within=5, port_setting="ASR_PORT")
 
-    def rust_service(self, name: str, settings: dict[str, str]) -> Service:
-        # The worker first finishes, or gives back, the chunks that it holds; that must not be cut off.
-        drain = number("LONGHAND_DRAIN_SECONDS", 25, "whole seconds", highest=3600)
-        address, setting, health, stop = {
-            "api": (self.api_port, "API_PORT", "/readyz", 15),
-            "worker": (self.worker_port, "WORKER_PORT", "/healthz", drain + 10),
-        }[name]
-        return Service(
-            name=name,
-            argv=[self.binaries.path(f"longhand-{name}")],
-            port=address,
-            port_setting=setting,
-            health=health,
-            # Those that are passed on are named here so that a change of them is noticed.
-            settings={**passed_on(), **settings},
-            stop_within=stop,
-        )
-
-    def behind(self, settings: dict[str, str]) -> list[Service]:
-        """The api and the worker; with SCALE all of them, and what is around them."""
-        one_each = [self.rust_service(name, settings) for name in self.rust_names()]
-        if self.scale is None:
-            return one_each
-        several = [service for one in one_each for service in self.scale.spread(one)]
-        return [*self.scale.redis(), *several, self.scale.nginx()]
-
-    # ---- commands -----------------------------------------------------------------------------------------------
+    def rust_services(self, settings: dict[str, str]) -> list[Service]:
+        """The api and the worker. With SCALE all instances, Redis and nginx."""
+        # The settings that are passed on are included, so that a change of them is noticed.
+        settings = {**passed_on(), **settings}
+        api, worker = ([self.binaries.path(f"longhand-{name}")] for name in ("api", "worker"))
+        services = [
+            Service("api", api, self.api_port, "/readyz", settings, stop_within=15, port_setting="API_PORT"),
+            Service("worker", worker, self.worker_port, "/healthz", settings, port_setting="WORKER_PORT"),
+        ]
+        # The worker needs time to finish or return its chunks.
+        services[1].stop_within = number("LONGHAND_DRAIN_SECONDS", 25, "whole seconds", highest=3600) + 10
+        if self.scale:
+            several = [service for one in services for service in self.scale.spread(one)]
+            return [*self.scale.redis(), *several, self.scale.nginx()]
+        return services[1:] if self.gateway else services
 
     def up(self) -> dict[str, str]:
         """Starts what is missing. Returns the settings for the api, the worker and the command line."""
         with lock(self.local / "stack.lock"):
-            packages = ["longhand-api", "longhand-worker", "longhand"]
-            packages += [SIM] if self.asr == "sim" else []
+            packages = ["longhand-api", "longhand-worker", "longhand", *[SIM] * (self.asr == "sim")]
             model = self.asr == "whisper" and not os.environ.get("WHISPER_MODEL")
             self.check(packages)
-            say("Looking for what has to be installed or built")
+            say("Installing and building what is missing")
             if self.scale is not None:
                 self.scale.ensure(self.supervisor.log("install"))
             ensure(self.tools, self.binaries, packages, model, self.supervisor.log("build"))
             if self.emulator == "localstack":
                 Native(self.tools).ensure()
 
-            say("Starting what does not run yet")
+            say("Starting the services")
             emulator = [self.emulator_service()] if self.emulator != "none" else []
             asr = [self.asr_service()] if self.asr != "none" else []
-            # The speech model loads while the rest starts.
+            # The speech model loads while the others start.
             for service in emulator + asr:
                 self.start_unless_running(service)
             self.supervisor.wait_ready(emulator)
             settings = self.settings()
+            rust = self.rust_services(settings)
+            self.supervisor.stop(self.surplus(rust))
+            self.gateway_url.unlink(missing_ok=True)
             if self.gateway:
-                # Before the settings name it, so that there are never two.
-                self.supervisor.stop(self.surplus(self.behind(settings)))
                 settings["LONGHAND_URL"] = self.deploy_gateway(settings)
                 self.gateway_url.write_text(settings["LONGHAND_URL"])
-            else:
-                self.gateway_url.unlink(missing_ok=True)
+                rust = self.rust_services(settings)
             self.write_env(settings)
-            rust = self.behind(settings)
-            self.supervisor.stop(self.surplus(rust))
             for service in rust:
                 self.start_unless_running(service)
             self.supervisor.wait_ready(asr + rust)
@@ -236,15 +202,12 @@ class Stack:
             say(f"Longhand is up. Settings: {self.local / 'env'}  Logs: {self.supervisor.logs}/")
             return settings
 
-    def rust_names(self) -> list[str]:
-        return ["worker"] if self.gateway else ["api", "worker"]
-
     def deploy_gateway(self, settings: dict[str, str]) -> str:
-        """The api as a function behind the gateway, in the emulator; its URL."""
+        """Deploys the api as a function behind the gateway, and returns its URL."""
         zipped = gateway.package(Path(self.binaries.path("longhand-api")), self.local / "function")
         self.cloud.upload(zipped, gateway.BUCKET)
         parameters = gateway.parameters(settings, self.outputs, zipped.name)
-        outputs = self.deploy(gateway.STACK_NAME, "gateway.yaml", parameters)
+        outputs = self.cloud.deploy(gateway.STACK_NAME, TEMPLATES / "gateway.yaml", parameters)
         return gateway.url(settings["AWS_ENDPOINT_URL"], outputs["ApiId"])
 
     def check(self, packages: list[str]) -> None:
@@ -254,74 +217,72 @@ class Stack:
             gateway.check(self.emulator)
         if self.emulator == "none":
             missing = [name for name in RESOURCES if not os.environ.get(name)]
-            if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
-                missing.append("AWS_REGION")
+            missing += [] if os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") else ["AWS_REGION"]
             if missing:
-                raise Failure(f"EMULATOR=none uses what the environment names, and it lacks: {', '.join(missing)}.")
+                raise Failure(f"EMULATOR=none needs these settings: {', '.join(missing)}.")
         if self.asr == "none" and not os.environ.get("ASR_BASE_URL"):
-            raise Failure("ASR=none uses the speech-to-text server that ASR_BASE_URL names, and that is not set.")
+            raise Failure("ASR=none needs ASR_BASE_URL, the URL of a speech-to-text server.")
         if self.emulator == "localstack-docker":
             check_docker()
-        services = self.behind({})
+        services = self.rust_services({})
         surplus = {self.supervisor.record(name)["address"] for name in self.surplus(services)}
-        if self.asr != "none":
-            services.insert(0, self.asr_service())
-        if self.emulator != "none":
-            services.insert(0, self.emulator_service())
-        ports = [service.port for service in services]
-        if len(set(ports)) < len(ports):
+        services += [self.asr_service()] if self.asr != "none" else []
+        services += [self.emulator_service()] if self.emulator != "none" else []
+        if len({service.port for service in services}) < len(services):
             raise Failure(f"Two services have the same port: {', '.join(f'{s.name} {s.port}' for s in services)}.")
         for service in services:
-            record = self.supervisor.record(service.name)
-            here = self.supervisor.running(service.name) is not None and record["address"] == service.address
-            # One of the stack as it was before gives its port back.
-            if not here and service.address not in surplus:
+            running = self.supervisor.running(service.name) is not None
+            # The ports of this service and of those that will be stopped are in use by this stack.
+            own = surplus | ({self.supervisor.record(service.name)["address"]} if running else set())
+            if service.address not in own:
                 check_port_free(service)
 
     def surplus(self, services: list[Service]) -> list[str]:
-        """What runs of apis, workers and what is around them, and is wanted no more."""
-        wanted = {service.name for service in services}
-        around = [name for name in self.supervisor.names() if kind(name) not in ("emulator", "asr")]
-        # nginx first: it should miss nobody.
-        around.sort(key=in_order, reverse=True)
-        return [name for name in around if name not in wanted and self.supervisor.running(name) is not None]
+        """The running apis, workers and so on that are not among `services`. nginx is first, since it uses the apis."""
+        wanted = {"emulator", "asr", *(service.name for service in services)}
+        names = sorted(self.supervisor.names(), key=in_order, reverse=True)
+        return [name for name in names if name not in wanted and self.supervisor.running(name) is not None]
 
     def start_unless_running(self, service: Service) -> None:
         pid = self.supervisor.running(service.name)
         if pid is not None:
             if self.supervisor.record(service.name)["fingerprint"] == service.fingerprint:
-                say(f"  {service.name} runs already (pid {pid})")
+                say(f"  {service.name} is already running (pid {pid})")
                 return
-            say(f"  {service.name} is another build, or runs with other settings, than asked for")
+            say(f"  {service.name} has another build or other settings")
             self.supervisor.stop([service.name])
         self.supervisor.start(service, self.environment())
 
     def settings(self) -> dict[str, str]:
-        """Deploys the resources. Returns the settings for the api, the worker and the command line."""
+        """Deploys the resources, and returns the settings for the api, the worker and the command line."""
         if self.emulator == "none":
             shared = {name: os.environ[name] for name in RESOURCES}
-            for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
-                if os.environ.get(name):
-                    shared[name] = os.environ[name]
+            names = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE")
+            shared |= {name: os.environ[name] for name in names if os.environ.get(name)}
         else:
             endpoint = f"http://127.0.0.1:{self.emulator_port}"
-            shared = {"AWS_ENDPOINT_URL": endpoint, **CREDENTIALS}
             self.cloud = Cloud(self.tools, endpoint, CREDENTIALS)
-            outputs = self.outputs = self.deploy(STACK_NAME, "data.yaml", {})
-            shared["LONGHAND_TABLE"] = outputs["TableName"]
-            shared["LONGHAND_QUEUE_URL"] = at(endpoint, outputs["QueueUrl"])
-            shared["LONGHAND_DLQ_URL"] = at(endpoint, outputs["DeadLetterQueueUrl"])
-            shared["LONGHAND_AUDIO_BUCKETS"] = outputs["BucketName"]
-            shared["LONGHAND_WEBHOOK_QUEUE_URL"] = at(endpoint, outputs["WebhookQueueUrl"])
-            shared["LONGHAND_WEBHOOK_DLQ_URL"] = at(endpoint, outputs["WebhookDeadLetterQueueUrl"])
-            shared["LONGHAND_WEBHOOK_SECRET"] = "for-this-laptop-alone-and-no-secret-at-all"
-            shared["LONGHAND_CALLBACK_HOSTS"] = f"http://127.0.0.1:{self.webhook_port}"
+            outputs = self.outputs = self.cloud.deploy(STACK_NAME, TEMPLATES / "data.yaml", {})
+            shared = {
+                "AWS_ENDPOINT_URL": endpoint,
+                **CREDENTIALS,
+                "LONGHAND_TABLE": outputs["TableName"],
+                "LONGHAND_QUEUE_URL": at(endpoint, outputs["QueueUrl"]),
+                "LONGHAND_DLQ_URL": at(endpoint, outputs["DeadLetterQueueUrl"]),
+                "LONGHAND_AUDIO_BUCKETS": outputs["BucketName"],
+                "LONGHAND_WEBHOOK_QUEUE_URL": at(endpoint, outputs["WebhookQueueUrl"]),
+                "LONGHAND_WEBHOOK_DLQ_URL": at(endpoint, outputs["WebhookDeadLetterQueueUrl"]),
+                "LONGHAND_WEBHOOK_SECRET": "for-this-laptop-alone-and-no-secret-at-all",
+                "LONGHAND_CALLBACK_HOSTS": f"http://127.0.0.1:{self.webhook_port}",
+            }
         pace = dict(PACE[self.asr])
         if self.scale and self.asr == "whisper":
-            # There is one model, and one machine, however many workers there are.
+            # All workers share one model.
             pace["LONGHAND_CONCURRENCY"] = str(max(1, int(pace["LONGHAND_CONCURRENCY"]) // self.scale.count))
         audio = Path(os.environ.get("LONGHAND_AUDIO_ROOT") or self.local / "audio")
-        put_samples(audio)
+        # The recordings that the documents use.
+        only_audio = shutil.ignore_patterns("*.md", "*.json")
+        shutil.copytree(HERE / "samples", audio / "samples", ignore=only_audio, dirs_exist_ok=True)
         return {
             **shared,
             "LONGHAND_AUDIO_ROOT": str(audio),
@@ -334,13 +295,9 @@ class Stack:
             **{name: os.environ.get(name) or value for name, value in pace.items()},
         }
 
-    def deploy(self, name: str, template: str, parameters: dict[str, str]) -> dict[str, str]:
-        say(f"  deploying infra/{template}")
-        return self.cloud.deploy(name, ROOT / "infra" / template, parameters)
-
     def write_env(self, settings: dict[str, str]) -> None:
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()]
-        # Renamed into place: a shell that sources it meanwhile reads either the old file or the new one.
+        # Renamed into place, so that a shell never reads a part of it.
         partial = self.local / "env.partial"
         partial.write_text("".join(lines))
         partial.rename(self.local / "env")
@@ -349,7 +306,7 @@ class Stack:
         with lock(self.local / "stack.lock"):
             docker = (self.supervisor.record("emulator") or {}).get("program") == "docker"
             self.gateway_url.unlink(missing_ok=True)
-            # First those that use the others: a worker that drains still needs its queue.
+            # First the users of other services: a worker that drains still needs its queue.
             names = self.supervisor.names()
             for kinds in (["nginx"], ["api", "worker"], ["asr", "redis", "emulator"]):
                 self.supervisor.stop([name for name in sorted(names, key=in_order) if kind(name) in kinds])
@@ -364,42 +321,29 @@ class Stack:
         rows, all_ready = [], True
         names = set(self.supervisor.names())
         missing = {"emulator", "asr", "api", "worker"} - {kind(name) for name in names}
-        url = self.gateway_url.read_text().strip() if self.gateway_url.exists() else None
         for name in sorted(names | missing, key=in_order):
-            if name == "api" and url is not None:
-                state = "ready" if answers(f"{url}/readyz") else "is not ready"
-                all_ready &= state == "ready"
-                rows.append(("gateway", "-", url, state))
-                continue
-            record, pid = self.supervisor.record(name), self.supervisor.running(name)
-            if record is None:
-                state = "not started"
-            elif pid is None:
-                state = f"died; see {self.supervisor.log(name)}"
+            if name == "api" and self.gateway_url.exists():
+                url = self.gateway_url.read_text().strip()
+                row = ("gateway", "-", url, "ready" if answers(f"{url}/readyz") else "not ready")
             else:
-                state = "ready" if answers(record["address"] + record["health"]) else "runs, but is not ready"
-            all_ready &= state == "ready"
-            rows.append((name, str(pid or "-"), record["address"] if record else "-", state))
+                record, pid = self.supervisor.record(name), self.supervisor.running(name)
+                if record is None:
+                    state = "not started"
+                elif pid is None:
+                    state = f"ended; see {self.supervisor.log(name)}"
+                else:
+                    state = "ready" if answers(record["address"] + record["health"]) else "running, not ready"
+                row = (name, str(pid or "-"), record["address"] if record else "-", state)
+            all_ready &= row[3] == "ready"
+            rows.append(row)
         width = max(len(row[2]) for row in [*rows, ("", "", "ADDRESS")]) + 2
         for name, pid, address, state in [("NAME", "PID", "ADDRESS", "STATE"), *rows]:
             say(f"{name:<10}{pid:>8}  {address:<{width}}{state}")
         return all_ready
 
 
-def put_samples(audio: Path) -> None:
-    """The recordings that the documents' examples name, under the audio root."""
-    folder = audio / "samples"
-    folder.mkdir(parents=True, exist_ok=True)
-    for recording in (HERE / "samples").glob("*.wav"):
-        shutil.copyfile(recording, folder / recording.name)
-
-
-def local_directory() -> Path:
-    return Path(os.environ.get("LONGHAND_LOCAL_DIR") or ROOT / ".local").resolve()
-
-
-def shape_that_runs() -> None:
-    """Sets GATEWAY or SCALE as they were when what runs was started, unless one of them is given."""
+def keep_shape() -> None:
+    """Sets GATEWAY or SCALE as in the running stack, unless one of them is set."""
     if os.environ.get("GATEWAY") or os.environ.get("SCALE"):
         return
     apis = [name for name in Supervisor(local_directory()).names() if name.startswith("api-")]
@@ -410,7 +354,7 @@ def shape_that_runs() -> None:
 
 
 def passed_on() -> dict[str, str]:
-    """The settings of the api and the worker that the user's environment holds."""
+    """The settings of the api and the worker in the user's environment."""
     ours = {"LONGHAND_BIN_DIR", "LONGHAND_LOCAL_DIR", "LONGHAND_TOOLS_DIR", "ASR_PORT", "REDIS_PORT"}
     prefixes = ("LONGHAND_", "ASR_", "REDIS_", "RUST_")
     return {name: value for name, value in os.environ.items() if name.startswith(prefixes) and name not in ours}
@@ -424,34 +368,30 @@ def main() -> int:
     down = commands.add_parser("down", help="stop everything")
     down.add_argument("--purge", action="store_true", help="remove data, logs, virtual environment and model too")
     commands.add_parser("status", help="show the services and their addresses; exit code 1 unless all are ready")
-    install = commands.add_parser("install", help="only install what `up`, tests or checks need")
+    install = commands.add_parser("install", help="install what `up`, tests or checks need")
     install.add_argument("what", nargs="+", choices=INSTALL, metavar=f"{{{','.join(INSTALL)}}}")
     test = commands.add_parser("test", help="run a command with a private emulator")
     test.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     arguments = parser.parse_args()
 
     if arguments.command == "up" and arguments.as_it_is:
-        shape_that_runs()
+        keep_shape()
     stack = Stack()
-    if arguments.command == "up":
-        stack.up()
-    elif arguments.command == "down":
-        stack.down(arguments.purge)
-    elif arguments.command == "status":
-        return 0 if stack.status() else 1
-    elif arguments.command == "install":
-        for name in arguments.what:
-            INSTALL[name](stack)
-    elif arguments.command == "test":
-        command = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
-        return private_emulator(stack.tools, stack.local / "test", command, stack.emulator)
+    match arguments.command:
+        case "up":
+            stack.up()
+        case "down":
+            stack.down(arguments.purge)
+        case "status":
+            return 0 if stack.status() else 1
+        case "install":
+            for name in arguments.what:
+                INSTALL[name](stack)
+        case "test":
+            command = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
+            return private_emulator(stack.tools, stack.local / "test", command, stack.emulator)
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Failure as failure:
-        sys.exit(f"\nlonghand: {failure}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(main)

@@ -1,4 +1,4 @@
-"""Word error rate: how far a transcript is from the reference text."""
+"""The word error rate of a transcript."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 
 
 def words(text: str) -> list[str]:
-    """Lower-cased, without punctuation; a hyphen ends a word: "cold-hearted" and "cold hearted" are the same."""
+    """The words in lower case and without punctuation. A hyphen ends a word."""
     return re.sub(r"[^\w\s]", "", text.lower().replace("-", " ")).split()
 
 
 def errors(reference: list[str], hypothesis: list[str]) -> int:
-    """The fewest words to change, add or leave out that turn `reference` into `hypothesis` (Levenshtein distance)."""
+    """The Levenshtein distance in words."""
     previous = list(range(len(hypothesis) + 1))
     for i, expected in enumerate(reference, start=1):
         row = [i]
@@ -22,6 +22,6 @@ def errors(reference: list[str], hypothesis: list[str]) -> int:
 
 
 def wer(reference: str, hypothesis: str) -> float:
-    """From 0, every word right, upwards; 1 is as many errors as words."""
+    """Errors for each word of the reference: 0 if all are right."""
     expected = words(reference)
     return errors(expected, words(hypothesis)) / len(expected)

@@ -4,8 +4,7 @@
   python3 localstack/words.py            the whole repository, as `make check` does
   python3 localstack/words.py FILE...    these files
 
-The words are banned in documents, comments, messages and identifiers (`is_told`, `isTold`, `IS_TOLD`). To exempt a
-name that is on the wire or at rest, add it to NAMES.
+The words are banned in documents, comments, messages and identifiers (`is_told`, `isTold`, `IS_TOLD`).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COLUMNS, README_LINES = 120, 150
 SUFFIXES = {".rs", ".py", ".md", ".toml", ".yaml", ".yml", ".json", ".sh", ".in", ".txt", ".env"}
 
-# These quote the words, or are copies and recordings that do not change.
+# Files that quote the words, and copies that do not change.
 SKIPPED = (
     "localstack/words.py",
     "localstack/tests/test_words.py",
@@ -28,8 +27,6 @@ SKIPPED = (
     "localstack/samples/",
     "Cargo.lock",
 )
-# Names that clients or stored data depend on.
-NAMES: frozenset[str] = frozenset()
 
 WORDS = ["told", "untold", "heard", "unheard", "said", "anew", "patience", "bury", "buried", "burial", "whoever"]
 # A line break with its comment marker counts as a space.
@@ -55,14 +52,13 @@ BANNED = [*((word, re.compile(one_word(word))) for word in WORDS), *((k, re.comp
 
 
 def faults(name: str, text: str) -> list[str]:
-    """What is wrong with one file, a line for each."""
+    """The faults of one file."""
     found = []
     for word, pattern in BANNED:
         for match in pattern.finditer(text):
             around = re.search(r"\w*$", text[: match.start()])[0] + re.match(r"\w*", text[match.start() :])[0]
-            if around not in NAMES:
-                line = text.count("\n", 0, match.start()) + 1
-                found.append((line, f"{name}:{line}: banned: {word} ({around})"))
+            line = text.count("\n", 0, match.start()) + 1
+            found.append((line, f"{name}:{line}: banned: {word} ({around})"))
     if name.endswith(".md"):
         for line, content in enumerate(text.splitlines(), start=1):
             if len(content) > COLUMNS:

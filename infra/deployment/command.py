@@ -1,4 +1,4 @@
-"""What the commands of this folder share: their arguments, the environment, credentials, and how they end."""
+"""Arguments, credentials and errors of the commands in this folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stacks import Failure
 def parser(name: str, description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=f"infra/{name}.sh", description=description)
     made.add_argument("env", metavar="ENV", help="the environment: infra/env/ENV.env")
-    emulator = "AWS_ENDPOINT_URL is a local emulator: leave out what it cannot do, and say what that is"
+    emulator = "AWS_ENDPOINT_URL is a local emulator: skip and list what it does not support"
     made.add_argument("--emulator", action="store_true", help=emulator)
     return made
 
@@ -26,17 +26,19 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
 def connect(
     options: argparse.Namespace, more: Callable[[Environment, object, dict], list[str]] | None = None
 ) -> tuple[Environment, boto3.Session, dict]:
-    """The environment, a session, and its identity; a Failure with every fault, those that `more` finds too. Without
-    `more` the file's own faults do not matter but for the region."""
+    """The environment, a session and the caller's identity, or a Failure with all faults.
+
+    `more` finds further faults. Without it, of the file's own faults only a missing region counts.
+    """
     environment, faults = load(options.env)
     region = environment.values.get("AWS_REGION") if environment else None
     if environment and more is None:
         faults = [] if region else ["AWS_REGION is missing"]
     session, identity, endpoint = None, {}, os.environ.get("AWS_ENDPOINT_URL")
     if options.emulator and not endpoint:
-        faults.append("--emulator is for the endpoint that AWS_ENDPOINT_URL names, and that is not set")
+        faults.append("--emulator needs AWS_ENDPOINT_URL, which is not set")
     elif endpoint and not options.emulator:
-        faults.append(f"AWS_ENDPOINT_URL is {endpoint}: unset it for AWS itself; for an emulator say --emulator")
+        faults.append(f"AWS_ENDPOINT_URL is {endpoint}: unset it to use AWS, or pass --emulator")
     elif region:
         try:
             session = boto3.Session(region_name=region)
@@ -44,18 +46,22 @@ def connect(
         except (BotoCoreError, ClientError) as error:
             faults.append(f"the AWS credentials do not work: {error}")
     if environment:
-        faults += environment.about_account(identity) + (more(environment, session, identity) if more else [])
+        account, found = environment.values.get("AWS_ACCOUNT"), identity.get("Account")
+        if account and found and account != found:
+            faults.append(f"AWS_ACCOUNT is {account}, and the credentials are for {found}")
+        faults += more(environment, session, identity) if more else []
     if faults:
-        raise Failure("nothing was done:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        keys = "\ninfra/env/example.env describes the keys of the parameter file."
+        raise Failure("Nothing was changed. Problems:\n" + "\n".join(f"  - {fault}" for fault in faults) + keys)
     return environment, session, identity
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Expected failures end with a one-line message, not with a traceback."""
+    """Expected failures end with a message and without a traceback."""
     sys.stdout.reconfigure(line_buffering=True)
     try:
         sys.exit(main())
     except (Failure, BotoCoreError, ClientError) as failure:
         sys.exit(f"{os.path.basename(sys.argv[0]).removesuffix('.py')}: {failure}")
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted. What CloudFormation had begun goes on by itself; run this again.")
+        sys.exit("\nInterrupted. CloudFormation completes what it has started. Run this command again.")

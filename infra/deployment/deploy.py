@@ -1,48 +1,35 @@
-"""Deploys an environment: each stack by a change set, images between them, real speech at the end. Safe to repeat."""
+"""Deploys an environment: a change set for each stack, the images between them, and a test with real speech."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from botocore.exceptions import ClientError
 
 import build
 from command import connect, parser, run
 from environment import ALSO_CALLED, INFRA, Environment
-from stacks import Failure, Stacks, last_words, line, loses
+from stacks import Failure, Stacks, line, loses, task_failures
 
-
-def arguments() -> argparse.Namespace:
-    made = parser("deploy", "Deploys Longhand into an AWS account, as infra/env/ENV.env says. Safe to repeat.")
-    made.add_argument("--plan", action="store_true", help="show what would change, and change nothing")
-    made.add_argument("--tag", help="deploy what was pushed before under this tag, and build nothing: a rollback")
-    made.add_argument("--no-smoke", action="store_true", help="leave out the test with real speech at the end")
-    made.add_argument("--user", help="whose job that test is; by default the token's, or the key's")
-    replace = "let this table, queue or bucket be replaced or removed, and what it holds be lost; once for each"
-    made.add_argument("--replace", action="append", default=[], metavar="RESOURCE", help=replace)
-    return made.parse_args()
-
-
-def secret_version(session, arn: str) -> str:
-    """The secret's current version, so that a new one changes what is deployed."""
-    try:
-        versions = session.client("secretsmanager").describe_secret(SecretId=arn)["VersionIdsToStages"]
-    except ClientError as error:
-        raise Failure(f"SECRET_ARN cannot be looked at: {error}") from None
-    current = [version for version, stages in versions.items() if "AWSCURRENT" in stages]
-    if not current:
-        raise Failure("SECRET_ARN names a secret without a value")
-    return current[0]
+SKIPPED = "  SKIPPED (--emulator):"
 
 
 class Deployment:
-    def __init__(self, options: argparse.Namespace):
-        self.options, self.plan, self.emulator = options, options.plan, options.emulator
-        # The test with real speech is not run for nothing, nor where nothing runs Fargate's tasks.
+    def __init__(self) -> None:
+        made = parser("deploy", "Deploys Longhand to an AWS account with infra/env/ENV.env. Safe to repeat.")
+        made.add_argument("--plan", action="store_true", help="show what would change, and change nothing")
+        made.add_argument("--tag", help="deploy existing images with this tag and build nothing: a rollback")
+        made.add_argument("--no-smoke", action="store_true", help="skip the test with real speech at the end")
+        made.add_argument("--user", help="the user of this test; by default the user of the token or key")
+        replace = "allow the loss of this table, queue or bucket and its data; repeat it for each"
+        made.add_argument("--replace", action="append", default=[], metavar="RESOURCE", help=replace)
+        self.options = options = made.parse_args()
+        # The emulator does not run Fargate's tasks, so there is nothing to test.
         self.smokes = not (options.plan or options.no_smoke or options.emulator)
         self.outputs: dict[str, str] = {}
         # Only in a plan: the outputs of stacks that do not exist yet.
@@ -50,131 +37,131 @@ class Deployment:
         self.changed: list[str] = []
         self.environment, self.session, self.identity = connect(options, self.faults)
         role = self.environment.values.get("CLOUDFORMATION_ROLE_ARN")
-        self.stacks = Stacks(self.session, 0.2 if self.emulator else 5, role)
+        self.stacks = Stacks(self.session, 0.2 if options.emulator else 5, role)
         self.images = build.Images(self.session, self.environment.get("CPU_ARCHITECTURE"))
-        # The commit, or the whole tag, as ECR lists it.
-        self.commit = options.tag.removesuffix(self.images.suffix) if options.tag else build.tag()
+        # --tag takes a commit, or the whole tag as ECR shows it.
+        self.commit = options.tag.removesuffix(self.images.suffix) if options.tag else build.commit()
         self.tag = self.commit + self.images.suffix
 
     def faults(self, environment: Environment, session, identity: dict) -> list[str]:
-        found = [] if self.emulator else environment.placeholders()
-        if not (self.plan or self.options.tag or self.emulator):
+        """The faults of the machine and the account."""
+        options, auth = self.options, environment.get("AUTH")
+        found = [] if options.emulator else environment.placeholders()
+        if not (options.plan or options.tag or options.emulator):
             found += build.faults()
-        auth, instead = environment.get("AUTH"), "; or --no-smoke"
         if self.smokes and auth != "none" and not os.environ.get("LONGHAND_TOKEN"):
-            found.append(f"AUTH is {auth}: the test at the end needs LONGHAND_TOKEN, as any client{instead}")
+            found.append(f"AUTH is {auth}, so the test at the end needs LONGHAND_TOKEN; or pass --no-smoke")
         if self.smokes and not (os.environ.get("LONGHAND_BIN_DIR") or shutil.which("cargo")):
-            found.append(f"the test at the end needs cargo (https://rustup.rs), for the longhand command{instead}")
-        if identity:
-            arn = environment.values.get("SECRET_ARN", "")
+            found.append("the test at the end needs cargo (https://rustup.rs); or pass --no-smoke")
+        if not identity:
+            return found
+        arn = environment.values.get("SECRET_ARN", "")
+        if arn.startswith("arn:"):
+            # The current version is a parameter, so that a new version is a change.
             try:
-                self.outputs["SecretVersion"] = secret_version(session, arn) if arn.startswith("arn:") else ""
-            except Failure as failure:
-                found.append(str(failure))
-            if environment.gateway == "lambda":
-                limits = session.client("lambda").get_account_settings()["AccountLimit"]
-                found += environment.too_few_environments(limits["ConcurrentExecutions"])
-            stacks = Stacks(session)
-            found += filter(None, (stacks.fault(environment.stack(part)) for part in environment.parts))
-        return found
+                versions = session.client("secretsmanager").describe_secret(SecretId=arn)["VersionIdsToStages"]
+                current = [version for version, stages in versions.items() if "AWSCURRENT" in stages]
+                found += [] if current else ["the secret of SECRET_ARN has no value"]
+                self.outputs["SecretVersion"] = "".join(current)
+            except ClientError as error:
+                found.append(f"the secret of SECRET_ARN cannot be read: {error}")
+        if environment.gateway == "lambda":
+            limits = session.client("lambda").get_account_settings()["AccountLimit"]
+            found += environment.too_few_environments(limits["ConcurrentExecutions"])
+        stacks = Stacks(session)
+        return found + [fault for part in environment.parts if (fault := stacks.fault(environment.stack(part)))]
 
     def run(self) -> None:
-        if not self.plan:
-            self.role_of_ecs()
+        plan, function = self.options.plan, self.environment.gateway == "lambda"
+        if not plan:
+            self.create_ecs_role()
         for part in self.environment.parts:
-            if part == "gateway" and self.environment.gateway == "lambda" and self.emulator and not self.plan:
-                continue  # there is no function
+            if part == "gateway" and function and self.options.emulator and not plan:
+                print(f"{SKIPPED} gateway: it needs the function; `make up GATEWAY=1` runs both")
+                continue
             self.deploy(part)
-            # In a plan what they are put into may not exist yet.
+            # In a plan the repositories and the bucket may not exist yet.
             if part == "images":
-                for program in ("api", "worker"):
-                    needed = program == "worker" or self.environment.gateway != "lambda"
-                    repository = self.outputs.get(f"{program.capitalize()}RepositoryUri")
-                    if needed and repository:
-                        self.image(program, repository)
+                for program in ["worker"] if function else ["api", "worker"]:
+                    if repository := self.outputs.get(f"{program.capitalize()}RepositoryUri"):
+                        exists = partial(self.images.digest, repository, self.tag)
+                        push = partial(self.images.push, program, repository, self.tag)
+                        self.build(f"image {program}:{self.tag}", exists, push)
+                        self.outputs[f"{program.capitalize()}Image"] = self.images.pinned(repository, self.tag)
             if part == "code" and "CodeBucket" in self.outputs:
-                self.function(self.outputs["CodeBucket"])
+                self.outputs["CodeKey"] = f"api-{self.tag}.zip"
+                place = self.outputs["CodeBucket"], self.outputs["CodeKey"]
+                exists = partial(self.images.function_exists, *place)
+                self.build(f"function {place[1]}", exists, partial(self.images.upload_function, *place))
 
-    def role_of_ecs(self) -> None:
-        """An account's first cluster makes this role, and is refused because the role does not exist yet."""
+    def build(self, name: str, exists: Callable[[], object], make: Callable[[], None]) -> None:
+        if self.options.plan:
+            return
+        if self.options.emulator:
+            print(f"{SKIPPED} {name}: it needs Docker")
+        elif not exists():
+            if self.options.tag:
+                raise Failure(f"{name} does not exist")
+            make()
+
+    def create_ecs_role(self) -> None:
+        """ECS creates this role with the first cluster of an account, and rejects that cluster without it."""
         try:
             self.session.client("iam").create_service_linked_role(AWSServiceName="ecs.amazonaws.com")
-            print("  made the role AWSServiceRoleForECS, this account's first use of ECS")
+            print("  created the role AWSServiceRoleForECS, which an account needs for its first cluster")
         except ClientError as error:
-            # It exists; or others make roles here, and have made this one.
+            # It exists, or the caller may not create roles and somebody else has created it.
             if error.response["Error"]["Code"] not in ("InvalidInput", "EntityAlreadyExists", "AccessDenied"):
                 raise
 
-    def image(self, program: str, repository: str) -> None:
-        if self.emulator and not self.plan:
-            print(f"  LEFT OUT, by --emulator: building and pushing image {program}:{self.tag} (no Docker engine)")
-        elif not self.plan and not self.images.digest(repository, self.tag):
-            if self.options.tag:
-                raise Failure(f"there is no image {repository}:{self.tag}")
-            self.images.push(program, repository, self.tag)
-        self.outputs[f"{program.capitalize()}Image"] = self.images.pinned(repository, self.tag)
-
-    def function(self, bucket: str) -> None:
-        self.outputs["CodeKey"] = key = f"api-{self.tag}.zip"
-        if self.emulator and not self.plan:
-            print(f"  LEFT OUT, by --emulator: function {key} (no Docker engine), and with it the gateway.")
-            print("      `make up GATEWAY=1` has both")
-        elif not self.plan and not self.images.function_exists(bucket, key):
-            if self.options.tag:
-                raise Failure(f"there is no function s3://{bucket}/{key}")
-            self.images.upload_function(bucket, key)
-
     def deploy(self, part: str) -> None:
-        name, template = self.environment.stack(part), self.environment.templates[part]
-        status, parameters = self.stacks.status(name), self.environment.parameters(part, self.outputs)
-        missing = self.missing(part) - parameters.keys()
-        failed = status == "ROLLBACK_COMPLETE"
-        if self.plan and (missing or failed):
-            new = failed or not status
-            text = f"new, up to {len(template.resources)} resources" if new else "what changes in it"
-            text += f" (depends on {', '.join(sorted(missing))}, which do not exist yet)" if missing else ""
-            text += f"; what its failed creation left of {name} is removed first" if failed else ""
+        environment, plan, name = self.environment, self.options.plan, self.environment.stack(part)
+        template, parameters = environment.templates[part], environment.parameters(part, self.outputs)
+        status = self.stacks.status(name)
+        new = not status or status == "ROLLBACK_COMPLETE"
+        if plan and (self.missing(part, parameters) or status == "ROLLBACK_COMPLETE"):
+            text = f"new, up to {len(template.resources)} resources" if new else "its changes"
+            if missing := self.missing(part, parameters):
+                text += f" (depends on {', '.join(sorted(missing))}, which do not exist yet)"
+            text += f"; the failed creation of {name} is deleted first" * bool(status and new)
             print(f"{part}: {text}")
-            self.awaited |= template.outputs if new else set()
             self.changed.append(part)
+            self.awaited |= template.outputs if new else set()
             return
         body = template.body
-        if self.emulator:
+        if self.options.emulator:
             sys.path.append(str(INFRA / "tests"))
-            from unsupported import reduced  # needs packages that only rehearsals have
+            from unsupported import reduced  # needs packages of the tests
 
-            body, left_out = reduced(body, parameters)
-            for one in left_out:
-                print(f"  LEFT OUT, by --emulator: {part}: {one}")
-        tags = {"Application": "longhand", "Environment": self.environment.env}
-        change_set = self.stacks.change_set(name, body, parameters, tags)
-        if change_set is None:
-            print(f"{part}: no change")
-        else:
+            body, skipped = reduced(body, parameters)
+            for one in skipped:
+                print(f"{SKIPPED} {part}: {one}")
+        tags = {"Application": "longhand", "Environment": environment.env}
+        if change_set := self.stacks.change_set(name, body, parameters, tags):
             self.changed.append(part)
             self.show(part, change_set)
-            if self.plan:
+            if plan:
                 self.stacks.discard(change_set)
-                self.awaited |= template.outputs if change_set["New"] else set()
+                self.awaited |= template.outputs if new else set()
             else:
-                undone = (lambda: last_words(self.session, self.environment.name)) if part == "service" else list
-                self.stacks.execute(change_set, self.options.replace, undone)
-                print(f"  {name} is done")
-        protected = self.environment.values.get("DELETION_PROTECTION")
-        if part == "data" and protected and not self.plan:
-            self.stacks.client.update_termination_protection(
-                StackName=name, EnableTerminationProtection=protected == "true"
-            )
+                on_rollback = partial(task_failures, self.session, environment.name) if part == "service" else list
+                self.stacks.execute(change_set, self.options.replace, on_rollback)
+                print(f"  {name} is deployed")
+        else:
+            print(f"{part}: no change")
+        protected = environment.values.get("DELETION_PROTECTION")
+        if part == "data" and protected and not plan:
+            enabled = {"EnableTerminationProtection": protected == "true"}
+            self.stacks.client.update_termination_protection(StackName=name, **enabled)
         outputs = self.stacks.outputs(name)
-        for key in self.environment.overridden(outputs):
-            print(f"  {key} is {self.environment.values[key]}, by the parameter file, in place of what {name} made")
+        for key in environment.overridden(outputs):
+            print(f"  {key}={environment.values[key]} from the parameter file replaces the output of {name}")
         self.outputs |= outputs
 
-    def missing(self, part: str) -> set[str]:
-        """The parameters that have no default, or that outputs fill that do not exist yet."""
-        asked = self.environment.asked(part)
-        awaited = {name for name in asked if {name, ALSO_CALLED.get(name)} & self.awaited}
-        return self.environment.templates[part].required() | awaited
+    def missing(self, part: str, parameters: dict[str, str]) -> set[str]:
+        """Required parameters, and parameters from outputs that do not exist yet."""
+        awaited = {name for name in self.environment.asked(part) if {name, ALSO_CALLED.get(name)} & self.awaited}
+        return (self.environment.templates[part].required() | awaited) - parameters.keys()
 
     def show(self, part: str, change_set: dict) -> None:
         changes = change_set["Changes"]
@@ -182,18 +169,17 @@ class Deployment:
         for change in sorted(changes, key=lambda one: (not loses(one), one["Action"], one["ResourceType"])):
             print(line(change))
         if lost := sum(map(loses, changes)):
-            print(f"  !!! {lost} of them would be LOST to the service: an empty one, or none, would take its place.")
+            print(f"  !!! {lost} of them would be lost with their data: removed, or replaced by empty ones.")
 
     def url(self) -> str | None:
-        # By the name in its certificate, where it has one: AWS's own name for the load balancer is not in it.
+        # The certificate is for this name, not for AWS's name of the load balancer.
         name = self.environment.values.get("LISTENER_SERVER_NAME")
         return self.outputs.get("ApiUrl") or (f"https://{name}" if name else self.outputs.get("LoadBalancerUrl"))
 
 
 def main() -> int:
-    options = arguments()
-    deployment = Deployment(options)
-    environment, identity = deployment.environment, deployment.identity
+    deployment = Deployment()
+    environment, options, identity = deployment.environment, deployment.options, deployment.identity
     region = environment.values["AWS_REGION"]
     print(f"{environment.name} in {region}, account {identity['Account']}, as {identity['Arn']}")
     for warning in environment.warnings():
@@ -208,13 +194,11 @@ def main() -> int:
     print(f"  Dashboard  {console}#dashboards:name={environment.name}")
     print(f"  Programs   of commit {deployment.commit}")
     if not deployment.smokes:
-        why = "--emulator: the test with real speech, since nothing here runs Fargate's tasks"
-        print(f"  LEFT OUT, by {why if options.emulator else '--no-smoke: the test with real speech'}")
+        print(f"{SKIPPED if options.emulator else '  SKIPPED (--no-smoke):'} the test with real speech")
         return 0
-    user = ["--user", options.user] if options.user else []
-    test = [str(INFRA / "smoke.py"), deployment.url(), *user]
+    test = [str(INFRA / "smoke.py"), str(deployment.url()), *(["--user", options.user] if options.user else [])]
     if subprocess.run([sys.executable, *test, "--within", "180"]).returncode != 0:
-        raise Failure(f"all is deployed, but its test failed. The test by itself: {' '.join(test)}")
+        raise Failure(f"the deployment succeeded, but its test failed. To repeat the test: {' '.join(test)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Removes an environment's stacks, the last first. The data stays, unless `--data` is given."""
+"""Removes the stacks of an environment in reverse order. The data stays, unless `--data` is passed."""
 
 from __future__ import annotations
 
@@ -9,76 +9,71 @@ from environment import ORDER
 from stacks import Failure, Stacks
 
 
-def empty(session, bucket: str) -> None:
-    """With every version: a bucket that holds one is not deleted."""
-    if bucket in [one["Name"] for one in session.client("s3").list_buckets()["Buckets"]]:
-        found = session.resource("s3").Bucket(bucket)
-        for batch in found.object_versions.delete():
+def delete_data(session, name: str, table: str | None, buckets: list[str]) -> None:
+    """Deletes what the stacks retain, so that no deletion of a stack loses it by accident."""
+    if table:
+        dynamodb = session.client("dynamodb")
+        dynamodb.delete_table(TableName=table)
+        dynamodb.get_waiter("table_not_exists").wait(TableName=table, WaiterConfig={"Delay": 2, "MaxAttempts": 150})
+        print(f"  table {table} is deleted")
+    existing = {one["Name"] for one in session.client("s3").list_buckets()["Buckets"]}
+    for bucket in map(session.resource("s3").Bucket, existing.intersection(buckets)):
+        # A bucket can be deleted only without any version of an object.
+        for batch in bucket.object_versions.delete():
             if batch.get("Errors"):
-                raise Failure(f"{bucket}: {batch['Errors'][0]}")
-        found.delete()
-        print(f"  bucket {bucket} is gone")
-
-
-def drop_images(session, repository: str) -> None:
+                raise Failure(f"{bucket.name}: {batch['Errors'][0]}")
+        bucket.delete()
+        print(f"  bucket {bucket.name} is deleted")
     ecr = session.client("ecr")
-    try:
-        ecr.delete_repository(repositoryName=repository, force=True)
-        print(f"  images {repository} are gone")
-    except ecr.exceptions.RepositoryNotFoundException:
-        pass
+    for repository in (f"{name}-api", f"{name}-worker"):
+        try:
+            ecr.delete_repository(repositoryName=repository, force=True)
+            print(f"  images {repository} are deleted")
+        except ecr.exceptions.RepositoryNotFoundException:
+            pass
 
 
 def main() -> int:
-    made = parser("destroy", "Removes what infra/deploy.sh made. Table, queues, bucket and images stay without --data.")
-    made.add_argument("--data", action="store_true", help="the data too: jobs, transcripts, audio, images. For good")
+    made = parser("destroy", "Removes an environment. Table, queues, bucket and images stay without --data.")
+    made.add_argument("--data", action="store_true", help="delete jobs, transcripts, audio and images permanently, too")
     options = made.parse_args()
     environment, session, identity = connect(options)
     name, account = environment.name, identity["Account"]
     role = environment.values.get("CLOUDFORMATION_ROLE_ARN")
     stacks, dynamodb = Stacks(session, 0.2 if options.emulator else 5, role), session.client("dynamodb")
     kept = () if options.data else ("data", "images", "code")
-    going = [part for part in reversed(ORDER) if part not in kept and stacks.describe(environment.stack(part))]
-    table, bucket = f"{name}-jobs", f"{name}-audio-{account}"
-    if not going and not options.data:
+    removed = [part for part in reversed(ORDER) if part not in kept and stacks.describe(environment.stack(part))]
+    table, bucket, stack = f"{name}-jobs", f"{name}-audio-{account}", environment.stack("data")
+    if not removed and not options.data:
         print(f"{name}: nothing to remove")
         return 0
     try:
         described = dynamodb.describe_table(TableName=table)["Table"]
     except dynamodb.exceptions.ResourceNotFoundException:
-        described = None
-    stack = environment.stack("data")
+        described = {}
     protected = [f"stack {stack}"] if stacks.describe(stack).get("EnableTerminationProtection") else []
-    protected += [f"table {table}"] if described and described.get("DeletionProtectionEnabled") else []
+    protected += [f"table {table}"] if described.get("DeletionProtectionEnabled") else []
     if options.data and protected:
-        # Before the first stack goes: the queues and all that runs would be gone, and the table would still be there.
+        # Checked before the first stack is deleted: otherwise the queues would be deleted and the table would stay.
         raise Failure(
-            f"nothing was removed: {' and '.join(protected)} {'is' if len(protected) == 1 else 'are'} protected. If it "
-            "has to be: DELETION_PROTECTION=false in the parameter file, infra/deploy.sh, then again"
+            f"nothing was removed: deletion protection is on for {' and '.join(protected)}. To delete the data, deploy "
+            "with DELETION_PROTECTION=false in the parameter file, then run this again"
         )
-    print(f"{name} in {session.region_name}, account {account}: {', '.join(going) or 'no stack'} will be removed.")
+    print(f"{name} in {session.region_name}, account {account}: {', '.join(removed) or 'no stack'} will be removed.")
     if options.data:
-        print(f"ALL DATA GOES WITH IT, for good: table {table}, bucket {bucket}, queues, images.")
+        print(f"ALL DATA WILL BE DELETED PERMANENTLY: table {table}, bucket {bucket}, queues, images.")
     else:
         print(f"Table {table}, the queues, bucket {bucket} and the images stay;")
-        print(f"infra/deploy.sh {options.env} takes them up again.")
-    # Not a yes, which is typed too easily.
-    print(f"Type {name} to go on: ", end="", flush=True)
+        print(f"infra/deploy.sh {options.env} uses them again.")
+    # A name, since "yes" is typed too easily.
+    print(f"Type {name} to confirm: ", end="", flush=True)
     if sys.stdin.readline().strip() != name:
         raise Failure("nothing was removed")
-    for part in going:
+    for part in removed:
         print(f"removing {environment.stack(part)}")
         stacks.delete(environment.stack(part))
     if options.data:
-        # Retained by their stacks, so that no stack's deletion loses them by accident.
-        if described:
-            dynamodb.delete_table(TableName=table)
-            dynamodb.get_waiter("table_not_exists").wait(TableName=table, WaiterConfig={"Delay": 2, "MaxAttempts": 150})
-            print(f"  table {table} is gone")
-        for one in (bucket, f"{name}-code-{account}"):
-            empty(session, one)
-        for program in ("api", "worker"):
-            drop_images(session, f"{name}-{program}")
+        delete_data(session, name, table if described else None, [bucket, f"{name}-code-{account}"])
     print(f"{name} is removed." + ("" if options.data else " Its data stays."))
     return 0
 

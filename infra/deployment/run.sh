@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh SCRIPT ARGUMENTS: runs a Python script of this folder, with the packages of requirements.txt. The local stack's Python
-# has them; where there is no local stack (on a build server), a small virtual environment is made.
+# run.sh SCRIPT ARGUMENTS: runs a Python script of this folder with the local stack's virtual environment, or, where that
+# does not exist (on a build server), with a small one for requirements.txt.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 local_dir="${LONGHAND_LOCAL_DIR:-$here/../../.local}"
@@ -13,7 +13,7 @@ if ! "$python" -c 'import importlib.util, sys; sys.exit(not all(map(importlib.ut
         "${PYTHON:-python3}" -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
         "${PYTHON:-python3}" -m venv --clear "$own"
         "$python" -m pip --disable-pip-version-check --quiet install -r "$here/requirements.txt"
-        # Last, so that an installation that was broken off is not taken for a whole one.
+        # Last, so that an aborted installation is repeated.
         cp "$here/requirements.txt" "$own/installed.txt"
     fi
 fi

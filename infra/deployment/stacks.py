@@ -1,4 +1,4 @@
-"""CloudFormation stacks by change sets, which are shown before they are executed, and what must not be replaced."""
+"""CloudFormation stacks, deployed by change sets that are shown first and must not replace data."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
-# What holds data, or is written down elsewhere under its name. A replacement is a new, empty one.
+# These hold data, or clients know their names. A replacement would be new and empty.
 GUARDED = ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::S3::Bucket")
 ALLOW = {"Effect": "Allow", "Principal": "*", "Action": "Update:*", "Resource": "*"}
 REFUSE = {
@@ -20,44 +20,43 @@ REFUSE = {
     "Resource": "*",
     "Condition": {"StringEquals": {"ResourceType": list(GUARDED)}},
 }
-NOTHING_TO_DO = ("didn't contain changes", "No updates are to be performed")
-# What an operator has to do first, by the status of the stack.
-MEND = {
+NO_CHANGE = ("didn't contain changes", "No updates are to be performed")
+# The command that an operator has to run first, by the status of the stack.
+REPAIR = {
     "UPDATE_ROLLBACK_FAILED": "continue-update-rollback",
-    "ROLLBACK_FAILED": "delete-stack",
-    "DELETE_FAILED": "delete-stack",
-    "CREATE_FAILED": "delete-stack",
+    **dict.fromkeys(("ROLLBACK_FAILED", "DELETE_FAILED", "CREATE_FAILED"), "delete-stack"),
 }
 
 
 class Failure(Exception):
-    """Ends the command; its text is all that the user is shown."""
+    """Ends the command. The user sees only its text."""
 
 
 def loses(change: dict) -> bool:
-    """Whether the change removes what holds data, or puts an empty one in its place."""
+    """Whether the change removes or replaces a resource that holds data."""
     removed = change["Action"] == "Remove" or change.get("Replacement") == "True"
     return change["ResourceType"] in GUARDED and removed
 
 
 def line(change: dict) -> str:
-    word, replacement = change["Action"].lower(), change.get("Replacement")
-    if word == "modify":
-        word = {"True": "REPLACE", "Conditional": "may replace"}.get(replacement, word)
-    targets = [detail["Target"] for detail in change.get("Details", []) if change["Action"] == "Modify"]
-    why = sorted({target.get("Name") or target.get("Attribute") or "?" for target in targets})
-    text = f"    {word:<12}{change['ResourceType']:<44}{change['LogicalResourceId']}"
-    text += f"  ({', '.join(why)})" if why else ""
+    action, replacement = change["Action"].lower(), change.get("Replacement")
+    why = ""
+    if action == "modify":
+        action = {"True": "REPLACE", "Conditional": "may replace"}.get(replacement, action)
+        targets = [detail["Target"] for detail in change.get("Details", [])]
+        names = sorted({target.get("Name") or target.get("Attribute") or "?" for target in targets})
+        why = f"  ({', '.join(names)})" * bool(names)
     if change["ResourceType"] in GUARDED and replacement == "Conditional":
-        text += "   <== refused by the stack's policy, should it come to a replacement"
-    return text + "   <== WOULD BE LOST" * loses(change)
+        why += "   <== the stack policy refuses a replacement"
+    text = f"    {action:<12}{change['ResourceType']:<44}{change['LogicalResourceId']}{why}"
+    return text + "   <== DATA LOSS" * loses(change)
 
 
 class Stacks:
     def __init__(self, session, pause: float = 5, role: str | None = None):
         self.client = session.client("cloudformation")
         self.pause = pause
-        # The role that CloudFormation assumes; by default it has the caller's rights.
+        # CloudFormation assumes this role. Without one it has the caller's permissions.
         self.role = {"RoleARN": role} if role else {}
 
     def describe(self, name: str) -> dict:
@@ -69,30 +68,30 @@ class Stacks:
             raise
 
     def status(self, name: str) -> str:
-        """Empty when there is nothing, or only a change set without a stack."""
+        """Empty without a stack, or with only a change set."""
         return self.describe(name).get("StackStatus", "").replace("REVIEW_IN_PROGRESS", "")
 
     def outputs(self, name: str) -> dict[str, str]:
         return {one["OutputKey"]: one["OutputValue"] for one in self.describe(name).get("Outputs", [])}
 
     def fault(self, name: str) -> str | None:
-        """Why the stack cannot be updated as it stands."""
+        """Why the stack cannot be updated in its present state."""
         status = self.status(name)
         if status.endswith("_IN_PROGRESS"):
-            return f"stack {name} is {status}: it is being changed. Try again when that has ended."
-        if status in MEND:
-            mend = f"aws cloudformation {MEND[status]} --stack-name {name}"
-            return f"stack {name} is {status}. Mend what its events name, then: {mend}"
+            return f"stack {name} is {status}: wait until this change has ended, then try again"
+        if status in REPAIR:
+            repair = f"aws cloudformation {REPAIR[status]} --stack-name {name}"
+            return f"stack {name} is {status}: correct the cause that its events name, then run: {repair}"
         return None
 
     def change_set(self, name: str, body: str, parameters: dict[str, str], tags: dict[str, str]) -> dict | None:
-        """What would be done, as CloudFormation describes it; None when nothing would."""
+        """A new change set with its changes, or None if nothing would change."""
         if self.status(name) == "ROLLBACK_COMPLETE":
             self.delete(name)
         new = not self.status(name)
-        asked = {"ChangeSetName": f"deploy-{time.time_ns() // 1_000_000}", "StackName": name}
+        key = {"ChangeSetName": f"deploy-{time.time_ns() // 1_000_000}", "StackName": name}
         self.client.create_change_set(
-            **asked,
+            **key,
             **self.role,
             ChangeSetType="CREATE" if new else "UPDATE",
             TemplateBody=body,
@@ -100,113 +99,110 @@ class Stacks:
             Capabilities=["CAPABILITY_NAMED_IAM"],
             Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
         )
-        found = self.client.describe_change_set(**asked)
-        while found["Status"] in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
-            time.sleep(min(self.pause, 2))
-            found = self.client.describe_change_set(**asked)
-        if found["Status"] == "FAILED":
-            self.discard(found)
-            if any(words in found.get("StatusReason", "") for words in NOTHING_TO_DO):
+        try:
+            delay = {"Delay": min(self.pause, 2), "MaxAttempts": 900}
+            self.client.get_waiter("change_set_create_complete").wait(**key, WaiterConfig=delay)
+        except WaiterError as error:
+            reason = str(error.last_response.get("StatusReason", error))
+            self.discard(key)
+            if any(words in reason for words in NO_CHANGE):
                 return None
-            raise Failure(f"stack {name}: the change set could not be made: {found.get('StatusReason', '?')}")
-        pages = self.client.get_paginator("describe_change_set").paginate(**asked)
+            raise Failure(f"stack {name}: the change set could not be created: {reason}") from None
+        pages = self.client.get_paginator("describe_change_set").paginate(**key)
         changes = [change["ResourceChange"] for page in pages for change in page["Changes"]]
-        return {**asked, "New": new, "Changes": changes}
+        return {**key, "New": new, "Changes": changes}
 
     def discard(self, change_set: dict) -> None:
-        """Leaves no trace of a change set that is not executed."""
+        """Deletes a change set, and its stack if that has no resources yet."""
         name = change_set["StackName"]
         self.client.delete_change_set(ChangeSetName=change_set["ChangeSetName"], StackName=name)
         if self.describe(name).get("StackStatus") == "REVIEW_IN_PROGRESS":
             self.delete(name)
 
-    def execute(self, change_set: dict, replace: list[str], undone: Callable[[], list[str]]) -> None:
-        """`undone` is called as soon as CloudFormation begins a rollback, for what is then gone with the resources."""
+    def execute(self, change_set: dict, replace: list[str], on_rollback: Callable[[], list[str]]) -> None:
+        """`on_rollback` is called when a rollback starts, since the rollback removes the failed tasks."""
         name, begun = change_set["StackName"], time.time()
         lost = [change["LogicalResourceId"] for change in change_set["Changes"] if loses(change)]
         if refused := [resource for resource in lost if resource not in replace]:
             self.discard(change_set)
-            flags = " ".join(f"--replace {resource}" for resource in refused)
             raise Failure(
-                f"{name} was not touched: {', '.join(refused)} would be replaced or removed. If that is what you want, "
-                f"and the data is safe elsewhere: {flags}"
+                f"{name} was not changed: {', '.join(refused)} would be replaced or removed. If you want this and have "
+                f"a copy of the data, pass {' '.join(f'--replace {resource}' for resource in refused)}"
             )
         if not change_set["New"]:
-            # CloudFormation itself refuses too, also when the stack is updated by hand.
+            # With this policy CloudFormation refuses a replacement too, also when somebody updates the stack by hand.
             self.protect(name, [ALLOW] if lost else [ALLOW, REFUSE])
-        last_words: list[str] = []
-
-        def at(status: str) -> None:
-            if not last_words and "ROLLBACK" in status:
-                last_words.extend(undone())
-
         try:
-            # What this very change set made goes again when it fails, Retain or not: else a failed creation leaves its
-            # table behind, whose name is then taken at the next try.
-            self.client.execute_change_set(
-                ChangeSetName=change_set["ChangeSetName"], StackName=name, RetainExceptOnCreate=True
-            )
-            status = self.wait(name, at)
+            # RetainExceptOnCreate: a failed creation must not leave its table behind, whose name would then be taken.
+            key = {"ChangeSetName": change_set["ChangeSetName"], "StackName": name}
+            self.client.execute_change_set(**key, RetainExceptOnCreate=True)
+            status, details = self.wait(name, on_rollback)
         finally:
             if self.status(name) not in ("", "ROLLBACK_COMPLETE"):
                 self.protect(name, [ALLOW, REFUSE])
         if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
-            text = "\n".join([self.why(name, begun), *last_words])
-            raise Failure(f"stack {name} was not deployed, it is {status}:\n{text}")
+            raise Failure(
+                "\n".join([f"stack {name} was not deployed: {status}", *self.failures(name, begun), *details])
+            )
 
-    def wait(self, name: str, at: Callable[[str], None] = lambda status: None) -> str:
-        last_line = begun = time.monotonic()
-        while (status := self.describe(name).get("StackStatus", "DELETE_COMPLETE")).endswith("_IN_PROGRESS"):
-            at(status)
-            if time.monotonic() - last_line > 30:
-                last_line = time.monotonic()
-                print(f"  {name}: {status} ({last_line - begun:.0f} s)")
+    def wait(self, name: str, on_rollback: Callable[[], list[str]] = list) -> tuple[str, list[str]]:
+        """The final status, and what `on_rollback` returned."""
+        printed = begun = time.monotonic()
+        details = None
+        while True:
+            status = self.describe(name).get("StackStatus", "DELETE_COMPLETE")
+            if details is None and "ROLLBACK" in status:
+                details = on_rollback()
+            if not status.endswith("_IN_PROGRESS"):
+                return status, details or []
+            if time.monotonic() - printed > 30:
+                printed = time.monotonic()
+                print(f"  {name}: {status} ({printed - begun:.0f} s)")
             time.sleep(self.pause)
-        at(status)
-        return status
 
-    def why(self, name: str, since: float) -> str:
-        failed = [
+    def failures(self, name: str, since: float) -> list[str]:
+        events = reversed(self.client.describe_stack_events(StackName=name)["StackEvents"])
+        return [
             f"  {event['LogicalResourceId']}: {event.get('ResourceStatusReason', '?')}"
-            for event in reversed(self.client.describe_stack_events(StackName=name)["StackEvents"])
+            for event in events
             if event["ResourceStatus"].endswith("_FAILED") and event["Timestamp"].timestamp() >= since - 60
         ]
-        return "\n".join(failed) or "  its events tell no reason"
 
     def protect(self, name: str, statements: list[dict]) -> None:
         self.client.set_stack_policy(StackName=name, StackPolicyBody=json.dumps({"Statement": statements}))
 
     def delete(self, name: str) -> None:
-        # By its id: a stack that is gone is not found by its name.
+        # By id: CloudFormation does not find a deleted stack by name.
         if identifier := self.describe(name).get("StackId"):
             begun = time.time()
             self.client.delete_stack(StackName=name, **self.role)
-            status = self.wait(identifier)
+            status, _ = self.wait(identifier)
             if status != "DELETE_COMPLETE":
-                raise Failure(f"stack {name} was not deleted, it is {status}:\n{self.why(identifier, begun)}")
+                raise Failure("\n".join([f"stack {name} was not deleted: {status}", *self.failures(identifier, begun)]))
 
 
-def last_words(session, name: str) -> list[str]:
-    """Why tasks of ECS ended, and the last that they logged. No failure of asking is worth another error."""
+def task_failures(session, name: str) -> list[str]:
+    """Why ECS tasks stopped, and their last log lines. Errors are ignored: the deployment's own failure follows."""
     found = []
-    for ask in (ended, logged):
+    for read in (stopped_tasks, last_log_lines):
         with suppress(BotoCoreError, ClientError):
-            found += ask(session, name)
+            found += read(session, name)
     return found
 
 
-def ended(session, name: str) -> list[str]:
+def stopped_tasks(session, name: str) -> list[str]:
     ecs, counted = session.client("ecs"), Counter()
     tasks = ecs.list_tasks(cluster=name, desiredStatus="STOPPED")["taskArns"]
     for task in ecs.describe_tasks(cluster=name, tasks=tasks)["tasks"] if tasks else []:
         why = [task.get("stoppedReason")]
-        for one in task.get("containers", []):
-            why += [one.get("reason"), f"exit code {one['exitCode']}" if one.get("exitCode") else None]
+        for container in task.get("containers", []):
+            code = container.get("exitCode")
+            why += [container.get("reason"), f"exit code {code}" if code else None]
         counted[f"{task.get('group', 'task')}: {', '.join(filter(None, why)) or 'no reason given'}"] += 1
-    return [f"  {count} stopped of {text}" for text, count in counted.most_common()]
+    return [f"  {count} stopped: {text}" for text, count in counted.most_common()]
 
 
-def logged(session, name: str) -> list[str]:
+def last_log_lines(session, name: str) -> list[str]:
     logs, found = session.client("logs"), []
     for program in ("api", "worker"):
         group = f"/longhand/{name}/{program}"

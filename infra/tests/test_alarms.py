@@ -54,7 +54,8 @@ class World:
         rate = chunks_per_second
         jobs = list(capacity.jobs(Random(1), lambda _: rate, rate, seconds, failing))
         asked = [(at, held) for at, holds, _ in jobs for held in holds]
-        ends = [end for _, end in capacity.serve(asked, slots)]
+        starts = capacity.serve(asked, slots)
+        ends = [start + held for start, (_, held) in zip(starts, asked, strict=True)]
         left = iter(ends)
         done = [(at, max(next(left) for _ in holds) + more) for at, holds, more in jobs]
         chunks = [(at, end) for (at, _), end in zip(asked, ends, strict=True)]

@@ -137,6 +137,20 @@ class Deploying(unittest.TestCase):
         listed = self.ask("cloudformation", "describe_stacks")["Stacks"]
         return {stack["StackName"].removeprefix("longhand-test-"): stack["StackStatus"] for stack in listed}
 
+    def worker(self) -> tuple[dict[str, str], str]:
+        """The settings and the image of its task."""
+        task = self.ask("ecs", "describe_task_definition", taskDefinition="longhand-test-worker")["taskDefinition"]
+        [container] = task["containerDefinitions"]
+        return {one["name"]: one["value"] for one in container["environment"]}, container["image"]
+
+    def with_docker(self, text: str) -> dict[str, str]:
+        """The environment with a stand-in for Docker."""
+        docker = self.directory / "bin" / "docker"
+        docker.parent.mkdir()
+        docker.write_text(text)
+        docker.chmod(0o755)
+        return {**clean(), "PATH": f"{docker.parent}{os.pathsep}{os.environ['PATH']}"}
+
     def put(self, job: str) -> None:
         self.ask(
             "dynamodb", "put_item", TableName="longhand-test-jobs", Item={"jobId": {"S": job}, "item": {"S": "job"}}
@@ -155,10 +169,10 @@ class Deploying(unittest.TestCase):
         output = self.deployed()
         self.assertIn("Changed: images, network, data, cache, service, alarms.", output)
         # A build fails more easily than a stack.
-        self.assertLess(output.index("building and pushing image worker"), output.index("network: new"))
+        self.assertLess(output.index("image worker:"), output.index("network: new"))
         # What the emulator does not support is listed by name, and so is what was skipped because of it.
         for name in ("ScalableTarget", "NatGateway", "image worker:", "the test with real speech"):
-            self.assertRegex(output, f"LEFT OUT, by --emulator: .*{name}")
+            self.assertRegex(output, rf"SKIPPED \(--emulator\):.*{name}")
         self.assertEqual(set(self.stacks().values()), {"CREATE_COMPLETE"})
         policy = self.ask("cloudformation", "get_stack_policy", StackName="longhand-test-data")["StackPolicyBody"]
         self.assertIn("Update:Replace", policy)
@@ -172,7 +186,7 @@ class Deploying(unittest.TestCase):
         self.replace("infra/env/test.env", "API_TASKS=2", "AUDIO_RETENTION_DAYS=7\nVISIBILITY_TIMEOUT_SECONDS=40")
         output = self.deployed("--plan")
         self.assertRegex(output, r"modify +AWS::SQS::Queue +ChunksQueue")
-        self.assertNotIn("LOST", output)
+        self.assertNotIn("DATA LOSS", output)
         self.assertIn("A plan: nothing was changed.", output)
         self.assertEqual(self.stacks()["data"], "CREATE_COMPLETE")
         left = self.ask("cloudformation", "list_change_sets", StackName="longhand-test-data")["Summaries"]
@@ -202,10 +216,10 @@ class Deploying(unittest.TestCase):
         url = self.outputs("data")["QueueUrl"]
         self.replace("infra/data.yaml", "QueueName: !Sub ${Name}-chunks\n", "QueueName: !Sub ${Name}-pieces\n")
         output = self.deployed("--plan")
-        self.assertRegex(output, r"REPLACE +AWS::SQS::Queue +ChunksQueue .*<== WOULD BE LOST")
+        self.assertRegex(output, r"REPLACE +AWS::SQS::Queue +ChunksQueue .*<== DATA LOSS")
         code, output = self.deploy()
         self.assertEqual(code, 1, output)
-        self.assertIn("longhand-test-data was not touched: ChunksQueue would be replaced or removed", output)
+        self.assertIn("longhand-test-data was not changed: ChunksQueue would be replaced or removed", output)
         self.assertIn("--replace ChunksQueue", output)
         self.assertEqual(self.outputs("data")["QueueUrl"], url)
 
@@ -213,7 +227,7 @@ class Deploying(unittest.TestCase):
         self.replace("infra/data.yaml", "TableName: !Sub ${Name}-jobs", "TableName: !Sub ${Name}-work")
         code, output = self.deploy("--replace", "ChunksQueue")
         self.assertEqual(code, 1, output)
-        self.assertIn("longhand-test-data was not touched: JobsTable would be", output)
+        self.assertIn("longhand-test-data was not changed: JobsTable would be", output)
         self.replace("infra/data.yaml", "TableName: !Sub ${Name}-work", "TableName: !Sub ${Name}-jobs")
         self.deployed("--replace", "ChunksQueue")
         self.assertTrue(self.outputs("data")["QueueUrl"].endswith("-pieces"))
@@ -228,12 +242,11 @@ class Deploying(unittest.TestCase):
         text = (self.checkout / "infra/env/test.env").read_text()
         self.write("infra/env/test.env", f"{text}TABLE_NAME=restored\nTABLE_ARN={arn}\n")
         output = self.deployed()
-        self.assertIn("TABLE_NAME is restored, by the parameter file, in place of what longhand-test-data made", output)
-        task = self.ask("ecs", "describe_task_definition", taskDefinition="longhand-test-worker")["taskDefinition"]
-        settings = {one["name"]: one["value"] for one in task["containerDefinitions"][0]["environment"]}
+        self.assertIn("TABLE_NAME=restored from the parameter file replaces the output of longhand-test-data", output)
+        settings, image = self.worker()
         self.assertEqual(settings["LONGHAND_TABLE"], "restored")
         # Tags are never written twice: what was built for one kind of machine may not stand where the other's belongs.
-        self.assertRegex(task["containerDefinitions"][0]["image"], r"/longhand-test-worker:[0-9a-f]{7,12}-arm64$")
+        self.assertRegex(image, r"/longhand-test-worker:[0-9a-f]{7,12}-arm64$")
 
     def test_a_table_is_restored_from_a_backup_and_taken_into_use(self) -> None:
         self.small()
@@ -260,8 +273,7 @@ class Deploying(unittest.TestCase):
         lines = "\n".join(re.findall(r"^TABLE_.*$", output, re.MULTILINE))
         self.write("infra/env/test.env", f"{text}{lines}\n")
         self.deployed()
-        task = self.ask("ecs", "describe_task_definition", taskDefinition="longhand-test-worker")["taskDefinition"]
-        settings = {one["name"]: one["value"] for one in task["containerDefinitions"][0]["environment"]}
+        settings, _ = self.worker()
         self.assertEqual(settings["LONGHAND_TABLE"], new)
 
     def test_another_version_of_the_secret_is_deployed(self) -> None:
@@ -274,7 +286,7 @@ class Deploying(unittest.TestCase):
         self.replace("infra/env/test.env", ":longhand-test-", ":longhand-other-")
         code, output = self.deploy()
         self.assertEqual(code, 1, output)
-        self.assertIn("SECRET_ARN cannot be looked at", output)
+        self.assertIn("the secret of SECRET_ARN cannot be read", output)
 
     def test_destroying_asks_and_keeps_the_data(self) -> None:
         self.small()
@@ -294,7 +306,7 @@ class Deploying(unittest.TestCase):
         self.assertIn("data: no change", self.deployed())
         code, output = self.script("destroy.sh", "test", "--emulator", "--data", typed="longhand-test\n")
         self.assertEqual(code, 0, output)
-        self.assertIn("ALL DATA GOES WITH IT", output)
+        self.assertIn("ALL DATA WILL BE DELETED", output)
         self.assertEqual(self.stacks(), {})
         self.assertEqual(self.ask("dynamodb", "list_tables")["TableNames"], [])
         self.assertEqual(self.ask("s3", "list_buckets")["Buckets"], [])
@@ -307,9 +319,7 @@ class Deploying(unittest.TestCase):
         before = self.stacks()
         code, output = self.script("destroy.sh", "test", "--emulator", "--data", typed="longhand-test\n")
         self.assertEqual(code, 1, output)
-        self.assertIn(
-            "nothing was removed: stack longhand-test-data and table longhand-test-jobs are protected", output
-        )
+        self.assertIn("deletion protection is on for stack longhand-test-data and table longhand-test-jobs", output)
         self.assertEqual(self.stacks(), before)
         self.replace("infra/env/test.env", "DELETION_PROTECTION=true", "DELETION_PROTECTION=false")
         self.deployed()
@@ -332,8 +342,8 @@ class Deploying(unittest.TestCase):
         self.replace("infra/service.yaml", "Resources:\n", broken)
         code, output = self.deploy()
         self.assertEqual(code, 1, output)
-        self.assertIn("stack longhand-test-service was not deployed, it is UPDATE_ROLLBACK_COMPLETE", output)
-        self.assertRegex(output, "1 stopped of .*: Task failed container health checks")
+        self.assertIn("stack longhand-test-service was not deployed: UPDATE_ROLLBACK_COMPLETE", output)
+        self.assertRegex(output, "1 stopped: .*: Task failed container health checks")
         self.assertIn("worker: longhand-worker: LONGHAND_WEBHOOK_SECRET is too short", output)
 
     def test_a_creation_that_failed_is_tried_again(self) -> None:
@@ -342,12 +352,12 @@ class Deploying(unittest.TestCase):
         self.replace("infra/data.yaml", "Resources:\n", broken)
         code, output = self.deploy()
         self.assertEqual(code, 1, output)
-        self.assertRegex(output, r"stack longhand-test-data was not deployed, it is ROLLBACK_COMPLETE:\n  Broken: ")
+        self.assertRegex(output, r"stack longhand-test-data was not deployed: ROLLBACK_COMPLETE\n  Broken: ")
         # A plan changes nothing, not even that.
-        self.assertIn("what its failed creation left of longhand-test-data is removed first", self.deployed("--plan"))
+        self.assertIn("the failed creation of longhand-test-data is deleted first", self.deployed("--plan"))
         self.assertEqual(self.stacks()["data"], "ROLLBACK_COMPLETE")
         self.replace("infra/data.yaml", broken, "Resources:\n")
-        self.assertIn("longhand-test-data is done", self.deployed())
+        self.assertIn("longhand-test-data is deployed", self.deployed())
 
     def test_an_account_that_never_used_ecs_gets_its_role_first(self) -> None:
         self.small()
@@ -365,13 +375,13 @@ class Deploying(unittest.TestCase):
         code, output = self.deploy()
         self.assertEqual(code, 1)
         for fault in (
-            "nothing was done",
+            "Nothing was changed. Problems:",
             "AWS_ACCOUNT is 123456789012, and the credentials are for 000000000000",
             "AUTH is jwt, and JWT_ISSUER is missing",
             "API_TASK is a parameter of no template",
             "WORKER_SLOTS is 'many', which is not a number",
             "CACHE is 'memcached'; it can be none, valkey",
-            "VPC_ID names a network, and PRIVATE_SUBNET_IDS is missing",
+            "VPC_ID is set, and PRIVATE_SUBNET_IDS is missing",
             "line 8 is not KEY=value",
             "ASR_BASE_URL is missing",
             "CLIENT_CIDR is missing",
@@ -399,25 +409,21 @@ class Deploying(unittest.TestCase):
     def test_an_endpoint_is_an_emulator_only_with_its_flag(self) -> None:
         code, output = self.script("deploy.sh", "test", "--plan")
         self.assertEqual(code, 1, output)
-        self.assertIn("unset it for AWS itself; for an emulator say --emulator", output)
+        self.assertIn("unset it to use AWS, or pass --emulator", output)
         code, output = self.deploy(AWS_ENDPOINT_URL="")
         self.assertEqual(code, 1, output)
-        self.assertIn("--emulator is for the endpoint that AWS_ENDPOINT_URL names", output)
+        self.assertIn("--emulator needs AWS_ENDPOINT_URL", output)
 
     def test_a_builder_for_neither_processor_is_refused(self) -> None:
-        docker = self.directory / "bin" / "docker"
-        docker.parent.mkdir()
-        docker.write_text(INSPECT)
-        docker.chmod(0o755)
+        environment = self.with_docker(INSPECT)
         for platforms, fault in (
             ("linux/amd64*, linux/386", ""),
             ("linux/arm64", ""),
             ("linux/riscv64", "buildx builds on linux/riscv64, not on linux/amd64 or linux/arm64"),
         ):
             command = [str(PYTHON), "-c", FAULTS, str(self.checkout / "infra" / "deployment")]
-            path = f"{docker.parent}{os.pathsep}{os.environ['PATH']}"
-            environment = {**clean(), "PATH": path, "PLATFORMS": platforms}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            given = {**environment, "PLATFORMS": platforms}
+            done = subprocess.run(command, env=given, capture_output=True, text=True)
             self.assertEqual(done.stdout.strip(), fault, done.stderr)
 
     def test_images_and_the_function_are_built_once_for_each_commit(self) -> None:
@@ -425,16 +431,11 @@ class Deploying(unittest.TestCase):
         self.ask("s3", "create_bucket", Bucket="code")
         created = self.ask("ecr", "create_repository", repositoryName="longhand-test-api")["repository"]
         uri, calls = created["repositoryUri"], self.directory / "calls"
-        docker = self.directory / "bin" / "docker"
-        docker.parent.mkdir()
-        docker.write_text(DOCKER)
-        docker.chmod(0o755)
+        environment = {**self.with_docker(DOCKER), **self.aws, "DOCKER_CALLS": str(calls)}
 
         def push() -> list[list[str]]:
             calls.write_text("")
             command = [str(PYTHON), "-c", PUSH, str(self.checkout / "infra" / "deployment"), uri]
-            path = f"{docker.parent}{os.pathsep}{os.environ['PATH']}"
-            environment = {**clean(), **self.aws, "PATH": path, "DOCKER_CALLS": str(calls)}
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             self.pinned = done.stdout.splitlines()[-1]

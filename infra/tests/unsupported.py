@@ -1,5 +1,5 @@
-"""What the emulator cannot make of infra/'s templates: left out of them here, by name and with a reason, so that the
-rest of a stack can be rehearsed. The templates themselves know nothing of emulators.
+"""Removes from infra/'s templates what the emulator does not support, by name and with a reason, so that the rest of a
+stack can be rehearsed. The templates themselves have nothing for emulators.
 """
 
 from __future__ import annotations
@@ -27,30 +27,29 @@ def tagged(loader: Loader, suffix: str, node: yaml.Node) -> object:
 
 
 Loader.add_multi_constructor("!", tagged)
-# A date such as "2012-10-17" without quotes stays a text.
+# A date without quotes, such as 2012-10-17, stays a string.
 Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_scalar(node))
 
-# What ministack 1.5.33 answers with "Unrecognized resource types", and what that leaves untried; after a dot, a
-# property that it refuses of a type that it knows.
+# Types that ministack 1.5.33 rejects as "Unrecognized resource types", and what a rehearsal lacks.
+# TYPE.NAME is a property that it rejects.
 UNSUPPORTED = {
-    "AWS::ApiGatewayV2::VpcLink": "no private networks: the gateway reaches the api as a function only",
-    "AWS::ApplicationAutoScaling::ScalableTarget": "no Application Auto Scaling: numbers of tasks stay as they are",
-    "AWS::ApplicationAutoScaling::ScalingPolicy": "no Application Auto Scaling: numbers of tasks stay as they are",
-    "AWS::Budgets::Budget": "no budgets: nothing here costs anything",
-    "AWS::CloudWatch::Alarm.Metrics": "no metric math: alarms go by single figures",
-    "AWS::EC2::EIP": "no private networks: all addresses are this machine's",
-    "AWS::EC2::NatGateway": "no private networks: all addresses are this machine's",
-    "AWS::EC2::SecurityGroupEgress": "no firewalls: every port of this machine is reached",
-    "AWS::EC2::SecurityGroupIngress": "no firewalls: every port of this machine is reached",
+    "AWS::ApiGatewayV2::VpcLink": "no private networks: the gateway reaches the api only as a function",
+    "AWS::ApplicationAutoScaling::ScalableTarget": "no Application Auto Scaling: the number of tasks is constant",
+    "AWS::ApplicationAutoScaling::ScalingPolicy": "no Application Auto Scaling: the number of tasks is constant",
+    "AWS::Budgets::Budget": "no budgets",
+    "AWS::CloudWatch::Alarm.Metrics": "no metric math: only alarms on single metrics",
+    "AWS::EC2::EIP": "no private networks: all addresses are local",
+    "AWS::EC2::NatGateway": "no private networks: all addresses are local",
+    "AWS::EC2::SecurityGroupEgress": "no firewalls: all ports are open",
+    "AWS::EC2::SecurityGroupIngress": "no firewalls: all ports are open",
 }
 
 
 def reduced(
     text: str, parameters: dict[str, str] | None = None, lacking: dict[str, str] = UNSUPPORTED
 ) -> tuple[str, list[str]]:
-    """The template less what is `lacking` with these parameters, and a line for each resource that is left out: those
-    of such a type, and those that refer to one of them. Outputs that do go too. A template that needs none of them
-    comes back as it was."""
+    """The template without the resources of a `lacking` type, and without resources and outputs that refer to them; and
+    a line for each removed resource. A template without such resources is returned unchanged."""
     if not any(kind.split(".")[0] in text for kind in lacking):
         return text, []
     template = yaml.load(text, Loader)
@@ -68,7 +67,7 @@ def reduced(
             left_out[name] = f"{made[name]['Type']} {name}: it needs {', '.join(sorted(missing))}"
     kept = {name: resource for name, resource in template["Resources"].items() if name not in left_out}
     for resource in kept.values():
-        # A dependency on a resource that is left out is dropped.
+        # Dependencies on removed resources are removed, too.
         after = [name for name in listed(resource.pop("DependsOn", [])) if name not in left_out]
         if after:
             resource["DependsOn"] = after
@@ -81,7 +80,7 @@ def reduced(
 
 
 def effective(template: dict, parameters: dict[str, str]) -> tuple[dict, dict]:
-    """The resources and outputs that there are with these parameters, each `Fn::If` replaced by what it comes to."""
+    """The resources and outputs that exist with these parameters, each `Fn::If` replaced by its result."""
     values = {name: str(asked.get("Default", "")) for name, asked in template.get("Parameters", {}).items()}
     values |= parameters
 
@@ -103,7 +102,7 @@ def effective(template: dict, parameters: dict[str, str]) -> tuple[dict, dict]:
                 return any(map(holds, given))
             case "Fn::Equals":
                 return value(given[0]) == value(given[1])
-        raise ValueError(f"a condition with {function} is not understood here")
+        raise ValueError(f"conditions with {function} are not supported")
 
     def chosen(of: object) -> object:
         if isinstance(of, list):

@@ -6,7 +6,6 @@ Alone: cd localstack/tests && python3 -m unittest long_docs_page
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import unittest
 import urllib.request
@@ -40,10 +39,8 @@ class DocsPage(unittest.TestCase):
 
     def up(self, **settings: str) -> str:
         stack = LocalStack(self, ASR="sim", SIM_LATENCY_MS="20", LONGHAND_POLL_SECONDS="1", **settings)
-        done = stack.run("up")
-        self.assertEqual(done.returncode, 0, done.stdout)
-        lines = (stack.local / "env").read_text().splitlines()
-        return dict(shlex.split(line)[1].split("=", 1) for line in lines)["LONGHAND_URL"]
+        stack.succeeds("up")
+        return stack.settings()["LONGHAND_URL"]
 
     def tries(self, browser: Browser, url: str) -> None:
         browser.click(f"{SUBMIT} .opblock-summary-control")

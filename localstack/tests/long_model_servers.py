@@ -122,8 +122,7 @@ class ModelServers(unittest.TestCase):
         self.transcribes_everything(LocalStack(self, ASR="none", ASR_BASE_URL=server.address, **pace))
 
     def transcribes_everything(self, stack: LocalStack) -> None:
-        done = stack.run("up")
-        self.assertEqual(done.returncode, 0, done.stdout)
+        stack.succeeds("up")
         self.stack = stack
         with self.subTest("samples"):
             job = self.transcribe([SAMPLES / reference["file"] for reference in REFERENCES])
@@ -152,8 +151,7 @@ class ModelServers(unittest.TestCase):
 
     def longhand(self, *arguments: str) -> dict:
         target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-        lines = re.findall(r"^export (\w+)=(.*)$", (self.stack.local / "env").read_text(), re.MULTILINE)
-        environment = {**self.stack.environment, **{name: value.strip("'") for name, value in lines}}
+        environment = {**self.stack.environment, **self.stack.settings()}
         command = [target / "debug" / "longhand", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
         print(done.stderr)

@@ -17,7 +17,8 @@ LOCALSTACK = Path(__file__).resolve().parents[1]
 ROOT = LOCALSTACK.parent
 sys.path.insert(0, str(LOCALSTACK))
 
-from services import free_port, processes_with  # noqa: E402 - found by the path above
+from provision import read_settings  # noqa: E402 - found by the path above
+from services import free_port, processes_with  # noqa: E402
 
 # Installed once, for all tests and for the developer's own stack.
 TOOLS = Path(os.environ.get("LONGHAND_TOOLS_DIR") or ROOT / ".local").resolve()
@@ -108,6 +109,15 @@ class LocalStack:
         return subprocess.run(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900
         )
+
+    def succeeds(self, *arguments: str, script: str = "stack.py", **settings: str) -> str:
+        done = self.run(*arguments, script=script, **settings)
+        if done.returncode != 0:
+            raise AssertionError(f"{script} {' '.join(arguments)} failed with {done.returncode}:\n{done.stdout}")
+        return done.stdout
+
+    def settings(self) -> dict[str, str]:
+        return read_settings(self.local)
 
     def pid(self, name: str) -> int | None:
         try:

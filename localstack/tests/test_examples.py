@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import unittest
@@ -23,10 +22,8 @@ class Examples(unittest.TestCase):
         cls.stack = LocalStack(
             SimpleNamespace(addCleanup=cls.addClassCleanup), ASR="sim", SIM_LATENCY_MS="20", LONGHAND_POLL_SECONDS="1"
         )
-        done = cls.stack.run("up")
-        assert done.returncode == 0, done.stdout
-        lines = (cls.stack.local / "env").read_text().splitlines()
-        cls.settings = dict(shlex.split(line)[1].split("=", 1) for line in lines)
+        cls.stack.succeeds("up")
+        cls.settings = cls.stack.settings()
         cls.url = cls.settings["LONGHAND_URL"]
 
     def test_an_own_file_and_a_round_trip_as_in_the_readme(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shlex
 import subprocess
 import tempfile
 import unittest
@@ -25,19 +24,10 @@ SAMPLE = LOCALSTACK / "samples" / "lv_0880.wav"
 
 
 class Gateway(unittest.TestCase):
-    def up(self, **settings: str) -> str:
-        done = self.stack.run("up", **settings)
-        self.assertEqual(done.returncode, 0, done.stdout)
-        return done.stdout
-
-    def settings(self) -> dict[str, str]:
-        lines = (self.stack.local / "env").read_text().splitlines()
-        return dict(shlex.split(line)[1].split("=", 1) for line in lines)
-
     def call(self, path: str, token: str | None = None, body: dict | None = None) -> tuple[int, dict, dict]:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.settings()["LONGHAND_URL"] + path, data, headers)
+        request = urllib.request.Request(self.stack.settings()["LONGHAND_URL"] + path, data, headers)
         try:
             with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, json.load(answer), dict(answer.headers)
@@ -45,23 +35,23 @@ class Gateway(unittest.TestCase):
             return error.code, json.load(error), dict(error.headers)
 
     def longhand(self, *arguments: str) -> subprocess.CompletedProcess:
-        environment = {**self.stack.environment, **self.settings()}
+        environment = {**self.stack.environment, **self.stack.settings()}
         return subprocess.run(
             [Binaries().path("longhand"), *arguments], env=environment, capture_output=True, text=True
         )
 
     def api_id(self) -> str:
         script = "import boto3; print([api['ApiId'] for api in boto3.client('apigatewayv2').get_apis()['Items']])"
-        environment = {**self.stack.environment, **self.settings(), "AWS_DEFAULT_REGION": "us-east-1"}
+        environment = {**self.stack.environment, **self.stack.settings(), "AWS_DEFAULT_REGION": "us-east-1"}
         return subprocess.run(
             [PYTHON, "-c", script], env=environment, check=True, capture_output=True, text=True
         ).stdout
 
     def test_up_with_the_gateway_again_and_without(self):
         self.stack = LocalStack(self, ASR="sim", LONGHAND_POLL_SECONDS="1", GATEWAY="1")
-        output = self.up()
+        output = self.stack.succeeds("up")
         self.assertRegex(output, r"packaged longhand-api: \d+\.\d MB stripped, \d+\.\d MB zipped")
-        url, first, api = self.settings()["LONGHAND_URL"], self.stack.pids(), self.api_id()
+        url, first, api = self.stack.settings()["LONGHAND_URL"], self.stack.pids(), self.api_id()
         self.assertIn("/_aws/execute-api/", url)
         self.assertIsNone(first["api"], "there is a server besides the function")
         status = self.stack.run("status")
@@ -78,27 +68,27 @@ class Gateway(unittest.TestCase):
         self.assertEqual(self.call("/metrics")[0], 404)
 
         # Without a change nothing is made again. A changed setting updates the function, and the API stays the same.
-        self.assertNotIn("packaged", self.up())
-        self.assertEqual((self.settings()["LONGHAND_URL"], self.stack.pids()), (url, first))
-        self.up(LONGHAND_RATE_PER_MINUTE="7")
-        self.assertEqual((self.settings()["LONGHAND_URL"], self.api_id()), (url, api))
+        self.assertNotIn("packaged", self.stack.succeeds("up"))
+        self.assertEqual((self.stack.settings()["LONGHAND_URL"], self.stack.pids()), (url, first))
+        self.stack.succeeds("up", LONGHAND_RATE_PER_MINUTE="7")
+        self.assertEqual((self.stack.settings()["LONGHAND_URL"], self.api_id()), (url, api))
         body = {"userId": "ana", "audioChunkPaths": [job["chunks"][0]["audioChunkPath"]]}
         status, accepted, headers = self.call("/transcribe", body=body)
         self.assertEqual(status, 202, accepted)
         self.assertIn("q=7", {name.lower(): value for name, value in headers.items()}["ratelimit-policy"])
 
-        self.up(GATEWAY="0")
-        self.assertEqual(self.settings()["LONGHAND_URL"], f"http://127.0.0.1:{self.stack.ports['API_PORT']}")
+        self.stack.succeeds("up", GATEWAY="0")
+        self.assertEqual(self.stack.settings()["LONGHAND_URL"], f"http://127.0.0.1:{self.stack.ports['API_PORT']}")
         self.assertEqual(self.call(f"/transcript/{job['jobId']}")[1]["jobStatus"], "COMPLETED")
-        self.up()
-        self.assertEqual((self.settings()["LONGHAND_URL"], self.stack.pid("api")), (url, None))
+        self.stack.succeeds("up")
+        self.assertEqual((self.stack.settings()["LONGHAND_URL"], self.stack.pid("api")), (url, None))
         self.assertEqual(self.stack.run("down").returncode, 0)
         self.assertEqual(self.stack.processes(), [], "the function's processes are left")
 
     def test_the_gateway_turns_away_who_has_no_good_token(self):
         issuer = Issuer(self)
         self.stack = LocalStack(self, ASR="sim", GATEWAY="1", **issuer.settings())
-        self.up()
+        self.stack.succeeds("up")
         search = "/transcript/search"
         other = Key("one")
         for token in (
@@ -117,7 +107,7 @@ class Gateway(unittest.TestCase):
 
         # The api reads the same token, and knows by it who is calling.
         ana, bob = issuer.token("ana"), issuer.token("bob")
-        path = f"s3://{self.settings()['LONGHAND_AUDIO_BUCKETS']}/a.wav"
+        path = f"s3://{self.stack.settings()['LONGHAND_AUDIO_BUCKETS']}/a.wav"
         status, job, _ = self.call("/transcribe", ana, {"audioChunkPaths": [path]})
         self.assertEqual((status, job.get("userId")), (202, "ana"), job)
         self.assertEqual(self.call(f"/transcript/{job['jobId']}", ana)[0], 200)

@@ -10,14 +10,9 @@ class OnLocalStack(unittest.TestCase):
     def setUp(self):
         self.stack = LocalStack(self, EMULATOR="localstack")
 
-    def succeeds(self, *arguments: str, script: str = "stack.py") -> str:
-        done = self.stack.run(*arguments, script=script)
-        self.assertEqual(done.returncode, 0, done.stdout)
-        return done.stdout
-
     def test_the_demo_prints_the_transcript_and_doctor_finds_no_fault(self):
-        self.succeeds("up")
-        transcript = self.succeeds(script="demo.py")
+        self.stack.succeeds("up")
+        transcript = self.stack.succeeds(script="demo.py")
         print(transcript)
         self.assertIn("ask what you can do for your country", transcript)
 
@@ -29,10 +24,10 @@ class OnLocalStack(unittest.TestCase):
         self.assertEqual(warnings, ["table recovery", "bucket lifecycle"], doctor.stdout)
 
         # Its state goes with it, so that what is deployed again is new.
-        self.assertNotIn("killed", self.succeeds("down"))
+        self.assertNotIn("killed", self.stack.succeeds("down"))
         self.assertEqual(self.stack.processes(), [])
-        self.succeeds("up")
-        self.succeeds("down")
+        self.stack.succeeds("up")
+        self.stack.succeeds("down")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import unittest
 import urllib.request
@@ -34,7 +33,7 @@ class OpenApi(unittest.TestCase):
         # ask who is calling; its own 401 is not the api's to describe.
         issuer = Issuer(self)
         self.up(GATEWAY="1", GATEWAY_AUTHORIZER="false", **issuer.settings())
-        self.url, self.key = self.settings()["LONGHAND_URL"], issuer.token(USER)
+        self.url, self.key = self.stack.settings()["LONGHAND_URL"], issuer.token(USER)
         # A described 501 is a fault to schemathesis; tests/it/waiting.rs looks at it.
         fewer = ["--phases", "examples,coverage,fuzzing", "--max-examples", "10"]
         statuses, _ = self.schemathesis(*fewer, "--exclude-operation-id", "followTranscript")
@@ -45,8 +44,7 @@ class OpenApi(unittest.TestCase):
     def up(self, **settings: str) -> None:
         limits = {"LONGHAND_RATE_PER_MINUTE": "0", "LONGHAND_MAX_OPEN_JOBS": "0"}
         self.stack = LocalStack(self, ASR="sim", SIM_LATENCY_MS="20", LONGHAND_POLL_SECONDS="1", **limits, **settings)
-        done = self.stack.run("up")
-        self.assertEqual(done.returncode, 0, done.stdout)
+        self.stack.succeeds("up")
 
     def schemathesis(self, *arguments: str) -> tuple[Counter, int]:
         """Nothing is found. How often each status was answered, and how many links were followed."""
@@ -82,7 +80,7 @@ class OpenApi(unittest.TestCase):
 
     def start_api(self) -> None:
         """One that asks who calls, and reads from the bucket alone: any text is a path under an audio root."""
-        environment = {**self.stack.environment, **self.settings()}
+        environment = {**self.stack.environment, **self.stack.settings()}
         target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
         new_key = [target / "debug" / "longhand", "key", "new", "--user", USER, "--id", "test"]
         made = subprocess.run(new_key, env=environment, capture_output=True, text=True, check=True).stdout.split("\n")
@@ -100,10 +98,6 @@ class OpenApi(unittest.TestCase):
         self.addCleanup(api.wait)
         self.addCleanup(api.terminate)
         eventually("the api answers", lambda: api.poll() is None and self.answers())
-
-    def settings(self) -> dict[str, str]:
-        lines = (self.stack.local / "env").read_text().splitlines()
-        return dict(shlex.split(line)[1].split("=", 1) for line in lines)
 
     def answers(self) -> bool:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import signal
 import threading
 import time
@@ -82,9 +81,8 @@ class Outage(unittest.TestCase):
             "LONGHAND_DRAIN_SECONDS": "10",
             "RUST_LOG": "error",
         }
-        self.up()
-        words = shlex.split((self.stack.local / "env").read_text())
-        self.settings = dict(word.split("=", 1) for word in words if word != "export")
+        self.stack.succeeds("up")
+        self.settings = self.stack.settings()
         audio = Path(self.settings["LONGHAND_AUDIO_ROOT"])
         for number in range(CHUNKS):
             (audio / f"{number}.wav").write_bytes(b"RIFF\0\0\0\0WAVEfmt " + bytes(1000))
@@ -94,10 +92,6 @@ class Outage(unittest.TestCase):
         self.assertEqual(call("PUT", f"{model}/_sim/behaviour", {"latency": {"fixed": 400}})[0], 204)
         self.load = Load(self.api)
         eventually("some jobs are accepted", lambda: len(self.load.accepted) > 10)
-
-    def up(self) -> None:
-        done = self.stack.run("up")
-        self.assertEqual(done.returncode, 0, done.stdout)
 
     def readiness(self) -> tuple[int, dict]:
         status, _, body = call("GET", f"{self.api}/readyz")
@@ -177,7 +171,7 @@ class Outage(unittest.TestCase):
         # Two queues, and a pause after each failure that grows: far fewer than one a second each.
         self.assertLess(self.failed_receives() - before, 20, "the worker asks and asks")
 
-        self.up()
+        self.stack.succeeds("up")
         self.assertNotEqual(self.stack.pid("emulator"), emulator)
         self.recovers()
 

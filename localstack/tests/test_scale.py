@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import sys
 import unittest
@@ -52,17 +51,8 @@ class Scale(unittest.TestCase):
         self.stack.environment |= {"SCALE_PORT": str(self.first), "REDIS_PORT": str(self.redis)}
         self.url = f"http://127.0.0.1:{self.stack.ports['API_PORT']}"
 
-    def up(self, *options: str, **settings: str) -> str:
-        done = self.stack.run("up", *options, **settings)
-        self.assertEqual(done.returncode, 0, done.stdout)
-        return done.stdout
-
     def pids(self) -> dict[str, int]:
         return {file.stem: int(file.read_text()) for file in (self.stack.local / "pids").glob("*.pid")}
-
-    def env(self) -> dict[str, str]:
-        words = shlex.split((self.stack.local / "env").read_text())
-        return dict(word.split("=", 1) for word in words if word != "export")
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict]:
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -75,7 +65,7 @@ class Scale(unittest.TestCase):
             return answer.code, json.load(answer)
 
     def test_up_with_another_scale_or_none_starts_and_stops_what_it_takes(self):
-        output = self.up(SCALE="3")
+        output = self.stack.succeeds("up", SCALE="3")
         three = self.pids()
         instances = {f"{kind}-{number}" for kind in ("api", "worker") for number in (1, 2, 3)}
         self.assertEqual(set(three), {"emulator", "asr", "redis", "nginx"} | instances)
@@ -87,7 +77,7 @@ class Scale(unittest.TestCase):
             self.assertIn(f"{name} is ready on http://127.0.0.1:{port}", output)
         status = self.stack.run("status")
         self.assertEqual((status.returncode, status.stdout.count("ready")), (0, 10), status.stdout)
-        env = self.env()
+        env = self.stack.settings()
         self.assertEqual(env["LONGHAND_URL"], self.url)
         self.assertEqual(env["LONGHAND_LISTEN"], ",".join(f"127.0.0.1:{self.first + place}" for place in (0, 2, 4)))
         self.assertNotIn("REDIS_URL", env, "it is gone when SCALE is, and this shell may outlive it")
@@ -102,29 +92,29 @@ class Scale(unittest.TestCase):
         eventually("nginx asks each of them", each_has_answered)
         self.assertEqual({answer["redis"] for answer in answers_of.values()}, {f"redis://127.0.0.1:{self.redis}"})
 
-        self.up(SCALE="3")
+        self.stack.succeeds("up", SCALE="3")
         self.assertEqual(self.pids(), three, "the second `up` started something")
-        self.up("--as-it-is")
+        self.stack.succeeds("up", "--as-it-is")
         self.assertEqual(self.pids(), three, "a demo would be of something else")
         os.kill(three["api-2"], signal.SIGKILL)
-        eventually("status tells of the death", lambda: "died" in self.stack.run("status").stdout)
-        self.up(SCALE="3")
+        eventually("status shows the end", lambda: "ended" in self.stack.run("status").stdout)
+        self.stack.succeeds("up", SCALE="3")
         again = self.pids()
         self.assertNotEqual(again["api-2"], three["api-2"])
         self.assertEqual(again | {"api-2": 0}, three | {"api-2": 0}, "more than the one was started again")
 
-        self.up(SCALE="2")
+        self.stack.succeeds("up", SCALE="2")
         two = self.pids()
         self.assertNotEqual(two["nginx"], three["nginx"], "it has one less to ask")
         expected = {name: pid for name, pid in again.items() if not name.endswith("-3")}
         self.assertEqual(two | {"nginx": 0}, expected | {"nginx": 0})
 
-        self.up()
+        self.stack.succeeds("up")
         self.assertEqual(set(self.pids()), {"emulator", "asr", "api", "worker"})
         self.assertEqual(self.ask("GET", "/")[1]["listen"], self.url.removeprefix("http://"))
         self.assertEqual(self.stack.run("status").stdout.count("ready"), 4)
 
-        self.up(SCALE="1", REDIS="none")
+        self.stack.succeeds("up", SCALE="1", REDIS="none")
         self.assertEqual(set(self.pids()), {"emulator", "asr", "api-1", "worker-1", "nginx"})
         self.assertIsNone(self.ask("GET", "/")[1]["redis"])
         self.assertEqual(self.stack.run("down").returncode, 0)
@@ -132,7 +122,7 @@ class Scale(unittest.TestCase):
         self.assertEqual(list((self.stack.local / "pids").iterdir()), [])
 
     def test_what_may_be_sent_twice_is_when_an_api_goes_and_nothing_else(self):
-        self.up(SCALE="3", REDIS="none")
+        self.stack.succeeds("up", SCALE="3", REDIS="none")
         mark = self.stack.local / "hang-up"
         body, key = b'{"a":1}', {"idempotency_key": "k"}
         for method, path, headers, status in [
@@ -168,7 +158,7 @@ class Scale(unittest.TestCase):
         self.assertEqual((code, answer["status"]), (502, 502))
 
     def test_what_is_passed_on_and_what_is_not(self):
-        self.up(SCALE="2", REDIS="none")
+        self.stack.succeeds("up", SCALE="2", REDIS="none")
         _, answer = self.ask("GET", "/transcript/j?segments=true", x_request_id="mine", x_forwarded_proto="https")
         self.assertEqual(answer["path"], "/transcript/j?segments=true")
         forwarded = answer["headers"]
@@ -185,7 +175,7 @@ class Scale(unittest.TestCase):
 
     def test_wrong_settings_are_reported_before_anything_starts(self):
         for settings, expected in [
-            ({"SCALE": "many"}, "SCALE is 'many'; it has to be how many apis and workers to run, 1 to 20."),
+            ({"SCALE": "many"}, "SCALE is 'many'; it has to be a number of apis and workers, 1 to 20."),
             ({"SCALE": "2", "REDIS": "yes"}, "REDIS is 'yes'; it can be own, none."),
             ({"SCALE": "3", "SCALE_PORT": "65533"}, "ports up to 65538"),
             ({"SCALE": "2", "API_PORT": str(self.first + 2)}, "Two services have the same port"),
@@ -204,7 +194,7 @@ class Scale(unittest.TestCase):
             ensure_program("no-such-thing", "a-package", "It is needed.", self.stack.directory / "log")
 
     def test_a_redis_that_does_not_answer_is_not_ready(self):
-        self.up(SCALE="1")
+        self.stack.succeeds("up", SCALE="1")
         pid = self.pids()["redis"]
         self.assertTrue(answers(f"redis://127.0.0.1:{self.redis}"))
         os.kill(pid, signal.SIGSTOP)

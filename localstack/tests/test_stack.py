@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -20,11 +19,6 @@ class Lifecycle(unittest.TestCase):
         self.stack = LocalStack(self)
         self.stack.with_stand_ins()
 
-    def up(self, **settings: str) -> str:
-        done = self.stack.run("up", **settings)
-        self.assertEqual(done.returncode, 0, done.stdout)
-        return done.stdout
-
     def fails(self, *arguments: str, **settings: str) -> str:
         done = self.stack.run(*arguments, **settings)
         self.assertNotEqual(done.returncode, 0, done.stdout)
@@ -32,18 +26,18 @@ class Lifecycle(unittest.TestCase):
         return done.stdout
 
     def test_up_again_starts_only_what_is_missing_and_down_leaves_nothing(self):
-        output = self.up()
+        output = self.stack.succeeds("up")
         first = self.stack.pids()
         for name, setting in [("emulator", "EMULATOR"), ("asr", "ASR"), ("api", "API"), ("worker", "WORKER")]:
             self.assertIn(f"{name} is ready on http://127.0.0.1:{self.stack.ports[setting + '_PORT']}", output)
         self.assertNotIn(None, first.values())
 
-        self.up()
+        self.stack.succeeds("up")
         self.assertEqual(self.stack.pids(), first, "the second `up` started something")
 
         os.kill(first["worker"], signal.SIGKILL)
-        eventually("status tells of the death", lambda: "died" in self.stack.run("status").stdout)
-        self.up()
+        eventually("status shows the end", lambda: "ended" in self.stack.run("status").stdout)
+        self.stack.succeeds("up")
         second = self.stack.pids()
         self.assertNotEqual(second["worker"], first["worker"])
         self.assertEqual(second | {"worker": 0}, first | {"worker": 0}, "more than the worker was started again")
@@ -55,9 +49,8 @@ class Lifecycle(unittest.TestCase):
         self.assertEqual(self.stack.run("status").returncode, 1)
 
     def test_settings_name_what_was_deployed_and_data_outlive_a_restart(self):
-        self.up()
-        words = shlex.split((self.stack.local / "env").read_text())
-        settings = dict(word.split("=", 1) for word in words if word != "export")
+        self.stack.succeeds("up")
+        settings = self.stack.settings()
         endpoint = f"http://127.0.0.1:{self.stack.ports['EMULATOR_PORT']}"
         self.assertEqual(settings["AWS_ENDPOINT_URL"], endpoint)
         self.assertEqual(settings["LONGHAND_TABLE"], "longhand-jobs")
@@ -82,23 +75,23 @@ class Lifecycle(unittest.TestCase):
         aws(f"{queue} queue.send_message(MessageBody='kept')")
         aws(f"{bucket} bucket.put_object(Key='kept.wav', Body=b'\\0\\xff')")
         self.stack.run("down")
-        self.up()
+        self.stack.succeeds("up")
         self.assertEqual(aws(f"{table} print(table.get_item(Key={key})['Item']['item'])"), "job")
         self.assertEqual(aws(f"{queue} print(queue.receive_messages(WaitTimeSeconds=1)[0].body)"), "kept")
         self.assertEqual(aws(f"{bucket} print(bucket.Object('kept.wav').get()['Body'].read())"), r"b'\x00\xff'")
 
     def test_other_settings_or_another_build_restart_a_service(self):
-        self.up()
+        self.stack.succeeds("up")
         first = self.stack.pids()
-        output = self.up(LONGHAND_CONCURRENCY="3")
-        self.assertIn("worker is another build, or runs with other settings", output)
+        output = self.stack.succeeds("up", LONGHAND_CONCURRENCY="3")
+        self.assertIn("worker has another build or other settings", output)
         second = self.stack.pids()
         self.assertNotEqual(second["worker"], first["worker"])
         self.assertEqual(second["emulator"], first["emulator"])
         self.assertEqual(second["asr"], first["asr"])
 
         self.stack.program("longhand-api", STAND_IN + "# newer")
-        self.up(LONGHAND_CONCURRENCY="3")
+        self.stack.succeeds("up", LONGHAND_CONCURRENCY="3")
         third = self.stack.pids()
         self.assertNotEqual(third["api"], second["api"])
         self.assertEqual(third | {"api": 0}, second | {"api": 0})
@@ -115,25 +108,25 @@ class Lifecycle(unittest.TestCase):
     def test_a_service_that_dies_while_starting_shows_its_last_words(self):
         self.stack.program("longhand-worker", DIES)
         output = self.fails("up")
-        self.assertIn("worker died while starting", output)
+        self.assertIn("worker ended while starting", output)
         self.assertIn("LONGHAND_TABLE is not to its liking", output)
         self.assertIn(str(self.stack.local / "logs" / "worker.log"), output)
         self.assertIsNone(self.stack.pid("worker"))
 
     def test_a_process_that_was_given_an_old_id_is_neither_counted_nor_killed(self):
-        self.up()
+        self.stack.succeeds("up")
         os.kill(self.stack.pid("worker"), signal.SIGKILL)
         # As if the system had given the worker's id to a stranger: this process.
         for suffix in ("pid", "json"):
             file = self.stack.local / "pids" / f"worker.{suffix}"
             file.write_text(file.read_text().replace(str(self.stack.pid("worker")), str(os.getpid())))
-        self.up()
+        self.stack.succeeds("up")
         self.assertNotEqual(self.stack.pid("worker"), os.getpid())
         self.assertEqual(self.stack.run("down").returncode, 0)  # and this test is still alive to say so
 
     def test_what_does_not_end_is_killed_and_reported(self):
         self.stack.program("longhand-sim-asr", WILL_NOT_STOP)
-        self.up()
+        self.stack.succeeds("up")
         output = self.stack.run("down").stdout
         self.assertIn("asr did not end within 5 s of SIGTERM: killed", output)
         self.assertEqual(self.stack.processes(), [])
@@ -150,7 +143,7 @@ class Lifecycle(unittest.TestCase):
             ({"LONGHAND_BIN_DIR": nothing}, f"LONGHAND_BIN_DIR lacks {nothing}/longhand-api"),
             (
                 {"EMULATOR": "none", "LONGHAND_TABLE": "jobs"},
-                "it lacks: LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL, LONGHAND_AUDIO_BUCKETS, AWS_REGION.",
+                "needs these settings: LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL, LONGHAND_AUDIO_BUCKETS, AWS_REGION.",
             ),
         ]
         for settings, expected in cases:
@@ -175,7 +168,7 @@ class Lifecycle(unittest.TestCase):
             "AWS_REGION": "eu-west-1",
             "AWS_SECRET_ACCESS_KEY": "not to be written down",
         }
-        self.up(EMULATOR="none", **resources)
+        self.stack.succeeds("up", EMULATOR="none", **resources)
         self.assertIsNone(self.stack.pid("emulator"))
         written = (self.stack.local / "env").read_text()
         self.assertIn("export LONGHAND_QUEUE_URL=https://sqs.example/1/chunks\n", written)

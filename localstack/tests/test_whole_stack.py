@@ -12,8 +12,7 @@ from support import LocalStack
 class Demo(unittest.TestCase):
     def test_demo(self):
         stack = LocalStack(self)
-        done = stack.run("up")
-        self.assertEqual(done.returncode, 0, done.stdout)
+        stack.succeeds("up")
 
         done = stack.run(script="demo.py")
         print(done.stdout)
@@ -24,8 +23,7 @@ class Demo(unittest.TestCase):
         # comes just then waits for their visibility timeout.
         first = stack.pids()
         os.kill(first["worker"], signal.SIGKILL)
-        done = stack.run("up")
-        self.assertEqual(done.returncode, 0, done.stdout)
+        stack.succeeds("up")
         self.assertNotIn(stack.pid("worker"), (None, first["worker"]))
         self.assertEqual(stack.pids() | {"worker": 0}, first | {"worker": 0}, "more than the worker was started again")
 
