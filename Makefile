@@ -36,6 +36,9 @@ check: ## formatting, lints as errors, documentation, templates, words
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
 	$(PYTHON) localstack/module_circles.py
+	@# The CLI is built without what only servers need: the feature `server` of shared.
+	cargo check -p longhand
+	! cargo tree -p longhand -e normal | grep -E 'redis|opentelemetry|moka|metrics-exporter'
 	@echo "== Python and CloudFormation"
 	$(STACK) install python checkov
 	$(TOOLS)/ruff check localstack infra

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use longhand_shared::domain::job::{JobStatus, Metadata, TranscribeOptions};
+use longhand_shared::JobId;
 use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::domain::upload::{Upload, Uploads};
 use longhand_shared::service::secret::Secret;
-use longhand_shared::{JobId, Timestamp, UserId};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Body, RequestBuilder, StatusCode, Url};
-use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use crate::bodies::{NewTranscription, NewUploads, Page, Query, Segments, Submitted};
 use crate::error::{Exit, Failure, Fault, RetryAfter, chain};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,102 +42,6 @@ pub(crate) struct Captions {
     pub(crate) times_exact: bool,
 }
 
-/// A job with its segments.
-#[derive(Deserialize)]
-pub(crate) struct Segments {
-    #[serde(flatten)]
-    pub(crate) result: TranscriptResult,
-    pub(crate) segments: Vec<Segment>,
-}
-
-/// A piece of text with its times in seconds from the beginning of the job.
-#[derive(Deserialize)]
-pub(crate) struct Segment {
-    pub(crate) start: f64,
-    pub(crate) end: f64,
-    pub(crate) text: String,
-}
-
-/// The body of `POST /transcribe`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct NewTranscription<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) user_id: Option<&'a UserId>,
-    pub(crate) audio_chunk_paths: &'a [String],
-    #[serde(flatten)]
-    pub(crate) options: TranscribeOptions,
-    #[serde(skip_serializing_if = "Metadata::is_empty")]
-    pub(crate) metadata: Metadata,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) callback_url: Option<&'a str>,
-}
-
-/// The body of `POST /uploads`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct NewUploads<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) user_id: Option<&'a UserId>,
-    pub(crate) files: Vec<NewUpload>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct NewUpload {
-    pub(crate) name: String,
-    pub(crate) content_type: &'static str,
-    pub(crate) bytes: u64,
-}
-
-/// The part of the answer to `POST /transcribe` that this command uses.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Submitted {
-    pub(crate) job_id: JobId,
-}
-
-/// The parameters of `GET /transcript/search`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Query {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) user_id: Option<UserId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) job_status: Option<JobStatus>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) submitted_after: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) submitted_before: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) limit: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cursor: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) fields: Option<&'static str>,
-}
-
-/// One page of `GET /transcript/search`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Page {
-    pub(crate) results: Vec<ListedJob>,
-    pub(crate) next_cursor: Option<String>,
-}
-
-/// A job in a listing.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ListedJob {
-    pub(crate) job_id: JobId,
-    pub(crate) job_status: JobStatus,
-    pub(crate) submitted_time: Timestamp,
-    /// Only summaries have it; a full result has `chunks`.
-    chunk_count: Option<usize>,
-    #[serde(default)]
-    chunks: Vec<IgnoredAny>,
-}
-
 /// An error (RFC 9457). Every field may be missing.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -146,12 +50,6 @@ struct Problem {
     detail: Option<String>,
     code: Option<String>,
     errors: Vec<ProblemFault>,
-}
-
-impl ListedJob {
-    pub(crate) fn chunk_count(&self) -> usize {
-        self.chunk_count.unwrap_or(self.chunks.len())
-    }
 }
 
 #[derive(Deserialize)]
@@ -167,7 +65,7 @@ impl Api {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .build()
-            .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", chain(&error)))?;
+            .map_err(|error| Failure::internal(chain(&error)))?;
         Ok(Self { http, base, token })
     }
 
@@ -323,11 +221,9 @@ impl Api {
         let (_, raw) = self.send(request).await?;
         match serde_json::from_str(&raw) {
             Ok(value) => Ok(Answer { raw, value }),
-            Err(error) => Err(Failure::new(
-                Exit::Unavailable,
-                "PROTOCOL",
-                format!("{} does not answer as Longhand does: {error}", self.base),
-            )),
+            Err(error) => {
+                Err(Failure::protocol(format!("{} does not answer as Longhand does: {error}", self.base)))
+            }
         }
     }
 

@@ -4,10 +4,26 @@ use std::io::{self, BufRead, IsTerminal};
 
 use serde_json::json;
 
-use crate::Context;
-use crate::args::Delete;
+use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::output;
+use clap::Args;
+use longhand_shared::JobId;
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// Id of the job.
+    #[arg(value_name = "JOB_ID")]
+    job: JobId,
+
+    /// Also erase the recordings that were uploaded for the job.
+    #[arg(long)]
+    audio: bool,
+
+    /// Do not ask for confirmation.
+    #[arg(long)]
+    yes: bool,
+}
 
 pub(crate) async fn run(context: &Context, args: Delete) -> Result<(), Failure> {
     let job = args.job;
@@ -16,17 +32,14 @@ pub(crate) async fn run(context: &Context, args: Delete) -> Result<(), Failure> 
         return Err(Failure::new(Exit::Refused, "NOT_CONFIRMED", "nothing was erased").of_job(job));
     }
     context.api.delete(job, args.audio).await?;
-    if context.json {
-        output::print(&json!({ "jobId": job, "erased": true }).to_string()).map(drop)
-    } else {
-        output::print(&format!("job {job} is erased")).map(drop)
-    }
+    let document = json!({ "jobId": job, "erased": true });
+    output::print_either(context.json, &document, &format!("job {job} is erased"))
 }
 
 async fn confirm(question: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         let message = "stdin is not a terminal; pass --yes to confirm";
-        return Err(Failure::new(Exit::Refused, "USAGE", message));
+        return Err(Failure::usage(message));
     }
     output::ask(question);
     // On a separate thread, so that Ctrl-C works meanwhile.

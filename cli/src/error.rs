@@ -6,8 +6,7 @@ use std::time::Duration;
 use longhand_shared::JobId;
 use serde::Serialize;
 
-use crate::output;
-use crate::wait::chunk_label;
+use crate::chunk;
 
 /// The exit codes. `--help` describes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +50,6 @@ pub(crate) struct Failure {
     pub(crate) retryable: Option<RetryAfter>,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    error: &'a Failure,
-}
-
 /// The value of `Retry-After`.
 pub(crate) type RetryAfter = Option<Duration>;
 
@@ -96,6 +90,20 @@ impl Failure {
             faults: Vec::new(),
             retryable: None,
         }
+    }
+
+    /// The command line or the environment is wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Refused, "USAGE", message)
+    }
+
+    /// The answer is not one of Longhand.
+    pub(crate) fn protocol(message: impl Into<String>) -> Self {
+        Self::new(Exit::Unavailable, "PROTOCOL", message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(Exit::Unavailable, "INTERNAL", message)
     }
 
     #[must_use]
@@ -145,17 +153,6 @@ impl Failure {
         }
         self
     }
-
-    /// Writes the failure to stderr and returns the exit code.
-    pub(crate) fn report(&self, json: bool) -> Exit {
-        if json {
-            let document = Document { error: self };
-            output::note(serde_json::to_string(&document).expect("texts and numbers fit in JSON"));
-        } else {
-            output::note(self);
-        }
-        self.exit
-    }
 }
 
 impl fmt::Display for Failure {
@@ -163,8 +160,8 @@ impl fmt::Display for Failure {
         let mut text = format!("longhand: {}", self.message);
         for fault in &self.faults {
             text.push_str("\n  ");
-            if let Some(chunk) = fault.chunk {
-                write!(text, "{} ", chunk_label(chunk, fault.chunks))?;
+            if let Some(index) = fault.chunk {
+                write!(text, "{} ", chunk::label(index, fault.chunks))?;
             }
             if let Some(subject) = fault.file.clone().or_else(|| fault.pointer.as_deref().map(named)) {
                 write!(text, "{subject}: ")?;

@@ -8,8 +8,8 @@ use longhand_shared::domain::job::JobStatus;
 use longhand_shared::domain::transcript::TranscriptResult;
 use tokio::time::Instant;
 
-use crate::Context;
 use crate::client::{Answer, CALL_TIMEOUT};
+use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::events::{Events, StreamEvent};
 

@@ -2,11 +2,33 @@
 
 use std::time::Duration;
 
-use crate::Context;
-use crate::args::Get;
-use crate::client::{CALL_TIMEOUT, Segment};
+use crate::bodies::Segment;
+use crate::client::CALL_TIMEOUT;
+use crate::context::Context;
 use crate::error::Failure;
+use crate::options::Waiting;
 use crate::{output, wait};
+use clap::Args;
+use longhand_shared::JobId;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// Id of the job.
+    #[arg(value_name = "JOB_ID")]
+    job: JobId,
+
+    /// Write the transcript to this file instead of stdout.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Print each segment of the text with its times, in seconds from the beginning of the job.
+    #[arg(long)]
+    pub(crate) segments: bool,
+
+    #[command(flatten)]
+    waiting: Waiting,
+}
 
 pub(crate) async fn run(context: &Context, args: Get) -> Result<(), Failure> {
     let waited = if args.waiting.wait {

@@ -6,9 +6,9 @@ use longhand_shared::service::api_key::{KeyDigest, KeyEntry, MAX_ID_BYTES, new_k
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::Context;
-use crate::args::AFTER_HELP;
+use crate::context::Context;
 use crate::error::Failure;
+use crate::options::AFTER_HELP;
 use crate::output;
 
 #[derive(Debug, Subcommand)]

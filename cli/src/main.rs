@@ -1,7 +1,10 @@
 //! `longhand`: transcribe files, read and search transcripts, operate the service.
 
 mod args;
+mod bodies;
+mod chunk;
 mod client;
+mod context;
 mod delete;
 mod error;
 mod events;
@@ -10,6 +13,7 @@ mod get;
 mod key;
 mod load;
 mod operator;
+mod options;
 mod order;
 mod output;
 mod progress;
@@ -22,40 +26,22 @@ mod wait;
 mod watch;
 
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use args::{Cli, Command, Format};
+use args::{Cli, Command};
 use client::Api;
+use context::Context;
 use error::{Exit, Failure};
-use longhand_shared::JobId;
+use options::Format;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
-
-struct Context {
-    api: Api,
-    /// Whether results and errors are JSON.
-    json: bool,
-    format: Format,
-    /// The longest line of captions, in characters.
-    max_line_chars: Option<u32>,
-    /// The accepted job, which continues after Ctrl-C.
-    job: Arc<OnceLock<JobId>>,
-    /// The beginning of a command line for the same service, for hints.
-    command: String,
-}
-
-impl Context {
-    fn get_command(&self, job: JobId) -> String {
-        format!("{} get {job} --wait", self.command)
-    }
-}
 
 fn main() -> ExitCode {
     let cli = Cli::read();
     let json = cli.format() == Format::Json;
     let end = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", format!("no runtime: {error}")))
+        .map_err(|error| Failure::internal(format!("no runtime: {error}")))
         .and_then(|runtime| {
             let end = runtime.block_on(run_or_interrupt(cli));
             // A hanging DNS lookup or write must not delay the exit.
@@ -64,7 +50,7 @@ fn main() -> ExitCode {
         });
     ExitCode::from(match end {
         Ok(()) => Exit::Ok as u8,
-        Err(failure) => failure.report(json) as u8,
+        Err(failure) => output::report(&failure, json) as u8,
     })
 }
 
@@ -79,8 +65,8 @@ async fn run_or_interrupt(cli: Cli) -> Result<(), Failure> {
     };
     let (job, command) = (Arc::clone(&context.job), context.command.clone());
     // From here on Ctrl-C prints the id of a submitted job.
-    let mut interrupt = signal(SignalKind::interrupt())
-        .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", format!("no signals: {error}")))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|error| Failure::internal(format!("no signals: {error}")))?;
     // A separate task, so that Ctrl-C works while a write to stdout blocks.
     let mut task = tokio::spawn(run(context, cli.command));
     tokio::select! {

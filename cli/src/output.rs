@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::error::{Exit, Failure};
 
 /// Writes a result with a newline to stdout. `Ok(false)` if the reader has closed the pipe (`| head -1`).
@@ -21,6 +23,11 @@ pub(crate) fn print(text: &str) -> Result<bool, Failure> {
             format!("the result could not be written to stdout: {error}"),
         )),
     }
+}
+
+/// Writes a result to stdout: this document if `json`, else this text.
+pub(crate) fn print_either(json: bool, document: &Value, text: &str) -> Result<(), Failure> {
+    print(&if json { document.to_string() } else { text.to_owned() }).map(drop)
 }
 
 /// Writes a result to `file`, or to stdout without one.
@@ -44,6 +51,16 @@ pub(crate) fn note(line: impl Display) {
     let line = line.to_string();
     let line = if stderr.is_terminal() { harmless(&line) } else { Cow::Borrowed(line.as_str()) };
     let _ = stderr.write_all(format!("{line}\n").as_bytes());
+}
+
+/// Writes a failure to stderr and returns its exit code.
+pub(crate) fn report(failure: &Failure, json: bool) -> Exit {
+    if json {
+        note(json!({ "error": failure }));
+    } else {
+        note(failure);
+    }
+    failure.exit
 }
 
 /// Removes characters that control a terminal: the text may be a transcript or come from a server.

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressStyle};
 use longhand_shared::domain::job::ChunkStatus;
-use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
+use longhand_shared::domain::transcript::TranscriptResult;
+use tokio::time::Instant;
 
+use crate::chunk::{is_settled, line, running_failure, settled};
 use crate::output;
-use crate::wait::{chunk_label, running_failure};
 
 /// A progress bar. Hidden if stderr is not a terminal; removed when dropped.
 pub(crate) fn steps(doing: &str, count: usize) -> ProgressBar {
@@ -75,12 +74,12 @@ impl Progress {
         self.all.suspend(|| output::note(line));
     }
 
-    fn draw(&self, index: usize, status: ChunkStatus, trouble: Option<&str>) {
+    fn draw(&self, index: usize, status: ChunkStatus, failure: Option<&str>) {
         let (line, name) = (&self.lines[index], &self.names[index]);
-        let trouble = trouble.map(|trouble| format!(": {trouble}")).unwrap_or_default();
+        let failure = failure.map(|failure| format!(": {failure}")).unwrap_or_default();
         let (place, all) = (index + 1, self.names.len());
-        let text = format!("chunk {place:>2} of {all:<2} {:<11}  {name}{trouble}", status.as_str());
-        if matches!(status, ChunkStatus::Completed | ChunkStatus::Failed) {
+        let text = format!("chunk {place:>2} of {all:<2} {:<11}  {name}{failure}", status.as_str());
+        if is_settled(status) {
             let seconds = self.began.elapsed().as_secs_f64();
             line.abandon_with_message(format!("{text}  {seconds:.1} s"));
         } else {
@@ -89,19 +88,6 @@ impl Progress {
             line.tick();
         }
     }
-}
-
-pub(crate) fn line(chunk: &ChunkResult, name: &str, chunks: usize) -> String {
-    let trouble = running_failure(chunk).map(|trouble| format!(": {trouble}")).unwrap_or_default();
-    let place = chunk_label(chunk.index.get(), chunks);
-    format!("{place} {}  {name}{trouble}", chunk.chunk_status.as_str())
-}
-
-/// The number of completed and failed chunks.
-pub(crate) fn settled(chunks: &[ChunkResult]) -> usize {
-    let over =
-        |chunk: &&ChunkResult| matches!(chunk.chunk_status, ChunkStatus::Completed | ChunkStatus::Failed);
-    chunks.iter().filter(over).count()
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -1,9 +1,17 @@
 //! `longhand retry`: retries the failed chunks of a finished job.
 
-use crate::Context;
-use crate::args::Retry;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::output;
+use clap::Args;
+use longhand_shared::JobId;
+
+#[derive(Debug, Args)]
+pub(crate) struct Retry {
+    /// Id of the job.
+    #[arg(value_name = "JOB_ID")]
+    job: JobId,
+}
 
 pub(crate) async fn run(context: &Context, args: Retry) -> Result<(), Failure> {
     let answer = context.api.retry(args.job).await?;

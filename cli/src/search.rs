@@ -2,11 +2,48 @@
 
 use serde_json::{Value, json};
 
-use crate::Context;
-use crate::args::Search;
-use crate::client::{ListedJob, Query};
-use crate::error::{Exit, Failure};
+use crate::bodies::{ListedJob, Page, Query};
+use crate::client::Answer;
+use crate::context::Context;
+use crate::error::Failure;
 use crate::output;
+use clap::Args;
+use longhand_shared::domain::job::JobStatus;
+use longhand_shared::{Timestamp, UserId};
+
+#[derive(Debug, Args)]
+pub(crate) struct Search {
+    /// The owner of the jobs. Default: the caller.
+    #[arg(long, value_name = "USER")]
+    user: Option<UserId>,
+
+    #[arg(
+        long,
+        value_name = "STATUS",
+        help = "Only jobs with this status: IN_PROGRESS, COMPLETED or FAILED"
+    )]
+    status: Option<JobStatus>,
+
+    /// Only jobs submitted at or after this time: 2026-11-22 or 2026-11-22T23:10:00Z.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    after: Option<Timestamp>,
+
+    /// Only jobs submitted before this time.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    before: Option<Timestamp>,
+
+    /// Maximum number of jobs on a page.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+
+    /// Cursor of the next page, as printed with the page before it.
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+
+    /// All pages.
+    #[arg(long)]
+    all: bool,
+}
 
 pub(crate) async fn run(context: &Context, args: Search) -> Result<(), Failure> {
     let mut query = Query {
@@ -22,36 +59,21 @@ pub(crate) async fn run(context: &Context, args: Search) -> Result<(), Failure> 
     let mut collected: Vec<Value> = Vec::new();
     let mut rows = 0;
     loop {
-        let page = match context.api.search(&query).await {
-            // A server of version 0.1.0 does not know the parameter.
-            Err(failure) if query.fields.is_some() && failure.is_about("fields") => {
-                query.fields = None;
-                continue;
-            }
-            page => page?,
-        };
+        let page = page(context, &mut query).await?;
         if context.json && !args.all {
-            output::print(&page.raw)?;
-            return Ok(());
+            return output::print(&page.raw).map(drop);
         }
         if context.json {
             // From the original text, to keep fields of newer versions.
             let mut raw: Value = serde_json::from_str(&page.raw).unwrap_or_default();
-            if let Some(results) = raw["results"].as_array_mut() {
-                collected.append(results);
-            }
-        } else {
-            let heading = (rows == 0 && !page.value.results.is_empty()).then(heading);
-            let lines: Vec<_> = heading.into_iter().chain(page.value.results.iter().map(row)).collect();
-            rows += page.value.results.len();
-            if !lines.is_empty() && !output::print(&lines.join("\n"))? {
-                return Ok(());
-            }
+            collected.append(raw["results"].as_array_mut().unwrap_or(&mut Vec::new()));
+        } else if !print_rows(&page.value.results, rows == 0)? {
+            return Ok(());
         }
+        rows += page.value.results.len();
         match page.value.next_cursor {
             Some(next) if args.all && query.cursor.as_ref() == Some(&next) => {
-                let message = "the service returned the same page twice";
-                return Err(Failure::new(Exit::Unavailable, "PROTOCOL", message));
+                return Err(Failure::protocol("the service returned the same page twice"));
             }
             Some(next) if args.all => query.cursor = Some(next),
             Some(next) => {
@@ -69,6 +91,24 @@ pub(crate) async fn run(context: &Context, args: Search) -> Result<(), Failure> 
     Ok(())
 }
 
+async fn page(context: &Context, query: &mut Query) -> Result<Answer<Page>, Failure> {
+    match context.api.search(query).await {
+        // A server of version 0.1.0 does not know the parameter.
+        Err(failure) if query.fields.is_some() && failure.is_about("fields") => {
+            query.fields = None;
+            context.api.search(query).await
+        }
+        page => page,
+    }
+}
+
+/// Prints a page of the table. Returns false if the reader has closed the pipe.
+fn print_rows(jobs: &[ListedJob], with_heading: bool) -> Result<bool, Failure> {
+    let heading = (with_heading && !jobs.is_empty()).then(heading);
+    let lines: Vec<_> = heading.into_iter().chain(jobs.iter().map(row)).collect();
+    if lines.is_empty() { Ok(true) } else { output::print(&lines.join("\n")) }
+}
+
 fn heading() -> String {
     line("JOB ID", "SUBMITTED", "STATUS", "CHUNKS")
 }
@@ -84,4 +124,23 @@ fn row(job: &ListedJob) -> String {
 
 fn line(job: &str, submitted: &str, status: &str, chunks: &str) -> String {
     format!("{job:<36}  {submitted:<24}  {status:<11}  {chunks:>6}")
+}
+
+/// A day means its beginning in UTC.
+fn moment(text: &str) -> Result<Timestamp, &'static str> {
+    let moment = text.parse().or_else(|_| format!("{text}T00:00:00Z").parse());
+    moment.map_err(|_| "expected a time such as 2026-11-22 or 2026-11-22T23:10:00Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_and_moments_are_read() {
+        assert_eq!(moment("2026-11-22").map(|m| m.to_string()), Ok("2026-11-22T00:00:00.000Z".to_owned()));
+        let moved = moment("2026-11-22T01:00:00+02:00").map(|m| m.to_string());
+        assert_eq!(moved, Ok("2026-11-21T23:00:00.000Z".to_owned()));
+        assert!(moment("yesterday").is_err());
+    }
 }

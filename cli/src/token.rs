@@ -4,11 +4,11 @@ use std::path::Path;
 
 use longhand_shared::service::secret::Secret;
 
-use crate::error::{Exit, Failure};
+use crate::error::Failure;
 
 /// The token or API key from the file, else from `LONGHAND_TOKEN`.
 pub(crate) fn read(file: Option<&Path>) -> Result<Option<Secret>, Failure> {
-    let usage = |message: String| Failure::new(Exit::Refused, "USAGE", message);
+    let usage = |message: String| Failure::usage(message);
     let (place, token) = match file {
         Some(path) => {
             let text = std::fs::read_to_string(path)

@@ -7,12 +7,17 @@ use longhand_shared::domain::job::TranscribeOptions;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::Context;
-use crate::args::Transcribe;
-use crate::client::{Answer, NewTranscription, Submitted};
+use crate::bodies::{NewTranscription, Submitted};
+use crate::client::Answer;
+use crate::context::Context;
 use crate::error::Failure;
+use crate::options::{Waiting, first_of_list};
 use crate::upload::{self, Audio};
 use crate::{order, output, wait};
+use clap::Args;
+use longhand_shared::UserId;
+use longhand_shared::domain::job::{Language, Prompt};
+use std::path::PathBuf;
 
 /// The pauses between the attempts to submit: one more attempt than pauses.
 const PAUSES: [Duration; 3] =
@@ -20,6 +25,56 @@ const PAUSES: [Duration; 3] =
 
 /// A longer `Retry-After` is not waited for.
 const LONGEST_HINT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub(crate) struct Transcribe {
+    #[arg(
+        required = true,
+        value_name = "FILES",
+        help = "1 to 24 recordings in order: local files of up to 5 MB, s3://bucket/key, https://host/.., or - for stdin"
+    )]
+    files: Vec<OsString>,
+
+    /// The owner of the job. Default: the caller.
+    #[arg(long, value_name = "USER")]
+    user: Option<UserId>,
+
+    /// Do not sort numbered files. By default 1.wav 10.wav 2.wav become 1.wav 2.wav 10.wav.
+    #[arg(long)]
+    keep_order: bool,
+
+    /// Language of the speech, such as en or pt-BR. Default: the model detects it.
+    #[arg(long, value_name = "TAG", value_parser = |tag: &str| Language::try_from(tag.to_owned()))]
+    language: Option<Language>,
+
+    /// Text that helps the model: names, spellings, the preceding text.
+    #[arg(long, value_name = "WORDS", value_parser = |words: &str| Prompt::try_from(words.to_owned()))]
+    prompt: Option<Prompt>,
+
+    /// Metadata, returned with the job. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = entry)]
+    metadata: Vec<(String, String)>,
+
+    /// https:// URL for a webhook when the job ends.
+    #[arg(long, value_name = "URL")]
+    callback_url: Option<String>,
+
+    /// Submitting the same paths again with the same key returns the existing job. Each upload of a local file has a new
+    /// path, so this is for s3:// and https:// paths.
+    #[arg(long, value_name = "KEY", value_parser = idempotency_key)]
+    idempotency_key: Option<String>,
+
+    /// Upload local files into this bucket with your own AWS credentials. Default: the service provides upload URLs.
+    #[arg(long, value_name = "BUCKET", value_parser = first_of_list)]
+    bucket: Option<String>,
+
+    /// Write the transcript to this file instead of stdout.
+    #[arg(long, value_name = "FILE", requires = "wait")]
+    output: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
 
 pub(crate) async fn run(context: &Context, args: Transcribe) -> Result<(), Failure> {
     let files = if args.keep_order { args.files } else { in_order(args.files) };
@@ -103,4 +158,14 @@ async fn submit(
         output::note(format_args!("{failure}; trying again"));
         sleep(pause.mul_f64(rand::random_range(0.8..1.2)).max(hint)).await;
     }
+}
+
+fn entry(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn idempotency_key(text: &str) -> Result<String, &'static str> {
+    let good = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    good.then(|| text.to_owned()).ok_or("expected 1 to 255 visible ASCII characters")
 }

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
@@ -20,7 +20,8 @@ use longhand_shared::{AudioPath, UserId};
 use reqwest::StatusCode;
 use uuid::Uuid;
 
-use crate::client::{Api, NewUpload, NewUploads};
+use crate::bodies::{NewUpload, NewUploads};
+use crate::client::Api;
 use crate::error::{Exit, Failure, Fault, chain};
 use crate::progress;
 
@@ -151,9 +152,9 @@ async fn to_service(files: &[&LocalFile], api: &Api, user: Option<&UserId>) -> R
     let uploads = signed.uploads;
     if uploads.len() != files.len() {
         let message = format!("the service gave {} addresses for {} files", uploads.len(), files.len());
-        return Err(Failure::new(Exit::Unavailable, "PROTOCOL", message));
+        return Err(Failure::protocol(message));
     }
-    all(files.iter().zip(&uploads).map(|(file, upload)| file.send(api, upload)).collect()).await?;
+    all(files.iter().zip(&uploads).map(|(file, upload)| file.send(api, upload)).collect(), AT_ONCE).await?;
     Ok(uploads.into_iter().map(|upload| upload.audio_chunk_path).collect())
 }
 
@@ -163,15 +164,18 @@ async fn to_bucket(files: &[&LocalFile], bucket: &str) -> Result<Vec<String>, Fa
     let folder = Uuid::now_v7();
     let key = |file: &&LocalFile| format!("uploads/{folder}/{}", file.name);
     let keys: Vec<String> = files.iter().map(key).collect();
-    all(files.iter().zip(&keys).map(|(file, key)| file.put(&s3, bucket, key)).collect()).await?;
+    all(files.iter().zip(&keys).map(|(file, key)| file.put(&s3, bucket, key)).collect(), AT_ONCE).await?;
     Ok(keys.iter().map(|key| format!("s3://{bucket}/{key}")).collect())
 }
 
-/// Runs a few uploads at a time, with a progress bar.
-async fn all(puts: Vec<impl Future<Output = Result<(), Failure>>>) -> Result<(), Failure> {
+/// Runs uploads, at most `at_once` at the same time, with a progress bar.
+pub(crate) async fn all(
+    puts: Vec<impl Future<Output = Result<(), Failure>>>,
+    at_once: usize,
+) -> Result<(), Failure> {
     let progress = progress::steps("uploading files", puts.len());
     stream::iter(puts)
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(at_once)
         .try_for_each(async |()| {
             progress.inc(1);
             Ok(())
@@ -272,11 +276,13 @@ fn check_file(index: usize, file: &OsStr) -> Result<LocalFile, String> {
     let format = media::detect(&head).map_err(|error| error.to_string())?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("{index:02}-{}", safe_name(&name));
-    Ok(LocalFile { shown: file_shown(&path), content: Content::File(path), format, name, bytes })
-}
-
-fn file_shown(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
+    Ok(LocalFile {
+        shown: file.to_string_lossy().into_owned(),
+        content: Content::File(path),
+        format,
+        name,
+        bytes,
+    })
 }
 
 /// Reads all of stdin.

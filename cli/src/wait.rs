@@ -4,17 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use longhand_shared::JobId;
-use longhand_shared::domain::attempt::AttemptOutcome;
-use longhand_shared::domain::job::{ChunkStatus, ErrorCode, JobStatus};
-use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
+use longhand_shared::domain::job::{ChunkStatus, JobStatus};
+use longhand_shared::domain::transcript::TranscriptResult;
 
-use crate::Context;
-use crate::args::Format;
+use crate::chunk::{own_name, settled};
 use crate::client::Answer;
+use crate::context::Context;
 use crate::error::{Exit, Failure, Fault};
 use crate::follow::{Follow, Update};
+use crate::options::Format;
 use crate::output;
-use crate::progress::{Progress, settled};
+use crate::progress::Progress;
 
 /// Shows the job's progress until it ends. `names` are the files as the user gave them; without them the job's own
 /// names are shown.
@@ -114,30 +114,4 @@ fn failed(result: &TranscriptResult, names: Option<&[String]>) -> Failure {
 
 fn own_names(result: &TranscriptResult) -> Vec<String> {
     result.chunks.iter().map(own_name).collect()
-}
-
-/// The name of a chunk's file, without the prefix that this command adds when it uploads a file.
-pub(crate) fn own_name(chunk: &ChunkResult) -> String {
-    let name = chunk.audio_chunk_path.file_name();
-    let uploaded = chunk.audio_chunk_path.shown().contains("/uploads/");
-    let original = name.strip_prefix(&*format!("{:02}-", chunk.index.get())).filter(|name| !name.is_empty());
-    original.filter(|_| uploaded).unwrap_or(name).to_owned()
-}
-
-/// `chunk 1 of 6`: counted from 1.
-pub(crate) fn chunk_label(index: u8, chunks: usize) -> String {
-    format!("chunk {} of {chunks}", u32::from(index) + 1)
-}
-
-/// The failed calls of a running attempt: `model timed out, 2 of 4 calls`.
-pub(crate) fn running_failure(chunk: &ChunkResult) -> Option<String> {
-    let running = chunk.history.last().filter(|last| last.outcome == AttemptOutcome::Running)?;
-    let (code, calls, most) = (running.code?, running.asr_calls?, running.most_calls?);
-    let what = match code {
-        ErrorCode::AsrTimeout => "timed out",
-        ErrorCode::AsrRejected => "rejected the call",
-        ErrorCode::AsrProtocol => "returned no transcription",
-        _ => "failed",
-    };
-    Some(format!("model {what}, {calls} of {most} calls"))
 }

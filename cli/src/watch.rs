@@ -5,12 +5,25 @@ use std::time::Duration;
 use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
 use serde_json::json;
 
-use crate::Context;
-use crate::args::Watch;
+use crate::chunk::{line, own_name, running_failure};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::follow::{Follow, Update};
-use crate::wait::running_failure;
-use crate::{output, progress, wait};
+use crate::options::duration;
+use crate::{output, wait};
+use clap::Args;
+use longhand_shared::JobId;
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Id of the job.
+    #[arg(value_name = "JOB_ID")]
+    job: JobId,
+
+    /// Longest time to follow the job: 90s, 10m, 2h. Default: no limit.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+}
 
 pub(crate) async fn run(context: &Context, args: Watch) -> Result<(), Failure> {
     let mut follow = Follow::new(context, args.job, args.timeout.unwrap_or(Duration::MAX));
@@ -47,7 +60,7 @@ pub(crate) async fn run(context: &Context, args: Watch) -> Result<(), Failure> {
 
 fn of_chunk(context: &Context, chunk: &ChunkResult, chunks: usize) -> String {
     if !context.json {
-        return progress::line(chunk, &wait::own_name(chunk), chunks);
+        return line(chunk, &own_name(chunk), chunks);
     }
     let mut document = json!({ "chunk": chunk.index, "chunkStatus": chunk.chunk_status });
     if let (Some(_), Some(running)) = (running_failure(chunk), chunk.history.last()) {

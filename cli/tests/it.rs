@@ -221,7 +221,7 @@ async fn a_failing_service_is_exit_4() {
 }
 
 #[tokio::test]
-async fn after_the_time_limit_the_job_goes_on() {
+async fn after_the_time_limit_the_job_continues() {
     let fake = Fake::start(vec![in_progress()]).await;
     let line = ["transcribe", "s3://archive/a.wav", "s3://archive/b.wav", "--user", "ana", "--wait"];
     let began = Instant::now();
@@ -384,7 +384,7 @@ async fn a_closed_pipe_is_not_an_error() {
 }
 
 #[tokio::test]
-async fn ctrl_c_reports_that_the_job_goes_on() {
+async fn ctrl_c_reports_that_the_job_continues() {
     let fake = Fake::start(vec![in_progress()]).await;
     let line = ["transcribe", "s3://archive/a.wav", "s3://archive/b.wav", "--user", "ana", "--wait"];
     let child = fake.command(&line).spawn().expect("it starts");

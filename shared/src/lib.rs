@@ -3,6 +3,10 @@
 //! Start at [`lifecycle`]: the protocol between the table and the queue. [`domain::job`] defines the states.
 //! [`store`] and [`queue`] define a trait each, with a real and an in-memory implementation.
 
+#[cfg(feature = "server")]
+pub mod cache;
+#[cfg(not(feature = "server"))]
+#[path = "no_cache.rs"]
 pub mod cache;
 pub mod domain;
 pub mod lifecycle;

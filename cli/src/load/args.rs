@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use reqwest::Url;
 
-use crate::args::{duration, first_of_list, url};
+use crate::options::{duration, first_of_list, url};
 
 pub(crate) const HELP: &str = "\
 Set the environment of the services (. .local/env) and use a simulated model (ASR=sim): the audio is empty WAV,

@@ -10,8 +10,9 @@ use longhand_shared::domain::transcript::TranscriptResult;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::plan::{Job, Plan};
-use crate::Context;
-use crate::client::{CALL_TIMEOUT, NewTranscription};
+use crate::bodies::NewTranscription;
+use crate::client::CALL_TIMEOUT;
+use crate::context::Context;
 use crate::error::{Exit, Failure};
 use crate::progress;
 

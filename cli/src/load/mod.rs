@@ -16,7 +16,7 @@ use std::path::Path;
 
 use longhand_shared::JobId;
 
-use crate::Context;
+use crate::context::Context;
 use crate::error::{Exit, Failure, Fault};
 use crate::output;
 use args::Load;
@@ -31,7 +31,7 @@ const NAMED: usize = 10;
 pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
     let Some(bucket) = args.bucket.clone() else {
         let message = "no bucket for the audio: pass --bucket or set LONGHAND_AUDIO_BUCKETS";
-        return Err(Failure::new(Exit::Refused, "USAGE", message));
+        return Err(Failure::usage(message));
     };
     // Fail before the load, not after it.
     let file = args.report.as_deref().map(create).transpose()?;

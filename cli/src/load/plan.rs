@@ -1,6 +1,5 @@
 //! The test jobs: generated from a seed and uploaded before the measurement.
 
-use futures::{StreamExt, TryStreamExt, stream};
 use longhand_shared::UserId;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -8,8 +7,7 @@ use uuid::Uuid;
 
 use super::args::Load;
 use crate::error::Failure;
-use crate::progress;
-use crate::upload::{not_put, s3};
+use crate::upload::{self, not_put, s3};
 
 /// Concurrent uploads.
 const AT_ONCE: usize = 16;
@@ -73,15 +71,7 @@ impl Plan {
 
     pub(super) async fn upload(&self) -> Result<(), Failure> {
         let s3 = s3().await;
-        let puts: Vec<_> = self.files().map(|file| self.put(&s3, file)).collect();
-        let progress = progress::steps("uploading files", puts.len());
-        stream::iter(puts)
-            .buffer_unordered(AT_ONCE)
-            .try_for_each(async |()| {
-                progress.inc(1);
-                Ok(())
-            })
-            .await
+        upload::all(self.files().map(|file| self.put(&s3, file)).collect(), AT_ONCE).await
     }
 
     async fn put(&self, s3: &aws_sdk_s3::Client, file: &File) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! The report, as JSON or as aligned lines.
 
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 use std::time::Duration;
 
 use longhand_shared::domain::job::JobStatus;
@@ -175,101 +175,94 @@ impl<'a> Report<'a> {
 
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
-        let mut line = |name: &str, what: &dyn Display| {
+        let usage = self.aws_rows().chain([blank()]).chain(self.process_rows());
+        let notes = self.notes.iter().map(|note| ("note".to_owned(), note.clone()));
+        for (name, what) in self.result_rows().into_iter().chain(usage).chain(notes) {
             let _ = writeln!(text, "{}", format!("{name:<26}{what}").trim_end());
-        };
-        let (settings, jobs, through) = (&self.settings, &self.jobs, &self.throughput);
-        line(
-            "load",
-            &format_args!(
-                "{} jobs of {} chunks, {}, seed {}, {} users, about {} bytes a chunk, run {}",
-                settings.jobs,
-                settings.chunks,
-                pace(settings.rate),
-                settings.seed,
-                settings.user_count,
-                settings.audio_bytes,
-                settings.run
-            ),
-        );
-        line(
-            "jobs",
-            &format_args!(
-                "{} completed, {} failed, {} lost, {} unfinished, {} not accepted",
-                jobs.completed, jobs.failed, jobs.lost, jobs.unfinished, jobs.not_accepted
-            ),
-        );
-        line(
-            "throughput",
-            &format_args!(
-                "{:.1} jobs/s, {:.1} chunks/s, {:.1} s from the first submit to the last end",
-                through.jobs_per_second, through.chunks_per_second, through.seconds
-            ),
-        );
-        line("", &"");
-        line("seconds", &"     p50       p90       p99       max");
-        line(
-            "submit latency",
-            &spread(self.submit_latency_seconds, "POST /transcribe, from when it was due"),
-        );
-        line("job turnaround", &spread(self.turnaround_seconds, "completedTime less submittedTime"));
-        line(
-            "answered within 15 s",
-            &format_args!("{:>7.1} %  of the jobs accepted", self.answered_within15_seconds),
-        );
-        if let Some(model) = &self.model {
-            line(
-                "slowest chunk's ASR time",
-                &spread(model.slowest_chunk_seconds, "as the simulated model recorded it"),
-            );
-            line("turnaround over that", &spread(model.overhead_seconds, "what Longhand adds"));
-            line("", &"");
-            line(
-                "ASR calls",
-                &format_args!(
-                    "{}, {} at once at most, {} for one chunk at most",
-                    model.calls, model.most_at_once, model.most_calls_per_chunk
-                ),
-            );
-            line(
-                "transcripts",
-                &format_args!("{} right, {} wrong", model.transcripts_right, model.transcripts_wrong),
-            );
-        }
-        line("", &"");
-        line(
-            "AWS calls per job",
-            &format_args!("{:>10.2}  (looks at jobs: {})", self.aws_calls_per_job, self.looks),
-        );
-        for calls in &self.aws_calls {
-            let not_ok =
-                if calls.not_ok > 0.0 { format!(", {} of them not ok", calls.not_ok) } else { String::new() };
-            line(
-                &format!("  {}", calls.process),
-                &format_args!(
-                    "{:>10.2}  {} {} ({} calls{not_ok})",
-                    calls.per_job, calls.service, calls.operation, calls.calls
-                ),
-            );
-        }
-        line("", &"");
-        for used in &self.processes {
-            let figure = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.1}"));
-            line(
-                used.process,
-                &format_args!(
-                    "{:>10} s CPU, {} MB peak memory since its start, {}",
-                    figure(used.cpu_seconds),
-                    figure(used.peak_memory_bytes.map(|bytes| bytes / 1e6)),
-                    used.url
-                ),
-            );
-        }
-        for note in &self.notes {
-            line("note", note);
         }
         text
     }
+
+    /// The load, the jobs and their times.
+    fn result_rows(&self) -> Vec<(String, String)> {
+        let Settings { run, jobs, chunks, rate, seed, audio_bytes, user_count } = &self.settings;
+        let pace = pace(*rate);
+        let Jobs { completed, failed, lost, unfinished, not_accepted, .. } = &self.jobs;
+        let Throughput { seconds, jobs_per_second, chunks_per_second } = &self.throughput;
+        let in_time = self.answered_within15_seconds;
+        let mut rows = vec![
+            (
+                "load",
+                format!(
+                    "{jobs} jobs of {chunks} chunks, {pace}, seed {seed}, {user_count} users, about {audio_bytes} bytes a chunk, run {run}"
+                ),
+            ),
+            (
+                "jobs",
+                format!(
+                    "{completed} completed, {failed} failed, {lost} lost, {unfinished} unfinished, {not_accepted} not accepted"
+                ),
+            ),
+            (
+                "throughput",
+                format!(
+                    "{jobs_per_second:.1} jobs/s, {chunks_per_second:.1} chunks/s, {seconds:.1} s from the first submit to the last end"
+                ),
+            ),
+            ("", String::new()),
+            ("seconds", "     p50       p90       p99       max".to_owned()),
+            ("submit latency", spread(self.submit_latency_seconds, "POST /transcribe, from when it was due")),
+            ("job turnaround", spread(self.turnaround_seconds, "completedTime less submittedTime")),
+            ("answered within 15 s", format!("{in_time:>7.1} %  of the jobs accepted")),
+        ];
+        if let Some(model) = &self.model {
+            let Model {
+                calls, most_calls_per_chunk, most_at_once, transcripts_right, transcripts_wrong, ..
+            } = model;
+            rows.extend([
+                ("slowest chunk's ASR time", spread(model.slowest_chunk_seconds, "as the simulated model recorded it")),
+                ("turnaround over that", spread(model.overhead_seconds, "what Longhand adds")),
+                ("", String::new()),
+                ("ASR calls", format!("{calls}, {most_at_once} at once at most, {most_calls_per_chunk} for one chunk at most")),
+                ("transcripts", format!("{transcripts_right} right, {transcripts_wrong} wrong")),
+            ]);
+        }
+        rows.extend([
+            ("", String::new()),
+            (
+                "AWS calls per job",
+                format!("{:>10.2}  (looks at jobs: {})", self.aws_calls_per_job, self.looks),
+            ),
+        ]);
+        rows.into_iter().map(|(name, what)| (name.to_owned(), what)).collect()
+    }
+
+    fn aws_rows(&self) -> impl Iterator<Item = (String, String)> {
+        self.aws_calls.iter().map(|AwsCalls { process, service, operation, calls, per_job, not_ok }| {
+            let not_ok = if *not_ok > 0.0 { format!(", {not_ok} of them not ok") } else { String::new() };
+            (
+                format!("  {process}"),
+                format!("{per_job:>10.2}  {service} {operation} ({calls} calls{not_ok})"),
+            )
+        })
+    }
+
+    fn process_rows(&self) -> impl Iterator<Item = (String, String)> {
+        let figure = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.1}"));
+        self.processes.iter().map(move |used| {
+            let (cpu, memory) =
+                (figure(used.cpu_seconds), figure(used.peak_memory_bytes.map(|bytes| bytes / 1e6)));
+            let url = &used.url;
+            (
+                used.process.to_owned(),
+                format!("{cpu:>10} s CPU, {memory} MB peak memory since its start, {url}"),
+            )
+        })
+    }
+}
+
+fn blank() -> (String, String) {
+    (String::new(), String::new())
 }
 
 impl Jobs {

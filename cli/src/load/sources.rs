@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::figures::{count, ratio};
 use super::plan::Plan;
-use crate::Context;
+use crate::context::Context;
 
 /// Seconds by which a process's start time may change without a restart: it depends on a clock that is adjusted.
 const CLOCK_SLACK: f64 = 1.5;
@@ -85,12 +85,12 @@ pub(super) fn difference(
     let mut used = Vec::new();
     let mut calls: BTreeMap<(&str, String, String), Calls> = BTreeMap::new();
     for (before, after) in before.into_iter().zip(after) {
-        let (name, url) = (after.name, after.url);
-        let pair = || before.reading.and_then(|before| Ok((before, after.reading?)));
-        let (mut first, last) = match pair() {
-            Ok(pair) => pair,
+        let (process, url) = (after.name, after.url);
+        let readings = before.reading.and_then(|before| Ok((before, after.reading?)));
+        let (mut first, last) = match readings {
+            Ok(readings) => readings,
             Err(why) => {
-                notes.push(format!("no metrics of the {name} at {url}: {why}"));
+                notes.push(format!("no metrics of the {process} at {url}: {why}"));
                 continue;
             }
         };
@@ -98,24 +98,19 @@ pub(super) fn difference(
         let restarted = moved.is_some_and(|seconds| seconds > CLOCK_SLACK);
         if restarted {
             notes.push(format!(
-                "the {name} at {url} restarted during the run: its figures count from the restart"
+                "the {process} at {url} restarted during the run: its figures count from the restart"
             ));
             first = Reading { cpu_seconds: Some(0.0), ..Reading::default() };
         }
-        for ((service, operation), last) in last.calls {
-            let key = (service, operation);
+        for (key, last) in last.calls {
             let first = first.calls.get(&key).copied().unwrap_or_default();
-            let sum = calls.entry((name, key.0, key.1)).or_default();
+            let sum = calls.entry((process, key.0, key.1)).or_default();
             sum.all += last.all - first.all;
             sum.not_ok += last.not_ok - first.not_ok;
         }
-        used.push(Used {
-            process: name,
-            url: url.into(),
-            peak_memory_bytes: last.peak_bytes,
-            cpu_seconds: last.cpu_seconds.zip(first.cpu_seconds).map(|(last, first)| last - first),
-            restarted,
-        });
+        let cpu_seconds = last.cpu_seconds.zip(first.cpu_seconds).map(|(last, first)| last - first);
+        let peak_memory_bytes = last.peak_bytes;
+        used.push(Used { process, url: url.into(), peak_memory_bytes, cpu_seconds, restarted });
     }
     let calls = calls.into_iter().filter(|(_, calls)| calls.all > 0.0);
     let calls = calls.map(|((process, service, operation), calls)| AwsCalls {

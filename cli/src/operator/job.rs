@@ -3,47 +3,74 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Subcommand};
+use longhand_shared::JobId;
 use longhand_shared::lifecycle::{Lifecycle, Retry};
 use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::{Timestamp, service::aws};
 use serde_json::json;
 
-use super::args::{JobCommand, JobRetry};
 use super::aws::Aws;
-use crate::Context;
+use crate::context::Context;
 use crate::error::{Exit, Failure};
+use crate::options::AFTER_HELP;
 use crate::output;
 
-pub(crate) async fn run(context: &Context, command: JobCommand) -> Result<(), Failure> {
-    let JobCommand::Retry(args) = command;
-    retry(context, &args).await
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Retry the failed chunks of a finished job.
+    #[command(after_help = AFTER_HELP)]
+    Retry(JobRetry),
 }
 
-async fn retry(context: &Context, args: &JobRetry) -> Result<(), Failure> {
+#[derive(Debug, Args)]
+pub(crate) struct JobRetry {
+    /// Id of the job.
+    #[arg(value_name = "JOB_ID")]
+    job: JobId,
+
+    /// Name of the table of jobs.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "LONGHAND_TABLE",
+        hide_env_values = true,
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    table: String,
+
+    /// URL of the queue of chunks.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGHAND_QUEUE_URL",
+        hide_env_values = true,
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    queue_url: String,
+}
+
+pub(crate) async fn run(context: &Context, command: JobCommand) -> Result<(), Failure> {
+    let JobCommand::Retry(JobRetry { job, table, queue_url }) = command;
     let aws = Aws::load().await;
-    // Only new jobs are given this retention, and none is made here.
-    let store = DynamoStore::new(aws::dynamodb(aws.config()), &args.table, Duration::ZERO);
-    let queue = aws.queue(&args.queue.queue_url);
-    let failure = |exit, code: &str, message: String| Err(Failure::new(exit, code, message).of_job(args.job));
-    let lifecycle = Lifecycle::new(Arc::new(store), Arc::new(queue));
-    match lifecycle.retry(args.job, Timestamp::now()).await {
-        Ok(Retry::Retried(chunks)) if context.json => {
-            output::print(&json!({ "jobId": args.job, "chunks": chunks }).to_string()).map(drop)
-        }
+    // The retention is for new jobs, which this command does not create.
+    let store = DynamoStore::new(aws::dynamodb(&aws.config), &table, Duration::ZERO);
+    let lifecycle = Lifecycle::new(Arc::new(store), Arc::new(aws.queue(&queue_url)));
+    let (exit, code, message) = match lifecycle.retry(job, Timestamp::now()).await {
         Ok(Retry::Retried(chunks)) => {
-            let chunks =
-                if chunks == 1 { "1 failed chunk".to_owned() } else { format!("{chunks} failed chunks") };
-            output::print(&format!("job {} is in progress again: retrying {chunks}", args.job)).map(drop)
+            let noun = if chunks == 1 { "chunk" } else { "chunks" };
+            let text = format!("job {job} is in progress again: retrying {chunks} failed {noun}");
+            return output::print_either(context.json, &json!({ "jobId": job, "chunks": chunks }), &text);
         }
         Ok(Retry::InProgress) => {
-            let message = format!("job {} is in progress; nothing was changed", args.job);
-            failure(Exit::Refused, "JOB_IN_PROGRESS", message)
+            (Exit::Refused, "JOB_IN_PROGRESS", format!("job {job} is in progress; nothing was changed"))
         }
         Ok(Retry::NothingFailed) => {
-            let message = format!("job {} has no failed chunk", args.job);
-            failure(Exit::Refused, "NOTHING_FAILED", message)
+            (Exit::Refused, "NOTHING_FAILED", format!("job {job} has no failed chunk"))
         }
-        Ok(Retry::Gone) => failure(Exit::NoSuchJob, "NOT_FOUND", format!("there is no job {}", args.job)),
-        Err(error) => failure(Exit::Unavailable, "UNAVAILABLE", error.to_string()),
-    }
+        Ok(Retry::Gone) => (Exit::NoSuchJob, "NOT_FOUND", format!("there is no job {job}")),
+        Err(error) => (Exit::Unavailable, "UNAVAILABLE", error.to_string()),
+    };
+    Err(Failure::new(exit, code, message).of_job(job))
 }

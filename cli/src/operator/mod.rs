@@ -1,12 +1,8 @@
-//! The operator's commands.
-//!
-//! `aws/` is the only folder here that uses the AWS SDK. `rules/` makes no calls: it finds the faults of a table, a
-//! queue, a bucket or a clock from its description.
+//! The operator's commands, which call AWS themselves.
 
-pub(crate) mod args;
 mod aws;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod job;
-mod rules;
+mod queues;
 pub(crate) mod webhook;

@@ -4,22 +4,41 @@ use longhand_shared::service::settings::{Reader, environment};
 use longhand_shared::webhook::signature::MasterSecrets;
 use serde_json::json;
 
-use crate::Context;
-use crate::args::{WebhookCommand, WebhookSecret};
-use crate::error::{Exit, Failure};
+use crate::context::Context;
+use crate::error::Failure;
+use crate::options::AFTER_HELP;
 use crate::output;
+use clap::{Args, Subcommand};
+use longhand_shared::UserId;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WebhookCommand {
+    #[command(
+        about = "Print the secret with which a user verifies webhooks. Needs LONGHAND_WEBHOOK_SECRET as for the worker",
+        after_help = AFTER_HELP
+    )]
+    Secret(WebhookSecret),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WebhookSecret {
+    /// The user.
+    #[arg(long, value_name = "USER")]
+    user: UserId,
+
+    #[arg(long, help = "Print the secret that is derived from LONGHAND_WEBHOOK_SECRET_PREVIOUS")]
+    previous: bool,
+}
 
 pub(crate) fn run(context: &Context, command: &WebhookCommand) -> Result<(), Failure> {
     let WebhookCommand::Secret(args) = command;
     let secret = secret(args, &environment)?;
-    let text =
-        if context.json { json!({ "userId": args.user, "secret": secret }).to_string() } else { secret };
-    output::print(&text).map(drop)
+    output::print_either(context.json, &json!({ "userId": args.user, "secret": secret }), &secret)
 }
 
 /// Reads the master secret from the environment: other users of the machine can read command lines.
 fn secret(args: &WebhookSecret, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, Failure> {
-    let wrong = |message: String| Failure::new(Exit::Refused, "USAGE", message);
+    let wrong = |message: String| Failure::usage(message);
     let mut reader = Reader::new(lookup);
     let secrets = MasterSecrets::read(&mut reader);
     let secrets = reader.finish(Some(secrets)).map_err(|faults| wrong(faults.to_string()))?;

@@ -120,7 +120,7 @@ async fn a_recording_can_come_from_stdin() {
 }
 
 #[tokio::test]
-async fn what_is_not_audio_is_not_uploaded() {
+async fn files_that_are_not_audio_are_not_uploaded() {
     let fake = Fake::start(vec![]).await;
     let (folder, paths) = files(&["good.wav"]);
     let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();

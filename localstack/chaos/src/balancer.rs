@@ -1,16 +1,16 @@
-//! nginx before the apis, with the local stack's own configuration, and a Redis between them.
+//! The commands of nginx, with the configuration of the local stack, and of Redis.
 
 use std::path::Path;
 
 use tokio::process::Command;
 
-/// What `make up SCALE=3` runs nginx with.
+/// The configuration of `make up SCALE=3`.
 const TEMPLATE: &str = include_str!("../../nginx.conf.in");
 
-/// nginx at `listen` before these apis; what it needs is put into `folder`.
+/// nginx at `listen` in front of these apis, with its files in `folder`.
 pub(crate) fn nginx(folder: &Path, listen: &str, apis: &[String]) -> Command {
     std::fs::create_dir_all(folder).expect("a folder for nginx");
-    let folder = folder.canonicalize().expect("its whole path");
+    let folder = folder.canonicalize().expect("an absolute path");
     let servers: Vec<_> =
         apis.iter().map(|api| format!("        server {api} max_fails=1 fail_timeout=1s;")).collect();
     let text = TEMPLATE
@@ -20,14 +20,14 @@ pub(crate) fn nginx(folder: &Path, listen: &str, apis: &[String]) -> Command {
     let config = folder.join("nginx.conf");
     std::fs::write(&config, text).expect("its configuration is written");
     let mut command = Command::new("nginx");
-    // Debian has it where not everybody looks.
+    // The folders of nginx on Debian, which are not in every PATH.
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin"));
     command.args(["-e", "stderr", "-p"]).arg(&folder).arg("-c").arg(&config);
     command
 }
 
-/// A Redis that keeps nothing.
+/// A Redis without persistence.
 pub(crate) fn redis(folder: &Path, listen: &str) -> Command {
     std::fs::create_dir_all(folder).expect("a folder for Redis");
     let (host, port) = listen.split_once(':').expect("host:port");

@@ -1,44 +1,49 @@
-//! A standard client behind nginx: it submits under a key, waits in one of the ways that there are, and tries again
-//! what such clients try again. Whatever else it sees is a surprise.
+//! A standard client behind nginx: it submits with an idempotency key, waits in one of three ways, and retries what
+//! standard clients retry. Every other failure is a surprise: something that no client may see.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use longhand_sim_asr::text_for;
+use rand::RngExt;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client as Http, RequestBuilder, Response};
+use serde::Serialize;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::draw;
 use crate::load::{Load, Submitted, prepare};
 use crate::world::World;
 
-/// From one look at a job to the next, and before another try unless the answer says when.
+/// The pause between polls, and before a retry without `Retry-After`.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest pause before a retry, even if the server asks for more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Longer than any request may take.
+/// The time limit of a request: longer than any may take.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What all clients have seen.
-#[derive(Clone, Debug, Default)]
+/// The records of all clients.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Books {
-    /// Requests, tries counted singly.
+    /// The number of requests, retries included.
     pub asked: u64,
-    /// Why they were tried again.
+    /// The number of retries by reason.
     pub again: BTreeMap<String, u64>,
-    /// Event streams that ended before their job, and were gone on with.
+    /// The number of event streams that ended before their job and were resumed.
+    #[serde(rename = "streamsResumed")]
     pub resumed: u64,
-    /// Jobs that were followed to their end.
+    /// The number of jobs that were followed to their end.
+    #[serde(skip)]
     pub done: u64,
-    /// What no standard client tries again, and what is wrong.
+    /// Answers that no standard client retries, and wrong ones.
     pub surprises: Vec<String>,
 }
 
-/// The clients.
 #[derive(Debug)]
 pub struct Clients {
     http: Http,
@@ -53,10 +58,10 @@ enum Way {
     Follow,
 }
 
-/// Why a client stops: somebody has noted it, or its time is over.
+/// A client stopped: after a surprise, which is recorded, or at its deadline.
 struct GaveUp;
 
-/// An answer, read to its end.
+/// A complete answer.
 struct Answer {
     headers: HeaderMap,
     body: Value,
@@ -70,7 +75,6 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// What was seen so far.
     pub fn books(&self) -> Books {
         self.lock().clone()
     }
@@ -84,10 +88,20 @@ impl Clients {
         GaveUp
     }
 
-    /// Submits one job and follows it to its end. What goes wrong is in the books.
+    /// Submits all jobs and follows each to its end or to the load's deadline.
+    pub async fn run(&self, world: &World, load: Load, submitted: &Submitted) {
+        let began = Instant::now();
+        let one = async |number: usize| {
+            let mut rng = draw::rng(load.seed, &["job", &number.to_string()]);
+            sleep_until(began + load.over.mul_f64(rng.random())).await;
+            self.one(world, load, submitted, number).await;
+        };
+        join_all((0..load.jobs).map(one)).await;
+    }
+
+    /// Submits one job and follows it to its end. Failures are in the books.
     pub async fn one(&self, world: &World, load: Load, submitted: &Submitted, number: usize) {
         let (files, body) = prepare(world, load, submitted, number, 0).await;
-        // Gave up: it is noted why.
         if self.job(world, load, submitted, number, &files, &body).await.is_ok() {
             self.lock().done += 1;
         }
@@ -110,10 +124,10 @@ impl Clients {
             let request = request.header("idempotency-key", format!("{}-{number}", load.seed));
             if way == Way::Wait { request.header("prefer", "wait=5") } else { request }
         };
-        let answer = self.ask("a submit", load.until, &submit, &[200, 202]).await?;
+        let answer = self.call("a submit", load.until, &submit, &[200, 202]).await?;
         let id = text(&answer.body, "jobId").to_owned();
         submitted.note_accepted(id.clone());
-        let again = self.ask("the same submit", load.until, &submit, &[200, 202]).await?;
+        let again = self.call("the same submit", load.until, &submit, &[200, 202]).await?;
         if text(&again.body, "jobId") != id || !again.headers.contains_key("idempotency-replayed") {
             return Err(self.surprise(format!("job {id} was submitted again and became {}", again.body)));
         }
@@ -124,18 +138,18 @@ impl Clients {
             Way::Wait => self.wait(&url, load.until, "wait=20").await?,
         };
         let expected: Vec<String> = files.iter().map(|file| text_for(file)).collect();
-        // A job that failed is the audit's to judge.
+        // The audit checks failed jobs.
         if text(&end, "jobStatus") == "COMPLETED" && text(&end, "transcription") != expected.join(" ") {
             return Err(self.surprise(format!("job {id} has a wrong transcript: {end}")));
         }
         Ok(())
     }
 
-    /// Asks until the job has ended.
+    /// Polls until the job has ended.
     async fn wait(&self, url: &str, until: Instant, prefer: &str) -> Result<Value, GaveUp> {
         loop {
             let get = || self.http.get(url).header("prefer", prefer);
-            let answer = self.ask("a read", until, &get, &[200]).await?;
+            let answer = self.call("a read", until, &get, &[200]).await?;
             match text(&answer.body, "jobStatus") {
                 "COMPLETED" | "FAILED" => return Ok(answer.body),
                 "IN_PROGRESS" => sleep(PAUSE).await,
@@ -144,7 +158,7 @@ impl Clients {
         }
     }
 
-    /// Reads its events until the job has ended, from where the last stream broke off.
+    /// Reads the job's events until it has ended. Resumes a dropped stream after the last event.
     async fn follow(&self, url: &str, until: Instant) -> Result<Value, GaveUp> {
         let mut last = String::new();
         loop {
@@ -180,8 +194,8 @@ impl Clients {
         }
     }
 
-    /// Asks until there is a good answer, and reads it as JSON.
-    async fn ask(
+    /// Repeats the request until a `good` answer is complete. Its body must be JSON.
+    async fn call(
         &self,
         what: &str,
         until: Instant,
@@ -200,12 +214,12 @@ impl Clients {
                         );
                     }
                 },
-                Err(_) => self.again("the answer was cut", None).await,
+                Err(_) => self.pause("the answer was cut", None).await,
             }
         }
     }
 
-    /// Asks until there is a good answer, or one that is a surprise.
+    /// Repeats the request until the status is `good`, or a surprise.
     async fn open(
         &self,
         what: &str,
@@ -223,7 +237,7 @@ impl Clients {
                         () if error.is_timeout() => "no answer in time",
                         () => "cut",
                     };
-                    self.again(why, None).await;
+                    self.pause(why, None).await;
                     continue;
                 }
             };
@@ -238,12 +252,12 @@ impl Clients {
                 return Err(self.surprise(format!("{what} was answered {status}: {body}")));
             }
             let after = answer.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
-            self.again(&status.to_string(), after.map(Duration::from_secs)).await;
+            self.pause(&status.to_string(), after.map(Duration::from_secs)).await;
         }
         Err(GaveUp)
     }
 
-    async fn again(&self, why: &str, after: Option<Duration>) {
+    async fn pause(&self, why: &str, after: Option<Duration>) {
         *self.lock().again.entry(why.to_owned()).or_default() += 1;
         sleep(after.unwrap_or(PAUSE).min(LONGEST_PAUSE)).await;
     }
@@ -267,7 +281,7 @@ mod tests {
 
     const PROBLEM: [(&str, &str); 1] = [("content-type", "application/problem+json")];
 
-    /// Asks a server that answers this at first, and well from then on; whether a good answer came, and the books.
+    /// Calls a server whose first answer is this one, and whose next is good. Returns whether the call succeeded.
     async fn asked(first: (StatusCode, [(&'static str, &'static str); 1], &'static str)) -> (bool, Books) {
         let calls = Arc::new(AtomicUsize::new(0));
         let answer = get(move || {
@@ -280,12 +294,12 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, Router::new().route("/", answer)).await });
         let clients = Clients::default();
         let until = Instant::now() + TIMEOUT;
-        let answer = clients.ask("a read", until, &|| clients.http.get(&url), &[200]).await;
+        let answer = clients.call("a read", until, &|| clients.http.get(&url), &[200]).await;
         (answer.is_ok(), clients.books())
     }
 
     #[tokio::test]
-    async fn what_may_be_tried_again_is_and_all_else_is_a_surprise() {
+    async fn only_transient_problems_are_retried() {
         for status in [429, 502, 503, 504] {
             let status = StatusCode::from_u16(status).expect("a status");
             let (good, books) = asked((status, PROBLEM, "{}")).await;

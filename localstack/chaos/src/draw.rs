@@ -1,9 +1,9 @@
-//! Chance that can be had again: everything is drawn from a seed and a name.
+//! Reproducible random numbers: each generator depends on a seed and a name.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-/// A generator for what `parts` name, the same in every run with this seed, whatever else was drawn before.
+/// A generator that depends on the seed and `parts` alone, and not on earlier draws.
 pub fn rng(seed: u64, parts: &[&str]) -> StdRng {
     // FNV-1a, 64 bits: the same in every build, unlike the standard library's hashes.
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
@@ -19,7 +19,7 @@ mod tests {
     use rand::RngExt;
 
     #[test]
-    fn the_same_name_draws_the_same_and_another_does_not() {
+    fn draws_depend_on_the_seed_and_the_name() {
         let draw = |seed, parts: &[&str]| rng(seed, parts).random::<u64>();
         assert_eq!(draw(1, &["sqs", "SendMessageBatch", "7"]), draw(1, &["sqs", "SendMessageBatch", "7"]));
         assert_ne!(draw(1, &["sqs", "SendMessageBatch", "7"]), draw(1, &["sqs", "SendMessageBatch", "8"]));

@@ -1,4 +1,4 @@
-//! What can go wrong with one call of AWS, and how each service says so.
+//! The faults of AWS calls, and the answers of each service.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,26 +11,20 @@ use serde_json::{Value, json};
 
 use crate::draw;
 
-/// Milliseconds that a slow answer is held back. An attempt of the services' clients ends after 5 s.
+/// The delay of a slow answer in milliseconds. An attempt of the services' clients ends after 5 s.
 const SLOW_MS: std::ops::RangeInclusive<u64> = 1_000..=8_000;
 
-/// What is called: its service and operation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Operation {
-    /// Whose it is.
     pub service: Service,
-    /// Its name, as AWS writes it; for S3 the HTTP method.
+    /// AWS's name; for S3 the HTTP method.
     pub name: String,
 }
 
-/// A service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
-    /// The table.
     Dynamodb,
-    /// The queues.
     Sqs,
-    /// The bucket.
     S3,
 }
 
@@ -45,7 +39,7 @@ impl Service {
 }
 
 impl Operation {
-    /// What a call is, by its `X-Amz-Target` and method.
+    /// The operation of a call, by its `X-Amz-Target` and method.
     pub fn of(target: Option<&str>, method: &str) -> Self {
         let (service, name) = match target.and_then(|target| target.split_once('.')) {
             Some(("AmazonSQS", name)) => (Service::Sqs, name),
@@ -55,12 +49,12 @@ impl Operation {
         Self { service, name: name.to_owned() }
     }
 
-    /// Whether SQS answers it entry by entry.
+    /// Whether SQS answers each entry separately.
     fn is_batch(&self) -> bool {
         self.service == Service::Sqs && self.name.ends_with("Batch")
     }
 
-    /// Faults that this operation alone has, each as frequent as all others together.
+    /// The faults of this operation alone. Each is as frequent as all other faults together.
     fn own_faults(&self) -> &'static [Fault] {
         match (self.service, self.name.as_str()) {
             (Service::Dynamodb, "TransactWriteItems") => &[Fault::TransactionThrottled],
@@ -77,36 +71,34 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// The service throttles the call; nothing was done.
+    /// The service throttles the call and does nothing.
     Throttled,
-    /// 500; nothing was done.
+    /// The service answers 500 and does nothing.
     ServerError,
-    /// The connection is closed before the service got the call.
+    /// The connection is closed before the service gets the call.
     CutBefore,
-    /// It was done, and the answer comes late.
+    /// The call succeeds, and the answer is late.
     Slow,
-    /// It was done, and the connection is closed instead of an answer.
+    /// The call succeeds, and the connection is closed before the answer.
     AnswerLost,
-    /// It was done, and one entry of the batch is reported as failed.
+    /// The call succeeds, and one entry of the batch is reported as failed.
     EntryFailed,
-    /// `DynamoDB` cancels a transaction because it throttles one of the items; nothing was done.
+    /// `DynamoDB` cancels a transaction because it throttles one of its items.
     TransactionThrottled,
-    /// The queue hands out messages, and the client never gets an answer: the connection stays open and silent.
+    /// The queue delivers messages, but the answer never arrives: the connection stays open and silent.
     ReceiveLost,
-    /// S3 refuses to give the object: 403.
+    /// S3 refuses the object: 403.
     Forbidden,
-    /// Half of S3's body arrives, and then nothing: the connection stays open and silent.
+    /// Half of the body from S3 arrives. Then the connection stays open and silent.
     BodyStalled,
-    /// Half of S3's body arrives, and then the connection is reset.
+    /// Half of the body from S3 arrives. Then the connection is reset.
     BodyReset,
 }
 
 impl Fault {
-    /// All of them.
     pub const ALL: [Self; 11] = [
         Self::Throttled,
         Self::ServerError,
@@ -121,11 +113,11 @@ impl Fault {
         Self::BodyReset,
     ];
 
-    /// Those of every call, and those of a batch.
+    /// The faults of every call, and those of a batch.
     const EVERYWHERE: &[Self] = Self::ALL.split_at(5).0;
     const OF_BATCHES: &[Self] = Self::ALL.split_at(6).0;
 
-    /// As it stands in the report.
+    /// The name in the report.
     pub fn name(self) -> &'static str {
         match self {
             Self::Throttled => "throttled",
@@ -142,23 +134,23 @@ impl Fault {
         }
     }
 
-    /// What chance has in store for the `nth` call of an operation. The faults that each operation has share `rate`
-    /// equally; each of an operation's own has a whole `rate` more.
+    /// Draws the fault of the `nth` call of an operation, and a delay. The common faults share `rate` equally; each of
+    /// the operation's own faults adds another `rate`.
     pub fn draw(seed: u64, rate: f64, operation: &Operation, nth: u64) -> Option<(Self, Duration)> {
         let mut rng = draw::rng(seed, &[operation.service.name(), &operation.name, &nth.to_string()]);
         let kinds = if operation.is_batch() { Self::OF_BATCHES } else { Self::EVERYWHERE };
         let own = operation.own_faults();
         let parts = 1 + own.len();
         #[expect(clippy::cast_precision_loss, reason = "four at most")]
-        let struck = rng.random_bool((rate * parts as f64).clamp(0.0, 1.0));
+        let is_faulty = rng.random_bool((rate * parts as f64).clamp(0.0, 1.0));
         let place = rng.random_range(0..kinds.len() * parts);
         let kind = kinds.get(place).unwrap_or_else(|| &own[place / kinds.len() - 1]);
         let late = Duration::from_millis(rng.random_range(SLOW_MS));
-        struck.then_some((*kind, late))
+        is_faulty.then_some((*kind, late))
     }
 }
 
-/// The answer of a service that throttles.
+/// The answer of a service that throttles the call.
 pub fn throttled(operation: &Operation) -> Response<Body> {
     match operation.service {
         Service::Dynamodb => error(
@@ -178,7 +170,7 @@ pub fn throttled(operation: &Operation) -> Response<Body> {
     }
 }
 
-/// The answer of a service that has failed.
+/// The answer of a service with an internal error.
 pub fn server_error(operation: &Operation) -> Response<Body> {
     let kind = match operation.service {
         Service::Dynamodb => "com.amazonaws.dynamodb.v20120810#InternalServerError",
@@ -189,7 +181,7 @@ pub fn server_error(operation: &Operation) -> Response<Body> {
     error(StatusCode::INTERNAL_SERVER_ERROR, "application/x-amz-json-1.0", &body)
 }
 
-/// The answer of `DynamoDB` that throttles one item of this transaction: `chance` says which, and by which name.
+/// `DynamoDB`'s answer if it throttles one item of this transaction. The random `chance` selects the item and the code.
 pub fn transaction_throttled(request: &[u8], chance: usize) -> Response<Body> {
     let request: Value = serde_json::from_slice(request).unwrap_or_default();
     let items = request["TransactItems"].as_array().map_or(1, |items| items.len().max(1));
@@ -222,18 +214,18 @@ pub fn transaction_throttled(request: &[u8], chance: usize) -> Response<Body> {
     error(StatusCode::BAD_REQUEST, "application/x-amz-json-1.0", &body)
 }
 
-/// The answer of S3 to a caller without the right to read the object.
+/// S3's answer without permission to read the object.
 pub fn forbidden() -> Response<Body> {
     xml(StatusCode::FORBIDDEN, "AccessDenied")
 }
 
-/// How many messages an answer to `ReceiveMessage` has.
+/// The number of messages in an answer to `ReceiveMessage`.
 pub fn messages(answer: &[u8]) -> usize {
     let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
     answer["Messages"].as_array().map_or(0, Vec::len)
 }
 
-/// A batch's answer with one entry moved from the successful to the failed. `None` without a successful entry.
+/// The answer to a batch, with one successful entry reported as failed. `None` without a successful entry.
 pub fn with_failed_entry(answer: &[u8]) -> Option<Vec<u8>> {
     let mut answer: Value = serde_json::from_slice(answer).ok()?;
     let id = answer.get_mut("Successful")?.as_array_mut()?.pop()?.get("Id")?.clone();
@@ -291,7 +283,10 @@ mod tests {
         assert_ne!(draws(1), draws(2));
         for kind in Fault::OF_BATCHES {
             let count = draws(1).into_iter().flatten().filter(|(fault, _)| fault == kind).count();
-            assert!((400..600).contains(&count), "{kind:?} struck {count} times of 6000, expected about 500");
+            assert!(
+                (400..600).contains(&count),
+                "{kind:?} was drawn {count} times of 6000, expected about 500"
+            );
         }
         let single = Operation::of(Some("AmazonSQS.ReceiveMessage"), "POST");
         let entry = |(fault, _)| fault == Fault::EntryFailed;
@@ -300,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_one_operation_strikes_it_at_the_rate_and_no_other() {
+    fn own_faults_of_an_operation_have_the_full_rate() {
         for (target, method, own) in [
             (Some("DynamoDB_20120810.TransactWriteItems"), "POST", &Fault::ALL[6..7]),
             (Some("AmazonSQS.ReceiveMessage"), "POST", &Fault::ALL[7..8]),
@@ -313,10 +308,10 @@ mod tests {
                 (0..20_000).filter_map(|nth| Some(Fault::draw(1, 0.1, &operation, nth)?.0)).collect();
             let count = |wanted: &[Fault]| draws.iter().filter(|fault| wanted.contains(fault)).count();
             for fault in own {
-                let struck = count(&[*fault]);
+                let hits = count(&[*fault]);
                 assert!(
-                    (1_800..2_200).contains(&struck),
-                    "{operation}: {fault:?} struck {struck} times of 20000"
+                    (1_800..2_200).contains(&hits),
+                    "{operation}: {fault:?} was drawn {hits} times of 20000"
                 );
             }
             let everywhere = count(Fault::EVERYWHERE);

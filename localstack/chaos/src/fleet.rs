@@ -1,145 +1,102 @@
-//! The real processes, and who kills them.
+//! The real processes, and the task that kills them.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use longhand_e2e::processes::{Process, binary, free_port};
-use longhand_e2e::redis;
+use longhand_e2e::processes::free_address;
 use rand::RngExt;
-use tokio::net::TcpStream;
+use serde::Serialize;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{balancer, draw};
+use crate::draw;
+use crate::member::{Kind, Member, app, demote};
 
-/// One in so many is asked to stop with SIGTERM; the others are killed.
+/// Every fourth process is stopped with SIGTERM; the others are killed.
 const SIGTERM_EACH: u64 = 4;
 
 /// The longest pause between a process's end and its restart, in milliseconds.
 const RESTART_MS: u64 = 2_000;
 
-/// Which program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `longhand-api`.
-    Api,
-    /// `longhand-worker`.
-    Worker,
-    /// nginx before the apis.
-    Nginx,
-    /// What apis and workers share.
-    Redis,
-}
-
-impl Kind {
-    /// As its members are called.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::Worker => "worker",
-            Self::Nginx => "nginx",
-            Self::Redis => "redis",
-        }
-    }
-}
-
-/// What is done to a process.
+/// How a process is disturbed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// `kill -9`.
     Kill,
-    /// SIGTERM: the process ends by itself. nginx reloads its configuration instead and keeps running.
+    /// SIGTERM. nginx gets SIGHUP instead: it reloads its configuration and keeps running.
     Gently,
-    /// Redis becomes a replica for a while, which reads and does not write, as in a failover; then it is the primary
-    /// again.
+    /// Redis becomes a read-only replica for some time, as in a failover.
     Demote,
 }
 
-/// How a process that was asked to stop ended, or one that nobody asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The end of a process that was not killed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Exit {
     /// `worker-2`.
+    #[serde(rename = "process")]
     pub name: String,
-    /// Whether SIGTERM had been sent.
+    /// Whether it got SIGTERM. If not, it ended by itself.
     pub asked: bool,
-    /// `exit status: 0`, and how it is put otherwise.
+    /// Such as `exit status: 0`.
     pub how: String,
-    /// Whether that is success.
+    #[serde(skip)]
     pub success: bool,
 }
 
-/// What was done to the processes.
-#[derive(Clone, Debug, Default)]
+/// The records of what was done to the processes.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Books {
     /// `kill -9`.
+    #[serde(rename = "killed")]
     pub kills: u64,
-    /// SIGTERM, those at the very end left out.
+    /// SIGTERM, without those at the end of the run.
+    #[serde(rename = "stopped")]
     pub stops: u64,
     /// Reloads of nginx.
+    #[serde(rename = "reloaded")]
     pub reloads: u64,
     /// How often Redis became a replica.
+    #[serde(rename = "demoted")]
     pub demotions: u64,
-    /// Starts after the first one.
+    #[serde(rename = "restarted")]
     pub restarts: u64,
-    /// All that was done, by the kind of the process.
-    pub struck: BTreeMap<&'static str, u64>,
-    /// How they ended, those that were killed left out.
+    /// All of these by kind of process.
+    #[serde(rename = "struck")]
+    pub disturbed: BTreeMap<&'static str, u64>,
+    /// The ends of processes, without those that were killed.
     pub exits: Vec<Exit>,
 }
 
-/// A place in the fleet: the process in it comes and goes.
-#[derive(Debug)]
-struct Member {
-    kind: Kind,
-    name: String,
-    variables: Vec<(&'static str, String)>,
-    log: PathBuf,
-    /// Where its program is; among the programs of this build otherwise.
-    programs: Option<PathBuf>,
-    /// Where it always listens, if others have to find it there.
-    address: Option<String>,
-    process: Option<Process>,
-}
-
-/// How many of each.
+/// The processes to start.
 #[derive(Clone, Debug)]
 pub struct Crew {
-    /// `longhand-api`.
     pub apis: usize,
-    /// `longhand-worker`.
     pub workers: usize,
-    /// Whether clients go to an nginx before the apis.
+    /// Whether clients connect to an nginx in front of the apis.
     pub balanced: bool,
     /// Whether apis and workers share a Redis.
     pub redis: bool,
-    /// Programs of an earlier version: each second api and each second worker is one of those.
+    /// The folder of the programs of an old version, which every second api and worker uses.
     pub old: Option<PathBuf>,
 }
 
-/// The name in `AWS_SDK_UA_APP_ID` of the programs of this kind, of the earlier version or of this one.
-pub fn app(kind: Kind, old: bool) -> String {
-    format!("{}-{}", if old { "old" } else { "new" }, kind.name())
-}
-
-/// All processes.
 #[derive(Debug)]
 pub struct Fleet {
     members: Vec<Arc<AsyncMutex<Member>>>,
-    /// Where each of the apis that run listens.
+    /// The names and URLs of the running apis.
     apis: Mutex<Vec<(String, String)>>,
-    /// Where nginx listens, and before which apis.
+    /// The addresses of nginx and of the apis behind it.
     balanced: Option<(String, Vec<String>)>,
     books: Mutex<Books>,
     http: reqwest::Client,
 }
 
 impl Fleet {
-    /// So many of each, started. `variables` are those of api and worker; logs go to `logs`.
+    /// Starts the processes. `variables` are for apis and workers; `logs` is the folder of their logs.
     pub async fn start(crew: Crew, variables: &[(&'static str, String)], logs: &Path) -> Arc<Self> {
         let mut variables = variables.to_vec();
         let mut members = Vec::new();
@@ -154,10 +111,9 @@ impl Fleet {
             }
             members.push(Member { kind, name, variables, log, programs, address, process: None });
         };
-        let fixed = || format!("127.0.0.1:{}", free_port());
-        let lasting = || crew.balanced.then(fixed);
+        let lasting = || crew.balanced.then(free_address);
         if crew.redis {
-            let address = fixed();
+            let address = free_address();
             variables.push(("REDIS_URL", format!("redis://{address}")));
             add(Kind::Redis, 0, Some(address), &[]);
         }
@@ -188,12 +144,11 @@ impl Fleet {
         fleet
     }
 
-    /// What was done so far.
     pub fn books(&self) -> Books {
         lock(&self.books).clone()
     }
 
-    /// Where apis listen, in some order; behind nginx, where that does.
+    /// The URLs of the running apis, or of nginx in front of them.
     pub fn apis(&self) -> Vec<String> {
         if let Some((nginx, _)) = &self.balanced {
             return vec![format!("http://{nginx}")];
@@ -201,8 +156,8 @@ impl Fleet {
         lock(&self.apis).iter().map(|(_, url)| url.clone()).collect()
     }
 
-    /// Kills or stops one process after the other, `every` so many milliseconds, until `end` is cancelled. Returns
-    /// when all run again.
+    /// Disturbs a random process after each pause, of `every` milliseconds, until `end` is cancelled. Returns when all
+    /// run again.
     pub async fn kill(self: Arc<Self>, seed: u64, every: Range<u64>, end: CancellationToken) {
         let mut rng = draw::rng(seed, &["killer"]);
         let tasks = TaskTracker::new();
@@ -214,7 +169,7 @@ impl Fleet {
                 () = end.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}
             }
-            // One that is down or stopping is passed over for its neighbour.
+            // If it is down or stopping, the next one is disturbed instead.
             let mut order = self.members.iter().cycle().skip(first).take(self.members.len());
             let free = |member: &Arc<AsyncMutex<Member>>| Arc::clone(member).try_lock_owned().ok();
             let Some(member) = order.find_map(free) else {
@@ -226,28 +181,28 @@ impl Fleet {
                 _ => How::Kill,
             };
             let fleet = Arc::clone(&self);
-            tasks.spawn(async move { fleet.strike(member, how, down).await });
+            tasks.spawn(async move { fleet.disturb(member, how, down).await });
         }
         tasks.close();
         tasks.wait().await;
     }
 
-    /// Strikes the first one of a kind; returns when it runs again, `down` after its end.
+    /// Disturbs the first process of a kind. Returns when it runs again, `down` after its end.
     pub async fn take_down_first(&self, kind: Kind, how: How, down: Duration) {
         for member in &self.members {
             let member = Arc::clone(member).lock_owned().await;
             if member.kind == kind {
-                return self.strike(member, how, down).await;
+                return self.disturb(member, how, down).await;
             }
         }
         panic!("there is no {}", kind.name());
     }
 
-    async fn strike(&self, mut member: OwnedMutexGuard<Member>, how: How, down: Duration) {
+    async fn disturb(&self, mut member: OwnedMutexGuard<Member>, how: How, down: Duration) {
         let reload = member.kind == Kind::Nginx && how == How::Gently;
         {
             let mut books = lock(&self.books);
-            *books.struck.entry(member.kind.name()).or_default() += 1;
+            *books.disturbed.entry(member.kind.name()).or_default() += 1;
             let count = match how {
                 How::Kill => &mut books.kills,
                 How::Gently if reload => &mut books.reloads,
@@ -257,11 +212,11 @@ impl Fleet {
             *count += 1;
         }
         if reload {
-            member.process.as_ref().expect("it runs: its place is locked").signal("-HUP").await;
+            member.process.as_ref().expect("a locked member runs").signal("-HUP").await;
             return;
         }
         if how == How::Demote {
-            let address = member.address.as_deref().expect("others look for it there");
+            let address = member.address.as_deref().expect("Redis has a fixed address");
             return demote(address, down).await;
         }
         self.end(&mut member, how).await;
@@ -270,7 +225,7 @@ impl Fleet {
         self.run(&mut member).await;
     }
 
-    /// Asks all to stop, at once.
+    /// Stops all at the same time.
     pub async fn stop(&self) {
         let ends = self
             .members
@@ -279,7 +234,7 @@ impl Fleet {
         futures::future::join_all(ends).await;
     }
 
-    /// Ends a member's process and notes how that went.
+    /// Ends a member's process and records its end.
     async fn end(&self, member: &mut Member, how: How) {
         let Some(mut process) = member.process.take() else { return };
         let name = member.name.clone();
@@ -289,7 +244,7 @@ impl Fleet {
             lock(&self.books).exits.push(exit(false, status.to_string(), false));
         } else if how == How::Gently {
             process.signal("-TERM").await;
-            // It panics when that takes too long.
+            // It panics if that takes too long.
             let exit = match tokio::spawn(process.ended()).await {
                 Ok(status) => exit(true, status.to_string(), status.success()),
                 Err(_) => exit(true, "did not end within a minute".to_owned(), false),
@@ -300,73 +255,14 @@ impl Fleet {
         }
     }
 
-    /// Starts a member's process; returns when it answers. On another port each time, unless others look for it on
-    /// that one: the old one may have become somebody else's.
+    /// Starts a member's process. Returns when it answers.
     async fn run(&self, member: &mut Member) {
-        loop {
-            let any = || format!("127.0.0.1:{}", free_port());
-            let address = member.address.clone().unwrap_or_else(any);
-            let mut process = self.begin(member, &address);
-            if self.answers(&mut process, member.kind, &address).await {
-                if member.kind == Kind::Api {
-                    lock(&self.apis).push((member.name.clone(), format!("http://{address}")));
-                }
-                member.process = Some(process);
-                return;
-            }
+        let apis = self.balanced.as_ref().map_or(&[][..], |(_, apis)| apis);
+        let address = member.start(&self.http, apis).await;
+        if member.kind == Kind::Api {
+            lock(&self.apis).push((member.name.clone(), format!("http://{address}")));
         }
     }
-
-    fn begin(&self, member: &Member, address: &str) -> Process {
-        let log = OpenOptions::new().create(true).append(true).open(&member.log).expect("a log file");
-        let (name, variable) = match (member.kind, &self.balanced) {
-            (Kind::Api, _) => ("longhand-api", "LONGHAND_LISTEN"),
-            (Kind::Worker, _) => ("longhand-worker", "LONGHAND_HEALTH_LISTEN"),
-            (kind, balanced) => {
-                let folder = member.log.with_extension("");
-                let apis = balanced.as_ref().map_or(&[][..], |(_, apis)| apis);
-                let mut command = match kind {
-                    Kind::Redis => balancer::redis(&folder, address),
-                    _ => balancer::nginx(&folder, address, apis),
-                };
-                return Process::start_group(&member.name, &mut command, log);
-            }
-        };
-        let mut variables = member.variables.clone();
-        variables.push((variable, address.to_owned()));
-        let program = member.programs.as_ref().map_or_else(|| binary(name), |folder| folder.join(name));
-        Process::start_logging(&program, &variables, log)
-    }
-
-    /// Waits until the process answers; false when it ended first, as one does whose port was taken.
-    async fn answers(&self, process: &mut Process, kind: Kind, address: &str) -> bool {
-        let url = format!("http://{address}/healthz");
-        loop {
-            if process.has_ended().is_some() {
-                return false;
-            }
-            let answers = match kind {
-                // Nobody says that an api runs just then.
-                Kind::Nginx | Kind::Redis => TcpStream::connect(address).await.is_ok(),
-                _ => self.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()),
-            };
-            if answers {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-/// Makes a Redis the replica of a primary that is not there, for a while.
-async fn demote(address: &str, down: Duration) {
-    let take = async |command: &str| {
-        let answer = async || redis::ask(address, command).await.filter(|answer| answer.starts_with("+OK"));
-        longhand_e2e::eventually(command, answer).await;
-    };
-    take("REPLICAOF 127.0.0.1 1").await;
-    tokio::time::sleep(down).await;
-    take("REPLICAOF NO ONE").await;
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -375,6 +271,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use longhand_e2e::redis;
+
     use super::*;
 
     #[tokio::test]

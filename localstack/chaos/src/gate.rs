@@ -1,4 +1,4 @@
-//! A gate before a server: while it is closed, connections are refused, as if nobody were there.
+//! A gate in front of a server. While it is closed, connections are refused, as without a server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// A gate, open at first.
+/// Open at first.
 #[derive(Debug)]
 pub struct Gate {
     address: SocketAddr,
@@ -14,7 +14,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Starts before `server`, on a free port.
+    /// Starts in front of `server`, on a free port.
     pub async fn start(server: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
@@ -23,12 +23,11 @@ impl Gate {
         Ok(Self { address, open })
     }
 
-    /// Where to connect to.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Opens it, or closes it and cuts the connections that there are.
+    /// Opens it, or closes it and all its connections.
     pub fn set_open(&self, open: bool) {
         self.open.send_replace(open);
     }
@@ -47,7 +46,7 @@ async fn keep(
             if is_open.wait_for(|open| *open).await.is_err() {
                 return;
             }
-            // The port is ours: nobody else was given it meanwhile, or a next try finds it free.
+            // Fails if another process has taken the port meanwhile. Then the next attempt may succeed.
             listener = TcpListener::bind(address).await.ok();
             continue;
         };

@@ -1,4 +1,4 @@
-//! Gathers the evidence: the whole table, what is left in the queues, what the api shows.
+//! Gathers the evidence: the table, the messages left in the queues, and the api's answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::world::World;
 
 type Item = HashMap<String, AttributeValue>;
 
-/// How long an answer of the api is waited for, tries and all.
+/// The time limit for an answer of the api, with all retries.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Every job in the table, page by page.
+/// All jobs in the table.
 pub async fn table(aws: &Clients) -> BTreeMap<String, Job> {
     let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
     let scan = aws.dynamodb.scan().table_name(&aws.resources.table).consistent_read(true);
     let mut items = scan.into_paginator().items().send();
     while let Some(item) = items.next().await {
-        let item = item.expect("the emulator gives the table");
+        let item = item.expect("the emulator answers");
         let (Some(id), Some(key)) = (text(&item, "jobId"), text(&item, "item")) else { continue };
         // Lists of recent jobs and idempotency keys are in the table too.
         if !(key == "job" || key == "transcript" || key.starts_with("chunk#")) {
@@ -69,18 +69,18 @@ fn number(item: &Item, name: &str) -> Option<u64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-/// How many jobs have not ended.
+/// The number of jobs that have not ended.
 pub fn open(jobs: &BTreeMap<String, Job>) -> usize {
     jobs.values().filter(|job| !matches!(job.status.as_str(), "COMPLETED" | "FAILED")).count()
 }
 
-/// What each api shows of these jobs.
+/// The answers of each api for these jobs.
 pub async fn shown_by_each(world: &World, ids: &[String]) -> Vec<BTreeMap<String, Shown>> {
     let apis = world.fleet.apis().len().max(1);
     stream::iter(0..apis).then(|first| shown(world, ids, first)).collect().await
 }
 
-/// What the api shows of these jobs: the `first` one that runs, or another where that does not answer.
+/// The answers for these jobs of the api at place `first`, or of the next one if it does not answer.
 async fn shown(world: &World, ids: &[String], first: usize) -> BTreeMap<String, Shown> {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
     let read = |id: String| {
@@ -112,7 +112,7 @@ async fn shown(world: &World, ids: &[String], first: usize) -> BTreeMap<String, 
 async fn read_once(http: &reqwest::Client, url: &str) -> Result<Shown, String> {
     let answer = http.get(url).send().await.map_err(|error| error.to_string())?;
     let status = answer.status();
-    // That it is not there is an answer.
+    // A 404 is an answer.
     if status.is_server_error() {
         return Err(status.to_string());
     }
@@ -122,7 +122,7 @@ async fn read_once(http: &reqwest::Client, url: &str) -> Result<Shown, String> {
     Ok(Shown { status, transcription: field("transcription") })
 }
 
-/// How many messages the two queues have: waiting, in hand or hidden, delayed.
+/// The number of messages in both queues: visible, hidden and delayed.
 pub async fn depth(aws: &Clients) -> u64 {
     let mut all = 0;
     for url in [&aws.resources.queue_url, &aws.resources.dlq_url] {
@@ -133,14 +133,14 @@ pub async fn depth(aws: &Clients) -> u64 {
         ];
         let attributes =
             aws.sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec()));
-        let answer = attributes.send().await.expect("the emulator knows its queues");
+        let answer = attributes.send().await.expect("the emulator answers");
         let counts = answer.attributes.unwrap_or_default();
         all += counts.values().filter_map(|count| count.parse::<u64>().ok()).sum::<u64>();
     }
     all
 }
 
-/// Takes what is left in the queues; what each message says. Those that stay hidden are counted.
+/// Receives and deletes all messages. Returns a description of each, and a line for each hidden one.
 pub async fn drain(aws: &Clients) -> Vec<String> {
     let mut left = Vec::new();
     for (name, url) in
@@ -153,8 +153,7 @@ pub async fn drain(aws: &Clients) -> Vec<String> {
                 .visibility_timeout(600)
                 .message_attribute_names("All")
                 .message_system_attribute_names(MessageSystemAttributeName::All);
-            let messages =
-                receive.send().await.expect("the emulator gives messages").messages.unwrap_or_default();
+            let messages = receive.send().await.expect("the emulator answers").messages.unwrap_or_default();
             if messages.is_empty() {
                 break;
             }
@@ -171,6 +170,6 @@ pub async fn drain(aws: &Clients) -> Vec<String> {
         }
     }
     let hidden = depth(aws).await;
-    left.extend((0..hidden).map(|_| "hidden or delayed in a queue: nobody can say what".to_owned()));
+    left.extend((0..hidden).map(|_| "a hidden or delayed message in a queue".to_owned()));
     left
 }

@@ -1,5 +1,5 @@
-//! The ledger: every verdict on a chunk and every end of a job that the table took, as it answered them, whether
-//! or not the client got that answer. What is settled or finished twice stands here twice.
+//! The ledger: every outcome of a chunk and every end of a job that the table has accepted, whether or not the client
+//! got the answer. It has two entries for a chunk that was settled twice and for a job that was finished twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,29 +7,28 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-/// A verdict or an end that the table took.
+/// An outcome or an end that the table has accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// What the chunk or the job was put into: `COMPLETED` or `FAILED`.
+    /// `COMPLETED` or `FAILED`.
     pub status: String,
-    /// Milliseconds since the ledger was begun.
+    /// Milliseconds since the start of the ledger.
     pub at_ms: u64,
-    /// The name that the program has in `AWS_SDK_UA_APP_ID`, if it has one.
+    /// The program's `AWS_SDK_UA_APP_ID`.
     pub by: Option<String>,
 }
 
-/// All of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Verdicts by job and chunk's key.
-    pub verdicts: BTreeMap<(String, String), Vec<Entry>>,
+    /// Outcomes by job and the chunk's key.
+    pub outcomes: BTreeMap<(String, String), Vec<Entry>>,
     /// Ends by job.
     pub ends: BTreeMap<String, Vec<Entry>>,
-    /// Tokens of transactions that were taken: one that is repeated is answered with success and not done again.
+    /// The tokens of transactions. A repeated transaction succeeds without a write.
     tokens: BTreeSet<String>,
 }
 
-/// When something was written, and by whom.
+/// The time of a write and its program.
 #[derive(Clone, Copy)]
 struct Who<'a> {
     at_ms: u64,
@@ -43,7 +42,7 @@ impl Who<'_> {
 }
 
 impl Ledger {
-    /// Notes a call that the table answered with success. How many verdicts and ends it had.
+    /// Records a successful call. Returns the number of its outcomes and ends.
     pub fn note(&mut self, operation: &str, request: &[u8], at: Duration, by: Option<&str>) -> u64 {
         if !matches!(operation, "UpdateItem" | "PutItem" | "TransactWriteItems") {
             return 0;
@@ -70,7 +69,7 @@ impl Ledger {
     }
 
     fn entries(&self) -> u64 {
-        self.verdicts.values().chain(self.ends.values()).map(|entries| entries.len() as u64).sum()
+        self.outcomes.values().chain(self.ends.values()).map(|entries| entries.len() as u64).sum()
     }
 
     fn update(&mut self, update: &Value, who: Who<'_>) {
@@ -88,7 +87,7 @@ impl Ledger {
         let last = |status: &&str| matches!(*status, "COMPLETED" | "FAILED");
         if let Some(status) = chunk.filter(last) {
             let entry = who.entry(status);
-            self.verdicts.entry((id.to_owned(), item.to_owned())).or_default().push(entry);
+            self.outcomes.entry((id.to_owned(), item.to_owned())).or_default().push(entry);
         }
         if let Some(status) = job.filter(last) {
             self.ends.entry(id.to_owned()).or_default().push(who.entry(status));
@@ -96,7 +95,7 @@ impl Ledger {
     }
 }
 
-/// The text that an update's `SET` gives to an attribute.
+/// The string that the `SET` of an update assigns to an attribute.
 fn assigned<'a>(update: &'a Value, expression: &str, attribute: &str) -> Option<&'a str> {
     let mut words = expression.split([' ', ',', '\n']).filter(|word| !word.is_empty());
     let real = |name: &str| update["ExpressionAttributeNames"][name].as_str().unwrap_or(name) == attribute;
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn verdict(status: &str) -> Value {
+    fn outcome(status: &str) -> Value {
         json!({
             "TableName": "jobs",
             "Key": {"jobId": {"S": "j"}, "item": {"S": "chunk#07"}},
@@ -144,15 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_are_counted_and_claims_are_not() {
+    fn outcomes_are_counted_and_claims_are_not() {
         let ledger = noted(&[
-            ("UpdateItem", verdict("IN_PROGRESS")),
-            ("UpdateItem", verdict("COMPLETED")),
-            ("UpdateItem", verdict("FAILED")),
-            ("GetItem", verdict("FAILED")),
+            ("UpdateItem", outcome("IN_PROGRESS")),
+            ("UpdateItem", outcome("COMPLETED")),
+            ("UpdateItem", outcome("FAILED")),
+            ("GetItem", outcome("FAILED")),
         ]);
         let chunk = ("j".to_owned(), "chunk#07".to_owned());
-        let statuses: Vec<&str> = ledger.verdicts[&chunk].iter().map(|entry| entry.status.as_str()).collect();
+        let statuses: Vec<&str> = ledger.outcomes[&chunk].iter().map(|entry| entry.status.as_str()).collect();
         assert_eq!(statuses, ["COMPLETED", "FAILED"]);
         assert!(ledger.ends.is_empty());
     }
@@ -171,6 +170,6 @@ mod tests {
             item("job", "jobStatus", "IN_PROGRESS"), item("chunk#00", "chunkStatus", "PENDING"),
         ]});
         let ledger = noted(&[("TransactWriteItems", create)]);
-        assert!(ledger.verdicts.is_empty() && ledger.ends.is_empty());
+        assert!(ledger.outcomes.is_empty() && ledger.ends.is_empty());
     }
 }

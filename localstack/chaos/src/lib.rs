@@ -1,7 +1,7 @@
-//! Chaos: load on the real binaries while they are killed, the model fails and AWS calls are throttled, cut and
-//! lost; then an audit of the table, the queues and the books of everybody who was asked.
+//! Load on the real programs while they are killed, the model fails, and AWS calls are throttled, cut and lost. Then an
+//! audit of the table, the queues, and the records of the model, the proxy and the clients.
 //!
-//! [`run`], [`outage`] and [`poison`] are the scenarios. [`audit`] is a pure function over what they gathered.
+//! [`run`], [`outage`] and [`poison`] are the scenarios. [`audit`] is a pure function of the evidence that they gather.
 
 pub mod audit;
 pub mod balancer;
@@ -13,6 +13,7 @@ pub mod gate;
 pub mod gather;
 pub mod ledger;
 pub mod load;
+pub mod member;
 pub mod model;
 pub mod outage;
 pub mod poison;

@@ -1,4 +1,4 @@
-//! The client: submits jobs through whichever api answers.
+//! Submits jobs to any api that answers.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,17 +10,16 @@ use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::client::Clients;
 use crate::world::World;
 use crate::{draw, model};
 
 /// Bytes of each chunk's audio.
 const AUDIO_BYTES: usize = 1_000;
 
-/// How many users share the jobs.
+/// The number of users.
 const USERS: usize = 7;
 
-/// What the client knows.
+/// What was submitted.
 #[derive(Debug, Default)]
 pub struct Submitted {
     state: Mutex<State>,
@@ -34,7 +33,7 @@ struct State {
 }
 
 impl Submitted {
-    /// The ids of jobs whose `202` was read.
+    /// The ids of jobs whose `202` arrived.
     pub fn accepted(&self) -> Vec<String> {
         self.lock(|state| state.accepted.clone())
     }
@@ -51,12 +50,12 @@ impl Submitted {
         self.lock(|state| state.tries += 1);
     }
 
-    /// How often a job was submitted; more than there are jobs, where the answer was lost.
+    /// The number of attempts to submit: more than jobs if answers were lost.
     pub fn tries(&self) -> u64 {
         self.lock(|state| state.tries)
     }
 
-    /// Files that the model never has a transcript for, and the code that their chunks must fail with.
+    /// Files whose chunks must fail, with their error code.
     pub fn doomed(&self) -> BTreeMap<String, &'static str> {
         self.lock(|state| state.doomed.clone())
     }
@@ -66,35 +65,23 @@ impl Submitted {
     }
 }
 
-/// What is submitted.
+/// The jobs to submit.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// Draws when, and which files are doomed.
+    /// Decides when each job is submitted, and which files are doomed.
     pub seed: u64,
-    /// Jobs.
     pub jobs: usize,
-    /// Chunks of each.
+    /// The chunks of each job.
     pub chunks: u64,
-    /// Over how long.
+    /// The time over which the jobs are submitted.
     pub over: Duration,
     /// Whether some files are [doomed](model::doom).
     pub with_doomed: bool,
-    /// When to give up on jobs that nobody takes.
+    /// When to stop submitting jobs that no api accepts.
     pub until: Instant,
 }
 
-/// Submits all jobs behind nginx and follows them; returns when all have ended, or at the load's end.
-pub async fn submit_and_follow(world: &World, load: Load, submitted: &Submitted, clients: &Clients) {
-    let began = Instant::now();
-    let one = async |number: usize| {
-        let mut rng = draw::rng(load.seed, &["job", &number.to_string()]);
-        sleep_until(began + load.over.mul_f64(rng.random())).await;
-        clients.one(world, load, submitted, number).await;
-    };
-    join_all((0..load.jobs).map(one)).await;
-}
-
-/// Submits all jobs; returns when each was accepted, or at the load's end.
+/// Submits all jobs. Returns when each was accepted, or at the deadline.
 pub async fn submit(world: &World, load: Load, submitted: &Submitted) {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
     let began = Instant::now();
@@ -117,7 +104,7 @@ pub async fn submit(world: &World, load: Load, submitted: &Submitted) {
     join_all((0..load.jobs).map(one)).await;
 }
 
-/// One try: its own files, so that a job that was made though its answer was lost shares none with the next.
+/// One attempt. It has files of its own, so that jobs whose answers were lost share none with the next attempt.
 async fn try_once(
     world: &World,
     load: Load,
@@ -138,7 +125,7 @@ async fn try_once(
     answer["jobId"].as_str().map(str::to_owned)
 }
 
-/// Puts the audio of a job where it belongs: the names of the files, and what is submitted.
+/// Uploads the audio of a job. Returns the names of the files and the body to submit.
 pub(crate) async fn prepare(
     world: &World,
     load: Load,

@@ -1,4 +1,4 @@
-//! `chaos`: load while things break, then an audit. Needs the emulator: `make chaos` runs it.
+//! `chaos`: load while faults are injected, then an audit. Needs the emulator: `make chaos` runs it.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ use longhand_chaos::world::Size;
 use longhand_shared::service::shutdown;
 use serde_json::{Value, json};
 
-/// Loads the real binaries while they are killed, the model fails and AWS calls are lost; then audits what came of
-/// it. Exits with 1 when something is not as promised.
+/// Submit jobs to the real programs while they are killed, the model fails and AWS calls are lost. Then audit the result.
+/// Exits with 1 if a promise is broken.
 #[derive(Debug, Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -23,14 +23,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Kills, faults of the model and of AWS, all at once: one run for each seed.
+    /// Kill processes while the model and AWS fail: one run for each seed.
     Run {
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
         badness: Badness,
     },
-    /// The same, where each second api and each second worker is one of 0.1.0.
+    /// The same, with apis and workers of 0.1.0 beside those of this version.
     Mixed {
         #[command(flatten)]
         common: Common,
@@ -40,21 +40,21 @@ enum Command {
         #[arg(long, value_parser = programs)]
         old: PathBuf,
     },
-    /// The model is down for a while: one run for each way of being down.
+    /// Take the model down for some time: one run for each kind of outage.
     Outage {
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
         outage: Outage,
     },
-    /// The model fails on one user's chunks: one run for each number of workers.
+    /// Let the model fail on one user's chunks: one run for each number of workers.
     Poison {
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
         poison: Poison,
     },
-    /// One after the other: the runs, the outages, poison.
+    /// All of these, except mixed.
     All {
         #[command(flatten)]
         common: Common,
@@ -70,7 +70,7 @@ enum Command {
 fn programs(folder: &str) -> Result<PathBuf, String> {
     let folder = PathBuf::from(folder);
     match ["longhand-api", "longhand-worker"].iter().find(|name| !folder.join(name).is_file()) {
-        Some(missing) => Err(format!("there is no {missing}: `make chaos-mixed` builds it")),
+        Some(missing) => Err(format!("it has no {missing}: build it with `make chaos-mixed`")),
         None => Ok(folder),
     }
 }
@@ -79,10 +79,10 @@ fn programs(folder: &str) -> Result<PathBuf, String> {
 struct Common {
     #[command(flatten)]
     size: Size,
-    /// What chance is drawn from; several with commas between. Outages take the first.
+    /// Random seeds, separated by commas. Outages and poison use the first.
     #[arg(long, value_delimiter = ',', default_value = "1", num_args = 1..)]
     seed: Vec<u64>,
-    /// Writes the report as JSON, too.
+    /// Also write the report to this file, as JSON.
     #[arg(long)]
     report: Option<PathBuf>,
 }
@@ -92,11 +92,11 @@ async fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let stop = match shutdown::on_signal() {
         Ok(stop) => stop,
-        Err(error) => return complain(&error, 1),
+        Err(error) => return fail(&error, 1),
     };
     tokio::select! {
         code = scenarios(command) => code,
-        // What was started is killed when it is dropped.
+        // All processes are killed when they are dropped.
         () = stop.cancelled() => ExitCode::from(130),
     }
 }
@@ -138,13 +138,13 @@ async fn scenarios(command: Command) -> ExitCode {
         let all: Vec<Value> = reports.iter().map(Report::json).collect();
         let text = format!("{:#}\n", json!({"asPromised": good, "scenarios": all}));
         if let Err(error) = std::fs::write(path, text) {
-            return complain(&format!("{}: {error}", path.display()), 74);
+            return fail(&format!("{}: {error}", path.display()), 74);
         }
     }
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "{error}");
     ExitCode::from(code)
 }

@@ -1,35 +1,29 @@
-//! How the simulated model misbehaves: in every way that it knows.
+//! The faults of the simulated model: every kind that it has.
 
 use longhand_sim_asr::{Answer, Behaviour, ErrorBody, Latency, Odd, Weighted};
 use rand::RngExt;
 
 use crate::draw;
 
-/// One file in so many gets answers that no retry makes better.
+/// One file of this many is doomed: all its calls fail permanently.
 const DOOMED_ONE_IN: u32 = 100;
 
-/// How often a doomed file's answer is kept ready: more than it can be asked for.
+/// The number of scripted answers of a doomed file: more than it can have calls.
 const DOOMED_ANSWERS: usize = 200;
 
-/// The share of calls, beside the faults, that get a good transcript in an odd form.
+/// The share of calls that get a good transcript in an odd form.
 const ODD_SHARE: f64 = 0.09;
 
-/// A model that fails so many calls (0 to 1) in ways that another try may mend: half of them as
-/// [`Behaviour::usual_faults`] has it, half in all others. The n-th call for a file always gets the same.
-pub fn behaviour(seed: u64, faults: f64, latency: Latency, speaks_verbose_json: bool) -> Behaviour {
+/// A model in which this share of calls (0 to 1) fails temporarily: one half with [`Behaviour::usual_faults`], the other
+/// with all other faults. The n-th call for a file always gets the same answer.
+pub fn behaviour(seed: u64, faults: f64, latency: Latency, supports_verbose_json: bool) -> Behaviour {
     let others = other_faults();
     let odd = odd_but_good();
     let mut mix = Behaviour::usual_faults(faults / 2.0);
     mix.extend(shared(faults / 2.0, others));
-    // A rate of 1 leaves no room for anything else.
+    // The shares must not exceed 1.
     mix.extend(shared(ODD_SHARE.min(1.0 - faults), odd));
-    Behaviour {
-        latency,
-        faults: mix,
-        seed: Some(seed),
-        supports_verbose_json: speaks_verbose_json,
-        ..Behaviour::default()
-    }
+    Behaviour { latency, faults: mix, seed: Some(seed), supports_verbose_json, ..Behaviour::default() }
 }
 
 fn shared(share: f64, answers: Vec<Answer>) -> impl Iterator<Item = Weighted> {
@@ -71,7 +65,7 @@ fn odd_but_good() -> Vec<Answer> {
     .to_vec()
 }
 
-/// What no retry makes better, and the code that a chunk fails with.
+/// Permanent faults, with the error code of the chunk.
 fn permanent_faults() -> Vec<(Answer, &'static str)> {
     let rejected =
         [(400, ErrorBody::Html), (404, ErrorBody::Empty), (413, ErrorBody::Detail), (422, ErrorBody::Plain)]
@@ -96,8 +90,8 @@ fn permanent_faults() -> Vec<(Answer, &'static str)> {
     all
 }
 
-/// The answers to all calls for a file that is doomed, and the code that its chunk must fail with. `None` for
-/// the others, which have no reason to fail with such a code.
+/// The answers to all calls for a doomed file, and the error code that its chunk must have. `None` for other files, which
+/// must not fail with such a code.
 pub fn doom(seed: u64, file: &str) -> Option<(Vec<Answer>, &'static str)> {
     let mut rng = draw::rng(seed, &["doom", file]);
     if !rng.random_ratio(1, DOOMED_ONE_IN) {
@@ -113,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_of_the_rate_that_was_asked_for() {
+    fn faults_have_the_given_rate() {
         let behaviour = behaviour(1, 0.2, Latency::Fixed(0), true);
         let bad = |fault: &&Weighted| fault.answer.expected_text("a.wav").is_none();
         let rate: f64 = behaviour.faults.iter().filter(bad).map(|fault| fault.probability).sum();
@@ -123,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn some_files_are_doomed_always_the_same_ones() {
+    fn a_seed_dooms_the_same_files() {
         let doomed =
             |seed| (0..2_000).filter(|n| doom(seed, &format!("{n}.wav")).is_some()).collect::<Vec<_>>();
         assert_eq!(doomed(3), doomed(3));

@@ -1,4 +1,4 @@
-//! The second scenario: the model is down for a while in the middle of the load, and nothing else is amiss.
+//! The second scenario: the model is down for some time in the middle of the load. There are no other faults.
 
 use std::time::Duration;
 
@@ -11,40 +11,39 @@ use crate::report::Report;
 use crate::run::{RunSummary, conclude, settle};
 use crate::world::{CONCURRENCY, Plan, Size, World};
 
-/// How long the load lasts before the outage, and after it.
+/// The duration of the load before the outage, and after it.
 const MARGIN: Duration = Duration::from_secs(15);
 
-/// By then every worker's circuit is open: a call that hangs and a probe that hangs take twice
+/// The time until every worker's circuit is open: a hanging call and a hanging probe take twice
 /// [`crate::world::ASR_TIMEOUT_SECONDS`].
 const OPENING: Duration = Duration::from_secs(15);
 
-/// A circuit's first pause and its longest (`worker/src/asr/guard.rs`), and how much shorter chance makes one.
+/// The first and the longest pause of a circuit in seconds (`worker/src/asr/guard.rs`), and the smallest jitter factor.
 const PAUSES: (f64, f64) = (2.0, 30.0);
 const SHORTEST: f64 = 0.5;
 
-/// How the outage goes.
 #[derive(Clone, Debug, Args)]
 #[group(id = "outage-arguments")] // the command has a group of its own name
 pub struct Outage {
-    /// How the model is down; several with commas between.
+    /// The kinds of outage, separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "status,hang,refuse", num_args = 1..)]
     pub how: Vec<Down>,
-    /// How long the model is down, in seconds.
+    /// The duration of the outage, in seconds.
     #[arg(long, default_value_t = 60)]
     pub down_seconds: u64,
-    /// All jobs are done this long after the outage, in seconds.
+    /// The time limit for the end of all jobs after the outage, in seconds.
     #[arg(long, default_value_t = 120)]
     pub soon_seconds: u64,
 }
 
-/// How a model is down.
+/// A kind of outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Down {
-    /// It answers 503.
+    /// The model answers 503.
     Status,
-    /// It takes calls and never answers.
+    /// The model accepts calls and never answers.
     Hang,
-    /// Nobody is there: connections are refused.
+    /// Connections are refused.
     Refuse,
 }
 
@@ -58,7 +57,6 @@ impl Down {
     }
 }
 
-/// Runs it.
 pub async fn run(size: &Size, outage: &Outage, how: Down, seed: u64) -> Report {
     let name = format!("outage: {}", how.name());
     let began = Instant::now();
@@ -87,14 +85,14 @@ pub async fn run(size: &Size, outage: &Outage, how: Down, seed: u64) -> Report {
         until: began + Duration::from_secs(size.limit_seconds),
     };
     let submitted = Submitted::default();
-    let weather = async {
+    let outage_task = async {
         sleep_until(down_at).await;
         set(&world, how, false, &good);
         sleep_until(up_at).await;
         set(&world, how, true, &good);
     };
     let load = async {
-        tokio::join!(submit(&world, load, &submitted), weather);
+        tokio::join!(submit(&world, load, &submitted), outage_task);
         settle(&world, began, size.limit_seconds).await;
     };
     let summary = RunSummary { name: &name, began, jobs: size.jobs };
@@ -119,7 +117,7 @@ fn set(world: &World, how: Down, up: bool, good: &Behaviour) {
     }
 }
 
-/// When it was, and how long after its end all was done.
+/// The times of the outage, and the time from its end to the end of all jobs.
 struct Times {
     model_began: Instant,
     down_at: Instant,
@@ -136,7 +134,7 @@ fn judge(report: &mut Report, size: &Size, outage: &Outage, times: &Times) {
     let allowed = size.workers * most_probes(times.up_at - times.down_at);
     let found = &mut report.findings;
     report.notes.push(format!(
-        "the model was down for {} s: {all} calls reached it, {late} of them after the first {} s ({allowed} probes of {} circuits allowed); all was done {:.1} s after its return",
+        "the model was down for {} s: {all} calls reached it, {late} of them after the first {} s ({allowed} probes of {} circuits allowed); all jobs ended {:.1} s after its return",
         outage.down_seconds,
         OPENING.as_secs(),
         size.workers,
@@ -148,17 +146,18 @@ fn judge(report: &mut Report, size: &Size, outage: &Outage, times: &Times) {
     if found.failed > 0 {
         found
             .violations
-            .push(format!("FAILED {} jobs: an outage fails none ({:?})", found.failed, found.codes));
+            .push(format!("FAILED {} jobs: an outage must fail none ({:?})", found.failed, found.codes));
     }
     if times.after > Duration::from_secs(outage.soon_seconds) {
         let after = times.after.as_secs();
-        found
-            .violations
-            .push(format!("LATE: done {after} s after the outage, {} s allowed", outage.soon_seconds));
+        found.violations.push(format!(
+            "LATE: the jobs ended {after} s after the outage, {} s allowed",
+            outage.soon_seconds
+        ));
     }
 }
 
-/// The most probes of one circuit while the model is down, if each pause is as short as chance makes it.
+/// The maximum number of probes of one circuit during the outage: with the shortest pauses.
 fn most_probes(down: Duration) -> usize {
     let (mut longest, mut at, mut probes) = (PAUSES.0, 0.0, 0);
     while at + longest * SHORTEST <= down.as_secs_f64() {
@@ -174,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probes_grow_rare() {
+    fn pauses_between_probes_grow() {
         assert_eq!(most_probes(Duration::from_millis(900)), 0);
         assert_eq!(most_probes(Duration::from_secs(4)), 2);
         assert_eq!(most_probes(Duration::from_mins(1)), 7);

@@ -1,5 +1,5 @@
-//! The third scenario: one user's chunks on which the model fails, beside good jobs of other users. Nothing else is
-//! amiss. Good jobs must take no longer than without the bad ones, and the bad ones must end.
+//! The third scenario: the model fails on one user's chunks, beside good jobs of other users. There are no other faults.
+//! Good jobs must take no longer than without the bad ones, and the bad ones must end.
 
 use std::time::Duration;
 
@@ -15,39 +15,38 @@ use crate::report::Report;
 use crate::run::{RunSummary, conclude, settle};
 use crate::world::{ASR_TIMEOUT_SECONDS, Plan, Size, World};
 
-/// Chunks in hand in one worker: more than a bad job has.
+/// The concurrency of a worker: more than the chunks of a bad job.
 const SLOTS: usize = 32;
 
-/// What the model takes for a good chunk.
+/// The duration of the model's call for a good chunk.
 const MODEL: Duration = Duration::from_millis(300);
 
-/// What Longhand and the emulator may add for a good job, and what a bad one may add to that.
+/// The time that Longhand and the emulator may add for a good job.
 const GOOD_SLACK: Duration = Duration::from_secs(2);
 
-/// What a bad job may take beside its calls and pauses.
+/// The time that a bad job may take in addition to its calls and pauses.
 const BAD_SLACK: Duration = Duration::from_secs(30);
 
 /// The calls of one bad chunk, and the pauses between them.
 const CALLS: u32 = 4;
 const PAUSES: Duration = Duration::from_millis(3_500);
 
-/// Good jobs beside each bad one, and the time from one to the next.
+/// The number of good jobs beside each bad one, and the time between them.
 const GOOD_JOBS: u32 = 20;
 const GOOD_EVERY: Duration = Duration::from_millis(500);
 
-/// How bad it gets.
 #[derive(Clone, Debug, Args)]
 #[group(id = "poison-arguments")] // the command has a group of its own name
 pub struct Poison {
-    /// Chunks of each bad job.
+    /// The number of chunks of each bad job.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=24))]
     pub bad_chunks: u64,
-    /// Worker processes, one run for each number.
+    /// The numbers of worker processes, separated by commas: one run for each.
     #[arg(long, value_delimiter = ',', default_value = "1,3", num_args = 1..)]
     pub with_workers: Vec<usize>,
 }
 
-/// The ways in which the model fails on a chunk.
+/// The faults of the model on bad chunks.
 fn kinds() -> [(&'static str, Answer); 5] {
     [
         ("500", Answer::status(500)),
@@ -58,14 +57,14 @@ fn kinds() -> [(&'static str, Answer); 5] {
     ]
 }
 
-/// A job that was submitted.
+/// A submitted job.
 struct Job {
     kind: &'static str,
     id: String,
     bad: bool,
 }
 
-/// Runs it with so many workers: one kind after the other, each with a bad job and good ones beside it.
+/// Runs one kind of fault after the other, each with a bad job and good ones beside it.
 pub async fn run(size: &Size, poison: &Poison, workers: usize, seed: u64) -> Report {
     let name = format!("poison: {workers} workers");
     let began = Instant::now();
@@ -89,7 +88,7 @@ pub async fn run(size: &Size, poison: &Poison, workers: usize, seed: u64) -> Rep
     let summary = RunSummary { name: &name, began, jobs: count };
     let jobs = tokio::select! {
         jobs = load => jobs,
-        () = summary.progress(&world, &submitted) => unreachable!("it never ends"),
+        () = summary.progress(&world, &submitted) => unreachable!("the progress never ends"),
     };
     let times = join_all(jobs.iter().map(|job| turnaround(&world, &job.id))).await;
     let mut report = conclude(world, &submitted, None, name, &size, began).await;
@@ -98,7 +97,7 @@ pub async fn run(size: &Size, poison: &Poison, workers: usize, seed: u64) -> Rep
     report
 }
 
-/// A bad job, and good ones while it is worked on; returns when the good ones have been submitted.
+/// Submits a bad job, and good ones while it is processed.
 async fn beside(
     world: &World,
     submitted: &Submitted,
@@ -140,7 +139,7 @@ async fn post(world: &World, user: &str, paths: &[String]) -> Option<String> {
     Some(answer.json::<Value>().await.ok()?["jobId"].as_str()?.to_owned())
 }
 
-/// From submitted to ended, by the service's own times; `None` for a job that has not ended.
+/// The turnaround by the service's clock. `None` for a job that has not ended.
 async fn turnaround(world: &World, id: &str) -> Option<Duration> {
     let url = world.fleet.apis().into_iter().next()?;
     let answer = reqwest::Client::new().get(format!("{url}/transcript/{id}")).send().await.ok()?;

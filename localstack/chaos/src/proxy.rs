@@ -1,4 +1,4 @@
-//! A proxy before the emulator that makes AWS fail as it does on a bad day, and keeps books of it.
+//! A proxy in front of the emulator that injects faults into AWS calls and records them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,52 +26,49 @@ use crate::fault::{
 };
 use crate::ledger::Ledger;
 
-/// The largest body of a call or of an answer.
+/// The maximum size of a request or an answer.
 const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 
-/// How long a connection that gets no more bytes stays open: longer than any client waits.
-const CLAIM_TIMEOUT: Duration = Duration::from_mins(2);
+/// How long a silent connection stays open: longer than any client waits.
+const SILENCE: Duration = Duration::from_mins(2);
 
-/// From the first half of a body to the reset: the half is on its way by then.
+/// The time between the first half of a body and the reset. The half is sent by then.
 const BEFORE_RESET: Duration = Duration::from_millis(50);
 
 /// The calls and faults of one operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OperationBook {
-    /// How many calls there were, tries counted singly.
+    /// The number of calls, retries included.
     pub calls: u64,
-    /// How many of them each fault struck.
+    /// The number of calls with each fault.
     pub faults: BTreeMap<Fault, u64>,
 }
 
-/// What the programs of one version did.
+/// The calls of one kind of program of one version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AppBook {
-    /// Calls of AWS.
     pub calls: u64,
-    /// Transactions that the table took: an api makes a job by one.
+    /// Successful transactions: an api creates a job with one.
     pub transactions: u64,
-    /// Verdicts and ends that the table took.
+    /// Outcomes and ends that the table accepted.
     pub settled: u64,
 }
 
-/// What the proxy has seen.
+/// The records of the proxy.
 #[derive(Clone, Debug, Default)]
 pub struct Books {
-    /// By operation.
     pub operations: BTreeMap<Operation, OperationBook>,
-    /// By the name that a program has in `AWS_SDK_UA_APP_ID`, if it has one.
+    /// By `AWS_SDK_UA_APP_ID`.
     pub apps: BTreeMap<String, AppBook>,
-    /// How often S3 refused to give each file.
+    /// How often S3 refused each file.
     pub forbidden: BTreeMap<String, u64>,
-    /// How many messages were in answers that no client got.
+    /// The number of messages in lost answers.
     pub messages_lost: u64,
-    /// What the table took.
     pub ledger: Ledger,
 }
 
 impl Books {
-    /// How often each fault struck, over all operations.
+    /// The number of each fault, over all operations.
     pub fn faults(&self) -> BTreeMap<Fault, u64> {
         let mut all = BTreeMap::new();
         for book in self.operations.values() {
@@ -82,8 +79,8 @@ impl Books {
         all
     }
 
-    /// Notes a call that the table answered with success.
-    fn taken(&mut self, call: &Call, at: Duration) {
+    /// Records a successful call of the table.
+    fn accepted(&mut self, call: &Call, at: Duration) {
         let settled = self.ledger.note(&call.operation.name, &call.body, at, call.app.as_deref());
         if let Some(app) = &call.app {
             let book = self.apps.entry(app.clone()).or_default();
@@ -93,7 +90,7 @@ impl Books {
     }
 }
 
-/// A running proxy. It stops when this is dropped.
+/// A running proxy. Dropping it stops it.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -129,8 +126,8 @@ impl std::fmt::Display for Cut {
 impl std::error::Error for Cut {}
 
 impl Proxy {
-    /// Starts before `upstream` (`http://host:port`), on a free port. `rate` (0 to 1) is the share of calls that
-    /// something goes wrong with.
+    /// Starts in front of `upstream` (`http://host:port`), on a free port. `rate` (0 to 1) is the share of calls with a
+    /// fault.
     pub async fn start(upstream: &str, seed: u64, rate: f64) -> io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let address = listener.local_addr()?;
@@ -148,17 +145,16 @@ impl Proxy {
         Ok(Self { address, inner, stop })
     }
 
-    /// What to set `AWS_ENDPOINT_URL` to.
+    /// The value for `AWS_ENDPOINT_URL`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Changes the share of calls that something goes wrong with.
+    /// Changes the share of calls with a fault.
     pub fn set_rate(&self, rate: f64) {
         self.inner.lock().rate = rate;
     }
 
-    /// What it has seen so far.
     pub fn books(&self) -> Books {
         self.inner.lock().books.clone()
     }
@@ -180,7 +176,7 @@ async fn serve(listener: TcpListener, inner: Arc<Inner>, stop: CancellationToken
             Ok((stream, _)) => {
                 tokio::spawn(connection(stream, Arc::clone(&inner), stop.clone()));
             }
-            // Out of sockets, perhaps: there will be some again.
+            // There may be too many open sockets. Some will close.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -192,7 +188,7 @@ async fn connection(stream: TcpStream, inner: Arc<Inner>, stop: CancellationToke
     let reset = AtomicBool::new(false);
     let answer = service_fn(|request: Request<Incoming>| Arc::clone(&inner).answer(request, &reset));
     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
-    // An error is a client that has gone, or a cut of our own.
+    // An error means that the client is gone, or that the proxy cut the connection.
     tokio::select! {
         () = stop.cancelled() => {}
         _ = served => {}
@@ -210,7 +206,7 @@ fn twin(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
     Ok((TcpStream::from_std(stream)?, twin))
 }
 
-/// A call, read to its end.
+/// A complete call.
 struct Call {
     operation: Operation,
     method: Method,
@@ -220,7 +216,7 @@ struct Call {
     app: Option<String>,
 }
 
-/// The emulator's answer, read to its end.
+/// The emulator's complete answer.
 struct Answered {
     head: Parts,
     body: Bytes,
@@ -231,7 +227,7 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers one call. An error closes the connection, and if `reset` was set, resets it.
+    /// Answers one call. An error closes the connection, or resets it if `reset` is set.
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -246,7 +242,7 @@ impl Inner {
         let fault = self.draw(&operation, app.as_deref());
         let call = Call { operation, method: head.method, path, headers: head.headers, body, app };
         let Some((fault, late)) = fault else {
-            return self.pass(call).await.map(whole);
+            return self.forward(call).await.map(whole);
         };
         let answer = match fault {
             Fault::Throttled => Ok(throttled(&call.operation)),
@@ -260,14 +256,14 @@ impl Inner {
                 Ok(forbidden())
             }
             Fault::CutBefore => Err(Cut),
-            _ => return self.spoil(call, fault, late, reset).await,
+            _ => return self.damage(call, fault, late, reset).await,
         };
         self.note(&call.operation, fault);
         answer
     }
 
-    /// Passes a call on and spoils its answer.
-    async fn spoil(
+    /// Forwards a call and damages its answer.
+    async fn damage(
         self: &Arc<Self>,
         call: Call,
         fault: Fault,
@@ -275,16 +271,16 @@ impl Inner {
         reset: &AtomicBool,
     ) -> Result<Response<Body>, Cut> {
         let operation = call.operation.clone();
-        let mut answered = self.pass(call).await?;
+        let mut answered = self.forward(call).await?;
         let messages = messages(&answered.body);
-        let has_nothing_to_lose = match fault {
+        let is_harmless = match fault {
             Fault::ReceiveLost => messages == 0,
             Fault::BodyStalled | Fault::BodyReset => {
                 !answered.head.status.is_success() || answered.body.len() < 2
             }
             _ => false,
         };
-        if has_nothing_to_lose {
+        if is_harmless {
             return Ok(whole(answered));
         }
         self.note(&operation, fault);
@@ -292,11 +288,11 @@ impl Inner {
             Fault::AnswerLost | Fault::ReceiveLost => {
                 self.lock().books.messages_lost += messages as u64;
                 if fault == Fault::ReceiveLost {
-                    tokio::time::sleep(CLAIM_TIMEOUT).await;
+                    tokio::time::sleep(SILENCE).await;
                 }
                 return Err(Cut);
             }
-            Fault::BodyStalled => return Ok(half(answered, CLAIM_TIMEOUT)),
+            Fault::BodyStalled => return Ok(half(answered, SILENCE)),
             Fault::BodyReset => {
                 reset.store(true, Ordering::Relaxed);
                 return Ok(half(answered, BEFORE_RESET));
@@ -311,7 +307,7 @@ impl Inner {
         Ok(whole(answered))
     }
 
-    /// Counts a call; what goes wrong with it.
+    /// Counts a call and draws its fault.
     fn draw(&self, operation: &Operation, app: Option<&str>) -> Option<(Fault, Duration)> {
         let mut state = self.lock();
         let rate = state.rate;
@@ -329,18 +325,18 @@ impl Inner {
         *book.faults.entry(fault).or_default() += 1;
     }
 
-    /// Passes a call on, to its end even if the client goes: what was sent will be done, and the ledger must know.
-    /// Only a receive ends with its client, since a service sees that nobody waits any more.
-    async fn pass(self: &Arc<Self>, call: Call) -> Result<Answered, Cut> {
+    /// Forwards a call. It continues if the client disconnects, since the emulator executes it, and the ledger must be
+    /// complete. Only a receive ends with its client, as with SQS.
+    async fn forward(self: &Arc<Self>, call: Call) -> Result<Answered, Cut> {
         let ends_with_client = call.operation.name == "ReceiveMessage";
-        let passing = Arc::clone(self).pass_on(call);
+        let forwarding = Arc::clone(self).forward_now(call);
         if ends_with_client {
-            return passing.await;
+            return forwarding.await;
         }
-        tokio::spawn(passing).await.map_err(|_| Cut)?
+        tokio::spawn(forwarding).await.map_err(|_| Cut)?
     }
 
-    async fn pass_on(self: Arc<Self>, call: Call) -> Result<Answered, Cut> {
+    async fn forward_now(self: Arc<Self>, call: Call) -> Result<Answered, Cut> {
         let mut headers = call.headers.clone();
         for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
             headers.remove(name);
@@ -355,7 +351,7 @@ impl Inner {
         }
         if call.operation.service == Service::Dynamodb && parts.status.is_success() {
             let at = self.began.elapsed();
-            self.lock().books.taken(&call, at);
+            self.lock().books.accepted(&call, at);
         }
         Ok(Answered { head: parts, body })
     }
@@ -365,7 +361,7 @@ fn whole(answered: Answered) -> Response<Body> {
     Response::from_parts(answered.head, Body::from(answered.body))
 }
 
-/// The first half of a body whose end is awaited, and after a pause the end of the connection.
+/// The first half of a body, and after a pause the end of the connection.
 fn half(answered: Answered, pause: Duration) -> Response<Body> {
     let Answered { mut head, body } = answered;
     head.headers.insert(CONTENT_LENGTH, body.len().into());
@@ -378,7 +374,7 @@ fn half(answered: Answered, pause: Duration) -> Response<Body> {
     Response::from_parts(head, Body::from_stream(parts))
 }
 
-/// The sender's name from `AWS_SDK_UA_APP_ID`, in a user agent.
+/// The `AWS_SDK_UA_APP_ID` in a user agent.
 fn app(agent: &str) -> Option<&str> {
     agent.split(' ').find_map(|part| part.strip_prefix("app/"))
 }

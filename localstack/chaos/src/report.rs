@@ -1,33 +1,27 @@
-//! What a scenario says in the end: text for people, JSON for programs.
+//! The report of a scenario, as text and as JSON.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::audit::Findings;
-use crate::fleet::{Kind, app};
+use crate::member::{Kind, app};
 use crate::{client, fleet, proxy};
 
-/// A scenario's end.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// What was run, with its seed.
+    /// The scenario and its seed.
     pub name: String,
-    /// How long it took.
     pub took: Duration,
-    /// Jobs that were to be submitted, and the tries that took.
+    /// The number of jobs to submit, and of attempts to submit them.
     pub submitted: (usize, u64),
-    /// What the audit found.
     pub findings: Findings,
-    /// What was done to the processes.
     pub fleet: fleet::Books,
     /// What clients saw behind nginx.
     pub clients: Option<client::Books>,
-    /// What was done to the calls of AWS.
     pub aws: proxy::Books,
-    /// The model's books.
     pub model: longhand_sim_asr::Books,
     /// Lines that only this scenario has.
     pub notes: Vec<String>,
@@ -39,8 +33,8 @@ impl Report {
         self.findings.violations.is_empty()
     }
 
-    /// Notes what the programs of each version did. Each kind of each must have done some of the work, or the run says
-    /// nothing about it.
+    /// Adds a note about the programs of each version. It is a violation if one of them did no work, since the run then
+    /// shows nothing about it.
     pub fn judge_versions(&mut self) {
         for (kind, old) in
             [(Kind::Api, false), (Kind::Api, true), (Kind::Worker, false), (Kind::Worker, true)]
@@ -49,174 +43,163 @@ impl Report {
             let proxy::AppBook { calls, transactions, settled } =
                 self.aws.apps.get(&name).copied().unwrap_or_default();
             self.notes.push(format!(
-                "{name}: {calls} AWS calls, {transactions} transactions, {settled} verdicts and ends"
+                "{name}: {calls} AWS calls, {transactions} transactions, {settled} outcomes and ends"
             ));
             let idle = if kind == Kind::Api { transactions == 0 } else { settled == 0 };
             if idle {
-                self.findings.violations.push(format!("IDLE {name}: it did none of the work"));
+                self.findings.violations.push(format!("IDLE {name}: it did no work"));
             }
         }
     }
 
-    /// For people.
+    /// The report as text.
     pub fn text(&self) -> String {
-        let found = &self.findings;
         let mut out = String::new();
-        let mut line = |name: &str, what: String| {
+        for (name, what) in self.audit_rows().into_iter().chain(self.load_rows()) {
             let _ = writeln!(out, "  {name:<22} {what}");
-        };
-        line(
-            "jobs",
-            format!("{} accepted of {} ({} tries)", found.accepted, self.submitted.0, self.submitted.1),
-        );
-        line("not accepted, yet made", found.unasked.to_string());
-        line("completed", found.completed.to_string());
-        line("failed with reason", format!("{}{}", found.failed, in_brackets(&found.codes, "chunks: ")));
-        line("lost", found.lost.to_string());
-        line("stuck", found.stuck.to_string());
-        line("chunks settled twice", found.settled_twice.to_string());
-        line("jobs finished twice", found.finished_twice.to_string());
-        line("transcripts wrong", found.wrong.to_string());
-        line("messages left", found.left.to_string());
-        let (calls, claims) = found.most_calls;
-        line(
-            "calls for one chunk",
-            format!("{calls} at most ({claims} claims); over the bound: {}", found.over_bound),
-        );
-        line("claims of one chunk", format!("{} at most", found.most_claims));
-        line(
-            "calls at once",
-            format!("{} at most; {} in all{}", found.most_at_once, self.model.calls, self.statuses()),
-        );
-        let fleet::Books { kills, stops, reloads, demotions, restarts, struck, exits } = &self.fleet;
-        let (well, asked) = (exits.iter().filter(|exit| exit.success).count(), exits.len());
-        line(
-            "processes",
-            format!(
-                "{kills} kill -9, {stops} SIGTERM, {demotions} REPLICAOF, {restarts} restarts; {well} of {asked} SIGTERMs in all ended with 0"
-            ),
-        );
-        if let Some(clients) = &self.clients {
-            let struck = struck.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
-            line("struck", format!("{reloads} reloads of nginx{}", in_brackets(&struck, "in all: ")));
-            line(
-                "clients",
-                format!(
-                    "{} requests; tried again {}{}; streams resumed {}; errors that clients do not retry {}",
-                    clients.asked,
-                    clients.again.values().sum::<u64>(),
-                    in_brackets(&clients.again, ""),
-                    clients.resumed,
-                    found.surprises,
-                ),
-            );
         }
-        let calls: u64 = self.aws.operations.values().map(|book| book.calls).sum();
-        let faults =
-            self.aws.faults().into_iter().map(|(fault, count)| (fault.name().to_owned(), count)).collect();
-        let lost = self.aws.messages_lost;
-        line("AWS", format!("{calls} calls{}; {lost} messages in lost answers", in_brackets(&faults, "")));
         for note in &self.notes {
             let _ = writeln!(out, "  {note}");
         }
-        for violation in &found.violations {
+        for violation in &self.findings.violations {
             let _ = writeln!(out, "  VIOLATION {violation}");
         }
         let verdict = if self.is_good() { "as promised" } else { "NOT as promised" };
         format!("{}: {verdict}, in {:.0} s\n{out}", self.name, self.took.as_secs_f64())
     }
 
-    fn statuses(&self) -> String {
-        let model = &self.model;
-        let mut all: BTreeMap<String, u64> =
-            model.by_status.iter().map(|(status, count)| (status.to_string(), *count)).collect();
-        all.extend([
-            ("cut".to_owned(), model.cut),
-            ("hung".to_owned(), model.hung),
-            ("left".to_owned(), model.aborted),
-        ]);
-        in_brackets(&all, "")
+    /// What the audit found.
+    fn audit_rows(&self) -> Vec<(&'static str, String)> {
+        let found = &self.findings;
+        let (jobs, tries) = self.submitted;
+        let (calls, claims) = found.most_calls;
+        let calls_at_once = format!(
+            "{} at most; {} in all{}",
+            found.most_at_once,
+            self.model.calls,
+            in_brackets(&self.statuses(), "")
+        );
+        vec![
+            ("jobs", format!("{} accepted of {jobs} ({tries} tries)", found.accepted)),
+            ("created, not accepted", found.unasked.to_string()),
+            ("completed", found.completed.to_string()),
+            ("failed with reason", format!("{}{}", found.failed, in_brackets(&found.codes, "chunks: "))),
+            ("lost", found.lost.to_string()),
+            ("stuck", found.stuck.to_string()),
+            ("chunks settled twice", found.settled_twice.to_string()),
+            ("jobs finished twice", found.finished_twice.to_string()),
+            ("transcripts wrong", found.wrong.to_string()),
+            ("messages left", found.left.to_string()),
+            (
+                "calls for one chunk",
+                format!("{calls} at most ({claims} claims); over the limit: {}", found.over_bound),
+            ),
+            ("claims of one chunk", format!("{} at most", found.most_claims)),
+            ("calls at once", calls_at_once),
+        ]
     }
 
-    /// For programs.
+    /// What the processes, the clients and AWS went through.
+    fn load_rows(&self) -> Vec<(&'static str, String)> {
+        let fleet::Books { kills, stops, reloads, demotions, restarts, disturbed, exits } = &self.fleet;
+        let well = exits.iter().filter(|exit| exit.success).count();
+        let mut rows = vec![(
+            "processes",
+            format!(
+                "{kills} kill -9, {stops} SIGTERM, {demotions} REPLICAOF, {restarts} restarts; {well} of {} SIGTERMs in all ended with 0",
+                exits.len()
+            ),
+        )];
+        if let Some(client::Books { asked, again, resumed, .. }) = &self.clients {
+            let disturbed = disturbed.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
+            rows.push((
+                "disturbed",
+                format!("{reloads} reloads of nginx{}", in_brackets(&disturbed, "in all: ")),
+            ));
+            let retries: u64 = again.values().sum();
+            let (reasons, surprises) = (in_brackets(again, ""), self.findings.surprises);
+            rows.push(("clients", format!("{asked} requests; retried {retries}{reasons}; streams resumed {resumed}; errors that clients do not retry {surprises}")));
+        }
+        let calls: u64 = self.aws.operations.values().map(|book| book.calls).sum();
+        let faults = self.aws.faults().into_iter().map(|(fault, count)| (fault.name().to_owned(), count));
+        let (faults, lost) = (in_brackets(&faults.collect(), ""), self.aws.messages_lost);
+        rows.push(("AWS", format!("{calls} calls{faults}; {lost} messages in lost answers")));
+        rows
+    }
+
+    fn statuses(&self) -> BTreeMap<String, u64> {
+        let model = &self.model;
+        let counts = model.by_status.iter().map(|(status, count)| (status.to_string(), *count));
+        let others = [("cut", model.cut), ("hung", model.hung), ("aborted", model.aborted)];
+        counts.chain(others.map(|(name, count)| (name.to_owned(), count))).collect()
+    }
+
+    /// The report as JSON.
     pub fn json(&self) -> Value {
-        let found = &self.findings;
-        let operations: BTreeMap<String, Value> = self
-            .aws
-            .operations
-            .iter()
+        let operations = self.aws.operations.iter();
+        let operations: BTreeMap<String, Value> = operations
             .map(|(operation, book)| {
                 (operation.to_string(), json!({"calls": book.calls, "faults": book.faults}))
             })
-            .collect();
-        let exits: Vec<Value> = self
-            .fleet
-            .exits
-            .iter()
-            .map(|exit| json!({"process": exit.name, "asked": exit.asked, "how": exit.how}))
             .collect();
         json!({
             "name": self.name,
             "asPromised": self.is_good(),
             "seconds": self.took.as_secs_f64(),
-            "jobs": {
-                "submitted": self.submitted.0,
-                "tries": self.submitted.1,
-                "accepted": found.accepted,
-                "notAcceptedYetMade": found.unasked,
-                "completed": found.completed,
-                "failed": found.failed,
-                "lost": found.lost,
-                "stuck": found.stuck,
-                "finishedTwice": found.finished_twice,
-                "transcriptsWrong": found.wrong,
-            },
-            "chunks": {
-                "settledTwice": found.settled_twice,
-                "failedByCode": found.codes,
-                "mostCalls": found.most_calls.0,
-                "mostCallsClaims": found.most_calls.1,
-                "mostClaims": found.most_claims,
-                "overTheBound": found.over_bound,
-            },
-            "messagesLeft": found.left,
+            "jobs": self.jobs_json(),
+            "chunks": self.chunks_json(),
+            "messagesLeft": self.findings.left,
             "model": {
                 "calls": self.model.calls,
-                "mostAtOnce": found.most_at_once,
+                "mostAtOnce": self.findings.most_at_once,
                 "byStatus": self.model.by_status,
                 "cut": self.model.cut,
                 "hung": self.model.hung,
                 "clientLeft": self.model.aborted,
             },
-            "processes": {
-                "killed": self.fleet.kills,
-                "stopped": self.fleet.stops,
-                "reloaded": self.fleet.reloads,
-                "demoted": self.fleet.demotions,
-                "struck": self.fleet.struck,
-                "restarted": self.fleet.restarts,
-                "exits": exits,
-            },
-            "clients": self.clients.as_ref().map(|clients| json!({
-                "asked": clients.asked,
-                "again": clients.again,
-                "streamsResumed": clients.resumed,
-                "surprises": clients.surprises,
-            })),
+            "processes": self.fleet,
+            "clients": self.clients,
             "aws": operations,
             "messagesInLostAnswers": self.aws.messages_lost,
             "notes": self.notes,
-            "violations": found.violations,
+            "violations": self.findings.violations,
+        })
+    }
+
+    fn jobs_json(&self) -> Value {
+        let found = &self.findings;
+        json!({
+            "submitted": self.submitted.0,
+            "tries": self.submitted.1,
+            "accepted": found.accepted,
+            "notAcceptedYetMade": found.unasked,
+            "completed": found.completed,
+            "failed": found.failed,
+            "lost": found.lost,
+            "stuck": found.stuck,
+            "finishedTwice": found.finished_twice,
+            "transcriptsWrong": found.wrong,
+        })
+    }
+
+    fn chunks_json(&self) -> Value {
+        let found = &self.findings;
+        json!({
+            "settledTwice": found.settled_twice,
+            "failedByCode": found.codes,
+            "mostCalls": found.most_calls.0,
+            "mostCallsClaims": found.most_calls.1,
+            "mostClaims": found.most_claims,
+            "overTheBound": found.over_bound,
         })
     }
 }
 
-fn in_brackets(counts: &BTreeMap<String, impl ToString>, before: &str) -> String {
+fn in_brackets(counts: &BTreeMap<String, impl Display>, before: &str) -> String {
     if counts.is_empty() {
         return String::new();
     }
-    let all: Vec<String> =
-        counts.iter().map(|(name, count)| format!("{name} {}", count.to_string())).collect();
+    let all: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
     format!(" ({before}{})", all.join(", "))
 }
 

@@ -1,5 +1,6 @@
 //! The first scenario: load while processes are killed, the model fails and AWS calls are lost.
 
+use std::future;
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
@@ -12,33 +13,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Evidence, audit};
 use crate::client::Clients;
-use crate::load::{Load, Submitted, submit, submit_and_follow};
+use crate::load::{Load, Submitted, submit};
 use crate::report::Report;
 use crate::world::{CONCURRENCY, Plan, Size, World, seconds_range};
 use crate::{client, fleet, gather, model};
 
-/// How long the queues may take to become empty once all jobs have ended.
+/// The time limit for empty queues after the end of all jobs.
 const DRAIN: Duration = Duration::from_secs(90);
 
-/// From one line of progress to the next.
+/// The time between lines of progress.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// How bad it gets.
 #[derive(Clone, Debug, Args)]
 pub struct Badness {
-    /// From one kill to the next, in seconds. Every fourth is a SIGTERM.
+    /// The time between kills, in seconds. Every fourth is a SIGTERM.
     #[arg(long, default_value = "1..3", value_parser = seconds_range)]
     pub kill_every: Range<u64>,
-    /// How long processes are killed, in seconds from the start.
+    /// The end of the kills, in seconds from the start.
     #[arg(long, default_value_t = 60)]
     pub kill_seconds: u64,
-    /// Over how long jobs are submitted, in seconds.
+    /// The time over which jobs are submitted, in seconds.
     #[arg(long, default_value_t = 20)]
     pub submit_seconds: u64,
     /// The share of the model's calls that fail, 0 to 1.
     #[arg(long, default_value_t = 0.2, value_parser = share)]
     pub asr_faults: f64,
-    /// The share of AWS calls that something goes wrong with, 0 to 1.
+    /// The share of AWS calls with a fault, 0 to 1.
     #[arg(long, default_value_t = 0.02, value_parser = share)]
     pub aws_faults: f64,
 }
@@ -48,8 +48,8 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }
 
-/// Runs it with one seed. Seeds that are even have a model that does not speak `verbose_json`. Where `old` names a folder
-/// with programs of 0.1.0, each second api and each second worker is one of those.
+/// Runs with one seed. With an even seed the model does not support `verbose_json`. `old` is the folder of the programs
+/// of 0.1.0, which every second api and worker uses.
 pub async fn run(size: &Size, badness: &Badness, seed: u64, old: Option<&Path>) -> Report {
     let name = match old {
         Some(_) => format!("with 0.1.0, seed {seed}"),
@@ -57,13 +57,11 @@ pub async fn run(size: &Size, badness: &Badness, seed: u64, old: Option<&Path>) 
         None => format!("seed {seed}"),
     };
     let began = Instant::now();
-    let behaviour = model::behaviour(seed, badness.asr_faults, size.asr_latency, !seed.is_multiple_of(2));
-    let (folder, aws_faults) = (name.replace(", ", "-").replace(' ', "-"), badness.aws_faults);
     let plan = Plan {
-        name: &folder,
+        name: &name.replace(", ", "-").replace(' ', "-"),
         seed,
-        aws_faults,
-        model: behaviour,
+        aws_faults: badness.aws_faults,
+        model: model::behaviour(seed, badness.asr_faults, size.asr_latency, !seed.is_multiple_of(2)),
         gated: false,
         slots: CONCURRENCY,
         redis: true,
@@ -80,18 +78,16 @@ pub async fn run(size: &Size, badness: &Badness, seed: u64, old: Option<&Path>) 
         until: began + Duration::from_secs(size.limit_seconds),
     };
     let end_of_kills = CancellationToken::new();
-    let kill = Arc::clone(&world.fleet).kill(seed, badness.kill_every.clone(), end_of_kills.clone());
-    let killer = tokio::spawn(kill);
-    let timer = tokio::spawn({
-        let (end, after) = (end_of_kills.clone(), Duration::from_secs(badness.kill_seconds));
-        async move {
-            sleep(after).await;
-            end.cancel();
-        }
-    });
+    let kills = Arc::clone(&world.fleet).kill(seed, badness.kill_every.clone(), end_of_kills.clone());
+    let killer = tokio::spawn(kills);
+    let timer = async {
+        sleep(Duration::from_secs(badness.kill_seconds)).await;
+        end_of_kills.cancel();
+        future::pending::<()>().await;
+    };
     let work = async {
         if size.balanced {
-            submit_and_follow(&world, load, &submitted, &clients).await;
+            clients.run(&world, load, &submitted).await;
         } else {
             submit(&world, load, &submitted).await;
         }
@@ -100,10 +96,10 @@ pub async fn run(size: &Size, badness: &Badness, seed: u64, old: Option<&Path>) 
     let summary = RunSummary { name: &name, began, jobs: size.jobs };
     tokio::select! {
         () = work => {}
+        () = timer => {}
         () = summary.progress(&world, &submitted) => {}
     }
     end_of_kills.cancel();
-    timer.abort();
     killer.await.expect("the killer does not panic");
     let clients = size.balanced.then(|| clients.books());
     let mut report = conclude(world, &submitted, clients, name, size, began).await;
@@ -113,7 +109,7 @@ pub async fn run(size: &Size, badness: &Badness, seed: u64, old: Option<&Path>) 
     report
 }
 
-/// Waits until all jobs have ended and the queues are empty; or for as long as is allowed.
+/// Waits until all jobs have ended and the queues are empty, up to the time limit.
 pub async fn settle(world: &World, began: Instant, limit_seconds: u64) {
     let limit = began + Duration::from_secs(limit_seconds);
     while gather::open(&gather::table(&world.aws).await) > 0 {
@@ -128,12 +124,10 @@ pub async fn settle(world: &World, began: Instant, limit_seconds: u64) {
     }
 }
 
-/// What the progress lines show of a run.
+/// The constant parts of the progress lines.
 #[derive(Clone, Copy, Debug)]
 pub struct RunSummary<'a> {
-    /// The scenario.
     pub name: &'a str,
-    /// When it began.
     pub began: Instant,
     /// The expected number of jobs.
     pub jobs: usize,
@@ -176,14 +170,14 @@ pub async fn conclude(
     began: Instant,
 ) -> Report {
     let took = began.elapsed();
-    // The audit is of what stands, not of how hard it is to read.
+    // The audit reads through the proxy, without faults.
     world.proxy.set_rate(0.0);
     let ids: Vec<String> = gather::table(&world.aws).await.into_keys().collect();
     let mut by_each = gather::shown_by_each(&world, &ids).await;
     let shown = by_each.remove(0);
     let others = by_each.iter().flatten().filter(|(id, other)| shown.get(*id) != Some(other));
     let mut surprises: Vec<String> =
-        others.map(|(id, other)| format!("job {id} by one api, unlike by another: {other:?}")).collect();
+        others.map(|(id, other)| format!("job {id} differs between two apis: {other:?}")).collect();
     surprises.extend(clients.iter().flat_map(|clients| clients.surprises.clone()));
     world.fleet.stop().await;
     let jobs = gather::table(&world.aws).await;

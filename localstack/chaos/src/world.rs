@@ -1,4 +1,4 @@
-//! What a scenario stands on: resources of its own, the model, the proxy, and the processes between them.
+//! The environment of a scenario: its own resources, the model, the proxy and the processes.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,37 +16,37 @@ use crate::fleet::{Crew, Fleet};
 use crate::gate::Gate;
 use crate::proxy::Proxy;
 
-/// Chunks in hand in one worker: few, so that the work lasts longer than the killing.
+/// The concurrency of a worker: low, so that the work lasts longer than the kills.
 pub const CONCURRENCY: usize = 8;
 
-/// One call of the model, in seconds.
+/// The timeout of a call of the model, in seconds.
 pub const ASR_TIMEOUT_SECONDS: u64 = 4;
 
-/// How big a scenario is.
 #[derive(Clone, Debug, Args)]
 pub struct Size {
-    /// Jobs to submit.
+    /// The number of jobs.
     #[arg(long, default_value_t = 100)]
     pub jobs: usize,
-    /// Chunks of each job, 1 to 24.
+    /// The number of chunks of each job, 1 to 24.
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=24))]
     pub chunks: u64,
-    /// Worker processes.
+    /// The number of worker processes.
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub workers: usize,
-    /// Api processes.
+    /// The number of api processes.
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub apis: usize,
-    /// Clients go to an nginx before the apis, with the configuration of `make up SCALE=3`; it is killed too, and no client may see an error that is not worth another try.
+    /// Put nginx in front of the apis, with the configuration of `make up SCALE=3`. It is killed, too. No client may see
+    /// an error that it would not retry.
     #[arg(long)]
     pub balanced: bool,
-    /// What a call of the model takes, in milliseconds: `250`, `500..2000` or `700~0.3` (median~sigma).
+    /// The latency of the model in milliseconds: `250`, `500..2000` or `700~0.3` (median~sigma).
     #[arg(long, default_value = "500..2000")]
     pub asr_latency: Latency,
-    /// When a job that has not ended is called stuck, in seconds from the start.
+    /// The time limit for the end of all jobs, in seconds from the start.
     #[arg(long, default_value_t = 600)]
     pub limit_seconds: u64,
-    /// Where the processes' logs go, one folder a scenario.
+    /// The folder of the processes' logs, with a folder for each scenario.
     #[arg(long, default_value = "target/chaos")]
     pub logs: PathBuf,
 }
@@ -55,9 +55,9 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "must be a number from 1".to_owned())
 }
 
-/// `1..3`: from so many seconds to so many, as milliseconds.
+/// Parses a range of seconds, `1..3`, into milliseconds.
 pub fn seconds_range(text: &str) -> Result<Range<u64>, String> {
-    let wrong = || format!("{text:?} must be like 1..3, in seconds");
+    let wrong = || format!("expected a range of seconds such as 1..3, not {text:?}");
     let (from, to) = text.split_once("..").ok_or_else(wrong)?;
     let milliseconds = |text: &str| {
         let seconds = text.parse().ok().filter(|seconds: &f64| *seconds > 0.0);
@@ -68,49 +68,42 @@ pub fn seconds_range(text: &str) -> Result<Range<u64>, String> {
     if from < to { Ok(from..to) } else { Err(wrong()) }
 }
 
-/// All that a scenario stands on.
 pub struct World {
-    /// Clients that nothing stands before.
+    /// Clients of the emulator without the proxy.
     pub aws: Clients,
-    /// What stands before the processes' clients.
     pub proxy: Proxy,
-    /// The model.
     pub model: SimAsr,
-    /// When it began, by which its books tell the time.
+    /// The start of the model, from which the times in its books count.
     pub model_began: Instant,
-    /// What stands before the model, where somebody wants it to be closed.
+    /// The gate in front of the model, if the scenario needs one.
     pub gate: Option<Gate>,
-    /// The processes.
     pub fleet: Arc<Fleet>,
-    /// Their logs.
+    /// The folder of the logs.
     pub logs: PathBuf,
-    /// What the audit holds the model's books against.
     pub bounds: Bounds,
 }
 
-/// What a world is to be like.
+/// The parameters of a [`World`].
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
-    /// The folder of its logs.
+    /// The name of the folder of its logs.
     pub name: &'a str,
-    /// What chance is drawn from.
     pub seed: u64,
-    /// The share of AWS calls that something goes wrong with.
+    /// The share of AWS calls with a fault.
     pub aws_faults: f64,
-    /// How the model behaves at first.
+    /// The model's behaviour at the start.
     pub model: Behaviour,
-    /// Whether a gate stands before the model.
+    /// Whether the model has a gate.
     pub gated: bool,
-    /// Chunks in hand in one worker.
+    /// The concurrency of a worker.
     pub slots: usize,
-    /// Whether apis and workers share a Redis; those behind nginx always do.
+    /// Whether apis and workers share a Redis. Behind nginx they always do.
     pub redis: bool,
-    /// Programs of 0.1.0: each second api and each second worker is one of those.
+    /// The folder of the programs of 0.1.0, which every second api and worker uses.
     pub old: Option<&'a Path>,
 }
 
 impl World {
-    /// Makes everything and starts it.
     pub async fn start(size: &Size, plan: Plan<'_>) -> Self {
         let Plan { name, seed, aws_faults, model, gated, slots, redis, old } = plan;
         let aws = Resources::deploy().await.clients(&Calls::default()).await;
@@ -122,7 +115,7 @@ impl World {
         let model_url = gate.as_ref().map_or_else(|| model.base_url(), Gate::url);
         let proxy = Proxy::start(&endpoint(), seed, aws_faults).await.expect("a port for the proxy");
         let logs = size.logs.join(name);
-        // Of an earlier run, perhaps, or not there.
+        // The logs of an earlier run, if any.
         let _ = std::fs::remove_dir_all(&logs);
         std::fs::create_dir_all(&logs).expect("a folder for the logs");
         let variables = variables(&aws.resources, &proxy.url(), &model_url, slots);
@@ -138,27 +131,25 @@ impl World {
     }
 }
 
-/// The processes' settings: short times, so that what a crash leaves is found within the run.
+/// The settings of the processes: short times, so that the run includes the recovery from crashes.
 fn variables(resources: &Resources, aws: &str, model: &str, slots: usize) -> Vec<(&'static str, String)> {
-    // Four calls, a probe, and the longest pause, 20 s, between the calls: the worker insists.
+    // Four calls, a probe, and three pauses of at most 20 s: the minimum that the worker accepts.
     let longest = 5 * ASR_TIMEOUT_SECONDS + 3 * 20;
-    vec![
+    let mut variables = resources.variables();
+    variables.extend([
         ("AWS_ENDPOINT_URL", aws.to_owned()),
         ("ASR_BASE_URL", model.to_owned()),
-        ("LONGHAND_TABLE", resources.table.clone()),
-        ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
-        ("LONGHAND_DLQ_URL", resources.dlq_url.clone()),
-        ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
         ("LONGHAND_CONCURRENCY", slots.to_string()),
         ("LONGHAND_VISIBILITY_SECONDS", "6".to_owned()),
         ("LONGHAND_POLL_SECONDS", "2".to_owned()),
-        // Half of it at most passes before an api closes its door, which nginx has to hear of.
+        // An api closes its port after at most half of it, so that nginx can notice.
         ("LONGHAND_DRAIN_SECONDS", "10".to_owned()),
         ("LONGHAND_SWEEP_SECONDS", "2".to_owned()),
         ("LONGHAND_MAX_CHUNK_SECONDS", longest.to_string()),
         ("ASR_TIMEOUT_SECONDS", ASR_TIMEOUT_SECONDS.to_string()),
         ("RUST_LOG", std::env::var("LONGHAND_TEST_LOG").unwrap_or_else(|_| "info".to_owned())),
-    ]
+    ]);
+    variables
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Every broken promise is found: evidence of a good run, with one fault planted at a time.
+//! The audit finds each broken promise: evidence of a good run with one injected fault.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn chunk(file: &str, claims: u64, code: Option<&str>) -> Chunk {
     Chunk { file: file.to_owned(), status: status.to_owned(), claims, error }
 }
 
-/// One job that went well, one of whose chunks the model never had a transcript for one, and one that it failed on.
+/// A completed job, a job with a chunk without a transcript, and a job with a chunk on which the model failed.
 fn evidence() -> Evidence {
     let mut ledger = Ledger::default();
     let mut jobs = BTreeMap::new();
@@ -100,14 +100,14 @@ fn evidence() -> Evidence {
     }
 }
 
-/// What the audit says of the evidence with this fault planted in it.
-fn with(plant: impl FnOnce(&mut Evidence)) -> Findings {
+/// The findings for the evidence with this fault.
+fn with(inject: impl FnOnce(&mut Evidence)) -> Findings {
     let mut evidence = evidence();
-    plant(&mut evidence);
+    inject(&mut evidence);
     audit(&evidence)
 }
 
-/// One violation, which says all of `what`.
+/// Asserts that there is one violation, with all of these parts.
 #[track_caller]
 fn only(found: &Findings, what: &[&str]) {
     assert_eq!(found.violations.len(), 1, "{:#?}", found.violations);
@@ -135,7 +135,7 @@ fn a_good_run_has_no_violation() {
 }
 
 #[test]
-fn an_accepted_job_that_is_nowhere_is_lost() {
+fn an_accepted_job_that_is_not_in_the_table_is_lost() {
     let found = with(|evidence| evidence.accepted.push("gone".to_owned()));
     only(&found, &["LOST", "gone"]);
     assert_eq!(found.lost, 1);
@@ -163,7 +163,7 @@ fn a_job_that_does_not_end_is_stuck() {
         let chunk = chunk_of(evidence, GOOD, "chunk#01");
         chunk.status = "PENDING".to_owned();
         evidence.ledger.ends.remove(GOOD);
-        evidence.ledger.verdicts.remove(&(GOOD.to_owned(), "chunk#01".to_owned()));
+        evidence.ledger.outcomes.remove(&(GOOD.to_owned(), "chunk#01".to_owned()));
     });
     only(&found, &["STUCK", GOOD, "chunk#01 PENDING after 3 claims", "unsettled [1]"]);
     assert_eq!(found.stuck, 1);
@@ -227,7 +227,7 @@ fn too_many_calls_at_once_are_found() {
 }
 
 #[test]
-fn a_failure_that_nobody_caused_is_found() {
+fn a_failure_without_a_cause_is_found() {
     let fail = |code: &'static str| {
         with(|evidence| {
             chunk_of(evidence, FAILED, "chunk#01").error = Some((code.to_owned(), "x".to_owned()));
@@ -245,7 +245,7 @@ fn a_failure_that_nobody_caused_is_found() {
 fn audio_that_s3_refused_too_seldom_may_not_fail_its_chunk() {
     let refused = |times: u64, by: &str| {
         with(|evidence| {
-            evidence.ledger.verdicts.remove(&(FAILED.to_owned(), "chunk#01".to_owned()));
+            evidence.ledger.outcomes.remove(&(FAILED.to_owned(), "chunk#01".to_owned()));
             settle_by(&mut evidence.ledger, FAILED, "chunk#01", "FAILED", Some(by));
             let error = ("AUDIO_FORBIDDEN".to_owned(), "x".to_owned());
             chunk_of(evidence, FAILED, "chunk#01").error = Some(error);
@@ -260,13 +260,13 @@ fn audio_that_s3_refused_too_seldom_may_not_fail_its_chunk() {
 }
 
 #[test]
-fn a_transcript_that_the_model_never_gave_is_found() {
+fn a_transcript_that_the_model_never_returned_is_found() {
     let found = with(|evidence| evidence.model.per_file.get_mut("a.wav").expect("there").ok = 0);
     only(&found, &["INVENTED", GOOD, "chunk#00", "a.wav"]);
 }
 
 #[test]
-fn half_an_end_is_found() {
+fn an_incomplete_end_is_found() {
     only(&with(|evidence| job(evidence, GOOD).has_transcript = false), &["TORN", GOOD, "no transcript"]);
     only(&with(|evidence| job(evidence, GOOD).unsettled.push("0".to_owned())), &["TORN", GOOD, "unsettled"]);
     let found = with(|evidence| drop(job(evidence, GOOD).chunks.remove("chunk#01")));
@@ -279,14 +279,14 @@ fn half_an_end_is_found() {
 }
 
 #[test]
-fn what_the_ledger_has_not_seen_is_found() {
+fn a_state_that_was_never_written_is_found() {
     let key = (GOOD.to_owned(), "chunk#00".to_owned());
-    only(&with(|evidence| drop(evidence.ledger.verdicts.remove(&key))), &["UNSEEN", GOOD, "chunk#00"]);
+    only(&with(|evidence| drop(evidence.ledger.outcomes.remove(&key))), &["UNSEEN", GOOD, "chunk#00"]);
     only(&with(|evidence| drop(evidence.ledger.ends.remove(GOOD))), &["UNSEEN", GOOD]);
 }
 
 #[test]
-fn a_process_that_ended_badly_is_found() {
+fn a_process_that_failed_is_found() {
     let exit = |asked| Exit {
         name: "worker-2".to_owned(),
         asked,
@@ -298,7 +298,7 @@ fn a_process_that_ended_badly_is_found() {
 }
 
 #[test]
-fn what_a_client_should_not_have_seen_is_found() {
+fn an_answer_that_no_client_may_see_is_found() {
     let found = with(|evidence| evidence.surprises.push("a read was answered 404: gone".to_owned()));
     only(&found, &["SHOWN to a client", "a read was answered 404: gone"]);
     assert_eq!(found.surprises, 1);

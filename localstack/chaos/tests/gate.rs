@@ -1,4 +1,4 @@
-//! The gate: open, closed, open again.
+//! The gate when it is open, closed, and open again.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use longhand_e2e::eventually;
 use reqwest::Client;
 
 #[tokio::test]
-async fn a_closed_gate_refuses_and_an_open_one_lets_through() {
+async fn only_an_open_gate_accepts_connections() {
     let listener =
         tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a port");
     let server = listener.local_addr().expect("an address");

@@ -1,13 +1,14 @@
-//! Three apis and three workers behind nginx, as `make up SCALE=3` runs them: one instance of each kind after the
-//! other is killed or stopped under load. Nothing is lost, and no client sees what a standard client does not try again.
+//! Three apis and three workers behind nginx, as in `make up SCALE=3`. One instance of each kind after the other is killed
+//! or stopped under load. No job is lost, and no client sees an error that a standard client does not retry.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use longhand_chaos::client::Clients;
-use longhand_chaos::fleet::{How, Kind};
+use longhand_chaos::fleet::How;
 use longhand_chaos::load::{Load, Submitted};
+use longhand_chaos::member::Kind;
 use longhand_chaos::run::{conclude, settle};
 use longhand_chaos::world::{CONCURRENCY, Plan, Size, World};
 use longhand_e2e::eventually;
@@ -16,14 +17,14 @@ use longhand_sim_asr::{Behaviour, Latency};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Clients at once.
+/// The number of concurrent clients.
 const LANES: usize = 9;
 
-/// Clients at once that do nothing but ask: enough for connections to be in use at any moment.
+/// The number of concurrent clients that only send requests: enough for connections to be in use at any moment.
 const STORM: usize = 64;
 
 #[tokio::test]
-async fn killing_any_one_instance_under_load_loses_nothing_and_surprises_no_client() {
+async fn no_killed_instance_loses_a_job_or_surprises_a_client() {
     let began = Instant::now();
     let (size, world) = start("all", 3).await;
     let (submitted, clients, end) = (Submitted::default(), Clients::default(), CancellationToken::new());
@@ -35,7 +36,7 @@ async fn killing_any_one_instance_under_load_loses_nothing_and_surprises_no_clie
         let mut number = lane;
         while !end.is_cancelled() {
             clients.one(&world, load, &submitted, number).await;
-            // Each lane takes each way of waiting in turn.
+            // Each lane uses the ways of waiting in turn.
             number += LANES + 1;
         }
     };
@@ -53,9 +54,9 @@ async fn killing_any_one_instance_under_load_loses_nothing_and_surprises_no_clie
             let before = clients.books().again;
             world.fleet.take_down_first(kind, how, Duration::from_millis(500)).await;
             under_load(&clients).await;
-            // Who is asked to stop, and is one of several, costs nobody anything.
+            // A gentle stop of one of several instances causes no retries.
             if how == How::Gently && kind != Kind::Nginx {
-                assert_eq!(clients.books().again, before, "while a stopped {} went", kind.name());
+                assert_eq!(clients.books().again, before, "during the stop of a {}", kind.name());
             }
         }
         end.cancel();
@@ -75,12 +76,12 @@ async fn killing_any_one_instance_under_load_loses_nothing_and_surprises_no_clie
 }
 
 #[tokio::test]
-async fn apis_that_are_restarted_one_by_one_cost_nothing_that_must_not_be_sent_twice() {
+async fn restarted_apis_lose_no_request_that_nginx_does_not_retry() {
     let (size, world) = start("apis", 0).await;
     let url = format!("{}/transcript/{}/retry", world.fleet.apis()[0], JobId::random());
     let http = reqwest::Client::new();
     let (end, answered) = (CancellationToken::new(), AtomicUsize::new(0));
-    // nginx never sends a POST twice, so every one that meets a closed door, or a connection that is being closed, shows.
+    // nginx never repeats a POST, so each one that meets a closed port or connection fails.
     let lane = async || {
         while !end.is_cancelled() {
             let answer = http.post(&url).send().await.expect("an answer");
@@ -102,7 +103,7 @@ async fn apis_that_are_restarted_one_by_one_cost_nothing_that_must_not_be_sent_t
     std::fs::remove_dir_all(size.logs).expect("the logs were there");
 }
 
-/// Three apis behind nginx and so many workers, with nothing wrong but what a test does to them.
+/// Three apis behind nginx and this many workers, without faults of AWS or the model.
 async fn start(name: &str, workers: usize) -> (Size, World) {
     let asr_latency = Latency::Uniform { from_ms: 200, to_ms: 600 };
     let logs = std::env::temp_dir().join(format!("longhand-one-of-each-{name}-{}", std::process::id()));
@@ -115,7 +116,7 @@ async fn start(name: &str, workers: usize) -> (Size, World) {
     (size, world)
 }
 
-/// Until some jobs more are done.
+/// Waits until more jobs are done.
 async fn under_load(clients: &Clients) {
     let enough = clients.books().done + LANES as u64;
     eventually("more jobs", async || {

@@ -1,4 +1,4 @@
-//! The proxy before a small server: each fault comes as it should, and the ledger sees what the client does not.
+//! The proxy in front of a small server: its faults, and the ledger of writes whose answers are lost.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use longhand_e2e::eventually;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 
-/// What the server got: path, host, body.
+/// The requests that the server received: path, host, body.
 type Got = Arc<Mutex<Vec<(String, String, Bytes)>>>;
 
 async fn echo(State(got): State<Got>, uri: Uri, headers: HeaderMap, body: Bytes) -> Bytes {
@@ -24,7 +24,7 @@ async fn echo(State(got): State<Got>, uri: Uri, headers: HeaderMap, body: Bytes)
     body
 }
 
-/// A server that answers with what it got, and a proxy before it.
+/// A server that echoes requests, and a proxy in front of it.
 async fn start(rate: f64) -> (Proxy, Got) {
     let got = Got::default();
     let listener =
@@ -45,17 +45,17 @@ fn seen(got: &Got) -> usize {
     got.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
-/// Calls until each fault has struck; what the client and the server saw of each.
-async fn until_all_struck(
+/// Calls until each fault has occurred. Returns what the client and the server received for each.
+async fn until_all_occurred(
     target: &str,
     body: &Value,
     expected: &[Fault],
 ) -> BTreeMap<Fault, (Result<u16, ()>, usize, Bytes)> {
     let (proxy, got) = start(1.0).await;
     let operation = Operation::of(Some(target), "POST");
-    let mut struck = BTreeMap::new();
+    let mut seen_faults = BTreeMap::new();
     for nth in 1..200 {
-        if expected.iter().all(|fault| struck.contains_key(fault)) {
+        if expected.iter().all(|fault| seen_faults.contains_key(fault)) {
             break;
         }
         let (fault, _) = Fault::draw(1, 1.0, &operation, nth).expect("a rate of 1 always strikes");
@@ -65,29 +65,29 @@ async fn until_all_struck(
             Ok(answer) => (Ok(answer.status().as_u16()), answer.bytes().await.unwrap_or_default()),
             Err(_) => (Err(()), Bytes::new()),
         };
-        struck.insert(fault, (status, seen(&got) - before, answered));
+        seen_faults.insert(fault, (status, seen(&got) - before, answered));
     }
     let counted: u64 = proxy.books().faults().values().sum();
-    assert_eq!(counted, proxy.books().operations[&operation].calls, "every call was struck");
-    struck
+    assert_eq!(counted, proxy.books().operations[&operation].calls, "every call was seen_faults");
+    seen_faults
 }
 
 #[tokio::test]
-async fn each_fault_comes_as_it_should() {
+async fn each_fault_has_its_effect() {
     let body = json!({"Successful": [{"Id": "0"}, {"Id": "1"}]});
-    let struck = until_all_struck("AmazonSQS.SendMessageBatch", &body, &Fault::ALL[..6]).await;
-    let (status, reached, answered) = &struck[&Fault::Throttled];
+    let seen_faults = until_all_occurred("AmazonSQS.SendMessageBatch", &body, &Fault::ALL[..6]).await;
+    let (status, reached, answered) = &seen_faults[&Fault::Throttled];
     assert_eq!((status, reached), (&Ok(400), &0));
     assert!(String::from_utf8_lossy(answered).contains("RequestThrottled"));
-    assert_eq!((&struck[&Fault::ServerError].0, struck[&Fault::ServerError].1), (&Ok(500), 0));
-    assert_eq!((&struck[&Fault::CutBefore].0, struck[&Fault::CutBefore].1), (&Err(()), 0));
-    assert_eq!((&struck[&Fault::Slow].0, struck[&Fault::Slow].1), (&Ok(200), 1));
+    assert_eq!((&seen_faults[&Fault::ServerError].0, seen_faults[&Fault::ServerError].1), (&Ok(500), 0));
+    assert_eq!((&seen_faults[&Fault::CutBefore].0, seen_faults[&Fault::CutBefore].1), (&Err(()), 0));
+    assert_eq!((&seen_faults[&Fault::Slow].0, seen_faults[&Fault::Slow].1), (&Ok(200), 1));
     assert_eq!(
-        (&struck[&Fault::AnswerLost].0, struck[&Fault::AnswerLost].1),
+        (&seen_faults[&Fault::AnswerLost].0, seen_faults[&Fault::AnswerLost].1),
         (&Err(()), 1),
         "done, and not answered"
     );
-    let (status, reached, answered) = &struck[&Fault::EntryFailed];
+    let (status, reached, answered) = &seen_faults[&Fault::EntryFailed];
     assert_eq!((status, reached), (&Ok(200), &1));
     let answered: Value = serde_json::from_slice(answered).expect("JSON");
     assert_eq!(answered["Successful"], json!([{"Id": "0"}]));
@@ -95,7 +95,7 @@ async fn each_fault_comes_as_it_should() {
 }
 
 #[tokio::test]
-async fn the_ledger_sees_a_write_whose_answer_was_lost_and_none_that_was_not_done() {
+async fn the_ledger_has_exactly_the_executed_writes() {
     let (proxy, got) = start(1.0).await;
     let target = "DynamoDB_20120810.UpdateItem";
     let operation = Operation::of(Some(target), "POST");
@@ -103,7 +103,7 @@ async fn the_ledger_sees_a_write_whose_answer_was_lost_and_none_that_was_not_don
     for nth in 1..40 {
         let (fault, _) = Fault::draw(1, 1.0, &operation, nth).expect("a rate of 1 always strikes");
         if fault == Fault::Slow {
-            // It is passed on like any other, and only costs time: this client does not wait.
+            // A slow call is forwarded like any other. This client does not wait for it.
             let body = json!({}).to_string().into_bytes();
             let before = seen(&got);
             let taken = async || (seen(&got) > before).then_some(());
@@ -121,7 +121,7 @@ async fn the_ledger_sees_a_write_whose_answer_was_lost_and_none_that_was_not_don
         let before = seen(&got);
         let answer = call(&proxy, target, request.to_string().into_bytes()).await;
         let ledger = proxy.books().ledger;
-        let noted = ledger.verdicts.contains_key(&("j".to_owned(), format!("chunk#{nth:02}")));
+        let noted = ledger.outcomes.contains_key(&("j".to_owned(), format!("chunk#{nth:02}")));
         assert_eq!(noted, seen(&got) > before, "{fault:?}");
         unanswered += usize::from(noted && answer.is_err());
         done += usize::from(noted);
@@ -130,7 +130,7 @@ async fn the_ledger_sees_a_write_whose_answer_was_lost_and_none_that_was_not_don
 }
 
 #[tokio::test]
-async fn without_faults_calls_pass_as_they_are() {
+async fn without_faults_calls_are_forwarded_unchanged() {
     let (proxy, got) = start(0.0).await;
     let big = vec![7; 16 * 1024 * 1024];
     let answer = call(&proxy, "AmazonSQS.SendMessageBatch", big.clone()).await.expect("an answer");
@@ -142,9 +142,9 @@ async fn without_faults_calls_pass_as_they_are() {
     assert!(proxy.books().faults().is_empty());
 }
 
-/// What a client sent is done though the client has died: the ledger must know.
+/// The emulator executes a call although its client has died, so the ledger must have it.
 #[tokio::test]
-async fn a_write_is_noted_though_its_client_has_gone() {
+async fn a_write_of_a_dead_client_is_recorded() {
     let (proxy, got) = start(0.0).await;
     proxy.set_rate(1.0);
     let target = "DynamoDB_20120810.UpdateItem";
@@ -169,12 +169,12 @@ async fn a_write_is_noted_though_its_client_has_gone() {
     eventually("the call at the server", async || (seen(&got) > before).then_some(())).await;
     calling.abort();
     eventually("the verdict in the ledger", async || {
-        (proxy.books().ledger.verdicts.len() == 1).then_some(())
+        (proxy.books().ledger.outcomes.len() == 1).then_some(())
     })
     .await;
 }
 
-/// Draws until the next call of this operation is struck by this fault; the calls before it are made and answered.
+/// Calls this operation until its next call will have this fault.
 async fn next_is(proxy: &Proxy, operation: &Operation, fault: Fault) {
     let made = proxy.books().operations.get(operation).map_or(0, |book| book.calls);
     let strikes = |nth| Fault::draw(1, 1.0, operation, nth).is_some_and(|(drawn, _)| drawn == fault);
@@ -192,7 +192,7 @@ async fn next_is(proxy: &Proxy, operation: &Operation, fault: Fault) {
     proxy.set_rate(1.0);
 }
 
-fn struck(proxy: &Proxy, fault: Fault) -> u64 {
+fn seen_faults(proxy: &Proxy, fault: Fault) -> u64 {
     proxy.books().faults().get(&fault).copied().unwrap_or_default()
 }
 
@@ -207,13 +207,13 @@ async fn half_of_a_body_arrives_before_it_stalls_or_is_reset() {
         assert_eq!((answer.status().as_u16(), answer.content_length()), (200, Some(10)));
         let first = answer.chunk().await.expect("the first half");
         assert_eq!(first.as_deref(), Some(&b"01234"[..]));
-        assert_eq!((struck(&proxy, fault), got.lock().is_ok()), (1, true));
+        assert_eq!((seen_faults(&proxy, fault), got.lock().is_ok()), (1, true));
         let mut second_half = Box::pin(answer.chunk());
         if fault == Fault::BodyStalled {
             let other = call(&proxy, "AmazonSQS.SendMessageBatch", Vec::new());
             tokio::select! {
                 biased;
-                more = &mut second_half => panic!("the body goes on: {more:?}"),
+                more = &mut second_half => panic!("the body continues: {more:?}"),
                 _ = other => {}
             }
             continue;
@@ -246,13 +246,13 @@ async fn s3_refuses_a_file_and_the_books_say_which() {
 }
 
 #[tokio::test]
-async fn a_lost_receive_takes_its_messages_and_one_without_any_passes() {
+async fn only_a_receive_with_messages_is_lost() {
     let (proxy, got) = start(0.0).await;
     let operation = Operation::of(Some("AmazonSQS.ReceiveMessage"), "POST");
     next_is(&proxy, &operation, Fault::ReceiveLost).await;
     let answer = call(&proxy, "AmazonSQS.ReceiveMessage", b"{}".to_vec()).await.expect("an answer");
     assert_eq!(answer.bytes().await.expect("a body").as_ref(), b"{}");
-    assert_eq!((struck(&proxy, Fault::ReceiveLost), proxy.books().messages_lost), (0, 0));
+    assert_eq!((seen_faults(&proxy, Fault::ReceiveLost), proxy.books().messages_lost), (0, 0));
 
     next_is(&proxy, &operation, Fault::ReceiveLost).await;
     let before = seen(&got);
@@ -263,7 +263,7 @@ async fn a_lost_receive_takes_its_messages_and_one_without_any_passes() {
         () = eventually("two lost messages", lost) => {}
     }
     assert_eq!(
-        (struck(&proxy, Fault::ReceiveLost), seen(&got) - before),
+        (seen_faults(&proxy, Fault::ReceiveLost), seen(&got) - before),
         (1, 1),
         "the queue handed them out"
     );
@@ -273,15 +273,15 @@ async fn a_lost_receive_takes_its_messages_and_one_without_any_passes() {
 async fn a_throttled_transaction_does_not_reach_the_table() {
     let body = json!({"TransactItems": [{"Put": {}}, {"Update": {}}]});
     let target = "DynamoDB_20120810.TransactWriteItems";
-    let struck = until_all_struck(target, &body, &[Fault::TransactionThrottled]).await;
-    let (status, reached, answered) = &struck[&Fault::TransactionThrottled];
+    let seen_faults = until_all_occurred(target, &body, &[Fault::TransactionThrottled]).await;
+    let (status, reached, answered) = &seen_faults[&Fault::TransactionThrottled];
     assert_eq!((status, reached), (&Ok(400), &0));
     let answered: Value = serde_json::from_slice(answered).expect("JSON");
     assert_eq!(answered["CancellationReasons"].as_array().map(Vec::len), Some(2), "{answered}");
 }
 
 #[tokio::test]
-async fn the_books_tell_programs_apart_by_their_app_id() {
+async fn the_books_distinguish_programs_by_app_id() {
     let (proxy, _) = start(0.0).await;
     let settle = json!({
         "Key": {"jobId": {"S": "j"}, "item": {"S": "chunk#00"}},

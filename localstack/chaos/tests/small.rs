@@ -1,11 +1,11 @@
-//! A small run of the whole thing, in the emulator: it breaks things, and comes to its end.
+//! A small run of all parts, in the emulator.
 
 use longhand_chaos::run::{Badness, run};
 use longhand_chaos::world::Size;
 use longhand_sim_asr::Latency;
 
 #[tokio::test]
-async fn a_small_run_breaks_things_and_everything_is_as_promised() {
+async fn a_small_run_has_faults_and_no_violations() {
     let logs = std::env::temp_dir().join(format!("longhand-chaos-{}", std::process::id()));
     let size = Size {
         jobs: 5,

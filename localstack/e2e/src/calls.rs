@@ -52,7 +52,7 @@ fn operation<'a>(context: &'a BeforeTransmitInterceptorContextRef<'_>) -> &'a st
     target.rsplit('.').next().unwrap_or(target)
 }
 
-/// Loses the answer to one call after the service has done it. The SDK then repeats the call.
+/// Loses the answer to one successful call. The SDK then repeats the call.
 #[derive(Clone, Debug, Default)]
 pub struct LostAnswer {
     armed: Arc<AtomicBool>,

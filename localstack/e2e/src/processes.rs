@@ -141,6 +141,11 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// A free loopback address, `host:port`. See [`free_port`].
+pub fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
 /// Waits until a URL returns success.
 pub async fn ready(url: &str) {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().expect("a client");

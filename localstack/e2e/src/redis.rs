@@ -81,9 +81,9 @@ impl RedisServer {
     /// Sets a key.
     ///
     /// # Panics
-    /// When it is not taken.
+    /// If the server refuses.
     pub async fn set(&self, key: &str, value: &str) {
-        // The protocol's own form: an inline command would need quotes around the value.
+        // An inline command would need quotes around the value.
         let part = |text: &str| format!("${}\r\n{text}\r\n", text.len());
         let answer = self.ask(&format!("*3\r\n{}{}{}", part("SET"), part(key), part(value))).await;
         assert!(answer.as_deref().is_some_and(|answer| answer.starts_with("+OK")), "{answer:?}");
@@ -95,7 +95,7 @@ impl RedisServer {
     }
 }
 
-/// What the Redis at `address` (`host:port`) answers to a command, as it comes.
+/// Sends a command to the Redis at `address` (`host:port`) and returns the raw response.
 pub async fn ask(address: &str, command: &str) -> Option<String> {
     let mut socket = TcpStream::connect(address).await.ok()?;
     socket.write_all(format!("{command}\r\n").as_bytes()).await.ok()?;
@@ -105,8 +105,8 @@ pub async fn ask(address: &str, command: &str) -> Option<String> {
     String::from_utf8(answer).ok()
 }
 
-/// An address that means one Redis now and another one later, as the primary endpoint of a replication group does. Open
-/// connections stay where they are.
+/// An address that forwards to one Redis and later to another, like the primary endpoint of a replication group. Open
+/// connections stay with the first.
 #[derive(Debug)]
 pub struct PrimaryEndpoint {
     port: u16,
@@ -115,18 +115,18 @@ pub struct PrimaryEndpoint {
 }
 
 impl PrimaryEndpoint {
-    /// An address that means `primary`.
+    /// An address that forwards to `primary`.
     ///
     /// # Panics
-    /// When there is no free port.
+    /// If there is no free port.
     pub async fn of(primary: &RedisServer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let target = Arc::new(AtomicU16::new(primary.port));
-        let meant = Arc::clone(&target);
+        let current = Arc::clone(&target);
         let serving = tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let port = meant.load(Ordering::SeqCst);
+                let port = current.load(Ordering::SeqCst);
                 tokio::spawn(async move {
                     if let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await {
                         let _ = copy_bidirectional(&mut client, &mut server).await;
@@ -137,7 +137,7 @@ impl PrimaryEndpoint {
         Self { port, target, serving }
     }
 
-    /// It means this server from now on.
+    /// Forwards new connections to this server.
     pub fn move_to(&self, primary: &RedisServer) {
         self.target.store(primary.port, Ordering::SeqCst);
     }

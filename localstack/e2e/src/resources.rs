@@ -89,6 +89,16 @@ impl Resources {
         }
     }
 
+    /// The settings of an api or a worker that uses these resources, without webhooks.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("LONGHAND_TABLE", self.table.clone()),
+            ("LONGHAND_QUEUE_URL", self.queue_url.clone()),
+            ("LONGHAND_DLQ_URL", self.dlq_url.clone()),
+            ("LONGHAND_AUDIO_BUCKETS", self.bucket.clone()),
+        ]
+    }
+
     /// Clients that count their calls in `calls`. Create them in the runtime that uses them.
     pub async fn clients(&self, calls: &Calls) -> Clients {
         let config = aws::load().await;
@@ -146,12 +156,12 @@ impl Clients {
     /// Signs uploads into the bucket.
     ///
     /// # Panics
-    /// When there are no credentials.
+    /// If there are no credentials.
     pub fn signer(&self) -> Signer {
         Signer::new(self.s3(), self.config.credentials_provider().expect("credentials"))
     }
 
-    /// What the API takes and the worker reads.
+    /// The allowed sources of audio.
     pub fn sources(&self) -> AudioSources {
         AudioSources { buckets: vec![self.resources.bucket.clone()], ..AudioSources::default() }
     }
@@ -165,7 +175,7 @@ impl Clients {
     }
 }
 
-/// Timeouts for what a test prepares: on a loaded machine the emulator takes longer than the service would wait.
+/// Long timeouts for the preparation of a test: on a loaded machine the emulator is slow.
 pub fn unhurried() -> aws_sdk_s3::config::Builder {
     let longest = Duration::from_mins(2);
     let timeouts = TimeoutConfig::builder().operation_attempt_timeout(longest).operation_timeout(longest);
@@ -187,8 +197,8 @@ pub async fn deploy(name: &str, template: &str, parameters: &[(&str, &str)]) -> 
         call.push((format!("Parameters.member.{number}.ParameterValue"), value));
     }
     let call: Vec<(&str, &str)> = call.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    let made = cloudformation(&call).await;
-    assert!(made.contains("<StackId>"), "the stack was not created: {made}");
+    let created = cloudformation(&call).await;
+    assert!(created.contains("<StackId>"), "the stack was not created: {created}");
     let stack = eventually("the stack", async || {
         let stack = cloudformation(&[("Action", "DescribeStacks"), ("StackName", name)]).await;
         assert!(!stack.contains("FAILED") && !stack.contains("ROLLBACK"), "{stack}");

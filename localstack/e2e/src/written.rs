@@ -68,7 +68,7 @@ impl Written {
                 put.push(key.expect("all audio is in the bucket").to_owned());
             }
             let to = aws.dynamodb.put_item().table_name(&aws.resources.table);
-            to.set_item(Some(item)).send().await.expect("the table takes it");
+            to.set_item(Some(item)).send().await.expect("the table accepts it");
         }
         for key in put {
             aws.put(&key, wav(1_000)).await;
@@ -99,7 +99,7 @@ impl Written {
                     MessageAttributeValue::builder().data_type(field("type")).string_value(field("value"));
                 send = send.message_attributes(name, value.build().expect("a type and a value"));
             }
-            send.send().await.expect("the queue takes it");
+            send.send().await.expect("the queue accepts it");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::{Script, Speech};
+use crate::text::{Script, Speech, text_for};
 
 /// The answer to a call.
 ///
@@ -54,17 +54,13 @@ pub enum Answer {
 impl Answer {
     /// A status with a body in `OpenAI`'s form and without `Retry-After`.
     pub fn status(code: u16) -> Self {
-        Self::Status { code, body: ErrorBody::default(), retry_after: None, retry_after_ms: None }
+        Self::status_body(code, ErrorBody::default())
     }
 
     /// A status with this `Retry-After` header.
     pub fn status_retry_after(code: u16, retry_after: impl Into<String>) -> Self {
-        Self::Status {
-            code,
-            body: ErrorBody::default(),
-            retry_after: Some(retry_after.into()),
-            retry_after_ms: None,
-        }
+        let retry_after = Some(retry_after.into());
+        Self::Status { code, body: ErrorBody::default(), retry_after, retry_after_ms: None }
     }
 
     /// A status with this form of body.
@@ -170,7 +166,7 @@ impl Odd {
             | Self::UnknownFields
             | Self::PaddedText
             | Self::WrongContentType
-            | Self::NoContentType => Some(crate::text_for(file_name)),
+            | Self::NoContentType => Some(text_for(file_name)),
             Self::HugeText(bytes) => Some("a".repeat(*bytes)),
         }
     }

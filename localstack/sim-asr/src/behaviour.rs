@@ -5,7 +5,8 @@ use std::{fmt, str::FromStr, time::Duration};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use crate::{answer::Answer, text::fingerprint};
+use crate::answer::Answer;
+use crate::text::fingerprint;
 
 /// The maximum latency: an hour.
 const MAX_LATENCY_MS: f64 = 3_600_000.0;

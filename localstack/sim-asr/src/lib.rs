@@ -46,13 +46,12 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 
-pub use crate::{
-    answer::{Answer, ErrorBody, Odd},
-    behaviour::{BadLatency, Behaviour, Latency, Schedule, Step, Weighted},
-    books::{Books, FileBook},
-    text::{SECONDS_PER_WORD, SILENCE_SECONDS, Script, duration_of, text_for},
-};
-use crate::{connection::CuttableListener, state::State};
+pub use crate::answer::{Answer, ErrorBody, Odd};
+pub use crate::behaviour::{BadLatency, Behaviour, Latency, Schedule, Step, Weighted};
+pub use crate::books::{Books, FileBook};
+use crate::connection::CuttableListener;
+use crate::state::State;
+pub use crate::text::{SECONDS_PER_WORD, SILENCE_SECONDS, Script, duration_of, text_for};
 
 /// A running sim. Dropping it stops the sim and closes all connections. [`stop`](Self::stop) also waits for the end.
 #[derive(Debug)]

@@ -11,13 +11,11 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    answer::{Answer, ErrorBody, Odd},
-    connection::CutHandle,
-    state::Call,
-    text::{Speech, seconds_before},
-    upload::{BadUpload, Form},
-};
+use crate::answer::{Answer, ErrorBody, Odd};
+use crate::connection::CutHandle;
+use crate::state::Call;
+use crate::text::{Speech, seconds_before};
+use crate::upload::{BadUpload, Form};
 
 const HTML: &str = "<!DOCTYPE html><html><head><title>Sim</title></head>\
                     <body><h1>This is a page, not a transcript</h1></body></html>\n";
@@ -215,64 +213,55 @@ fn words_of(speech: &Speech, from: usize, to: usize, key: &str) -> Value {
 
 fn odd_response(odd: &Odd, file_name: &str) -> Response {
     let speech = Speech::naming(file_name);
-    let words = |key| words_of(&speech, 0, speech.words.len(), key);
-    let mut body = verbose(&speech);
+    let text_only = || json!({"text": speech.text}).to_string();
     match odd {
-        Odd::NoText => {
-            body.remove("text");
-        }
-        Odd::TextNull => {
-            body.insert("text".to_owned(), Value::Null);
-        }
-        Odd::TextNotString => {
-            body.insert("text".to_owned(), json!(42));
-        }
-        Odd::NotObject => return ok_json(json!([speech.text]).to_string()),
-        Odd::NotJson => return ok_json(speech.text),
+        Odd::NotObject => ok_json(json!([speech.text]).to_string()),
+        Odd::NotJson => ok_json(speech.text),
         Odd::HalfJson => {
-            let whole = Value::Object(body).to_string().into_bytes();
-            return ok_json(whole[..whole.len() / 2].to_vec());
+            let whole = Value::Object(verbose(&speech)).to_string().into_bytes();
+            ok_json(whole[..whole.len() / 2].to_vec())
         }
-        Odd::NotUtf8 => return ok_json(b"{\"text\": \"caf\xe9\"}".to_vec()),
-        Odd::EmptyBody => return ok_json(Body::empty()),
-        Odd::NoContent => return whole(StatusCode::NO_CONTENT, None, Body::empty()),
-        Odd::Html200 => return whole(StatusCode::OK, Some("text/html"), HTML),
-        Odd::Error200 => return ok_json(error_object(200).to_string()),
-        Odd::DurationAsString => {
-            body.insert("duration".to_owned(), json!(speech.duration().to_string()));
-        }
-        Odd::NoDuration => {
-            body.remove("duration");
-        }
-        Odd::WordsAsText => {
-            body.insert("words".to_owned(), words("text"));
-        }
-        Odd::WordsInSegments => {
-            // The text has fewer words than a segment may have, so there is one segment.
-            body["segments"][0]["words"] = words("word");
-        }
+        Odd::NotUtf8 => ok_json(b"{\"text\": \"caf\xe9\"}".to_vec()),
+        Odd::EmptyBody => ok_json(Body::empty()),
+        Odd::NoContent => whole(StatusCode::NO_CONTENT, None, Body::empty()),
+        Odd::Html200 => whole(StatusCode::OK, Some("text/html"), HTML),
+        Odd::Error200 => ok_json(error_object(200).to_string()),
+        Odd::HugeText(bytes) => huge(*bytes),
+        Odd::WrongContentType => whole(StatusCode::OK, Some("text/plain"), text_only()),
+        Odd::NoContentType => whole(StatusCode::OK, None, text_only()),
+        fields => ok_json(odd_fields(fields, &speech).to_string()),
+    }
+}
+
+/// `verbose_json` with unusual fields.
+fn odd_fields(odd: &Odd, speech: &Speech) -> Value {
+    let words = |key| words_of(speech, 0, speech.words.len(), key);
+    let mut body = Value::Object(verbose(speech));
+    match odd {
+        Odd::TextNull => body["text"] = Value::Null,
+        Odd::TextNotString => body["text"] = json!(42),
+        Odd::PaddedText => body["text"] = json!(format!(" {}\n", speech.text)),
+        Odd::DurationAsString => body["duration"] = json!(speech.duration().to_string()),
+        Odd::WordsAsText => body["words"] = words("text"),
+        // The text has fewer words than a segment may have, so there is one segment.
+        Odd::WordsInSegments => body["segments"][0]["words"] = words("word"),
         Odd::NullFields => {
             for key in ["segments", "words", "language", "duration"] {
-                body.insert(key.to_owned(), Value::Null);
+                body[key] = Value::Null;
             }
         }
         Odd::UnknownFields => {
-            body.insert("usage".to_owned(), json!({"type": "tokens", "total_tokens": 9}));
-            body.insert("x_sim".to_owned(), json!([1, {"deep": [null]}]));
+            body["usage"] = json!({"type": "tokens", "total_tokens": 9});
+            body["x_sim"] = json!([1, {"deep": [null]}]);
             body["segments"][0]["speaker"] = json!("A");
         }
-        Odd::PaddedText => {
-            body.insert("text".to_owned(), json!(format!(" {}\n", speech.text)));
+        Odd::NoText | Odd::NoDuration => {
+            let missing = if *odd == Odd::NoText { "text" } else { "duration" };
+            body.as_object_mut().expect("`verbose` makes an object").remove(missing);
         }
-        Odd::HugeText(bytes) => return huge(*bytes),
-        Odd::WrongContentType => {
-            return whole(StatusCode::OK, Some("text/plain"), json!({"text": speech.text}).to_string());
-        }
-        Odd::NoContentType => {
-            return whole(StatusCode::OK, None, json!({"text": speech.text}).to_string());
-        }
+        _ => unreachable!("`odd_response` handles the others"),
     }
-    ok_json(Value::Object(body).to_string())
+    body
 }
 
 /// A text of this many bytes, generated while it is sent.

@@ -11,15 +11,13 @@ use axum::{
 };
 use serde::Deserialize;
 
-use crate::{
-    answer::Answer,
-    behaviour::{Behaviour, Schedule},
-    books::Books,
-    connection::{CutHandle, CuttableListener},
-    reply::{self, Format},
-    state::{Call, State},
-    upload::{self, BadUpload, Form},
-};
+use crate::answer::{Answer, ErrorBody};
+use crate::behaviour::{Behaviour, Schedule};
+use crate::books::Books;
+use crate::connection::{CutHandle, CuttableListener};
+use crate::reply::{self, Format};
+use crate::state::{Call, State};
+use crate::upload::{self, BadUpload, Form};
 
 /// Serves until the state's stop token is cancelled and every connection is gone.
 pub(crate) async fn serve(listener: CuttableListener, state: Arc<State>) {
@@ -148,7 +146,7 @@ fn by_behaviour(call: &Call, format: Format) -> Decision {
         call.note(|books| books.refused += 1, |_| ());
         let answer = Answer::Status {
             code: StatusCode::TOO_MANY_REQUESTS.as_u16(),
-            body: crate::ErrorBody::default(),
+            body: ErrorBody::default(),
             retry_after: call.behaviour().retry_after.clone(),
             retry_after_ms: None,
         };

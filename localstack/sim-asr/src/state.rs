@@ -12,11 +12,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    answer::Answer,
-    behaviour::{Behaviour, Schedule},
-    books::{Books, FileBook},
-};
+use crate::answer::Answer;
+use crate::behaviour::{Behaviour, Schedule};
+use crate::books::{Books, FileBook};
 
 #[derive(Debug)]
 pub(crate) struct State {

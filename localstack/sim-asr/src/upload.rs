@@ -7,7 +7,8 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 
-use crate::{books::FIRST_BYTES, state::Call};
+use crate::books::FIRST_BYTES;
+use crate::state::Call;
 
 /// The form fields other than the file, by name. Repeated fields are joined with commas.
 pub(crate) type Form = BTreeMap<String, String>;

@@ -24,6 +24,9 @@ pub const MAX_BATCH: usize = 10;
 /// SQS's maximum delay of a message.
 pub const MAX_DELAY: Duration = Duration::from_mins(15);
 
+/// The name of the HTTP header and of the message attribute with the trace context.
+pub const TRACEPARENT: &str = "traceparent";
+
 /// Why a queue operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {

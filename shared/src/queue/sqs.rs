@@ -17,12 +17,11 @@ use aws_sdk_sqs::types::{
 };
 
 use crate::domain::clock::Timestamp;
-use crate::service::trace::TRACEPARENT;
 
 use super::acceptance::{Acceptance, refuses_group};
 use super::{
     ChunkQueue, Delivery, Depth, Envelope, MAX_BATCH, MAX_DELAY, Outgoing, Progress, QueueError, Receipt,
-    Standing,
+    Standing, TRACEPARENT,
 };
 
 /// The maximum size of a batch's bodies and attributes, in bytes. It leaves room to SQS's limit, since sizes are

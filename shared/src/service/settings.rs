@@ -11,12 +11,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+#[cfg(feature = "server")]
 use tracing_subscriber::EnvFilter;
 
+#[cfg(feature = "server")]
 use crate::cache::remote::RedisUrl;
 use crate::domain::path::{AudioPath, AudioSources};
 use crate::net::outbound::AllowedHosts;
 use crate::service::health;
+#[cfg(feature = "server")]
 use crate::service::telemetry::{DEFAULT_FILTER, LogFormat};
 
 /// The source of values: the environment in production, a function in tests.
@@ -213,6 +216,7 @@ pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
 }
 
 /// Reads the address of Redis. The api and the worker use the same one for cached results and change events.
+#[cfg(feature = "server")]
 pub fn redis_url(reader: &mut Reader<'_>) -> Option<RedisUrl> {
     reader.optional(
         "REDIS_URL",
@@ -221,6 +225,7 @@ pub fn redis_url(reader: &mut Reader<'_>) -> Option<RedisUrl> {
 }
 
 /// Settings of logs and traces, for every process.
+#[cfg(feature = "server")]
 #[derive(Clone, Debug)]
 pub struct LogSettings {
     /// `LONGHAND_LOG_FORMAT`.
@@ -247,6 +252,7 @@ impl FromStr for HttpUrl {
     }
 }
 
+#[cfg(feature = "server")]
 impl LogSettings {
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let format: Format = reader.or("LONGHAND_LOG_FORMAT", Format(LogFormat::Pretty), "pretty or json");
@@ -260,8 +266,10 @@ impl LogSettings {
     }
 }
 
+#[cfg(feature = "server")]
 struct Format(LogFormat);
 
+#[cfg(feature = "server")]
 impl FromStr for Format {
     type Err = &'static str;
 
@@ -270,6 +278,7 @@ impl FromStr for Format {
     }
 }
 
+#[cfg(feature = "server")]
 impl Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {

@@ -12,8 +12,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The name of the header and of the message attribute.
-pub const TRACEPARENT: &str = "traceparent";
+pub use crate::queue::TRACEPARENT;
 
 /// Makes a new span part of the trace in `traceparent`, or of a new trace. The span must have a field
 /// `trace_id`.

@@ -9,12 +9,12 @@ use longhand_shared::{JobId, Timestamp};
 use serde::Serialize;
 use serde_json::json;
 
-use super::super::args::{DlqRedrive, Which};
-use super::super::aws::Aws;
+use super::args::{DlqRedrive, Which, url};
+use super::browse::{HOLD, hidden, release, seen, unavailable};
 use super::row::{Row, clean};
-use super::{HOLD, hidden, release, seen, unavailable, url};
-use crate::Context;
+use crate::context::Context;
 use crate::error::{Exit, Failure};
+use crate::operator::aws::Aws;
 use crate::output;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

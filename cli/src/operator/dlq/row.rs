@@ -6,9 +6,9 @@ use longhand_shared::webhook::WebhookMessage;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::args::Which;
-use super::super::aws::DeadLetter;
-use super::super::rules::age;
+use super::args::Which;
+use crate::operator::aws::DeadLetter;
+use crate::operator::queues::age;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

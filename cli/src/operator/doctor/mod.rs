@@ -1,25 +1,38 @@
-//! `longhand doctor`: checks the resources that the services need.
+//! `longhand doctor`: checks the resources that the services need, against `infra/data.yaml`.
 //!
-//! `settings.rs` reads the services' environment, `checks.rs` makes the calls, `rules/` finds the faults.
+//! Each file has the checks of one resource: functions from the description that AWS returns to an [`Finding`].
 
-mod checks;
+mod bucket;
+mod finding;
+mod policy;
+mod queue;
+mod servers;
 mod settings;
-
-use std::time::Duration;
+mod table;
 
 use futures::future::join_all;
 use longhand_shared::service::settings::environment;
 use serde::Serialize;
 
 use super::aws::Aws;
-use super::rules::queue::{CHUNKS, WEBHOOKS};
-use super::rules::{Finding, Verdict};
-use crate::Context;
-use crate::error::{Exit, Failure, chain};
+use super::queues::{CHUNKS, WEBHOOKS};
+use crate::context::Context;
+use crate::error::{Exit, Failure};
 use crate::output;
+use finding::{Finding, Verdict};
 
-/// The time limit of each check. The checks run concurrently.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HELP: &str = "\
+Set the same environment as for the services. Required: LONGHAND_TABLE, LONGHAND_QUEUE_URL, LONGHAND_DLQ_URL,
+ASR_BASE_URL, and one of LONGHAND_AUDIO_BUCKETS, LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT. If the services have
+them: ASR_API_KEY, LONGHAND_VISIBILITY_SECONDS, LONGHAND_WEBHOOK_QUEUE_URL, LONGHAND_WEBHOOK_DLQ_URL,
+LONGHAND_WEBHOOK_SECRET, LONGHAND_CALLBACK_HOSTS, LONGHAND_CORS_ORIGINS, and the AWS SDK's variables.
+
+doctor changes nothing. It needs these permissions: dynamodb:DescribeTable, DescribeTimeToLive and
+DescribeContinuousBackups; sqs:GetQueueAttributes; on the bucket s3:ListBucket, GetBucketPublicAccessBlock,
+GetEncryptionConfiguration, GetLifecycleConfiguration, GetBucketPolicy and GetBucketCORS. A missing permission is a
+FAULT that names it.
+
+Each line of the report is ok, warning or FAULT. The exit code is 1 if there is a FAULT, else 0.";
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -27,64 +40,45 @@ struct Report<'a> {
     checks: &'a [Finding],
 }
 
-/// Runs all checks. Fails if one finds a fault.
+/// Runs all checks at the same time. Fails if one finds a fault.
 pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
     let (settings, mut findings) = settings::read(&environment);
-    let aws = Aws::load().await;
-    let http = reqwest::Client::builder()
-        .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
-        .timeout(CHECK_TIMEOUT)
-        .build()
-        .map_err(|error| Failure::new(Exit::Unavailable, "INTERNAL", chain(&error)))?;
-    let (uploads, others) =
-        settings.buckets.split_first().map_or((None, &[][..]), |(first, rest)| (Some(first), rest));
+    let (aws, http) = (Aws::load().await, servers::client()?);
     let (table, chunks, webhooks, uploads, others, model, api, clock) = futures::join!(
-        checks::table(&aws, settings.table.as_deref()),
-        checks::queues(&aws, CHUNKS, &settings.chunks, settings.visibility),
-        checks::queues(&aws, WEBHOOKS, &settings.webhooks, settings.visibility),
-        checks::uploads(&aws, uploads.map(String::as_str), &settings.origins),
-        join_all(others.iter().map(|name| checks::bucket(&aws, name))),
-        checks::model(&http, &settings),
-        checks::api(&http, context.api.base()),
-        checks::clock(&http, &aws, &settings, context.api.base()),
+        join_all(settings.table.iter().map(|name| table::check(&aws, name))),
+        queue::check(&aws, CHUNKS, &settings.chunks, settings.visibility),
+        queue::check(&aws, WEBHOOKS, &settings.webhooks, settings.visibility),
+        join_all(settings.buckets.first().map(|name| bucket::uploads(&aws, name, &settings.origins))),
+        join_all(settings.buckets.iter().skip(1).map(|name| bucket::exists(&aws, name))),
+        join_all(settings.model.iter().map(|url| servers::model(&http, url, settings.model_key.as_deref()))),
+        servers::api(&http, context.api.base()),
+        servers::clock(&http, &aws, settings.chunks.queue.as_deref(), context.api.base()),
     );
-    findings
-        .extend(table.into_iter().chain(chunks).chain(webhooks).chain(uploads).chain(others).chain(model));
-    findings.extend(api);
-    findings.push(clock);
+    let others = others.into_iter().chain(model).chain(api).chain([clock]);
+    findings.extend(
+        table
+            .into_iter()
+            .flatten()
+            .chain(chunks)
+            .chain(webhooks)
+            .chain(uploads.into_iter().flatten())
+            .chain(others),
+    );
     report(context.json, &findings)
 }
 
 fn report(json: bool, findings: &[Finding]) -> Result<(), Failure> {
     let verdict = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
-    let text = if json {
-        let report = Report { verdict, checks: findings };
-        serde_json::to_string(&report).expect("texts fit in JSON")
+    output::print(&if json {
+        serde_json::to_string(&Report { verdict, checks: findings }).expect("texts fit in JSON")
     } else {
-        findings.iter().map(line).collect::<Vec<_>>().join("\n")
-    };
-    output::print(&text)?;
-    let faults = findings.iter().filter(|finding| finding.verdict == Verdict::Fault).count();
-    match faults {
+        findings.iter().map(Finding::line).collect::<Vec<_>>().join("\n")
+    })?;
+    match findings.iter().filter(|finding| finding.verdict == Verdict::Fault).count() {
         0 => Ok(()),
         1 => Err(Failure::new(Exit::Failed, "FAULTS", "1 fault found")),
-        _ => Err(Failure::new(Exit::Failed, "FAULTS", format!("{faults} faults found"))),
+        faults => Err(Failure::new(Exit::Failed, "FAULTS", format!("{faults} faults found"))),
     }
-}
-
-fn line(finding: &Finding) -> String {
-    let word = match finding.verdict {
-        Verdict::Ok => "ok",
-        Verdict::Warning => "warning",
-        Verdict::Fault => "FAULT",
-    };
-    let mut line = format!("{word:<7}  {:<24}  {}", finding.check, finding.detail);
-    if let Some(remedy) = &finding.remedy {
-        line.push_str(". ");
-        line.push_str(remedy);
-    }
-    // Parts come from servers and must not control the terminal.
-    line.replace(char::is_control, " ")
 }
 
 #[cfg(test)]
@@ -93,8 +87,8 @@ mod tests {
 
     #[test]
     fn a_line_has_the_fault_and_the_remedy() {
-        let fault = Finding::fault("clock", "it is\u{1b} slow", "Wind it.");
-        assert_eq!(line(&fault), format!("FAULT    {:<24}  it is  slow. Wind it.", "clock"));
+        let fault = finding::fault("it is\u{1b} slow", "Wind it.").of("clock");
+        assert_eq!(fault.line(), format!("FAULT    {:<24}  it is  slow. Wind it.", "clock"));
         let fault = report(true, &[fault]).expect_err("a fault");
         assert_eq!((fault.exit, fault.message.as_str()), (Exit::Failed, "1 fault found"));
     }

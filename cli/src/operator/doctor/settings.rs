@@ -1,16 +1,13 @@
-//! Reads the services' settings and finds those that are missing or contradict each other.
+//! The services' settings, and the faults of those that are missing or contradict each other.
 
 use longhand_shared::service::settings::List;
 use longhand_shared::webhook::signature::MasterSecret;
 
-use super::super::rules::Finding;
-use super::super::rules::queue::{CHUNKS, Pair, WEBHOOKS};
+use super::finding::{Finding, fault, ok};
+use crate::operator::queues::{CHUNKS, WEBHOOKS};
 
 /// The workers' default.
 const DEFAULT_VISIBILITY: u64 = 30;
-
-const CALLBACK_HOSTS: &str = "LONGHAND_CALLBACK_HOSTS";
-const WEBHOOK_SECRET: &str = "LONGHAND_WEBHOOK_SECRET";
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -33,14 +30,14 @@ pub(super) struct Urls {
     pub(super) dlq: Option<String>,
 }
 
-struct SettingsReader<'a> {
+struct Reader<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     findings: Vec<Finding>,
 }
 
 /// Reads the settings, with a finding for each fault.
 pub(super) fn read(lookup: &dyn Fn(&str) -> Option<String>) -> (Settings, Vec<Finding>) {
-    let mut reader = SettingsReader { lookup, findings: Vec::new() };
+    let mut reader = Reader { lookup, findings: Vec::new() };
     let settings = Settings {
         table: reader.required("LONGHAND_TABLE"),
         chunks: Urls { queue: reader.required(CHUNKS.queue_url), dlq: reader.required(CHUNKS.dlq_url) },
@@ -55,7 +52,7 @@ pub(super) fn read(lookup: &dyn Fn(&str) -> Option<String>) -> (Settings, Vec<Fi
     (settings, reader.findings)
 }
 
-impl SettingsReader<'_> {
+impl Reader<'_> {
     fn value(&self, name: &str) -> Option<String> {
         (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
@@ -64,57 +61,45 @@ impl SettingsReader<'_> {
         self.value(name).and_then(|list| list.parse().ok()).map(|List(all)| all).unwrap_or_default()
     }
 
+    fn fault(&mut self, name: &str, detail: impl Into<String>, remedy: &str) {
+        self.findings.push(fault(detail, remedy).of(name));
+    }
+
     fn required(&mut self, name: &str) -> Option<String> {
         let value = self.value(name);
         if value.is_none() {
-            self.fault(
-                name,
-                "is not set",
-                "Set it as for the services. Its value is in the stack's outputs.",
-            );
+            let remedy = "Set it as for the services. Its value is in the stack's outputs.";
+            self.fault(name, "is not set", remedy);
         }
         value
     }
 
-    fn fault(&mut self, name: &str, detail: impl Into<String>, remedy: &str) {
-        self.findings.push(Finding::fault(name, detail, remedy));
-    }
-
     fn webhooks(&mut self) -> Urls {
-        let Pair { queue_url: queue, dlq_url: dlq, .. } = WEBHOOKS;
+        const SECRET: &str = "LONGHAND_WEBHOOK_SECRET";
+        let (queue, dlq) = (WEBHOOKS.queue_url, WEBHOOKS.dlq_url);
         let urls = Urls { queue: self.value(queue), dlq: self.value(dlq) };
-        let secret = self.value(WEBHOOK_SECRET);
-        if urls.queue.is_some() {
-            if urls.dlq.is_none() {
-                let remedy = "Set it to the queue's dead-letter queue: the workers do not start without it.";
-                self.fault(dlq, format!("is not set, but {queue} is"), remedy);
-            }
-            match secret.as_deref().map(MasterSecret::new) {
-                None => {
-                    let remedy = "Set it as for the workers: they do not start without it.";
-                    self.fault(WEBHOOK_SECRET, format!("is not set, but {queue} is"), remedy);
-                }
-                Some(Err(error)) => {
-                    self.fault(
-                        WEBHOOK_SECRET,
-                        error.to_string(),
-                        "Correct it: the workers do not start with it.",
-                    );
-                }
-                Some(Ok(_)) => {}
-            }
-        } else {
-            let others = [CALLBACK_HOSTS, dlq, WEBHOOK_SECRET];
+        if urls.queue.is_none() {
+            let others = ["LONGHAND_CALLBACK_HOSTS", dlq, SECRET];
             let set: Vec<_> = others.into_iter().filter(|name| self.value(name).is_some()).collect();
             self.findings.push(if set.is_empty() {
-                Finding::ok(WEBHOOKS.queue, "none: webhooks are disabled")
+                ok("none: webhooks are disabled").of(WEBHOOKS.queue)
             } else {
-                Finding::fault(
-                    queue,
-                    format!("is not set, but {} is", set.join(", ")),
-                    "Set it, or remove the others: without the queue webhooks are disabled.",
-                )
+                let remedy = "Set it, or remove the others: without the queue webhooks are disabled.";
+                fault(format!("is not set, but {} is", set.join(", ")), remedy).of(queue)
             });
+            return urls;
+        }
+        let missing = format!("is not set, but {queue} is");
+        if urls.dlq.is_none() {
+            let remedy = "Set it to the queue's dead-letter queue: the workers do not start without it.";
+            self.fault(dlq, missing.clone(), remedy);
+        }
+        match self.value(SECRET).as_deref().map(MasterSecret::new) {
+            None => self.fault(SECRET, missing, "Set it as for the workers: they do not start without it."),
+            Some(Err(error)) => {
+                self.fault(SECRET, error.to_string(), "Correct it: the workers do not start with it.");
+            }
+            Some(Ok(_)) => {}
         }
         urls
     }
@@ -122,14 +107,15 @@ impl SettingsReader<'_> {
     fn buckets(&mut self) -> Vec<String> {
         let buckets = self.list("LONGHAND_AUDIO_BUCKETS");
         if buckets.is_empty() {
-            let finding = match (self.value("LONGHAND_AUDIO_ROOT"), self.value("LONGHAND_AUDIO_HOSTS")) {
-                (Some(root), _) => Finding::ok("bucket", format!("none: audio is under {root}")),
-                (None, Some(hosts)) => Finding::ok("bucket", format!("none: audio is at {hosts}")),
-                (None, None) => Finding::fault(
-                    "LONGHAND_AUDIO_BUCKETS",
+            let places = [("LONGHAND_AUDIO_ROOT", "under"), ("LONGHAND_AUDIO_HOSTS", "at")];
+            let mut places = places.into_iter().filter_map(|(name, side)| Some((side, self.value(name)?)));
+            let finding = match places.next() {
+                Some((side, place)) => ok(format!("none: audio is {side} {place}")).of("bucket"),
+                None => fault(
                     "is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT",
                     "Set at least one of them as for the services.",
-                ),
+                )
+                .of("LONGHAND_AUDIO_BUCKETS"),
             };
             self.findings.push(finding);
         }
@@ -156,13 +142,10 @@ impl SettingsReader<'_> {
             (WEBHOOKS.dlq_url, &webhooks.dlq),
         ];
         for (place, (name, url)) in all.iter().enumerate() {
-            for (other, same) in all[..place].iter().filter(|(_, before)| url.is_some() && *before == *url) {
-                let url = same.as_deref().unwrap_or_default();
-                self.fault(
-                    name,
-                    format!("is {url}, the same queue as {other}"),
-                    "Correct one of them: each needs a queue of its own.",
-                );
+            let Some(url) = url else { continue };
+            for (other, _) in all[..place].iter().filter(|(_, before)| before.as_ref() == Some(url)) {
+                let detail = format!("is {url}, the same queue as {other}");
+                self.fault(name, detail, "Correct one of them: each needs a queue of its own.");
             }
         }
     }
@@ -170,7 +153,7 @@ impl SettingsReader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::finding::Verdict;
     use super::*;
 
     const GOOD: [(&str, &str); 8] = [

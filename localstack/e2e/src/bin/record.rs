@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use aws_sdk_sqs::types::Message;
 use clap::Parser;
 use longhand_e2e::calls::Calls;
-use longhand_e2e::processes::{Process, free_port, ready};
+use longhand_e2e::processes::{Process, free_address, ready};
 use longhand_e2e::receiver::{Receiver, SECRET};
 use longhand_e2e::redis::RedisServer;
 use longhand_e2e::resources::{Clients, Resources};
@@ -49,11 +49,10 @@ struct Stage {
 async fn main() {
     let Arguments { old, out } = Arguments::parse();
     create_dir_all(&out).expect("a folder for the files");
-    let aws = Resources::deploy().await.clients(&Calls::default()).await;
-    let address = format!("127.0.0.1:{}", free_port());
+    let address = free_address();
     let mut stage = Stage {
         old,
-        aws,
+        aws: Resources::deploy().await.clients(&Calls::default()).await,
         asr: SimAsr::start(Behaviour::default()).await.expect("the model starts"),
         redis: RedisServer::start().await,
         receiver: Receiver::start().await,
@@ -62,57 +61,59 @@ async fn main() {
         jobs: BTreeMap::new(),
     };
     let _api = stage.program("longhand-api", &[("LONGHAND_LISTEN", address)]).await;
-
-    let worker = stage.worker().await;
-    let uploaded = stage.ended_jobs().await;
-    let cached = stage.cached().await;
-    let webhooks = stage.undelivered_webhook().await;
-    stage.stopped(worker).await;
-    let mut messages = stage.take(&stage.aws.resources.queue_url, 1).await;
-    stage.throttled().await;
-    messages.extend(stage.take(&stage.aws.resources.queue_url, 1).await);
-    stage.killed().await;
-    messages.extend(stage.take(&stage.aws.resources.queue_url, 1).await);
-    stage.lost().await;
-    stage.submit("waiting", json!({"userId": "ana", "language": "de"}), &["waiting.wav", "second.wav"]).await;
-    messages.extend(stage.take(&stage.aws.resources.queue_url, 2).await);
-
-    let answers = stage.answers().await;
-    let about = json!({
-        "recorded": Timestamp::now(),
-        "bucket": stage.aws.resources.bucket,
-        "receiver": stage.receiver.url(),
-        "uploaded": uploaded,
-        "jobs": stage.jobs,
-    });
-    for (name, value) in [
-        ("about", about),
-        ("table", stage.table().await),
-        ("messages", json!(messages)),
-        ("webhooks", json!(webhooks)),
-        ("redis", cached),
-        ("answers", answers),
-    ] {
+    for (name, value) in stage.record().await {
         let text = format!("{value:#}\n");
         write(out.join(name).with_extension("json"), text).expect("the file is written");
     }
 }
 
 impl Stage {
+    /// Creates the jobs. Returns the content of each file.
+    async fn record(&mut self) -> [(&'static str, Value); 6] {
+        let queue = self.aws.resources.queue_url.clone();
+        let worker = self.worker().await;
+        let uploaded = self.ended_jobs().await;
+        let cached = self.cached().await;
+        let webhooks = self.undelivered_webhook().await;
+        self.stopped(worker).await;
+        let mut messages = self.take(&queue, 1).await;
+        self.throttled().await;
+        messages.extend(self.take(&queue, 1).await);
+        self.killed().await;
+        messages.extend(self.take(&queue, 1).await);
+        self.lost().await;
+        let waiting = json!({"userId": "ana", "language": "de"});
+        self.submit("waiting", waiting, &["waiting.wav", "second.wav"]).await;
+        messages.extend(self.take(&queue, 2).await);
+        let about = json!({
+            "recorded": Timestamp::now(),
+            "bucket": self.aws.resources.bucket,
+            "receiver": self.receiver.url(),
+            "uploaded": uploaded,
+            "jobs": self.jobs,
+        });
+        let answers = self.answers().await;
+        [
+            ("about", about),
+            ("table", self.table().await),
+            ("messages", json!(messages)),
+            ("webhooks", json!(webhooks)),
+            ("redis", cached),
+            ("answers", answers),
+        ]
+    }
+
     async fn program(&self, name: &str, own: &[(&'static str, String)]) -> Process {
         let resources = &self.aws.resources;
-        let mut variables = vec![
-            ("LONGHAND_TABLE", resources.table.clone()),
-            ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
-            ("LONGHAND_DLQ_URL", resources.dlq_url.clone()),
+        let mut variables = resources.variables();
+        variables.extend([
             ("LONGHAND_WEBHOOK_QUEUE_URL", resources.webhook_queue_url.clone()),
             ("LONGHAND_WEBHOOK_DLQ_URL", resources.webhook_dlq_url.clone()),
             ("LONGHAND_WEBHOOK_SECRET", SECRET.to_owned()),
             ("LONGHAND_CALLBACK_HOSTS", self.receiver.url().replace("/hook", "")),
-            ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
             ("REDIS_URL", self.redis.url()),
             ("RUST_LOG", "error".to_owned()),
-        ];
+        ]);
         variables.extend_from_slice(own);
         let log = File::options().append(true).open("/dev/stderr").expect("the error output");
         let process = Process::start_logging(&self.old.join(name), &variables, log);
@@ -123,7 +124,7 @@ impl Stage {
 
     async fn worker(&self) -> Process {
         let own = [
-            ("LONGHAND_HEALTH_LISTEN", format!("127.0.0.1:{}", free_port())),
+            ("LONGHAND_HEALTH_LISTEN", free_address()),
             ("LONGHAND_WORKER_NAME", "worker-host-1".to_owned()),
             ("LONGHAND_VISIBILITY_SECONDS", "3".to_owned()),
             ("LONGHAND_POLL_SECONDS", "1".to_owned()),
@@ -214,7 +215,7 @@ impl Stage {
         json!(kept)
     }
 
-    /// A job whose receiver has not taken the webhook yet; its message.
+    /// Creates a job with an undelivered webhook. Returns its message.
     async fn undelivered_webhook(&mut self) -> Vec<Value> {
         self.receiver.answer(&[500; 20]);
         let options = json!({"userId": "ana", "callbackUrl": self.receiver.url()});
@@ -229,7 +230,7 @@ impl Stage {
         self.take(&self.aws.resources.webhook_queue_url, 1).await
     }
 
-    /// A chunk that was given back because its worker was stopped.
+    /// Creates a chunk that was released because its worker stopped.
     async fn stopped(&mut self, worker: Process) {
         self.asr.script("stopped.wav", [Answer::Hang]);
         self.submit("stopped", json!({"userId": "ana"}), &["stopped.wav"]).await;
@@ -238,13 +239,13 @@ impl Stage {
         assert!(worker.ended().await.success());
     }
 
-    /// A chunk that was given back because the model throttles.
+    /// Creates a chunk that was released because the model throttles.
     async fn throttled(&mut self) {
         self.asr.script("throttled.wav", vec![Answer::status_retry_after(429, "1"); 20]);
         self.submit("throttled", json!({"userId": "ana"}), &["throttled.wav"]).await;
         let worker = self.worker().await;
         let job = self.jobs["throttled"].clone();
-        eventually("the chunk to be given back", async || {
+        eventually("the release of the chunk", async || {
             let result = self.get(&format!("/transcript/{job}")).await;
             (result["chunks"][0]["history"][0]["outcome"] == "THROTTLED").then_some(())
         })
@@ -253,7 +254,7 @@ impl Stage {
         assert!(worker.ended().await.success());
     }
 
-    /// A chunk whose second worker was killed, as the first one was.
+    /// Creates a chunk whose two workers were killed.
     async fn killed(&mut self) {
         self.asr.script("killed.wav", [Answer::Hang, Answer::Hang]);
         self.submit("killed", json!({"userId": "ana"}), &["killed.wav"]).await;
@@ -265,7 +266,7 @@ impl Stage {
         }
     }
 
-    /// A job whose messages were lost, and one that no worker has begun with.
+    /// Creates a job whose messages are lost.
     async fn lost(&mut self) {
         self.submit("lost", json!({"userId": "ana"}), &["lost.wav", "lost-too.wav"]).await;
         self.take(&self.aws.resources.queue_url, 2).await;
@@ -293,7 +294,7 @@ impl Stage {
         taken
     }
 
-    /// What the api answers: each job by its name, and pages of searches with their cursors.
+    /// The responses of the api: each job by its name, and pages of searches with their cursors.
     async fn answers(&self) -> Value {
         let mut jobs = BTreeMap::new();
         for (name, job) in &self.jobs {

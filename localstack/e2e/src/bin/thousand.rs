@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use longhand_e2e::calls::Calls;
-use longhand_e2e::processes::{Process, free_port, ready};
+use longhand_e2e::processes::{Process, free_address, ready};
 use longhand_e2e::resources::Resources;
 use longhand_e2e::service::wav;
 use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::store::{JobStore, read};
 use longhand_shared::{AudioPath, JobId, Timestamp};
-use longhand_sim_asr::{Behaviour, Latency, SimAsr};
+use longhand_sim_asr::{Behaviour, Books, Latency, SimAsr};
 use tokio::time::Instant;
 
 /// Benchmark of one worker with many chunks in flight.
@@ -49,9 +49,7 @@ async fn main() {
         std::fs::write(folder.path().join("a.wav"), audio).expect("written");
         "a.wav".parse().expect("a path")
     };
-
-    let (store, queue) = (aws.store(), aws.queue());
-    let lifecycle = Lifecycle::new(store.clone(), queue.clone());
+    let lifecycle = Lifecycle::new(aws.store(), aws.queue());
     let mut jobs: Vec<JobId> = Vec::new();
     for n in 0..args.jobs {
         let user = format!("user{n}").parse().expect("a user");
@@ -61,21 +59,16 @@ async fn main() {
         jobs.push(job.id);
     }
 
-    let health = format!("127.0.0.1:{}", free_port());
-    let worker = Process::start(
-        "longhand-worker",
-        &[
-            ("LONGHAND_TABLE", aws.resources.table.clone()),
-            ("LONGHAND_QUEUE_URL", aws.resources.queue_url.clone()),
-            ("LONGHAND_DLQ_URL", aws.resources.dlq_url.clone()),
-            ("LONGHAND_AUDIO_BUCKETS", aws.resources.bucket.clone()),
-            ("LONGHAND_AUDIO_ROOT", folder.path().display().to_string()),
-            ("LONGHAND_CONCURRENCY", args.concurrency.to_string()),
-            ("LONGHAND_HEALTH_LISTEN", health.clone()),
-            ("ASR_BASE_URL", asr.base_url()),
-            ("RUST_LOG", "warn".to_owned()),
-        ],
-    );
+    let health = free_address();
+    let mut variables = aws.resources.variables();
+    variables.extend([
+        ("LONGHAND_AUDIO_ROOT", folder.path().display().to_string()),
+        ("LONGHAND_CONCURRENCY", args.concurrency.to_string()),
+        ("LONGHAND_HEALTH_LISTEN", health.clone()),
+        ("ASR_BASE_URL", asr.base_url()),
+        ("RUST_LOG", "warn".to_owned()),
+    ]);
+    let worker = Process::start("longhand-worker", &variables);
     let began = Instant::now();
     ready(&format!("http://{health}/healthz")).await;
     let chunks = u64::try_from(args.jobs * 24).expect("a count");
@@ -83,24 +76,26 @@ async fn main() {
     let answered = asr.wait_until(|books| books.by_status.get(&200) >= Some(&chunks), limit).await;
     assert!(answered, "the model answered {} calls of {chunks}", asr.books().status(200));
     for id in &jobs {
-        while !ended(store.as_ref(), *id).await {
+        while !ended(aws.store().as_ref(), *id).await {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    let took = began.elapsed();
+    report(&args, chunks, began.elapsed(), &worker, &asr.books());
+}
+
+fn report(args: &Args, chunks: u64, took: Duration, worker: &Process, books: &Books) {
+    let latency = Duration::from_millis(args.latency_ms);
     let (memory, cpu) = worker.used();
-    let books = asr.books();
-    let mut out = std::io::stdout();
     let _ = writeln!(
-        out,
+        std::io::stdout(),
         "{chunks} chunks of {} bytes ({}): {:.1} s in total, {:.1} s more than the model's {:.1} s\n\
          model: {} calls, at most {} in flight\n\
          worker: peak memory {memory} MB, CPU time {cpu:.1} s",
         args.audio_bytes,
         if args.s3 { "from the bucket" } else { "from a folder" },
         took.as_secs_f64(),
-        took.saturating_sub(Duration::from_millis(args.latency_ms)).as_secs_f64(),
-        Duration::from_millis(args.latency_ms).as_secs_f64(),
+        took.saturating_sub(latency).as_secs_f64(),
+        latency.as_secs_f64(),
         books.calls,
         books.most_in_flight,
     );

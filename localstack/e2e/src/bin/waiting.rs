@@ -9,7 +9,7 @@ use clap::Parser;
 use futures::StreamExt;
 use futures::stream::iter;
 use longhand_e2e::calls::Calls;
-use longhand_e2e::processes::{Process, free_port, ready};
+use longhand_e2e::processes::{Process, free_address, ready};
 use longhand_e2e::redis::RedisServer;
 use longhand_e2e::resources::Resources;
 use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions, Transcription, Verdict};
@@ -45,43 +45,61 @@ async fn main() {
     if let Some(redis) = &redis {
         lifecycle = lifecycle.with_cache(redis.cache());
     }
-    let address = format!("127.0.0.1:{}", free_port());
+    let address = free_address();
     let url = format!("http://{address}");
-    let api = Process::start(
-        "longhand-api",
-        &[
-            ("LONGHAND_TABLE", aws.resources.table.clone()),
-            ("LONGHAND_QUEUE_URL", aws.resources.queue_url.clone()),
-            ("LONGHAND_AUDIO_BUCKETS", aws.resources.bucket.clone()),
-            ("LONGHAND_LISTEN", address),
-            ("REDIS_URL", redis.as_ref().map(RedisServer::url).unwrap_or_default()),
-            ("RUST_LOG", "warn".to_owned()),
-        ],
-    );
+    let mut variables = aws.resources.variables();
+    variables.extend([
+        ("LONGHAND_LISTEN", address),
+        ("REDIS_URL", redis.as_ref().map(RedisServer::url).unwrap_or_default()),
+        ("RUST_LOG", "warn".to_owned()),
+    ]);
+    let api = Process::start("longhand-api", &variables);
     ready(&format!("{url}/readyz")).await;
-    let mut jobs: Vec<JobId> = Vec::new();
-    for n in 0..args.jobs {
+    let jobs = create(&lifecycle, args.jobs).await;
+
+    let http = Client::new();
+    let (reads_before, used_before) = (reads(&http, &url).await, api.used());
+    let waiting = wait(&http, &url, &jobs, args.clients);
+    sleep(Duration::from_secs(args.seconds)).await;
+    let reads_waiting = reads(&http, &url).await;
+    // Ten at a time, like ten workers.
+    let ended: BTreeMap<JobId, Instant> =
+        iter(jobs).map(|job| end(&lifecycle, job)).buffer_unordered(10).collect().await;
+    let answers = waiting.join_all().await;
+    let reads_after = reads(&http, &url).await;
+    let reads = [0, 1, 2].map(|n| reads_after[n] - reads_before[n]);
+    report(&args, &answers, &ended, reads, reads_waiting[0] - reads_before[0], used_before, api.used());
+}
+
+async fn create(lifecycle: &Lifecycle, count: usize) -> Vec<JobId> {
+    let mut jobs = Vec::new();
+    for n in 0..count {
         let (user, path) = (format!("user{n}").parse().expect("a user"), "a.wav".parse().expect("a path"));
         let (paths, options) = (vec![path; 6], TranscribeOptions::default());
         let job = NewJob::new(user, paths, options, Metadata::new(), Timestamp::now()).expect("a job");
         lifecycle.store().create(&job, job.submitted.plus(FIRST_CHECK)).await.expect("created");
         jobs.push(job.id);
     }
+    jobs
+}
 
-    let http = Client::new();
-    let reads = async || {
-        let text = http.get(format!("{url}/metrics")).send().await.expect("an answer");
-        let text = text.text().await.expect("a text");
-        let of = |operation: &str| -> f64 {
-            let lines = text.lines().filter(|line| line.starts_with("longhand_aws_calls_total{"));
-            let lines = lines.filter(|line| line.contains(&format!("operation=\"{operation}\"")));
-            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-        };
-        [of("GetItem"), of("BatchGetItem"), of("Query")]
-    };
-    let (reads_before, (memory_before, cpu_before)) = (reads().await, api.used());
+/// The api's calls of `GetItem`, `BatchGetItem` and `Query`.
+async fn reads(http: &Client, url: &str) -> [f64; 3] {
+    let text = http.get(format!("{url}/metrics")).send().await.expect("an answer");
+    let text = text.text().await.expect("a text");
+    ["GetItem", "BatchGetItem", "Query"].map(|operation| {
+        let lines = text.lines().filter(|line| line.starts_with("longhand_aws_calls_total{"));
+        let lines = lines.filter(|line| line.contains(&format!("operation=\"{operation}\"")));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    })
+}
+
+/// An answered wait: the job, the time of the answer, and whether the job was completed.
+type Waited = (JobId, Instant, bool);
+
+fn wait(http: &Client, url: &str, jobs: &[JobId], clients: usize) -> JoinSet<Waited> {
     let mut waiting = JoinSet::new();
-    for client in 0..args.clients {
+    for client in 0..clients {
         let job = jobs[client % jobs.len()];
         let request = http.get(format!("{url}/transcript/{job}")).header("prefer", "wait=25");
         waiting.spawn(async move {
@@ -92,22 +110,24 @@ async fn main() {
             (job, Instant::now(), text.contains("\"jobStatus\":\"COMPLETED\""))
         });
     }
-    sleep(Duration::from_secs(args.seconds)).await;
-    let reads_waiting = reads().await;
-    // Ten at a time, like ten workers.
-    let ended: BTreeMap<JobId, Instant> =
-        iter(jobs.clone()).map(|job| end(&lifecycle, job)).buffer_unordered(10).collect().await;
-    let answers = waiting.join_all().await;
+    waiting
+}
+
+fn report(
+    args: &Args,
+    answers: &[Waited],
+    ended: &BTreeMap<JobId, Instant>,
+    [get, batch, query]: [f64; 3],
+    polls: f64,
+    (memory_before, cpu_before): (u64, f64),
+    (memory, cpu): (u64, f64),
+) {
     let mut late: Vec<f64> =
         answers.iter().map(|(job, at, _)| at.saturating_duration_since(ended[job]).as_secs_f64()).collect();
     late.sort_by(f64::total_cmp);
     let at = |part: usize| late[(late.len() - 1) * part / 100];
-    let (reads_after, (memory, cpu)) = (reads().await, api.used());
-    let [get, batch, query] = [0, 1, 2].map(|n| reads_after[n] - reads_before[n]);
-    let polls = reads_waiting[0] - reads_before[0];
-    let mut out = std::io::stdout();
     let _ = writeln!(
-        out,
+        std::io::stdout(),
         "{} clients waited for {} jobs, {}; {} got the result\n\
          table calls: {get} GetItem ({polls} of them in the first {} s), {batch} BatchGetItem, {query} Query\n\
          response after the job's end: p50 {:.3} s, p99 {:.3} s, maximum {:.3} s\n\

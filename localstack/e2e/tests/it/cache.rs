@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use longhand_e2e::eventually;
-use longhand_e2e::processes::{Process, free_port, ready};
+use longhand_e2e::processes::{Process, free_address, ready};
 use longhand_e2e::redis::{PrimaryEndpoint, RedisServer};
 use longhand_e2e::service::{LIMITS, Service};
 use longhand_shared::cache::remote::{Notification, Redis};
@@ -68,14 +68,14 @@ async fn the_api_reads_results_that_the_worker_cached() {
     let redis = RedisServer::start().await;
     let service = Service::start().await;
     let resources = &service.aws.resources;
-    let address = format!("127.0.0.1:{}", free_port());
+    let address = free_address();
     let settings = [
         ("LONGHAND_TABLE", resources.table.clone()),
         ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
         ("LONGHAND_DLQ_URL", resources.dlq_url.clone()),
         ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
         ("LONGHAND_LISTEN", address.clone()),
-        ("LONGHAND_HEALTH_LISTEN", format!("127.0.0.1:{}", free_port())),
+        ("LONGHAND_HEALTH_LISTEN", free_address()),
         ("ASR_BASE_URL", service.asr.base_url()),
         ("REDIS_URL", redis.url()),
     ];
@@ -267,8 +267,8 @@ async fn subscriber(url: &str) -> impl Fn() -> Vec<Notification> + use<> {
     all
 }
 
-/// The primary becomes a replica, goes on answering, and the address means another server: what is written next is
-/// refused, and goes to the new primary by a new connection.
+/// The primary becomes a replica and still answers, and the address forwards to another server. The next write is refused
+/// and repeated at the new primary by a new connection.
 #[tokio::test]
 async fn a_failover_moves_results_and_changes_to_the_new_primary() {
     let (old, new) = (RedisServer::start().await, RedisServer::start().await);
@@ -288,15 +288,15 @@ async fn a_failover_moves_results_and_changes_to_the_new_primary() {
         (in_redis(&new, &job.to_string()).await && published).then_some(())
     })
     .await;
-    // Others write without a result: a rate, and the mark of an erased job.
+    // A rate is written by another command.
     let redis = cache.redis().cloned().expect("in Redis");
     let user = "ana".parse().expect("a user");
     eventually("a rate", async || redis.take("submits", &user, 6).await).await;
 }
 
-/// The address means the replica for a while: its refusals do not make the connection again and again.
+/// While the address leads to the replica, refused writes do not open a new connection each.
 #[tokio::test]
-async fn a_replica_in_place_of_a_primary_is_connected_to_now_and_then() {
+async fn a_replica_in_place_of_a_primary_gets_few_connections() {
     let (old, new) = (RedisServer::start().await, RedisServer::start().await);
     let cache = old.cache();
     eventually("a connection", async || cache.ping().await.ok()).await;
@@ -312,14 +312,14 @@ async fn a_replica_in_place_of_a_primary_is_connected_to_now_and_then() {
         completed_job(&cache).await;
     }
     let seconds = began.elapsed().as_secs();
-    // The second question is a connection too.
-    let made = connections().await - before - 1;
-    assert!(made <= 2 + seconds, "{made} connections in {seconds} s");
+    // The second `INFO` has a connection of its own.
+    let opened = connections().await - before - 1;
+    assert!(opened <= 2 + seconds, "{opened} connections in {seconds} s");
 }
 
-/// Redis is full, and refuses results. Changes need no room.
+/// A full Redis refuses results, but publishes changes.
 #[tokio::test]
-async fn a_refused_result_does_not_keep_the_end_from_who_waits() {
+async fn waiters_learn_of_the_end_if_redis_is_full() {
     let redis = RedisServer::start().await;
     redis.ask("CONFIG SET maxmemory 1").await;
     let cache = redis.cache();
@@ -332,9 +332,9 @@ async fn a_refused_result_does_not_keep_the_end_from_who_waits() {
     .await;
 }
 
-/// A connection whose password was refused is made again.
+/// After a refused password the client connects again.
 #[tokio::test]
-async fn a_password_that_becomes_right_is_tried_again() {
+async fn a_password_that_becomes_valid_is_used_again() {
     let redis = RedisServer::start().await;
     redis.ask("CONFIG SET requirepass other").await;
     let cache = Cache::shared(client(&redis.url().replace("redis://", "redis://:secret@")));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longhand_e2e::processes::{Process, free_port, ready};
+use longhand_e2e::processes::{Process, free_address, ready};
 use longhand_e2e::service::{LIMITS, Service};
 use longhand_e2e::{TIMEOUT, eventually};
 use longhand_shared::Timestamp;
@@ -15,20 +15,16 @@ use tokio::io::AsyncReadExt;
 
 /// The worker's settings for a service, and the address of its health check.
 pub(crate) fn worker_variables(service: &Service) -> (Vec<(&'static str, String)>, String) {
-    let health = format!("127.0.0.1:{}", free_port());
-    let resources = &service.aws.resources;
-    let variables = vec![
-        ("LONGHAND_TABLE", resources.table.clone()),
-        ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
-        ("LONGHAND_DLQ_URL", resources.dlq_url.clone()),
-        ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
+    let health = free_address();
+    let mut variables = service.aws.resources.variables();
+    variables.extend([
         ("LONGHAND_HEALTH_LISTEN", health.clone()),
         ("LONGHAND_VISIBILITY_SECONDS", "3".to_owned()),
         ("LONGHAND_POLL_SECONDS", "1".to_owned()),
         ("LONGHAND_DRAIN_SECONDS", "6".to_owned()),
         ("LONGHAND_SWEEP_SECONDS", "1".to_owned()),
         ("ASR_BASE_URL", service.asr.base_url()),
-    ];
+    ]);
     (variables, health)
 }
 
@@ -75,7 +71,7 @@ async fn an_api_killed_before_it_sends_messages_loses_no_job() {
     let service = Service::start().await;
     let paths = service.audio(&["a.wav", "b.wav"]).await;
     let hanging_sqs = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let listen = format!("127.0.0.1:{}", free_port());
+    let listen = free_address();
     let resources = &service.aws.resources;
     let api = Process::start(
         "longhand-api",

@@ -1,7 +1,7 @@
-//! Today's programs read and finish what 0.1.0 left in the table, the queues and Redis.
+//! The current programs read and finish the jobs that 0.1.0 left in the table, the queues and Redis.
 
 use longhand_e2e::eventually;
-use longhand_e2e::processes::{Process, free_port, ready};
+use longhand_e2e::processes::{Process, free_address, ready};
 use longhand_e2e::redis::RedisServer;
 use longhand_e2e::service::{LIMITS, Service};
 use longhand_e2e::written::Written;
@@ -135,7 +135,7 @@ async fn an_idempotency_key_of_0_1_0_gives_the_same_job() {
     let (service, written) = start().await;
     // The request names the bucket of the recording.
     let path = format!("s3://{}/third-of-three.wav", written.bucket);
-    let listen = format!("127.0.0.1:{}", free_port());
+    let listen = free_address();
     let resources = &service.aws.resources;
     let _api = Process::start(
         "longhand-api",

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::get;
 use longhand_e2e::gateway::{ApiMode, start as start_gateway};
-use longhand_e2e::processes::{Process, binary, free_port, ready};
+use longhand_e2e::processes::{Process, binary, free_address, ready};
 use longhand_e2e::service::{Service, wav};
 use longhand_sim_asr::text_for;
 use reqwest::{Client, Response, StatusCode};
@@ -33,17 +33,11 @@ async fn programs(service: &Service, mode: ApiMode) -> (String, Vec<Process>) {
     (url, processes)
 }
 
-/// Starts the api as a server with these allowed hosts of audio.
-async fn server(service: &Service, hosts: &str) -> (String, Process) {
-    let resources = &service.aws.resources;
-    let listen = format!("127.0.0.1:{}", free_port());
-    let variables = [
-        ("LONGHAND_LISTEN", listen.clone()),
-        ("LONGHAND_TABLE", resources.table.clone()),
-        ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
-        ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
-        ("LONGHAND_AUDIO_HOSTS", hosts.to_owned()),
-    ];
+/// Starts the api as a server with these allowed hosts of audio. Returns its URL.
+pub(crate) async fn server(service: &Service, hosts: &str) -> (String, Process) {
+    let listen = free_address();
+    let mut variables = service.aws.resources.variables();
+    variables.extend([("LONGHAND_LISTEN", listen.clone()), ("LONGHAND_AUDIO_HOSTS", hosts.to_owned())]);
     let api = Process::start("longhand-api", &variables);
     let url = format!("http://{listen}");
     ready(&format!("{url}/healthz")).await;

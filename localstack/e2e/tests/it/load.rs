@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use longhand_e2e::processes::{Process, binary, free_port, ready};
+use longhand_e2e::processes::{Process, binary, ready};
 use longhand_e2e::service::Service;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::crashes::worker_variables;
+use crate::inputs::server;
 
 #[tokio::test]
 async fn the_report_of_a_small_load_is_complete() {
@@ -15,16 +16,7 @@ async fn the_report_of_a_small_load_is_complete() {
     let resources = &service.aws.resources;
     let (variables, worker_address) = worker_variables(&service);
     let _worker = Process::start("longhand-worker", &variables);
-    let listen = format!("127.0.0.1:{}", free_port());
-    let variables = [
-        ("LONGHAND_LISTEN", listen.clone()),
-        ("LONGHAND_TABLE", resources.table.clone()),
-        ("LONGHAND_QUEUE_URL", resources.queue_url.clone()),
-        ("LONGHAND_AUDIO_BUCKETS", resources.bucket.clone()),
-    ];
-    let _api = Process::start("longhand-api", &variables);
-    let url = format!("http://{listen}");
-    ready(&format!("{url}/healthz")).await;
+    let (url, _api) = server(&service, "").await;
     ready(&format!("http://{worker_address}/healthz")).await;
 
     let ran = Command::new(binary("longhand"))

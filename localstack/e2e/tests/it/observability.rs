@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::routing::post;
 
 use longhand_e2e::eventually;
-use longhand_e2e::processes::{Process, free_port, ready};
+use longhand_e2e::processes::{Process, free_address, ready};
 use longhand_e2e::service::Service;
 use longhand_sim_asr::Answer;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -93,7 +93,7 @@ async fn a_job_has_one_trace() {
     let tracing = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector), ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned())];
     let (variables, address) = worker_variables(&service);
     let _worker = Process::start("longhand-worker", &[variables.as_slice(), &tracing].concat());
-    let (listen, resources) = (format!("127.0.0.1:{}", free_port()), &service.aws.resources);
+    let (listen, resources) = (free_address(), &service.aws.resources);
     let variables = [
         ("LONGHAND_LISTEN", listen.clone()),
         ("LONGHAND_TABLE", resources.table.clone()),

@@ -106,7 +106,7 @@ contract!(
     unknown_jobs_are_gone,
 );
 
-/// Jobs are not made in the past: their items would have expired.
+/// The current time: items of jobs in the past would have expired.
 fn now() -> Timestamp {
     static NOW: LazyLock<Timestamp> = LazyLock::new(Timestamp::now);
     *NOW
@@ -430,7 +430,7 @@ async fn an_expired_job_is_gone_until_it_is_retried(store: Store) {
     eventually("the index to follow", async || (listed().await.1.0 == [result.clone()]).then_some(())).await;
 }
 
-/// The SDK repeats a write that was done: its condition fails because of the first one.
+/// The SDK repeats a successful write, and the condition fails because of the first one.
 #[tokio::test]
 async fn a_write_with_a_lost_answer_is_recognised() {
     let (calls, lost) = (Calls::default(), LostAnswer::default());

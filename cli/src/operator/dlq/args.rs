@@ -1,36 +1,13 @@
-//! Arguments of the operator's commands.
+//! The command line of `longhand dlq`.
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use longhand_shared::JobId;
+use longhand_shared::service::settings::environment;
 
-use crate::args::AFTER_HELP;
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum JobCommand {
-    /// Retry the failed chunks of a finished job.
-    #[command(after_help = AFTER_HELP)]
-    Retry(JobRetry),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct JobRetry {
-    /// Id of the job.
-    #[arg(value_name = "JOB_ID")]
-    pub(crate) job: JobId,
-
-    /// Name of the table of jobs.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "LONGHAND_TABLE",
-        hide_env_values = true,
-        value_parser = clap::builder::NonEmptyStringValueParser::new()
-    )]
-    pub(crate) table: String,
-
-    #[command(flatten)]
-    pub(crate) queue: QueueUrl,
-}
+use crate::error::Failure;
+use crate::operator::queues::{CHUNKS, Pair, WEBHOOKS};
+use crate::options::AFTER_HELP;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Which {
@@ -53,19 +30,6 @@ pub(crate) enum Dlq {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct QueueUrl {
-    /// URL of the queue of chunks.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "LONGHAND_QUEUE_URL",
-        hide_env_values = true,
-        value_parser = clap::builder::NonEmptyStringValueParser::new()
-    )]
-    pub(crate) queue_url: String,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct DeadLetters {
     /// Which dead letters: those of chunks or those of webhooks.
     #[arg(long = "queue", value_name = "WHICH", value_enum, default_value_t)]
@@ -74,7 +38,7 @@ pub(crate) struct DeadLetters {
     #[arg(
         long,
         value_name = "URL",
-        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        value_parser = NonEmptyStringValueParser::new(),
         help = "URL of the dead-letter queue. Default: LONGHAND_DLQ_URL; for webhooks LONGHAND_WEBHOOK_DLQ_URL"
     )]
     pub(crate) dlq_url: Option<String>,
@@ -117,11 +81,35 @@ pub(crate) struct DlqRedrive {
     #[arg(
         long,
         value_name = "URL",
-        value_parser = clap::builder::NonEmptyStringValueParser::new(),
+        value_parser = NonEmptyStringValueParser::new(),
         help = "URL of the queue to send to. Default: LONGHAND_QUEUE_URL; for webhooks LONGHAND_WEBHOOK_QUEUE_URL"
     )]
     pub(crate) queue_url: Option<String>,
 
     #[command(flatten)]
     pub(crate) dlq: DeadLetters,
+}
+
+impl Which {
+    pub(super) fn pair(self) -> Pair {
+        match self {
+            Self::Chunks => CHUNKS,
+            Self::Webhooks => WEBHOOKS,
+        }
+    }
+}
+
+impl DeadLetters {
+    pub(super) fn url(&self) -> Result<String, Failure> {
+        url(self.dlq_url.as_ref(), "--dlq-url", self.which.pair().dlq_url)
+    }
+}
+
+/// The URL from the command line, else from the environment.
+pub(super) fn url(given: Option<&String>, option: &str, setting: &str) -> Result<String, Failure> {
+    let set = || environment(setting).filter(|url| !url.trim().is_empty());
+    given.cloned().or_else(set).ok_or_else(|| {
+        let message = format!("no queue: pass {option} or set {setting}");
+        Failure::usage(message)
+    })
 }

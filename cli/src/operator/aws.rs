@@ -1,8 +1,4 @@
-//! Descriptions of the table, the queues (`describe.rs`) and the bucket (`bucket.rs`), and dead letters. The only folder
-//! of these commands that uses the AWS SDK.
-
-mod bucket;
-mod describe;
+//! The calls of AWS that the operator's commands share.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,13 +10,27 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use longhand_shared::queue::sqs::SqsQueue;
 use longhand_shared::queue::{Delivery, Envelope, MAX_BATCH, Progress, Receipt};
 use longhand_shared::{Timestamp, service::aws};
+use tokio::time::timeout;
 
-use super::rules::DescribeError;
 use crate::error::chain;
 
+/// The time limit of each check of the doctor.
+pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
 pub(crate) struct Aws {
-    config: SdkConfig,
-    sqs: aws_sdk_sqs::Client,
+    pub(crate) config: SdkConfig,
+    pub(crate) sqs: aws_sdk_sqs::Client,
+}
+
+/// Why a resource could not be described or read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DescribeError {
+    /// It does not exist.
+    Missing,
+    /// No permission.
+    Denied(String),
+    /// No answer, or an unexpected one.
+    Unreachable(String),
 }
 
 /// A received dead letter.
@@ -40,14 +50,10 @@ impl Aws {
         Self { config, sqs }
     }
 
-    pub(crate) fn config(&self) -> &SdkConfig {
-        &self.config
-    }
-
     /// Whether `service` (as in `AWS_ENDPOINT_URL_SERVICE`) has an endpoint outside AWS: an emulator.
     pub(crate) fn is_emulator(&self, service: &str) -> bool {
         let own = std::env::var(format!("AWS_ENDPOINT_URL_{service}")).ok().filter(|url| !url.is_empty());
-        own.as_deref().or(self.endpoint()).is_some_and(is_elsewhere)
+        own.as_deref().or(self.config.endpoint_url()).is_some_and(is_elsewhere)
     }
 
     /// The partition in ARNs: `aws`, `aws-cn` or `aws-us-gov`.
@@ -57,11 +63,6 @@ impl Aws {
             government if government.starts_with("us-gov-") => "aws-us-gov",
             _ => "aws",
         }
-    }
-
-    /// The endpoint that replaces AWS's own.
-    pub(crate) fn endpoint(&self) -> Option<&str> {
-        self.config.endpoint_url()
     }
 
     pub(crate) fn queue(&self, url: &str) -> SqsQueue {
@@ -136,6 +137,19 @@ fn letter(message: Message) -> Option<DeadLetter> {
         attributes,
         system,
     })
+}
+
+/// Makes a call that describes a resource, within [`CHECK_TIMEOUT`].
+pub(crate) async fn describe<T, E>(
+    call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+) -> Result<T, DescribeError>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match timeout(CHECK_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(|error| describe_error(&error)),
+        Err(_) => Err(DescribeError::Unreachable(format!("no answer within {} s", CHECK_TIMEOUT.as_secs()))),
+    }
 }
 
 fn describe_error<E>(error: &SdkError<E, HttpResponse>) -> DescribeError
