@@ -150,8 +150,10 @@ class Limit(NamedTuple):
 
 LIMITS = [Limit(*quota) for quota in INPUTS["quotas"].values()]
 
-# The weights of 1 to 24 chunks in a job: geometric, with a mean of 6.
-WEIGHTS = [0.84422**more for more in range(24)]
+# `MAX_CHUNKS` of shared/src/domain/id.rs. A test compares them.
+MAX_CHUNKS = 24
+# The weights of 1 to MAX_CHUNKS chunks in a job: geometric, with a mean of 6.
+WEIGHTS = [0.84422**more for more in range(MAX_CHUNKS)]
 MEAN_CHUNKS = sum(chunks * weight for chunks, weight in enumerate(WEIGHTS, start=1)) / sum(WEIGHTS)
 # Arrival, the seconds that each chunk holds a slot, and the time that Longhand adds.
 Job = tuple[float, list[float], float]

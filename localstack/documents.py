@@ -60,7 +60,7 @@ def variants(file: str, enum: str) -> list[tuple[str, list[str]]]:
 def chunk_errors() -> str:
     return "\n".join(
         item(f"`{code}`: {meaning} *{remedy}*")
-        for code, (meaning, remedy) in variants("shared/src/domain/job.rs", "ErrorCode")
+        for code, (meaning, remedy) in variants("shared/src/domain/verdict.rs", "ErrorCode")
     )
 
 

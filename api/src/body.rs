@@ -1,5 +1,8 @@
 //! Reads a JSON body, with limits on size and time. Repeated keys are refused.
 
+use longhand_shared::domain::id::MAX_CHUNKS;
+use longhand_shared::domain::job::MAX_METADATA_BYTES;
+use longhand_shared::domain::url::MAX_URL_BYTES;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,9 +17,11 @@ use tokio::time::timeout;
 
 use crate::error::ApiError;
 
-/// The largest body. 24 paths of 1,024 bytes and all metadata fit in it; 24 URLs of the greatest length leave 14 KB for
-/// the rest.
+/// The maximum size of a body.
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
+
+const _: () =
+    assert!(MAX_BODY_BYTES > MAX_CHUNKS * MAX_URL_BYTES + MAX_METADATA_BYTES, "a job may be too large");
 
 /// How long a client may take to send it. A client that sends less than its `Content-Length` is disconnected then.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@
 //! bytes are then charged until the client has received them, so that slow clients hold a bounded amount.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use longhand_shared::UserId;
 use longhand_shared::service::settings::Reader;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -84,7 +85,7 @@ impl Pool {
     }
 
     fn share_of(&self, user: &UserId) -> Arc<Semaphore> {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = self.users.lock();
         users.retain(|_, share| Arc::strong_count(share) > 1 || share.available_permits() < self.share());
         Arc::clone(users.entry(user.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.share()))))
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use longhand_shared::cache::remote::RedisUrl;
 use longhand_shared::domain::path::AudioSources;
-use longhand_shared::net::outbound::AllowedHosts;
-use longhand_shared::service::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources, redis_url};
+use longhand_shared::domain::url::AllowedHosts;
+use longhand_shared::service::settings::{Faults, HttpUrl, Reader, audio_sources};
+use longhand_shared::service::telemetry::LogSettings;
 use longhand_shared::webhook::CallbackSettings;
 
 use crate::auth::settings::{self as auth, AuthSettings};
@@ -97,7 +98,7 @@ impl Settings {
             "LONGHAND_UPLOAD_ENDPOINT",
             "URL of S3 for clients, in upload URLs; default: the api's own endpoint",
         );
-        let redis = redis_url(reader);
+        let redis = RedisUrl::read(reader);
         let log = LogSettings::read(reader);
         let HttpUrl(queue_url) = queue_url?;
         Some(Self {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use longhand_shared::domain::path::AudioSources;
+use longhand_shared::domain::url::AllowedHosts;
 use longhand_shared::lifecycle::Lifecycle;
-use longhand_shared::net::outbound::AllowedHosts;
 use longhand_shared::store::JobStore;
 use tokio_util::sync::CancellationToken;
 

@@ -10,6 +10,7 @@ use longhand_api::waiting::Waiting;
 use longhand_api::{AppState, Auth, Origins, Signer, router, server};
 use longhand_shared::cache::Cache;
 use longhand_shared::domain::id::ChunkRef;
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions, Transcription, Verdict};
 use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::queue::memory::MemoryQueue;
@@ -25,16 +26,16 @@ static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
 const BOUND: usize = 256 * 1024 * 1024;
 
-/// 40 jobs of 24 chunks with 72 KB of text each: 1.7 MB a job.
+/// 40 jobs of the most chunks, with 72 KB of text each: 1.7 MB a job.
 async fn long_jobs(store: &Arc<MemoryStore>) -> Vec<JobId> {
     let lifecycle = Lifecycle::new(Arc::clone(store) as _, Arc::new(MemoryQueue::new()));
     let mut ids = Vec::new();
     for second in 1..=40 {
         let now = Timestamp::from_unix(second);
-        let paths = (0..24).map(|n| format!("s3://audio/{n}.wav").parse().expect("a path")).collect();
+        let paths = (0..MAX_CHUNKS).map(|n| format!("s3://audio/{n}.wav").parse().expect("a path")).collect();
         let user = "ana".parse().expect("a user");
         let job = NewJob::new(user, paths, TranscribeOptions::default(), Metadata::new(), now);
-        let job = job.expect("24 chunks");
+        let job = job.expect("not too many chunks");
         store.create(&job, now).await.expect("in memory");
         for chunk in job.chunks() {
             let words = Transcription::new("word ".repeat(72 * 1024 / 5), None, vec![]).expect("it fits");
@@ -47,15 +48,15 @@ async fn long_jobs(store: &Arc<MemoryStore>) -> Vec<JobId> {
     ids
 }
 
-/// A job of 24 chunks that is in progress, for each of 20 users.
+/// A job of the most chunks that is in progress, for each of 20 users.
 async fn open_jobs(store: &MemoryStore) -> Vec<JobId> {
     let mut ids = Vec::new();
     for number in 0..20 {
         let now = Timestamp::from_unix(100);
-        let paths = (0..24).map(|n| format!("s3://audio/{n}.wav").parse().expect("a path")).collect();
+        let paths = (0..MAX_CHUNKS).map(|n| format!("s3://audio/{n}.wav").parse().expect("a path")).collect();
         let user = format!("user-{number}").parse().expect("a user");
         let job = NewJob::new(user, paths, TranscribeOptions::default(), Metadata::new(), now);
-        let job = job.expect("24 chunks");
+        let job = job.expect("not too many chunks");
         store.create(&job, now).await.expect("in memory");
         ids.push(job.id);
     }

@@ -8,7 +8,7 @@ use longhand_shared::domain::transcript::TranscriptResult;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-/// The largest event in bytes: more than the result of 24 long texts.
+/// The largest event in bytes: more than the result of the longest job.
 const MAX_BYTES: usize = 64 << 20;
 
 pub(crate) struct Events {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use longhand_shared::domain::job::TranscribeOptions;
+use longhand_shared::net::backoff::backoff;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -19,9 +20,9 @@ use longhand_shared::UserId;
 use longhand_shared::domain::job::{Language, Prompt};
 use std::path::PathBuf;
 
-/// The pauses between the attempts to submit: one more attempt than pauses.
-const PAUSES: [Duration; 3] =
-    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1)];
+/// How often a failed submit is repeated, and the first pause.
+const RETRIES: usize = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(350);
 
 /// A longer `Retry-After` is not waited for.
 const LONGEST_HINT: Duration = Duration::from_secs(10);
@@ -146,7 +147,7 @@ async fn submit(
     new: &NewTranscription<'_>,
     key: &str,
 ) -> Result<Answer<Submitted>, Failure> {
-    let mut pauses = PAUSES.iter();
+    let mut pauses = backoff(FIRST_PAUSE, LONGEST_HINT).take(RETRIES);
     loop {
         let failure = match context.api.submit(new, Some(key)).await {
             Ok(answer) => return Ok(answer),
@@ -156,7 +157,7 @@ async fn submit(
         let hint = hint.filter(|_| !failure.is_unreachable());
         let (Some(hint), Some(pause)) = (hint, pauses.next()) else { return Err(failure) };
         output::note(format_args!("{failure}; trying again"));
-        sleep(pause.mul_f64(rand::random_range(0.8..1.2)).max(hint)).await;
+        sleep(pause.max(hint)).await;
     }
 }
 

@@ -16,6 +16,7 @@ use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::InvalidChunkCount;
 use longhand_shared::domain::media::{self, Format, MAX_AUDIO_BYTES};
 use longhand_shared::domain::upload::{Upload, safe_name};
+use longhand_shared::net::backoff::backoff;
 use longhand_shared::{AudioPath, UserId};
 use reqwest::StatusCode;
 use uuid::Uuid;
@@ -32,7 +33,7 @@ const AT_ONCE: usize = 4;
 const FILE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Attempts for each file, as in the AWS SDK.
-const TRIES: u32 = 3;
+const TRIES: usize = 3;
 
 /// The pause after the first failed attempt. Doubled after the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -194,8 +195,8 @@ impl LocalFile {
     }
 
     async fn send(&self, api: &Api, upload: &Upload) -> Result<(), Failure> {
-        let mut pause = FIRST_PAUSE;
-        for turn in 1.. {
+        let mut pauses = backoff(FIRST_PAUSE, FIRST_PAUSE * 32).take(TRIES - 1);
+        loop {
             let bytes = self.read().await?;
             let (why, retryable) = match api.put(upload, bytes, FILE_TIMEOUT).await {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
@@ -207,15 +208,13 @@ impl LocalFile {
                 }
                 Err(error) => (chain(&error.without_url()), true),
             };
-            if !retryable || turn == TRIES {
+            let Some(pause) = pauses.next().filter(|_| retryable) else {
                 let file = &self.shown;
                 let message = format!("nothing was submitted: {file} could not be uploaded: {why}");
                 return Err(Failure::new(Exit::Unavailable, "UPLOAD_FAILED", message));
-            }
+            };
             tokio::time::sleep(pause).await;
-            pause *= 2;
         }
-        Ok(())
     }
 
     async fn put(&self, s3: &aws_sdk_s3::Client, bucket: &str, key: &str) -> Result<(), Failure> {

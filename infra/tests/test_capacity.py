@@ -68,7 +68,7 @@ class Inputs(unittest.TestCase):
             ("sweep", "worker/src/settings.rs", r'"LONGHAND_SWEEP_SECONDS",\s*(\d+)'),
             ("rate", "api/src/limits.rs", r'"LONGHAND_RATE_PER_MINUTE",\s*(\d+)'),
             ("first_pause", "worker/src/settings.rs", r"first_pause: Duration::from_millis\((\d+)\)"),
-            ("result_kept", "shared/src/cache/mod.rs", r"SHARED_TTL: Duration = Duration::from_mins\((\d+)\)"),
+            ("result_kept", "shared/src/cache/remote.rs", r"SHARED_TTL: Duration = Duration::from_mins\((\d+)\)"),
             ("tries", "worker/src/settings.rs", r'"ASR_MAX_RETRIES",\s*(\d+)'),
             ("kept_days", "infra/data.yaml", r"AudioRetentionDays:\s*Type: Number\s*Default: (\d+)"),
         ]:
@@ -137,10 +137,14 @@ class Queueing(unittest.TestCase):
             with self.subTest(share):
                 self.assertAlmostEqual(run.percentile(share), measured, delta=0.15)
 
-    def test_jobs_have_1_to_24_chunks_6_on_average(self):
+    def test_the_maximum_number_of_chunks_is_the_services(self):
+        source = (ROOT / "shared/src/domain/id.rs").read_text()
+        self.assertIn(f"pub const MAX_CHUNKS: usize = {capacity.MAX_CHUNKS};", source)
+
+    def test_jobs_have_six_chunks_on_average(self):
         jobs = capacity.jobs(Random(1), lambda _: 100.0, 100.0, 6000.0, failing=0)
         sizes = [len(holds) for _, holds, _ in jobs]
-        self.assertEqual((min(sizes), max(sizes)), (1, 24))
+        self.assertEqual((min(sizes), max(sizes)), (1, capacity.MAX_CHUNKS))
         self.assertAlmostEqual(sum(sizes) / len(sizes), K.chunks, delta=0.06)
         self.assertAlmostEqual(capacity.MEAN_CHUNKS, K.chunks, places=3)
 

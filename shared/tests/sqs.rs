@@ -1,12 +1,13 @@
 //! The SQS queue against scripted responses that SQS sends and an emulator does not.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Region};
 use longhand_shared::queue::sqs::SqsQueue;
 use longhand_shared::queue::{ChunkQueue, Envelope, Outgoing, QueueError, Receipt, Standing};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -44,7 +45,7 @@ impl Sqs {
                 let Some((operation, body)) = request(&mut socket).await else { continue };
                 let none = vec![];
                 let entries = body["Entries"].as_array().unwrap_or(&none);
-                seen.lock().unwrap_or_else(PoisonError::into_inner).push(entries.len());
+                seen.lock().push(entries.len());
                 let (status, text) = match reply(&operation, entries) {
                     Reply::Status(status, body) => (status, body.to_string()),
                     Reply::Garbage => (200, "<html>".to_owned()),
@@ -65,7 +66,7 @@ impl Sqs {
     }
 
     fn sizes(&self) -> Vec<usize> {
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.sizes.lock().clone()
     }
 }
 
@@ -241,7 +242,7 @@ async fn a_refusal_is_reported_until_a_message_is_accepted() {
     ] {
         let calls = Mutex::new(0);
         let sqs = Sqs::answering(move |_, entries| {
-            let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut calls = calls.lock();
             *calls += 1;
             if *calls == 1 { Reply::Status(status, json!({"__type": code})) } else { all_succeed(entries) }
         })

@@ -1,7 +1,7 @@
-//! Audio as a file, opened for each try: size, type and stated length are checked before a byte of it reaches the model.
+//! Opens the audio for each call. Size, type and stated length are checked before anything is sent to the model.
 //!
-//! What is not a local file is first spooled to disk. So a slow or broken body is a fault of the audio's store and never
-//! of the model, and no more than a few kilobytes of each chunk are in memory.
+//! Remote audio is first spooled to disk. So a slow or broken download never looks like a failure of the model, and only
+//! a few kilobytes of each chunk are in memory.
 
 mod length;
 mod spool;
@@ -27,31 +27,27 @@ use tokio::io::AsyncSeekExt;
 use tokio_util::io::ReaderStream;
 use tracing::warn;
 
-/// How much of a file is read at a time.
 const READ_BYTES: usize = 32 * 1024;
 
-/// Audio about to be sent.
 pub struct Audio {
-    /// The file's name, with an extension that fits its type: some models go by it.
+    /// The file's name with an extension of its format, which some models rely on.
     pub name: String,
-    /// Its media type, detected from its first bytes.
+    /// The media type, detected from the first bytes.
     pub mime: &'static str,
-    /// Its size.
     pub bytes: u64,
-    /// The length that it states.
+    /// The length that the file states.
     pub length: Option<Duration>,
-    /// The bytes themselves.
     pub body: BoxStream<'static, io::Result<Bytes>>,
 }
 
 /// Why there is no audio.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AudioError {
-    /// Trying again would not help.
+    /// A retry would not help.
     Bad(ChunkError),
-    /// It is not there yet, or may not be read yet. If that lasts, the chunk fails with this.
+    /// The audio is missing or forbidden. If this does not change, the chunk fails with this error.
     NotYet(ChunkError),
-    /// The place it is in does not answer.
+    /// S3 or the web server does not answer.
     Unavailable(String),
 }
 
@@ -65,7 +61,6 @@ impl AudioError {
     }
 }
 
-/// Where audio is read from.
 #[derive(Clone, Debug)]
 pub struct AudioStore {
     s3: Client,
@@ -80,7 +75,6 @@ struct Opened {
 }
 
 impl AudioStore {
-    /// Reads from `sources` alone.
     pub fn new(s3: Client, outbound: Outbound, sources: AudioSources) -> Self {
         Self { s3, outbound, sources }
     }
@@ -139,19 +133,19 @@ impl AudioStore {
                     ErrorCode::AudioForbidden,
                     format!("{name} is archived: restore it first"),
                 ),
-                // Without the right to list the bucket, S3 says this of a missing key too.
+                // Without the permission to list the bucket, S3 returns this for a missing key too.
                 (Some("AccessDenied" | "AllAccessDisabled"), _) => AudioError::not_yet(
                     ErrorCode::AudioForbidden,
                     format!("no permission to read {name}{hint}"),
                 ),
-                // As wrong a setting as a policy is. A 307 is not: S3 sends it while a bucket is new.
+                // A wrong setting, like a wrong policy. S3 sends 307, not 301, while a bucket is new.
                 (Some("PermanentRedirect" | "AuthorizationHeaderMalformed"), _) | (None, Some(301)) => {
                     let region = error.raw_response().and_then(|it| it.headers().get("x-amz-bucket-region"));
                     let region = region.map(|region| format!(" ({region})")).unwrap_or_default();
                     let message = format!("{name} is in another region{region} than this service");
                     AudioError::not_yet(ErrorCode::AudioForbidden, message)
                 }
-                // Our own credentials or clock, and S3's bad days: not the chunk's fault.
+                // Invalid credentials, a wrong clock, or an outage of S3: not caused by the chunk.
                 _ => {
                     warn!(error = describe(&error), "cannot read the audio from S3");
                     AudioError::Unavailable(format!("{name} cannot be read at the moment"))
@@ -188,7 +182,7 @@ impl AudioStore {
             .map_err(|error| AudioError::Unavailable(error.to_string()))?
             .map_err(|error| not_allowed(path, &error))?;
         let metadata = tokio::fs::metadata(&real).await.map_err(failed)?;
-        // A pipe would be waited on for ever.
+        // Opening a pipe would block.
         if !metadata.is_file() {
             return Err(AudioError::bad(ErrorCode::AudioUnsupported, format!("{path} is not a file")));
         }
@@ -197,7 +191,7 @@ impl AudioStore {
     }
 }
 
-/// What to add where nothing was found under a path that looks escaped.
+/// An addition to the message for a missing path that looks URL-encoded.
 fn encoding_hint(path: &AudioPath) -> &'static str {
     if path.looks_url_encoded() {
         "; the path looks URL-encoded, but it is not decoded: send it decoded"
@@ -216,7 +210,7 @@ fn describe<E: std::error::Error + Send + Sync + 'static>(
     DisplayErrorContext(error).to_string()
 }
 
-/// The bytes that the format is detected from, and the file again, read somewhere.
+/// The bytes that the format is detected from, and the file, at an undefined position.
 async fn head(file: File) -> io::Result<(Vec<u8>, File)> {
     let mut file = file.into_std().await;
     tokio::task::spawn_blocking(move || media::read_head(&mut file).map(|head| (head, File::from_std(file))))

@@ -1,27 +1,26 @@
-//! Dead letters: messages that were handed out three times and never finished. A chunk whose workers
-//! were merely lost goes back to the queue, twice; then, or when it was never done in time, it fails,
-//! so that its job ends. An invalid message stays in the queue for an operator to look at.
+//! Dead letters: messages that were received three times without a result. A chunk whose workers were lost returns to the
+//! queue, twice. After that, or if its attempts took too long, the chunk fails, so that its job ends. An invalid message
+//! stays in the queue for an operator.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longhand_shared::Timestamp;
 use longhand_shared::lifecycle::{DeadLetter, Lifecycle};
 use longhand_shared::queue::{ChunkMessage, Delivery};
+use longhand_shared::{ChunkRef, Timestamp};
 use metrics::counter;
 use tracing::{debug, info, warn};
 
+use crate::handler::{Handler, Outcome, retry_backoff};
 use crate::lease::Lease;
-use crate::runner::{Handler, Outcome, retry_backoff};
 
-/// How long a message that is not ours is left alone before it is looked at again.
+/// How long an invalid message stays invisible.
 const PARKED: Duration = Duration::from_mins(15);
 
-/// How long a chunk that is not to blame waits before it is handed out again. While old and new
-/// workers run side by side, this keeps a message that the old reject from going back and forth.
+/// The delay of a redriven message. It slows down the exchange of a message that older workers reject during a
+/// deployment.
 const BACK_IN: Duration = Duration::from_secs(10);
 
-/// Settles dead letters.
 #[derive(Debug)]
 pub struct DeadLetters {
     pub lifecycle: Lifecycle,
@@ -44,8 +43,7 @@ impl Handler for DeadLetters {
             }
         };
         let (job_id, chunk_index) = (chunk.job, chunk.index);
-        let again = Outcome::Retry { delay: retry_backoff(delivery.receive_count) };
-        // One that was rejected, and that can be read here: an older worker did not know its version.
+        // An older worker rejected the message's version, which this worker supports.
         let applied = if delivery.envelope.reason.is_some() {
             Ok(DeadLetter::Redrive)
         } else {
@@ -64,25 +62,33 @@ impl Handler for DeadLetters {
                 Outcome::Done
             }
             Ok(DeadLetter::Stale) => {
-                info!(%job_id, %chunk_index, "a dead letter that says nothing any more");
+                info!(%job_id, %chunk_index, "a stale dead letter was deleted");
                 Outcome::Done
             }
-            Ok(DeadLetter::Redrive) => {
-                match self.lifecycle.queue().send(&[delivery.requeued(BACK_IN)]).await.pop() {
-                    Some(Ok(())) => {
-                        warn!(%job_id, %chunk_index, "a dead letter whose chunk is not to blame went back");
-                        Outcome::Done
-                    }
-                    answer => {
-                        warn!(%job_id, %chunk_index, ?answer, "a dead letter could not go back yet");
-                        again
-                    }
-                }
-            }
+            Ok(DeadLetter::Redrive) => self.redrive(chunk, delivery).await,
             Err(error) => {
                 warn!(%job_id, %chunk_index, %error, "dead letter not applied yet");
-                again
+                later(delivery)
             }
         }
     }
+}
+
+impl DeadLetters {
+    async fn redrive(&self, ChunkRef { job, index }: ChunkRef, delivery: &Delivery) -> Outcome {
+        match self.lifecycle.queue().send(&[delivery.requeued(BACK_IN)]).await.pop() {
+            Some(Ok(())) => {
+                warn!(job_id = %job, chunk_index = %index, "a dead letter returned to the queue");
+                Outcome::Done
+            }
+            answer => {
+                warn!(job_id = %job, chunk_index = %index, ?answer, "a dead letter could not return to the queue yet");
+                later(delivery)
+            }
+        }
+    }
+}
+
+fn later(delivery: &Delivery) -> Outcome {
+    Outcome::Retry { delay: retry_backoff(delivery.receive_count) }
 }

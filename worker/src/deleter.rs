@@ -1,9 +1,10 @@
-//! Deletes in batches. A message whose delete fails for good comes again, finds its chunk settled,
-//! and is deleted then.
+//! Deletes messages in batches. A message that cannot be deleted is delivered again; its chunk is settled by then, and
+//! it is deleted.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::{ChunkQueue, MAX_BATCH, QueueError, Receipt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -13,24 +14,27 @@ use tracing::warn;
 /// How long the first of a batch waits for the others.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// How often a delete is tried.
-const TRIES: u32 = 4;
+/// How often a failed delete is repeated.
+const RETRIES: usize = 3;
 
-/// Where receipts go to be deleted.
+/// The pause before the first repetition.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Accepts receipts of messages to delete.
 #[derive(Clone, Debug)]
 pub(crate) struct Deleter(mpsc::UnboundedSender<Receipt>);
 
 impl Deleter {
-    /// A deleter, and the work that must be awaited once every clone of it is gone.
+    /// A deleter, and the future that deletes. It ends after all clones of the deleter are dropped.
     pub(crate) fn new(queue: Arc<dyn ChunkQueue>) -> (Self, impl Future<Output = ()>) {
-        // Bounded by the slots: each puts one receipt in per message.
+        // Bounded by the slots, each of which sends one receipt per message.
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(sender), run(queue, receiver))
     }
 
-    /// Deletes the message some time soon.
+    /// Deletes the message soon.
     pub(crate) fn delete(&self, receipt: Receipt) {
-        // The other end outlives every sender; were it gone, the message would come again.
+        // The receiver outlives every sender.
         let _ = self.0.send(receipt);
     }
 }
@@ -53,7 +57,8 @@ async fn run(queue: Arc<dyn ChunkQueue>, mut receiver: mpsc::UnboundedReceiver<R
 }
 
 async fn flush(queue: Arc<dyn ChunkQueue>, mut batch: Vec<Receipt>) {
-    for turn in 1..=TRIES {
+    let mut pauses = backoff(PAUSE, PAUSE * 16).take(RETRIES);
+    loop {
         let answers = queue.delete(&batch).await;
         let mut left = Vec::new();
         for (receipt, answer) in batch.into_iter().zip(answers) {
@@ -61,17 +66,13 @@ async fn flush(queue: Arc<dyn ChunkQueue>, mut batch: Vec<Receipt>) {
                 // The lease is lost: the worker that holds the message now finds the chunk settled.
                 Ok(()) | Err(QueueError::LeaseLost(_)) => {}
                 Err(error) => {
-                    warn!(%error, turn, "message not deleted");
+                    warn!(%error, "message not deleted");
                     left.push(receipt);
                 }
             }
         }
-        if left.is_empty() {
-            return;
-        }
+        let Some(pause) = pauses.next().filter(|_| !left.is_empty()) else { return };
         batch = left;
-        if turn < TRIES {
-            tokio::time::sleep(LINGER * 4u32.pow(turn - 1)).await;
-        }
+        tokio::time::sleep(pause).await;
     }
 }

@@ -1,102 +1,98 @@
-//! What each failure leads to: the one table that decides about the model, the audio, the table and the queue.
+//! The table of failures of the model, the audio, the table and the queue, and of what follows from each.
 //!
-//! `process.rs` and `asr/` ask [`Failure::rule`] and do what it says. A new kind of failure is a line here and a line
-//! in the test below.
+//! `process.rs` and `asr/` follow [`Failure::rule`]. A new failure is a line here and in the tests below.
 
 use longhand_shared::domain::attempt::AttemptOutcome;
 use longhand_shared::domain::job::ErrorCode;
 use longhand_shared::lifecycle::MAX_REQUEUES;
 
-/// How often a chunk goes back to the queue because its audio is not there or may not be read: about a quarter of an
-/// hour, since recordings appear late and wrong policies are corrected.
+/// How often a chunk returns to the queue because its audio is missing or forbidden: for about 15 minutes, since
+/// recordings may be uploaded late and policies corrected.
 pub const MAX_AUDIO_RELEASES: u32 = 10;
 
-/// A chunk that was in flight at the start of so many outages fails: it may be what stops the model.
+/// A chunk that was in flight at the start of this many outages fails, since it may be their cause.
 pub const MAX_OUTAGES: u32 = 3;
 
-/// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// 429.
+    /// The model answered 429.
     Throttled,
-    /// 408, 409, 425, 498, or a 5xx.
+    /// The model answered 408, 409, 425, 498 or 5xx.
     ServerError,
     /// No answer within `ASR_TIMEOUT_SECONDS`.
     Timeout,
-    /// The connection ended before the answer did.
+    /// The connection ended before the response was complete.
     ConnectionLost,
-    /// No connection could be made: nothing of the chunk was sent.
+    /// The connection failed, so nothing was sent.
     Unreachable,
-    /// 401, 403, 404, 405, 407 or a redirect: the key, the address, or a firewall that refuses this body.
+    /// The model answered 401, 403, 404, 405, 407 or a redirect: a wrong API key or URL, or a firewall that refuses this
+    /// body.
     CallRefused,
-    /// 402, or a quota that is used up.
+    /// The model answered 402, or that the quota is used up.
     NoQuota,
-    /// Any other 4xx: the model refuses the chunk.
+    /// Any other 4xx: the model rejects the chunk.
     ChunkRefused,
-    /// 200 without a transcription.
+    /// The model answered 2xx without a transcription.
     NotATranscription,
     /// The transcription does not fit in the table.
     TranscriptTooLarge,
-    /// No call was made: the circuit is open.
+    /// The circuit is open, so no call was made.
     CircuitOpen,
-    /// No call was made: others used all that the concurrency limit allows.
+    /// No permit of the concurrency limit was free, so no call was made.
     NoPermit,
-    /// The audio cannot be transcribed: missing, empty, too large, of no known format.
+    /// The audio is missing, empty, too large or not audio.
     BadAudio,
-    /// The audio is not there yet, or may not be read yet: recordings appear late, and policies get corrected.
+    /// The audio is missing or forbidden, perhaps not for long.
     AudioNotYet,
-    /// The audio's store does not answer.
+    /// S3 or the web server does not answer.
     AudioUnavailable,
     /// The table does not answer.
     TableUnavailable,
-    /// The table holds something unreadable, or refused what was written.
+    /// The table contains an invalid item, or rejected a write.
     TableCorrupt,
-    /// The worker stops.
+    /// The worker is shutting down.
     Draining,
-    /// The message became another worker's.
+    /// Another worker may have received the message.
     LeaseLost,
     /// The chunk took longer than `LONGHAND_MAX_CHUNK_SECONDS`.
     Overdue,
 }
 
-/// What to do next.
+/// What follows a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Call again after a pause, with the message in hand. After the last try: fail if the tries were counted, else
-    /// send the message back.
+    /// Call again after a backoff, with the message in hand. After the last retry the chunk fails if the calls count;
+    /// otherwise the message returns to the queue.
     Retry,
-    /// Send the message back to the queue with a new receive count, at most this often; then the chunk fails.
+    /// The message returns to the queue with a new receive count, at most this often. Then the chunk fails.
     GiveBack(u32),
-    /// Let the message be received again; the third receive makes it a dead letter.
+    /// The message is delivered again. After the third delivery it is a dead letter.
     Redeliver,
     /// The chunk fails.
     Fail,
 }
 
-/// What a failure says about the model.
+/// What a failure indicates about the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Nothing.
     Nothing,
-    /// It has too many calls.
+    /// The model has too many concurrent calls.
     Busy,
-    /// The chunk or the model is at fault: Longhand's own probe decides. If the model is down, the failure is
-    /// never counted and the message goes back.
+    /// The chunk or the model causes the failure. Longhand's probe decides: if the model is down, the failure does not
+    /// count and the message returns to the queue.
     Suspect,
 }
 
-/// A line of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// What to do next.
     pub next: Next,
-    /// Whether it counts as one of the chunk's tries.
+    /// Whether it counts against the chunk.
     pub counts: bool,
-    /// What it says about the model.
     pub signal: Signal,
-    /// The code that a chunk fails with after this. Audio brings its own.
+    /// The chunk's error code, except for audio, whose errors have their own.
     pub code: ErrorCode,
-    /// How the attempt is recorded when the message goes back.
+    /// The attempt's outcome when the message returns to the queue.
     pub recorded: AttemptOutcome,
 }
 
@@ -104,7 +100,6 @@ const COUNTS: bool = true;
 const FREE: bool = false;
 
 impl Failure {
-    /// What it leads to.
     #[rustfmt::skip] // one failure a line
     #[expect(clippy::match_same_arms, reason = "a table has a line for each")]
     pub const fn rule(self) -> Rule {
@@ -168,7 +163,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_failure_has_one_rule_and_the_rules_fit_together() {
+    fn rules_are_consistent() {
         for failure in ALL {
             let Rule { next, counts, signal, code, .. } = failure.rule();
             if next == Next::Retry {
@@ -184,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_and_what_does_not() {
+    fn only_failures_of_a_healthy_model_count() {
         let counted = |failure: Failure| failure.rule().counts;
         for (failure, counts) in [
             (Failure::Throttled, false),

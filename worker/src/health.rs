@@ -1,5 +1,5 @@
-//! `GET /healthz`: whether the worker still takes messages. `GET /metrics`: how it goes. And the same in short, once a
-//! minute, in the log.
+//! `GET /healthz`: whether the worker polls its queues. `GET /metrics`. And a line about its state in the log, once a
+//! minute.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,26 +17,24 @@ use crate::asr::guard::Guard;
 use crate::runner::Pulse;
 use crate::service::Worker;
 
-/// From one line about the worker's state to the next: alarms count them by the minute.
+/// The interval of state lines in the log. Alarms count them by the minute.
 const REPORT_EVERY: Duration = Duration::from_mins(1);
 
-/// What `/healthz` answers.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Health {
     status: &'static str,
-    /// The first consumer that does not ask its queue for messages.
+    /// The first consumer that does not poll its queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_polling: Option<&'static str>,
-    /// How long ago the queue was last asked for messages, in seconds.
+    /// The time since the last receive began or ended, in seconds.
     last_poll_age_seconds: f64,
     /// Chunks in hand.
     in_hand: usize,
-    /// Chunks that may be in hand, and so calls of the model at once, just now.
+    /// The current concurrency limit.
     slots: usize,
-    /// Whether the model is called; if not, it is down.
     model: &'static str,
-    /// Why it is down: what the last probe met.
+    /// Why the last probe failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     model_problem: Option<String>,
 }
@@ -51,15 +49,13 @@ struct Watched {
     longest: Duration,
 }
 
-/// The routes. A worker with a consumer whose last poll is older than `longest`, though it has free slots, is not
-/// healthy: 503.
+/// The routes. `/healthz` returns 503 if a consumer has free slots and has not polled for `longest`.
 pub fn router(worker: &Worker, longest: Duration) -> Router {
     let watched = Watched { pulse: worker.pulse(), pulses: worker.pulses(), guard: worker.guard(), longest };
     let watched = Arc::new(watched);
     Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics)).with_state(watched)
 }
 
-/// `GET /metrics`: what stands now is looked at now, what has happened was counted.
 async fn metrics(State(watched): State<Arc<Watched>>) -> String {
     #[expect(clippy::cast_precision_loss, reason = "slots and messages are far below 2^52")]
     for (name, value) in [
@@ -90,8 +86,7 @@ async fn healthz(State(watched): State<Arc<Watched>>) -> (StatusCode, Json<Healt
     (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
 }
 
-/// Writes a line about the worker's state every minute, for alarms that see nothing but logs (`infra/alarms.yaml`
-/// reads it). Runs beside the worker.
+/// Logs the worker's state every minute, for the alarms in `infra/alarms.yaml`.
 pub async fn report(pulse: Arc<Pulse>, guard: Arc<Guard>) {
     let mut ticks = interval_at(Instant::now() + REPORT_EVERY, REPORT_EVERY);
     let mut before = 0;

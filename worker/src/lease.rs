@@ -1,13 +1,14 @@
-//! Leases on messages in hand: visibility is renewed while the work goes on, in batches, at a third
-//! of its timeout, and the renewal has ended before the message is deleted or released.
+//! Leases on messages in hand. The visibility timeout is renewed in batches after a third of it has passed. The renewal
+//! of a message ends before the message is deleted or released.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::join_all;
 use longhand_shared::queue::{ChunkQueue, MAX_BATCH, QueueError, Receipt};
 use metrics::counter;
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -15,18 +16,18 @@ use tracing::{debug, warn};
 
 use crate::slots::HeldSlot;
 
-/// Why work on a message should stop.
+/// Why a handler must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The message is somebody else's now, or may be.
+    /// Another worker may have received the message.
     LeaseLost,
-    /// The work has taken longer than any work may.
+    /// The message has been in hand for `LONGHAND_MAX_CHUNK_SECONDS`.
     Overdue,
-    /// This worker is stopping.
+    /// The worker is shutting down.
     Draining,
 }
 
-/// What a handler watches while it works.
+/// A handler's view of its lease. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
     token: CancellationToken,
@@ -35,15 +36,15 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Ends when the work should stop, with the reason.
+    /// Waits until the handler must stop, and returns the reason.
     pub async fn stopped(&self) -> Stop {
         self.token.cancelled().await;
         self.why()
     }
 
-    /// Asks the work to stop. Only the first reason counts.
+    /// Stops the handler. Only the first reason counts.
     pub fn stop(&self, why: Stop) {
-        // The reason is there before the token says so.
+        // Readers of the token expect a reason.
         let _ = self.why.set(why);
         self.token.cancel();
     }
@@ -62,7 +63,7 @@ impl Lease {
     }
 }
 
-/// The leases of one worker.
+/// The leases of one consumer.
 #[derive(Debug)]
 pub struct Leases {
     queue: Arc<dyn ChunkQueue>,
@@ -81,61 +82,58 @@ struct Held {
 
 #[derive(Debug)]
 struct Term {
-    /// When SQS will hand the message to another, as far as we know. Moved only by a renewal that
-    /// was answered with success.
+    /// When the visibility timeout ends. Only a successful renewal changes it.
     ends: Instant,
-    /// When to renew next.
+    /// When the next renewal is due.
     renew: Instant,
 }
 
 impl Leases {
-    /// Leases of `visibility` each, none held for longer than `longest`.
+    /// Each lease lasts for `visibility` without a renewal, and for `longest` in total.
     pub fn new(queue: Arc<dyn ChunkQueue>, visibility: Duration, longest: Duration) -> Self {
         Self { queue, visibility, longest, held: Mutex::default() }
     }
 
-    /// Begins to keep a message that arrived at `received`. A long poll may have begun long before:
-    /// visibility counts from when the message is handed out, not from when it was asked for.
+    /// Starts the lease of a message that was received at `received`. The visibility timeout starts at the delivery, not
+    /// at the beginning of the long poll.
     pub fn begin(&self, receipt: Receipt, received: Instant) -> Lease {
         let lease = Lease::default();
         let term = Term { ends: received + self.visibility, renew: received + self.visibility / 3 };
         let held =
             Held { lease: lease.clone(), since: Instant::now(), term: Arc::new(AsyncMutex::new(term)) };
-        self.lock().insert(receipt, held);
+        self.held.lock().insert(receipt, held);
         lease
     }
 
-    /// Whether this message is in hand.
     pub fn holds(&self, receipt: &Receipt) -> bool {
-        self.lock().contains_key(receipt)
+        self.held.lock().contains_key(receipt)
     }
 
-    /// Ends a lease. When this returns no renewal of the message is running and none will begin.
-    /// Until when the message is ours; `None` if it is not any more.
+    /// Ends a lease and waits for a renewal that is in progress. Returns when the visibility timeout ends, or `None` if the
+    /// lease is lost.
     pub async fn end(&self, receipt: &Receipt) -> Option<Instant> {
-        let held = self.lock().remove(receipt)?;
+        let held = self.held.lock().remove(receipt)?;
         let term = held.term.lock().await;
         (!held.lease.is_lost() && Instant::now() < term.ends).then_some(term.ends)
     }
 
-    /// Tells everyone who holds a lease to stop.
+    /// Stops all handlers.
     pub fn stop_all(&self, why: Stop) {
-        for held in self.lock().values() {
+        for held in self.held.lock().values() {
             held.lease.stop(why);
         }
     }
 
-    /// How many messages are in hand.
+    /// The number of messages in hand.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.held.lock().len()
     }
 
-    /// Whether no message is in hand.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.held.lock().is_empty()
     }
 
-    /// Renews what is due, until cancelled.
+    /// Renews due leases until `stop`.
     pub async fn keep(&self, stop: &CancellationToken) {
         let tick = (self.visibility / 12).max(Duration::from_millis(20));
         loop {
@@ -149,7 +147,7 @@ impl Leases {
     async fn renew_due(&self, tick: Duration) {
         let now = Instant::now();
         let mut due: Vec<(Receipt, Held, OwnedMutexGuard<Term>)> = Vec::new();
-        for (receipt, held) in self.lock().iter() {
+        for (receipt, held) in self.held.lock().iter() {
             if now - held.since >= self.longest {
                 held.lease.stop(Stop::Overdue);
             }
@@ -199,14 +197,10 @@ impl Leases {
                     held.lease.stop(Stop::LeaseLost);
                 }
                 Err(error) => {
-                    warn!(%error, "renewal failed, trying again");
+                    warn!(%error, "renewal failed; trying again");
                     term.renew = Instant::now() + self.visibility / 10;
                 }
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Receipt, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

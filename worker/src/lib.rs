@@ -1,12 +1,12 @@
-//! Longhand's worker: takes chunks from the queue, has the model transcribe them, settles them.
+//! Longhand's worker: receives chunks from the queue, transcribes them with the model, and settles them.
 //!
-//! [`process`] is one chunk from message to settled. [`runner`] is everything about messages that
-//! has nothing to do with transcription: slots, long polling, leases, deletes, drain.
+//! [`process`] handles one chunk. [`runner`] handles messages: slots, long polling, leases, deletes, drain.
 
 pub mod asr;
 pub mod audio;
 pub mod dead_letters;
 pub mod failure;
+pub mod handler;
 pub mod health;
 pub mod lease;
 pub mod process;
@@ -16,7 +16,6 @@ pub mod slots;
 pub mod sweeper;
 pub mod webhooks;
 
-mod backoff;
 mod deleter;
 mod pulse;
 mod receiving;

@@ -36,7 +36,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let _telemetry = telemetry::init("longhand-worker", &settings.log)?;
     metrics::install()?;
     let stop = shutdown::on_signal()?;
-    // Each chunk in hand is up to three sockets. What the system allows is all that can be had.
+    // Each chunk in hand uses up to three sockets.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         warn!(%error, "the limit on open files stays as it is");
     }
@@ -71,7 +71,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(settings.health_listen).await.map_err(|error| {
         format!("LONGHAND_HEALTH_LISTEN: cannot listen on {}: {error}", settings.health_listen)
     })?;
-    // A receive that nobody answers is given up 5 s after its poll, and followed by a pause of up to 30 s.
+    // A receive without an answer ends 5 s after its poll, and a pause of up to 30 s follows.
     let longest = limits.poll + Duration::from_secs(5) + Duration::from_secs(40);
     let health = axum::serve(listener, health::router(&worker, longest)).into_future();
     let health = tokio::spawn(health);
@@ -81,6 +81,6 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     health.abort();
     report.abort();
     info!("worker stopped");
-    // A part that ended by itself is a fault: the process exits with an error, and its platform starts another.
+    // If a part has ended by itself, the process exits with an error, and the platform restarts it.
     Ok(ended?)
 }

@@ -1,4 +1,4 @@
-//! One chunk, from message to settled: parse, claim, transcribe, settle. Read it top to bottom.
+//! Handles one chunk: parse, claim, transcribe, settle. Read it from top to bottom.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use futures::FutureExt;
 use longhand_shared::domain::attempt::Attempt;
 use longhand_shared::domain::job::{ChunkError, ErrorCode, Verdict};
 use longhand_shared::lifecycle::{Lifecycle, MAX_REQUEUES, Settled};
+use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::{ChunkMessage, Delivery, Progress};
 use longhand_shared::store::{Claim, Settle, StoreError};
 use longhand_shared::{AudioPath, ChunkRef, Timestamp, service::trace};
@@ -20,29 +21,25 @@ use tracing::{Instrument, error, field, info, info_span, warn};
 
 use crate::asr::{Asr, ChunkRequest, FailedCall, TranscribeError};
 use crate::audio::AudioStore;
-use crate::backoff::backoff;
 use crate::failure::{Failure, Next};
+use crate::handler::{Handler, Outcome, retry_backoff};
 use crate::lease::{Lease, Stop};
-use crate::runner::{Handler, Outcome, retry_backoff};
 
-/// How often the steps of settling are repeated while the table does not answer: a transcription is too expensive to
-/// lose to a short failure. After that the message goes back, and the model is called once more.
+/// How often a step of settling is repeated while the table does not answer, since a transcription is expensive. Then
+/// the message returns to the queue, and the model is called again.
 const SETTLE_RETRIES: usize = 4;
 
-/// The pause before the first repetition; it doubles.
+/// The first pause of the backoff.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Transcribes chunks.
 #[derive(Debug)]
 pub struct Processor {
     pub lifecycle: Lifecycle,
-    /// Where audio is read from.
     pub audio: AudioStore,
-    /// The model.
     pub asr: Arc<Asr>,
-    /// How long a claim keeps other messages off. Longer than any chunk is worked on.
+    /// How long a claim blocks other messages: longer than any attempt takes.
     pub claim_timeout: Duration,
-    /// This worker's name, for the history of the chunks it tries.
+    /// The worker's name in the history of chunks.
     pub name: String,
 }
 
@@ -76,7 +73,7 @@ impl Processor {
                     return Outcome::Done;
                 }
                 Ok(Claim::Busy) => {
-                    // That one settles the chunk, or comes again itself, or becomes a dead letter.
+                    // The other message settles the chunk, is delivered again, or becomes a dead letter.
                     info!("another message holds the claim of the chunk");
                     return Outcome::Superfluous;
                 }
@@ -140,12 +137,10 @@ impl Processor {
                 }
                 warn!(attempt = attempt.number, ?failure, "the message returns to the queue");
                 let ended = attempt.ended(failure.rule().recorded, Timestamp::now(), calls);
-                if !self.release(chunk, &ended).await {
-                    return Err(Outcome::Abandon);
-                }
                 let audio = progress.audio.saturating_add(u32::from(failure == Failure::AudioNotYet));
                 let delay = requeue_backoff(delivery).max(pause.unwrap_or_default());
-                Err(Outcome::RequeueWith { delay, progress: Progress { audio, ..progress } })
+                let requeue = Outcome::RequeueWith { delay, progress: Progress { audio, ..progress } };
+                Err(self.release_for(chunk, &ended, requeue).await)
             }
         }
     }
@@ -162,7 +157,7 @@ impl Processor {
     ) -> Outcome {
         let mut settled = self.settle(chunk, attempt, &verdict, calls).await;
         if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&settled, &verdict) {
-            // The same answer would be refused again.
+            // The table would reject it again.
             error!(error, "the table rejected the transcription");
             let error = ChunkError::new(ErrorCode::Internal, "the transcription could not be stored");
             verdict = Verdict::Failed(error);
@@ -175,13 +170,13 @@ impl Processor {
         report(&verdict, settled, attempt.number, calls, took);
         match settled {
             Settled::Done { .. } | Settled::Gone => Outcome::Done,
-            // The chunk is not settled, and this may be the only message that it has. When it comes again,
-            // the claim decides whether it is needed.
+            // The chunk is not settled, and this may be its only message. The claim of the next delivery decides
+            // whether it is needed.
             Settled::Superseded => Outcome::Abandon,
         }
     }
 
-    /// The chunk is settled already. The worker that settled it may have died before it could end the job.
+    /// Repeats the steps after a settled chunk, since the worker that settled it may have crashed before them.
     async fn conclude(&self, chunk: ChunkRef, delivery: &Delivery) -> Outcome {
         match self.lifecycle.conclude(chunk, Timestamp::now()).await {
             Ok(finished) => {
@@ -210,12 +205,12 @@ impl Processor {
             Settle::Superseded => return Ok(Settled::Superseded),
             Settle::Gone => return Ok(Settled::Gone),
         };
-        // The verdict is stored, and large: only what follows it is repeated.
+        // The verdict may be large and is stored, so only the later steps are repeated.
         let finished = again(&mut pauses, || lifecycle.conclude(chunk, Timestamp::now())).await?;
         Ok(Settled::Done { mine, finished })
     }
 
-    /// Stops without a verdict. The claim is released, so that the next delivery need not wait for it.
+    /// Ends an attempt without a verdict. Releases the claim, so that the next delivery need not wait.
     async fn stopped(
         &self,
         chunk: ChunkRef,
@@ -230,14 +225,11 @@ impl Processor {
             Stop::LeaseLost => (Failure::LeaseLost, Outcome::Abandon),
             Stop::Overdue => (Failure::Overdue, after(Failure::Overdue, delivery)),
         };
-        if self.release(chunk, &attempt.ended(failure.rule().recorded, Timestamp::now(), calls)).await {
-            outcome
-        } else {
-            Outcome::Abandon
-        }
+        let ended = attempt.ended(failure.rule().recorded, Timestamp::now(), calls);
+        self.release_for(chunk, &ended, outcome).await
     }
 
-    /// Shows clients which calls have failed, while others follow. Never ends.
+    /// Stores failed calls that are followed by retries, for clients. Never ends.
     async fn note_failures(
         &self,
         chunk: ChunkRef,
@@ -254,41 +246,41 @@ impl Processor {
     }
 
     async fn is_ours(&self, chunk: ChunkRef, attempt: &Attempt) -> bool {
-        // The work goes on if the table does not answer.
+        // Continue if the table does not answer.
         self.lifecycle.store().is_claimed_by(chunk, attempt).await.unwrap_or(true)
     }
 
-    /// Gives the claim back. `false` when the chunk was claimed again since: the message may have been delivered
-    /// again, and is not ours any more, even if its old receipt handle still works.
-    async fn release(&self, chunk: ChunkRef, attempt: &Attempt) -> bool {
+    /// Releases the claim. If there is a newer claim, the message may have been delivered again: then it is left alone,
+    /// even if its old receipt handle still works. Otherwise `outcome` follows.
+    async fn release_for(&self, chunk: ChunkRef, attempt: &Attempt, outcome: Outcome) -> Outcome {
         match self.lifecycle.release(chunk, attempt).await {
-            Ok(released) => released,
+            Ok(true) => outcome,
+            Ok(false) => Outcome::Abandon,
             Err(error) => {
                 warn!(%error, "cannot release the claim; it expires");
-                true
+                outcome
             }
         }
     }
 }
 
-/// Raises the alarm for audio in S3 that may not be read. The operator allows what users may name there, so a policy is
-/// wrong.
+/// Raises the alarm for forbidden audio in S3. The operator configures the allowed buckets, so a policy is wrong.
 fn warn_if_forbidden(path: &AudioPath, error: &ChunkError) {
     if error.code == ErrorCode::AudioForbidden && matches!(path, AudioPath::S3 { .. }) {
         error!(audio_forbidden = 1, reason = error.message, "audio may not be read");
     }
 }
 
-/// What the chunk fails with, if its message has gone back as often as this failure allows.
+/// The chunk's error if its message has returned to the queue as often as this failure allows.
 fn failed_at_last(failure: Failure, error: &ChunkError, delivery: &Delivery) -> Option<ChunkError> {
     let turns = match failure {
-        // Only its own turns count: throttling and shutdowns say nothing about the audio.
+        // Returns for other reasons, such as throttling, say nothing about the audio.
         Failure::AudioNotYet => delivery.envelope.progress.audio,
         _ => delivery.envelope.requeues,
     };
     match failure.rule().next {
         Next::GiveBack(most) if turns >= most => {}
-        // Throttled at every try, which is never counted.
+        // Every call was throttled, which does not count.
         Next::Retry if turns >= MAX_REQUEUES => {}
         Next::GiveBack(_) | Next::Retry | Next::Redeliver | Next::Fail => return None,
     }
@@ -298,7 +290,7 @@ fn failed_at_last(failure: Failure, error: &ChunkError, delivery: &Delivery) -> 
     ))
 }
 
-/// What becomes of a message after a failure of the table or of the work around a chunk.
+/// The outcome of a message after a failure outside the model.
 fn after(failure: Failure, delivery: &Delivery) -> Outcome {
     match failure.rule().next {
         Next::GiveBack(_) => Outcome::Requeue { delay: requeue_backoff(delivery) },
@@ -320,7 +312,7 @@ fn requeue_backoff(delivery: &Delivery) -> Duration {
     retry_backoff(delivery.envelope.requeues.saturating_add(1))
 }
 
-/// Repeats a step while the table does not answer, for as long as there are pauses.
+/// Repeats a step while the table does not answer and there are pauses left.
 async fn again<T, F: Future<Output = Result<T, StoreError>>>(
     pauses: &mut impl Iterator<Item = Duration>,
     step: impl Fn() -> F,

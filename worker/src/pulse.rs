@@ -1,4 +1,4 @@
-//! Signs of life of a consumer.
+//! The activity of a consumer, for health checks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use crate::lease::Leases;
 use crate::slots::Slots;
 
-/// Signs of life, for health checks.
 #[derive(Debug)]
 pub struct Pulse {
     began: Instant,
@@ -31,12 +30,12 @@ impl Pulse {
         }
     }
 
-    /// How long ago the queue was last asked for messages, or last answered.
+    /// The time since the last receive began or ended.
     pub fn last_poll_age(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.last_poll.load(Ordering::Relaxed)))
     }
 
-    /// Receives that the queue has answered so far, with messages or without.
+    /// The number of answered receives.
     pub fn polls(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
@@ -46,17 +45,16 @@ impl Pulse {
         self.leases.len()
     }
 
-    /// Whether messages are asked for: a receive began within this time, or there is no slot to receive into.
+    /// Whether the consumer polls: a receive began or ended within this time, or no slot is free.
     pub fn is_polling(&self, within: Duration) -> bool {
         self.last_poll_age() <= within || self.slots.free() == 0
     }
 
-    /// The queue has answered a receive.
     pub(crate) fn answered(&self) {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The queue is asked, or has answered or failed.
+    /// Records that a receive begins or has ended.
     pub(crate) fn beat(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_poll.store(now, Ordering::Relaxed);

@@ -1,13 +1,13 @@
-//! Two receive loops. The second only receives while the first is overdue or came back full: so one receive that is
-//! never answered keeps no message waiting, and a quiet queue is asked no more often than by one loop.
+//! Coordinates two receive loops. The second receives only while the first is overdue or was full. So a receive without
+//! an answer delays no message, and a quiet queue gets no more calls than from one loop.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// How much longer than its poll a receive takes before a second one begins beside it.
+/// How much longer than its poll the first loop's receive takes before the second loop receives too.
 const OVERDUE: Duration = Duration::from_secs(1);
 
 /// Which of the two receive loops.
@@ -17,7 +17,6 @@ pub(crate) enum Place {
     Second,
 }
 
-/// What the second loop has to know.
 #[derive(Debug, Default)]
 pub(crate) struct Receiving {
     state: Mutex<State>,
@@ -28,20 +27,20 @@ pub(crate) struct Receiving {
 struct State {
     /// When the first loop's receive began, if it is not answered yet.
     waits_since: Option<Instant>,
-    /// Whether the last receive brought as many messages as were asked for.
+    /// Whether the last receive returned as many messages as requested.
     full: bool,
 }
 
 impl Receiving {
     pub(crate) fn begins(&self, place: Place) {
         if place == Place::First {
-            self.lock().waits_since = Some(Instant::now());
+            self.state.lock().waits_since = Some(Instant::now());
             self.changed.notify_waiters();
         }
     }
 
     pub(crate) fn ends(&self, place: Place, full: bool) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.full = full;
         if place == Place::First {
             state.waits_since = None;
@@ -59,7 +58,7 @@ impl Receiving {
             tokio::pin!(changed);
             changed.as_mut().enable();
             let overdue = {
-                let state = self.lock();
+                let state = self.state.lock();
                 let overdue = state.waits_since.map(|since| since + poll + OVERDUE);
                 if state.full || overdue.is_some_and(|at| at <= Instant::now()) {
                     return;
@@ -67,14 +66,9 @@ impl Receiving {
                 overdue
             };
             match overdue {
-                // Either way there is something new to look at.
                 Some(at) => drop(timeout_at(at, changed).await),
                 None => changed.await,
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

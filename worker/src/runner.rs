@@ -1,14 +1,16 @@
-//! Messages in slots: receive as many as there are free slots, hand each to the handler, keep its
-//! lease, and do with the message what the handler says. Knows nothing of what a message means.
+//! The consumer of one queue: receives as many messages as there are free slots, holds a lease on each while its handler
+//! works, and then does with the message what the handler decided.
+
+mod dispose;
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures::FutureExt;
-use longhand_shared::queue::{ChunkQueue, Delivery, MAX_DELAY, Outgoing, Progress, QueueError};
+use longhand_shared::net::backoff;
+use longhand_shared::queue::{ChunkQueue, Delivery, QueueError};
 use metrics::counter;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -16,84 +18,28 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::backoff;
 use crate::deleter::Deleter;
+use crate::handler::retry_backoff;
+pub use crate::handler::{Handler, Outcome};
 use crate::lease::{Lease, Leases, Stop};
 pub use crate::pulse::Pulse;
 use crate::receiving::{Place, Receiving};
 use crate::slots::{Slot, Slots};
 
-/// What becomes of a message once its handler has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Everything it asked for is done: it is deleted.
-    Done,
-    /// Another message stands for it: it is deleted if it is still ours, and left alone if not, since it
-    /// may be in charge where it is now.
-    Superfluous,
-    /// A copy of it is sent, with a receive count that starts over, and it is deleted.
-    Requeue {
-        /// Until it can be received.
-        delay: Duration,
-    },
-    /// The same, and the copy says how far the work has come.
-    RequeueWith {
-        /// Until it can be received.
-        delay: Duration,
-        /// How far the work has come.
-        progress: Progress,
-    },
-    /// It is received again, and its receive count counts on towards the dead-letter queue.
-    Retry {
-        /// Until it can be received.
-        delay: Duration,
-    },
-    /// It may be in the hands of another worker: nothing is done to it, and it comes again when its visibility
-    /// runs out.
-    Abandon,
-    /// The message is invalid: it goes to the dead-letter queue at once.
-    Reject {
-        /// Why.
-        reason: String,
-    },
-}
-
-impl Outcome {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Superfluous => "superfluous",
-            Self::Requeue { .. } | Self::RequeueWith { .. } => "requeue",
-            Self::Retry { .. } => "retry",
-            Self::Abandon => "abandon",
-            Self::Reject { .. } => "reject",
-        }
-    }
-}
-
-/// What is done with each message.
-#[async_trait]
-pub trait Handler: Send + Sync + 'static {
-    /// Works on one message. When `lease` says to stop, it stops at the next good place.
-    async fn handle(&self, delivery: &Delivery, lease: &Lease) -> Outcome;
-}
-
-/// How messages are taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Messages in hand at once.
+    /// The maximum number of messages in hand.
     pub slots: usize,
     /// How long a receive waits for the first message.
     pub poll: Duration,
-    /// How long a message is ours without a renewal.
+    /// The visibility timeout.
     pub visibility: Duration,
-    /// The longest that any message is kept.
+    /// How long a message is kept in hand, at most.
     pub longest: Duration,
-    /// How long after the signal to stop everything has ended.
+    /// The maximum duration of a drain.
     pub drain: Duration,
 }
 
-/// Takes messages from one queue.
 pub struct Runner {
     queue: Arc<dyn ChunkQueue>,
     dead_letters: Option<Arc<dyn ChunkQueue>>,
@@ -105,16 +51,16 @@ pub struct Runner {
     receiving: Receiving,
 }
 
-/// How much longer than its poll a receive may take.
+/// How much longer than its poll a receive may take, at most.
 const RECEIVE_GRACE: Duration = Duration::from_secs(5);
 
-/// A part of the worker ended by itself, which none may.
+/// A part of the worker ended by itself, which is a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} ended by itself")]
 pub struct EndedEarly(pub &'static str);
 
 impl Runner {
-    /// A runner that has not begun. Messages that the handler rejects go to `dead_letters`.
+    /// Messages that the handler rejects go to `dead_letters`.
     pub fn new(
         queue: Arc<dyn ChunkQueue>,
         dead_letters: Option<Arc<dyn ChunkQueue>>,
@@ -124,7 +70,7 @@ impl Runner {
         Self::with_slots(queue, dead_letters, handler, limits, Slots::new(limits.slots))
     }
 
-    /// The same, with slots that somebody else sizes.
+    /// The same, with slots whose number the caller changes.
     pub fn with_slots(
         queue: Arc<dyn ChunkQueue>,
         dead_letters: Option<Arc<dyn ChunkQueue>>,
@@ -137,13 +83,12 @@ impl Runner {
         Self { queue, dead_letters, handler, limits, slots, leases, pulse, receiving: Receiving::default() }
     }
 
-    /// Signs of life.
     pub fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.pulse)
     }
 
-    /// Takes messages until `stop`, then drains: what is in hand is finished, or given back when
-    /// time is nearly up. Ends within `limits.drain` of `stop`. If a part of it ends by itself, it drains at once.
+    /// Handles messages until `stop`, then drains: messages in hand are finished, or released if they take too long.
+    /// Ends within `limits.drain` of `stop`. If a part ends by itself, drains at once.
     pub async fn run(self, stop: CancellationToken) -> Result<(), EndedEarly> {
         let tasks = TaskTracker::new();
         let (deleter, deleting) = Deleter::new(Arc::clone(&self.queue));
@@ -183,14 +128,13 @@ impl Runner {
         }
         if !deleting.is_finished() && timeout_at(deadline, deleting).await.is_err() {
             warn!(
-                "not all deletes were answered in time; those messages will come again, and change nothing"
+                "not all deletes were answered in time; these messages are delivered again, and change nothing"
             );
         }
         ended
     }
 
-    /// Waits for the last receive and for what is in hand; in the last third of the time, tells
-    /// what is left to stop.
+    /// Waits for the last receive and for the messages in hand. In the last third of the time, stops the handlers.
     async fn drain(&self, mut receiving: JoinSet<()>, tasks: &TaskTracker, deadline: Instant) {
         let ended = async {
             while receiving.join_next().await.is_some() {}
@@ -202,14 +146,14 @@ impl Runner {
         if timeout(grace, &mut ended).await.is_ok() {
             return;
         }
-        info!(in_hand = self.leases.len(), "releasing what is not finished");
+        info!(in_hand = self.leases.len(), "releasing unfinished messages");
         self.leases.stop_all(Stop::Draining);
-        // Room for the deletes that follow.
+        // Leaves time for the deletes.
         let last = deadline - self.limits.drain / 10;
         if timeout_at(last, &mut ended).await.is_err() {
             error!(
                 in_hand = self.leases.len(),
-                "not released in time; these messages come again when their visibility runs out"
+                "not released in time; these messages are delivered again when their visibility timeout ends"
             );
         }
     }
@@ -259,8 +203,8 @@ impl Runner {
         }
     }
 
-    /// A receive that is not answered in time is given up: its messages, if any, come again when their visibility
-    /// runs out. It is never dropped earlier.
+    /// Gives up a receive without an answer in time, but never earlier: its messages, if any, would be delivered again
+    /// only when their visibility timeout ends.
     async fn receive_once(&self, place: Place, max: usize) -> Result<Vec<Delivery>, QueueError> {
         self.receiving.begins(place);
         let received = self.queue.receive(max, self.limits.poll, self.limits.visibility);
@@ -282,12 +226,11 @@ impl Runner {
     ) {
         let received = Instant::now();
         for delivery in deliveries {
-            // The same receipt handle twice is one message in hand.
+            // A repeated receipt handle is the same delivery.
             if self.leases.holds(&delivery.receipt) {
                 continue;
             }
-            // A queue that hands out more than was asked for would not be SQS; the excess waits
-            // for no slot, since it is in hand already.
+            // SQS never returns more messages than requested. An excess message would be handled without a slot.
             let slot = free.pop();
             let lease = self.leases.begin(delivery.receipt.clone(), received);
             if let Some(slot) = slot {
@@ -301,7 +244,7 @@ impl Runner {
         }
     }
 
-    /// One message from received to dealt with.
+    /// Handles one message, from its delivery to its outcome.
     async fn one(self: Arc<Self>, delivery: Delivery, lease: Lease, deleter: Deleter) {
         let handling = AssertUnwindSafe(self.handler.handle(&delivery, &lease)).catch_unwind();
         let outcome = match handling.await {
@@ -311,93 +254,16 @@ impl Runner {
                 Outcome::Retry { delay: retry_backoff(delivery.receive_count) }
             }
         };
-        let ours_until = self.leases.end(&delivery.receipt).await;
+        let leased_until = self.leases.end(&delivery.receipt).await;
         counter!("longhand_messages_total", "outcome" => outcome.name()).increment(1);
-        self.dispose(delivery, outcome, ours_until, &deleter).await;
+        self.dispose(delivery, outcome, leased_until, &deleter).await;
         lease.slot().release();
     }
-
-    /// Does with the message what its handler decided.
-    async fn dispose(
-        &self,
-        delivery: Delivery,
-        outcome: Outcome,
-        ours_until: Option<Instant>,
-        deleter: &Deleter,
-    ) {
-        let until = match (&outcome, ours_until) {
-            (Outcome::Done, _) => return deleter.delete(delivery.receipt),
-            (Outcome::Abandon, _) | (_, None) => {
-                return warn!("the lease on the message is lost; another worker may have it");
-            }
-            (_, Some(until)) => until,
-        };
-        match outcome {
-            Outcome::Done | Outcome::Abandon => {}
-            Outcome::Superfluous => deleter.delete(delivery.receipt),
-            Outcome::Retry { delay } => self.make_visible(&delivery, delay, until).await,
-            Outcome::Requeue { delay } => {
-                let copy = delivery.requeued(delay);
-                self.move_to(self.queue.as_ref(), copy, &delivery, delay, until, deleter).await;
-            }
-            Outcome::RequeueWith { delay, progress } => {
-                let mut copy = delivery.requeued(delay);
-                copy.envelope.progress = progress;
-                self.move_to(self.queue.as_ref(), copy, &delivery, delay, until, deleter).await;
-            }
-            Outcome::Reject { reason } => {
-                warn!(reason, "message rejected");
-                let Some(dead_letters) = &self.dead_letters else {
-                    return self.make_visible(&delivery, self.limits.visibility, until).await;
-                };
-                let wait = retry_backoff(delivery.receive_count);
-                let letter = delivery.rejected(reason);
-                self.move_to(dead_letters.as_ref(), letter, &delivery, wait, until, deleter).await;
-            }
-        }
-    }
-
-    /// Sends a message on, and deletes the one in hand only when that was done.
-    async fn move_to(
-        &self,
-        queue: &dyn ChunkQueue,
-        outgoing: Outgoing,
-        delivery: &Delivery,
-        otherwise: Duration,
-        until: Instant,
-        deleter: &Deleter,
-    ) {
-        match queue.send(&[outgoing]).await.pop() {
-            Some(Ok(())) => deleter.delete(delivery.receipt.clone()),
-            answer => {
-                let error = answer.and_then(Result::err);
-                warn!(?error, "the message could not be sent on; it stays where it is");
-                self.make_visible(delivery, otherwise, until).await;
-            }
-        }
-    }
-
-    /// Sets when the message comes again, if it is still ours: an old receipt handle may work.
-    async fn make_visible(&self, delivery: &Delivery, delay: Duration, until: Instant) {
-        if Instant::now() >= until {
-            return;
-        }
-        let change = (delivery.receipt.clone(), delay.min(MAX_DELAY));
-        match self.queue.change_visibility(&[change]).await.pop() {
-            Some(Ok(()) | Err(QueueError::LeaseLost(_))) | None => {}
-            Some(Err(error)) => warn!(%error, "visibility not set; the message comes when it runs out"),
-        }
-    }
 }
 
-/// After the `n`-th failed receive in a row: from half a second to 30 s.
+/// The backoff after the `n`-th failed receive in a row: from 0.5 s to 30 s.
 fn receive_backoff(failures: u32) -> Duration {
     backoff::nth(failures, Duration::from_millis(500), Duration::from_secs(30))
-}
-
-/// After the `n`-th delivery of a message that could not be dealt with: from 2 s to 5 min.
-pub(crate) fn retry_backoff(deliveries: u32) -> Duration {
-    backoff::nth(deliveries, Duration::from_secs(2), Duration::from_mins(5))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
@@ -405,5 +271,5 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("not a text")
+        .unwrap_or("no message")
 }

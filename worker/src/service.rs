@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::Timestamp;
+use longhand_shared::domain::url::AllowedHosts;
 use longhand_shared::lifecycle::Lifecycle;
-use longhand_shared::net::outbound::{AllowedHosts, Outbound};
+use longhand_shared::net::outbound::Outbound;
 use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use longhand_shared::webhook::signature::MasterSecrets;
@@ -24,10 +25,9 @@ use crate::webhooks::Webhooks;
 /// Dead letters handled at once. There should be none.
 const DEAD_LETTER_SLOTS: usize = 4;
 
-/// Webhooks posted at once. Each takes ten seconds at most, and none of the model's time.
+/// Webhooks posted at once. Each takes at most ten seconds.
 const WEBHOOK_SLOTS: usize = 16;
 
-/// What webhook delivery needs.
 #[derive(Clone, Debug)]
 pub struct WebhookSources {
     pub queue: Arc<dyn ChunkQueue>,
@@ -48,7 +48,6 @@ impl WebhookSources {
     }
 }
 
-/// What a worker is made of.
 pub struct Parts {
     pub lifecycle: Lifecycle,
     /// The dead letters of the chunks' queue.
@@ -99,17 +98,15 @@ impl Worker {
         Ok(Self { chunks, dead_letters, webhooks, sweeper, asr })
     }
 
-    /// Signs of life of the consumer of chunks.
     pub fn pulse(&self) -> Arc<Pulse> {
         self.chunks.pulse()
     }
 
-    /// What protects the model.
     pub fn guard(&self) -> Arc<Guard> {
         self.asr.guard()
     }
 
-    /// Signs of life of all consumers, by their names.
+    /// The activity of all consumers, by name.
     pub fn pulses(&self) -> Vec<(&'static str, Arc<Pulse>)> {
         let mut pulses = vec![("chunks", self.chunks.pulse()), ("dead letters", self.dead_letters.pulse())];
         pulses.extend(self.webhooks.as_ref().map(|webhooks| ("webhooks", webhooks.pulse())));
@@ -119,7 +116,7 @@ impl Worker {
     /// Works until `stop`, then drains. If a part ends by itself, all others drain, and the error says which it was.
     pub async fn run(self, stop: CancellationToken) -> Result<(), EndedEarly> {
         let asr = self.asr;
-        // These never end by themselves, and are safe to cut off anywhere.
+        // These never end by themselves, and can be aborted at any point.
         let mut sweeping = tokio::spawn(self.sweeper.run(CancellationToken::new()));
         let mut probing = tokio::spawn(async move { asr.keep_probing().await });
         let mut consumers = JoinSet::new();

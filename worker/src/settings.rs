@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use longhand_shared::cache::remote::RedisUrl;
 use longhand_shared::domain::path::AudioSources;
-use longhand_shared::net::outbound::AllowedHosts;
-use longhand_shared::service::settings::{Faults, HttpUrl, LogSettings, Reader, audio_sources, redis_url};
+use longhand_shared::domain::url::AllowedHosts;
+use longhand_shared::service::settings::{Faults, HttpUrl, Reader, audio_sources};
+use longhand_shared::service::telemetry::LogSettings;
 use longhand_shared::webhook::CallbackSettings;
 use longhand_shared::webhook::signature::MasterSecrets;
 
@@ -14,47 +15,35 @@ use crate::asr::probe::Recording;
 use crate::asr::{AsrSettings, LONGEST_PAUSE};
 use crate::runner::Limits;
 
-/// The settings of a worker.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the health check listens.
+    /// The address of `/healthz` and `/metrics`.
     pub health_listen: SocketAddr,
-    /// The table.
     pub table: String,
-    /// How long a job's items live.
+    /// How long a job's items are kept.
     pub retention: Duration,
-    /// The queue of chunks.
     pub queue_url: String,
-    /// Its dead-letter queue.
     pub dlq_url: String,
-    /// Where audio is read from.
     pub sources: AudioSources,
-    /// How messages are taken.
     pub limits: Limits,
-    /// From one sweep to the next.
+    /// The time from one sweep to the next.
     pub sweep: Duration,
-    /// This worker's name, for people.
+    /// This worker's name in the history of chunks.
     pub name: String,
-    /// The model.
     pub asr: AsrSettings,
-    /// Where results are cached and changes are published.
+    /// Caches results and publishes changes.
     pub redis: Option<RedisUrl>,
     /// Webhook delivery, if it is enabled.
     pub webhooks: Option<WebhookSettings>,
-    /// How to log.
     pub log: LogSettings,
 }
 
-/// The settings of webhook delivery.
 #[derive(Clone, Debug)]
 pub struct WebhookSettings {
-    /// The queue of webhooks.
     pub queue_url: String,
-    /// Its dead-letter queue.
     pub dlq_url: String,
-    /// Allowed callback hosts.
+    /// The hosts that may receive webhooks.
     pub hosts: AllowedHosts,
-    /// What signs.
     pub secrets: MasterSecrets,
 }
 
@@ -78,7 +67,7 @@ impl WebhookSettings {
     }
 }
 
-/// Texts of `--help` that are too long for their lines.
+/// Long help texts.
 mod about {
     pub(super) const CONCURRENCY: &str =
         "chunks in progress at the same time, which limits the concurrent calls of the model, 1 to 10000";
@@ -96,26 +85,28 @@ mod about {
     pub(super) const PROBE: &str = "recording for health probes of the model: built-in, a file, or off";
 }
 
-/// The longest drain: Fargate kills after 120 s at most.
+/// Fargate kills a task 120 s after SIGTERM at the latest.
 const MAX_DRAIN_SECONDS: u64 = 115;
 
-/// A name is kept with each of a chunk's attempts.
+/// The name is stored with each attempt of a chunk.
 const MAX_NAME_BYTES: usize = 100;
 
 impl Settings {
-    /// Reads the settings, or tells all that is wrong with them. `help` gets the list of them.
+    /// Reads the settings, or returns all faults. Appends the list of settings to `help`.
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>, help: &mut String) -> Result<Self, Faults> {
         let mut r = Reader::new(lookup);
+        let settings = Self::take(&mut r, lookup);
+        *help = r.help();
+        r.finish(settings)
+    }
+
+    fn take(r: &mut Reader<'_>, lookup: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let table = r.required("LONGHAND_TABLE", "name of the DynamoDB table");
         let queue_url: Option<HttpUrl> = r.required("LONGHAND_QUEUE_URL", "URL of the SQS queue for chunks");
         let dlq_url: Option<HttpUrl> =
             r.required("LONGHAND_DLQ_URL", "URL of the dead-letter queue of LONGHAND_QUEUE_URL");
-        let sources = audio_sources(&mut r);
-        let slots: usize = r.within("LONGHAND_CONCURRENCY", 32, 1..=10_000, about::CONCURRENCY);
-        let drain: u64 = r.within("LONGHAND_DRAIN_SECONDS", 25, 1..=MAX_DRAIN_SECONDS, about::DRAIN);
-        let poll: u64 = r.within("LONGHAND_POLL_SECONDS", 5, 1..=20, about::POLL);
-        let visibility: u64 = r.within("LONGHAND_VISIBILITY_SECONDS", 30, 3..=43_200, about::VISIBILITY);
-        let longest: u64 = r.within("LONGHAND_MAX_CHUNK_SECONDS", 300, 1..=43_200, about::MAX_CHUNK);
+        let sources = audio_sources(r);
+        let limits = limits(r);
         let sweep: u64 =
             r.within("LONGHAND_SWEEP_SECONDS", 15, 1..=3600, "seconds between sweeps of open jobs");
         let retention: u64 =
@@ -123,86 +114,41 @@ impl Settings {
         let health_listen =
             r.or("LONGHAND_HEALTH_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8081)), about::HEALTH_LISTEN);
         let name = r.or("LONGHAND_WORKER_NAME", host_and_process(lookup), about::NAME);
-        let base_url: Option<HttpUrl> =
-            r.required("ASR_BASE_URL", "URL of the model server, with or without /v1");
-        let api_key = r.optional("ASR_API_KEY", "API key of the model, sent as a bearer token");
-        let model = r.or("ASR_MODEL", "whisper-1".to_owned(), "name of the model");
-        let timeout: f64 = r.or("ASR_TIMEOUT_SECONDS", 30.0, about::TIMEOUT);
-        let max_retries: u32 = r.within("ASR_MAX_RETRIES", 3, 0..=20, about::MAX_RETRIES);
-        let probe: String = r.or("ASR_PROBE", "built-in".to_owned(), about::PROBE);
-        let redis = redis_url(&mut r);
-        let webhooks = WebhookSettings::read(&mut r);
-        let log = LogSettings::read(&mut r);
-
         if name.len() > MAX_NAME_BYTES {
             r.fault("LONGHAND_WORKER_NAME", format_args!("is over {MAX_NAME_BYTES} bytes"));
         }
-        if drain < poll + 2 {
-            r.fault(
-                "LONGHAND_DRAIN_SECONDS",
-                "must be at least LONGHAND_POLL_SECONDS + 2: a receive is never cut off",
-            );
-        }
-        if !(timeout.is_finite() && timeout > 0.0 && timeout <= 3600.0) {
-            r.fault("ASR_TIMEOUT_SECONDS", "must be more than 0 and at most 3600");
-        }
-        let probe = Recording::read(&probe).unwrap_or_else(|error| {
-            r.fault("ASR_PROBE", error);
-            None
-        });
-        held_together(&mut r, timeout, max_retries, longest, visibility);
-        *help = r.help();
-        let settings = (|| {
-            Some(Self {
-                health_listen,
-                table: table?,
-                retention: Duration::from_secs(retention.saturating_mul(86_400)),
-                queue_url: queue_url?.0,
-                dlq_url: dlq_url?.0,
-                sources,
-                limits: Limits {
-                    slots,
-                    poll: Duration::from_secs(poll),
-                    visibility: Duration::from_secs(visibility),
-                    longest: Duration::from_secs(longest),
-                    drain: Duration::from_secs(drain),
-                },
-                sweep: Duration::from_secs(sweep),
-                name,
-                asr: AsrSettings {
-                    base_url: base_url?.0,
-                    api_key,
-                    model,
-                    timeout: Duration::try_from_secs_f64(timeout).ok()?,
-                    max_retries,
-                    // Each chunk in hand makes one call at a time.
-                    max_concurrency: slots,
-                    first_pause: Duration::from_millis(500),
-                    probe,
-                },
-                redis,
-                webhooks,
-                log,
-            })
-        })();
-        r.finish(settings)
+        let asr = asr(r, &limits);
+        let redis = RedisUrl::read(r);
+        let webhooks = WebhookSettings::read(r);
+        let log = LogSettings::read(r);
+        Some(Self {
+            health_listen,
+            table: table?,
+            retention: Duration::from_hours(retention * 24),
+            queue_url: queue_url?.0,
+            dlq_url: dlq_url?.0,
+            sources,
+            limits,
+            sweep: Duration::from_secs(sweep),
+            name,
+            asr: asr?,
+            redis,
+            webhooks,
+            log,
+        })
     }
 }
 
-/// A chunk's tries fit into the time that it has, and that into what SQS allows for one receive.
-fn held_together(r: &mut Reader<'_>, timeout: f64, max_retries: u32, longest: u64, visibility: u64) {
-    // And the probe's call, which the last one waits for.
-    let calls = f64::from(max_retries) + 2.0;
-    let tries = calls * timeout + f64::from(max_retries) * LONGEST_PAUSE.as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "held to a small range above")]
-    if tries > longest as f64 {
+fn limits(r: &mut Reader<'_>) -> Limits {
+    let slots = r.within("LONGHAND_CONCURRENCY", 32, 1..=10_000, about::CONCURRENCY);
+    let drain: u64 = r.within("LONGHAND_DRAIN_SECONDS", 25, 1..=MAX_DRAIN_SECONDS, about::DRAIN);
+    let poll: u64 = r.within("LONGHAND_POLL_SECONDS", 5, 1..=20, about::POLL);
+    let visibility: u64 = r.within("LONGHAND_VISIBILITY_SECONDS", 30, 3..=43_200, about::VISIBILITY);
+    let longest: u64 = r.within("LONGHAND_MAX_CHUNK_SECONDS", 300, 1..=43_200, about::MAX_CHUNK);
+    if drain < poll + 2 {
         r.fault(
-            "LONGHAND_MAX_CHUNK_SECONDS",
-            format_args!(
-                "must be at least {tries}: ASR_TIMEOUT_SECONDS for each of the ASR_MAX_RETRIES + 1 calls and a probe, \
-                 and {} s between the calls",
-                LONGEST_PAUSE.as_secs()
-            ),
+            "LONGHAND_DRAIN_SECONDS",
+            "must be at least LONGHAND_POLL_SECONDS + 2: a receive is never cut off",
         );
     }
     if longest.saturating_add(visibility.saturating_mul(2)) > 43_200 {
@@ -211,9 +157,52 @@ fn held_together(r: &mut Reader<'_>, timeout: f64, max_retries: u32, longest: u6
             "with twice LONGHAND_VISIBILITY_SECONDS is over SQS's 12 h for one receive",
         );
     }
+    let [poll, visibility, longest, drain] = [poll, visibility, longest, drain].map(Duration::from_secs);
+    Limits { slots, poll, visibility, longest, drain }
 }
 
-/// The host's name, a container's own on most platforms, and the process' number.
+fn asr(r: &mut Reader<'_>, limits: &Limits) -> Option<AsrSettings> {
+    let base_url: Option<HttpUrl> =
+        r.required("ASR_BASE_URL", "URL of the model server, with or without /v1");
+    let api_key = r.optional("ASR_API_KEY", "API key of the model, sent as a bearer token");
+    let model = r.or("ASR_MODEL", "whisper-1".to_owned(), "name of the model");
+    let timeout: f64 = r.or("ASR_TIMEOUT_SECONDS", 30.0, about::TIMEOUT);
+    let max_retries: u32 = r.within("ASR_MAX_RETRIES", 3, 0..=20, about::MAX_RETRIES);
+    let probe: String = r.or("ASR_PROBE", "built-in".to_owned(), about::PROBE);
+    if !(timeout.is_finite() && timeout > 0.0 && timeout <= 3600.0) {
+        r.fault("ASR_TIMEOUT_SECONDS", "must be more than 0 and at most 3600");
+    }
+    let probe = Recording::read(&probe).unwrap_or_else(|error| {
+        r.fault("ASR_PROBE", error);
+        None
+    });
+    // One call more: the probe's, which the last retry may wait for.
+    let needed =
+        (f64::from(max_retries) + 2.0) * timeout + f64::from(max_retries) * LONGEST_PAUSE.as_secs_f64();
+    if needed > limits.longest.as_secs_f64() {
+        r.fault(
+            "LONGHAND_MAX_CHUNK_SECONDS",
+            format_args!(
+                "must be at least {needed}: ASR_TIMEOUT_SECONDS for each of the ASR_MAX_RETRIES + 1 calls and a probe, \
+                 and {} s between the calls",
+                LONGEST_PAUSE.as_secs()
+            ),
+        );
+    }
+    Some(AsrSettings {
+        base_url: base_url?.0,
+        api_key,
+        model,
+        timeout: Duration::try_from_secs_f64(timeout).ok()?,
+        max_retries,
+        // Each chunk in hand makes one call at a time.
+        max_concurrency: limits.slots,
+        first_pause: Duration::from_millis(500),
+        probe,
+    })
+}
+
+/// The host's name, which on most platforms is the container's, and the process id.
 fn host_and_process(lookup: &dyn Fn(&str) -> Option<String>) -> String {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| lookup("HOSTNAME"));
     let host: String = hostname.as_deref().unwrap_or("worker").trim().chars().take(60).collect();
@@ -240,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_that_is_needed() {
+    fn five_settings_suffice() {
         let settings = read(&[]).expect("good");
         assert_eq!(settings.sources.buckets, ["audio", "more-audio"]);
         assert_eq!(settings.limits.slots, 32);
@@ -272,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn webhooks_want_all_of_theirs_or_nothing() {
+    fn webhook_settings_require_each_other() {
         assert!(read(&[]).expect("good").webhooks.is_none());
         let all = [
             ("LONGHAND_WEBHOOK_QUEUE_URL", "http://w"),
@@ -296,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_never_shows() {
+    fn the_api_key_is_not_shown() {
         let settings = read(&[("ASR_API_KEY", "sk-secret")]).expect("good");
         assert!(!format!("{settings:?}").contains("sk-secret"));
     }

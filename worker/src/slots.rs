@@ -1,42 +1,39 @@
-//! Slots: a semaphore whose size can change. What is in hand when it shrinks stays in hand; slots
-//! that come back then are kept until the new size is reached.
+//! Slots: a semaphore whose size can change. When it shrinks, messages keep their slots, and released slots are withheld
+//! until the new size is reached.
 //!
-//! A message that only waits (for its next try, or for a verdict about the model) gives its slot back and is
-//! parked meanwhile, so that messages which wait keep no others from being worked on. Messages that come back from
-//! there leave half of the slots to new ones: many chunks on which the model hangs must not take turns among
-//! themselves.
+//! A message that waits for a retry or a probe is parked: it releases its slot to another message. Messages that return
+//! from parking use at most half of the slots, so that chunks on which the model hangs leave room for new ones.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use longhand_shared::queue::MAX_BATCH;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How many messages may be parked, for each slot. One more keeps its slot while it waits.
+/// The maximum number of parked messages per slot. Further messages keep their slots while they wait.
 const PARKED_PER_SLOT: usize = 4;
 
-/// A number of slots.
 #[derive(Debug)]
 pub struct Slots {
     free: Semaphore,
     size: Mutex<Size>,
     parking: Arc<Semaphore>,
-    /// Slots for messages that come back from parking.
+    /// Slots for messages that return from parking.
     returning: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
 struct Size {
     now: usize,
-    /// Slots to be kept when they come back.
+    /// How many released slots to withhold.
     owed: usize,
 }
 
-/// One slot; it comes back when this is dropped.
+/// One slot, released on drop.
 #[derive(Debug)]
 pub struct Slot(Arc<Slots>);
 
 impl Slots {
-    /// So many slots, all free.
     pub fn new(size: usize) -> Arc<Self> {
         Arc::new(Self {
             free: Semaphore::new(size),
@@ -46,19 +43,18 @@ impl Slots {
         })
     }
 
-    /// How many are free.
     pub fn free(&self) -> usize {
         self.free.available_permits()
     }
 
-    /// How many there are, free and taken.
+    /// The number of slots, free or not.
     pub fn size(&self) -> usize {
-        self.lock().now
+        self.size.lock().now
     }
 
-    /// Sets the number of slots. Slots in use are not taken away.
+    /// Sets the number of slots. Slots in use stay in use.
     pub fn resize(&self, wanted: usize) {
-        let mut size = self.lock();
+        let mut size = self.size.lock();
         if wanted >= size.now {
             let more = wanted - size.now;
             let paid = more.min(size.owed);
@@ -73,12 +69,12 @@ impl Slots {
 
     /// Waits for one free slot.
     async fn one(self: &Arc<Self>) -> Option<Slot> {
-        // A semaphore that is never closed always gives in the end.
+        // The semaphore is never closed.
         self.free.acquire().await.ok()?.forget();
         Some(Slot(Arc::clone(self)))
     }
 
-    /// Waits for one free slot, and takes up to a batch of them.
+    /// Waits for a free slot, and takes up to [`MAX_BATCH`].
     pub async fn take(self: &Arc<Self>) -> Vec<Slot> {
         let mut taken: Vec<Slot> = self.one().await.into_iter().collect();
         while taken.len() < MAX_BATCH
@@ -89,15 +85,11 @@ impl Slots {
         }
         taken
     }
-
-    fn lock(&self) -> MutexGuard<'_, Size> {
-        self.size.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut size = self.0.lock();
+        let mut size = self.0.size.lock();
         if size.owed > 0 {
             size.owed -= 1;
         } else {
@@ -112,7 +104,7 @@ pub struct HeldSlot(Mutex<Held>);
 
 #[derive(Debug, Default)]
 enum Held {
-    /// None: the message came without one, or is done.
+    /// The message was received without a slot, or is handled.
     #[default]
     Nothing,
     Slot {
@@ -129,17 +121,17 @@ enum Held {
 impl HeldSlot {
     /// The slot that a message was received into.
     pub fn hold(&self, slot: Slot) {
-        *self.lock() = Held::Slot { slot, _returned: None };
+        *self.0.lock() = Held::Slot { slot, _returned: None };
     }
 
-    /// Gives the slot back for good.
+    /// Releases the slot at the end.
     pub fn release(&self) {
-        *self.lock() = Held::Nothing;
+        *self.0.lock() = Held::Nothing;
     }
 
-    /// Gives the slot back while the message waits, unless too many do.
+    /// Releases the slot while the message waits, unless too many messages are parked.
     pub fn park(&self) {
-        let mut held = self.lock();
+        let mut held = self.0.lock();
         let Held::Slot { slot, .. } = &*held else { return };
         let slots = Arc::clone(&slot.0);
         if let Ok(parked) = Arc::clone(&slots.parking).try_acquire_owned() {
@@ -149,19 +141,15 @@ impl HeldSlot {
 
     /// Waits for a slot again if the message is parked.
     pub async fn unpark(&self) {
-        let slots = match &*self.lock() {
+        let slots = match &*self.0.lock() {
             Held::Parked { slots, .. } => Arc::clone(slots),
             Held::Nothing | Held::Slot { .. } => return,
         };
         // Neither semaphore is ever closed.
         let returned = Arc::clone(&slots.returning).acquire_owned().await.ok();
         if let Some(slot) = slots.one().await {
-            *self.lock() = Held::Slot { slot, _returned: returned };
+            *self.0.lock() = Held::Slot { slot, _returned: returned };
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -177,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_at_most_and_never_more_than_there_are() {
+    fn at_most_a_batch_of_free_slots_is_taken() {
         let slots = Slots::new(13);
         let first = take_now(&slots);
         assert_eq!((first.len(), take_now(&slots).len()), (10, 3));
@@ -219,10 +207,8 @@ mod tests {
     }
 
     proptest! {
-        /// However it is resized while slots come and go, as many can be had as there are, less
-        /// those taken.
         #[test]
-        fn as_many_as_there_are(steps in prop::collection::vec((0..3u8, 0..30usize), 1..60)) {
+        fn free_slots_are_the_size_less_those_held(steps in prop::collection::vec((0..3u8, 0..30usize), 1..60)) {
             let slots = Slots::new(8);
             let mut held = Vec::new();
             for (what, number) in steps {

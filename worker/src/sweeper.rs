@@ -1,6 +1,5 @@
-//! The sweeper: looks at jobs that have been open for a while, or whose webhook is still pending, and
-//! repairs what a crash left half-done. Every worker runs one; they share the work by postponing each
-//! job's next check.
+//! The sweeper: checks jobs that are open for long or have a pending webhook, and does what a crash left undone. Every
+//! worker has one. They share the work by postponing each job's next check.
 
 use std::time::Duration;
 
@@ -13,30 +12,29 @@ use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Jobs looked at in one go.
+/// The maximum number of jobs in a sweep.
 const BATCH: usize = 100;
 
-/// Jobs looked at at once.
+/// The number of concurrent checks.
 const AT_ONCE: usize = 4;
 
-/// Repairs open jobs.
 #[derive(Clone, Debug)]
 pub struct Sweeper {
     pub lifecycle: Lifecycle,
-    /// From one sweep to the next.
+    /// The time from one sweep to the next.
     pub every: Duration,
-    /// How long a claimed chunk may be silent before its message is taken for lost.
+    /// The age of a claim whose message counts as lost.
     pub claim_timeout: Duration,
 }
 
 impl Sweeper {
-    /// Sweeps at once and then every so often, until `stop`.
+    /// Sweeps until `stop`, for the first time at once.
     pub async fn run(self, stop: CancellationToken) {
         loop {
             if let Err(error) = self.sweep(Timestamp::now()).await {
-                warn!(%error, "sweep failed; the next one will go on");
+                warn!(%error, "sweep failed; the next one continues");
             }
-            // Workers that were started together should not sweep together.
+            // Workers that start together should not sweep together.
             let pause = self.every.mul_f64(rand::rng().random_range(0.75..1.25));
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -45,9 +43,9 @@ impl Sweeper {
         }
     }
 
-    /// Looks at all jobs that are due at `now`; how many needed a repair.
+    /// Checks all jobs that are due at `now`. Returns how many needed a repair.
     pub async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
-        // A queue that cannot say what is waiting cannot be sent to either; the next sweep goes on.
+        // Without the depth, repairs cannot send messages either.
         let depth = self
             .lifecycle
             .queue()

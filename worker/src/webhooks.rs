@@ -6,47 +6,45 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use longhand_shared::Timestamp;
+use longhand_shared::domain::callback::{Callback, CallbackAttempt, CallbackState, NextAttempt};
 use longhand_shared::domain::job::JobHead;
-use longhand_shared::net::outbound::{AllowedHosts, Outbound, PublicUrl, not_public};
+use longhand_shared::domain::url::{AllowedHosts, PublicUrl};
+use longhand_shared::net::outbound::{Outbound, not_public};
 use longhand_shared::queue::Delivery;
 use longhand_shared::store::{JobStore, StoreError};
 use longhand_shared::webhook::signature::MasterSecrets;
-use longhand_shared::webhook::{self, Callback, CallbackAttempt, CallbackState, Event, Next, WebhookMessage};
+use longhand_shared::webhook::{Event, WebhookMessage};
 use metrics::counter;
 use reqwest::{Method, StatusCode, header};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::asr::answer::retry_after;
+use crate::handler::{Handler, Outcome, retry_backoff};
 use crate::lease::{Lease, Stop};
-use crate::runner::{Handler, Outcome, retry_backoff};
 
-/// How long a receiver may take to answer, from the connection to the end of the headers. Nobody reads the rest.
+/// The timeout from the connection to the end of the response's headers. The body is not read.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How far the clocks of two workers may be apart: a message that comes this much early is in time.
+/// The maximum clock difference between two workers. A message that is early by less is on time.
 const SKEW: Duration = Duration::from_secs(30);
 
-/// Tells of the ends of jobs.
+/// Delivers webhooks.
 #[derive(Debug)]
 pub struct Webhooks {
-    /// Where jobs are kept.
     pub store: Arc<dyn JobStore>,
-    /// What calls receivers.
     pub outbound: Outbound,
-    /// Allowed callback hosts.
+    /// The hosts that may receive webhooks.
     pub hosts: AllowedHosts,
-    /// What signs.
     pub secrets: MasterSecrets,
-    /// The time: [`Timestamp::now`] but for tests.
+    /// [`Timestamp::now`], except in tests.
     pub clock: fn() -> Timestamp,
 }
 
-/// What came of a post.
 enum PostOutcome {
     Delivered,
     Gone,
-    /// To be tried again, if the receiver asked for it after this time.
+    /// With the receiver's `Retry-After`.
     Failed(Option<Duration>),
 }
 
@@ -62,15 +60,17 @@ impl Handler for Webhooks {
             Ok(None) => return Outcome::Done,
             Err(error) => return not_now(delivery, &error),
         };
-        let wanted = webhook::pending_event(&job.head)
-            .or_else(|| webhook::given_up(&job.head).filter(|_| was_dead(delivery)))
+        let wanted = job
+            .head
+            .ended_with(CallbackState::Pending)
+            .or_else(|| job.head.ended_with(CallbackState::Failed).filter(|_| was_redriven(delivery)))
             .filter(|(ended, _)| *ended == message.completed_time);
         let Some((ended, callback)) = wanted else {
             return no_longer_pending(&job.head, message.completed_time);
         };
         let now = (self.clock)();
         if callback.next_try_time.is_some_and(|next| now.plus(SKEW) < next) {
-            // A copy of a message that waits for its time, or of one that the sweeper will send.
+            // The next attempt has a message of its own, or the sweeper will send one.
             return Outcome::Superfluous;
         }
         let (posted, attempt) = tokio::select! {
@@ -83,23 +83,18 @@ impl Handler for Webhooks {
             posted = self.post(&job.head, ended, callback, now) => posted,
         };
         report(&job.head, &posted, &attempt, callback.tries + 1);
-        let now = (self.clock)();
         let (after, outcome) = match posted {
             PostOutcome::Delivered => (callback.settled(CallbackState::Delivered, attempt), Outcome::Done),
             PostOutcome::Gone => (callback.settled(CallbackState::Gone, attempt), Outcome::Done),
-            PostOutcome::Failed(asked) => {
-                let (after, next) = callback.tried(attempt, ended, asked, now);
-                let outcome = match next {
-                    Next::InQueue(delay) => Outcome::Requeue { delay },
-                    Next::OnList => Outcome::Done,
-                    Next::GivenUp => given_up(&after),
-                };
+            PostOutcome::Failed(retry_after) => {
+                let (after, next) = callback.after_failure(attempt, ended, retry_after, (self.clock)());
+                let outcome = after_failure(&after, next);
                 (after, outcome)
             }
         };
         match self.store.note_callback(job.head.id, ended, &after).await {
             Ok(true) => outcome,
-            // Another was quicker, perhaps with this very message, or this note was taken and its answer lost.
+            // Another worker stored an attempt first, or this one is stored and the response was lost.
             Ok(false) => Outcome::Abandon,
             Err(error) => not_now(delivery, &error),
         }
@@ -107,7 +102,7 @@ impl Handler for Webhooks {
 }
 
 impl Webhooks {
-    /// One try.
+    /// One attempt.
     async fn post(
         &self,
         job: &JobHead,
@@ -144,7 +139,7 @@ impl Webhooks {
         callback: &Callback,
         now: Timestamp,
     ) -> Result<(StatusCode, Option<Duration>), String> {
-        // The list may have changed since the job was taken.
+        // The allowed hosts may have changed since the job was submitted.
         let url = PublicUrl::parse(&callback.url, &self.hosts).map_err(|error| format!("the URL {error}"))?;
         let event = Event::new(job, ended);
         let (id, body, timestamp) = (event.id(), event.body(), now.unix());
@@ -159,7 +154,7 @@ impl Webhooks {
             .body(body);
         match request.send().await {
             Ok(answer) => Ok((answer.status(), retry_after(answer.headers(), SystemTime::now()))),
-            // Not the error's own text, which holds the address and more than a client should know.
+            // The error's own text would show internals to the client.
             Err(error) => Err(if not_public(&error).is_some() {
                 "the host has no public address".to_owned()
             } else if error.is_timeout() {
@@ -173,23 +168,31 @@ impl Webhooks {
     }
 }
 
-/// Whether a person has sent the message back from the dead letters: it has the reason for which it was rejected
-/// still, whichever way it came. What was given up is tried once more then.
-fn was_dead(delivery: &Delivery) -> bool {
+/// Whether an operator has redriven the message: it still has the reason of its rejection. A failed delivery is then
+/// attempted once more.
+fn was_redriven(delivery: &Delivery) -> bool {
     delivery.envelope.reason.is_some()
 }
 
-/// Its turn comes again, through no fault of its own. A copy would not say any more that it was dead.
+/// The message returns to the queue. A redriven one is not copied, since a copy has no reason.
 fn put_back(delivery: &Delivery, delay: Duration) -> Outcome {
-    if was_dead(delivery) { Outcome::Retry { delay } } else { Outcome::Requeue { delay } }
+    if was_redriven(delivery) { Outcome::Retry { delay } } else { Outcome::Requeue { delay } }
 }
 
 /// A message whose webhook is no longer pending.
 fn no_longer_pending(job: &JobHead, ended: Timestamp) -> Outcome {
-    match webhook::given_up(job) {
-        // The worker that gave up may have died before it sent the dead letter. There may be two now.
+    match job.ended_with(CallbackState::Failed) {
+        // The worker that gave up may have crashed before it sent the dead letter. A second one is possible.
         Some((at, callback)) if at == ended => given_up(callback),
         _ => Outcome::Done,
+    }
+}
+
+fn after_failure(callback: &Callback, next: NextAttempt) -> Outcome {
+    match next {
+        NextAttempt::Queued(delay) => Outcome::Requeue { delay },
+        NextAttempt::Scheduled => Outcome::Done,
+        NextAttempt::GivenUp => given_up(callback),
     }
 }
 
@@ -200,7 +203,7 @@ fn given_up(callback: &Callback) -> Outcome {
     }
 }
 
-/// The table does not answer: no fault of the receiver's.
+/// The outcome after an error of the table.
 fn not_now(delivery: &Delivery, error: &StoreError) -> Outcome {
     warn!(%error, "the webhook message returns to the queue");
     match error {

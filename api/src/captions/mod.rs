@@ -279,7 +279,7 @@ fn millis(seconds: f64) -> u64 {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-#[expect(clippy::cast_precision_loss, reason = "at most 24 times 1e12")]
+#[expect(clippy::cast_precision_loss, reason = "at most 1e14")]
 fn seconds<S: Serializer>(millis: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(*millis as f64 / 1000.0)
 }

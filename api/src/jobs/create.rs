@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LOCATION, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
 use longhand_shared::domain::job::{JobHead, JobStatus, NewJob};
 use longhand_shared::domain::transcript::TranscriptResult;
@@ -55,11 +56,12 @@ problems!(Problems: COMMON, AUTHENTICATED, JSON_BODY, &[
 ]);
 
 /// Submit a job
-///
-/// Makes a job of 1 to 24 chunks. Once it is answered, the job ends, whatever fails.
 #[utoipa::path(
     post,
     path = "/transcribe",
+    description = format!(
+        "Makes a job of 1 to {MAX_CHUNKS} chunks. Once it is answered, the job ends, whatever fails."
+    ),
     tag = "Jobs",
     operation_id = "transcribe",
     params(IdempotencyKeyHeader, PreferWait),

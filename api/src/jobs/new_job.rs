@@ -6,7 +6,7 @@ use longhand_shared::domain::job::{
     TranscribeOptions,
 };
 use longhand_shared::domain::path::{AudioSources, InvalidPath};
-use longhand_shared::net::outbound::{AllowedHosts, PublicUrl};
+use longhand_shared::domain::url::{AllowedHosts, PublicUrl};
 use longhand_shared::{AudioPath, Timestamp};
 use serde_json::Value;
 use tokio::task::spawn_blocking;

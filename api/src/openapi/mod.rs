@@ -17,6 +17,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::path::AudioSources;
 use serde_json::{Value, json};
 use utoipa::openapi::OpenApi;
@@ -65,8 +66,10 @@ fn document(paths: &Value, schemas: &Value) -> Value {
             "title": "Longhand",
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "Transcribes audio, durably.",
-            "description": "A job is 1 to 24 chunks of audio, in order. `POST /transcribe` submits it, \
-                `GET /transcript/{jobId}` returns its status and its text. Every accepted job ends.",
+            "description": format!(
+                "A job is 1 to {MAX_CHUNKS} chunks of audio, in order. `POST /transcribe` submits it, \
+                 `GET /transcript/{{jobId}}` returns its status and its text. Every accepted job ends."
+            ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],

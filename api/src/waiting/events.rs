@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -23,6 +23,7 @@ use longhand_shared::JobId;
 use longhand_shared::domain::attempt::AttemptRecord;
 use longhand_shared::domain::job::{ChunkError, ChunkStatus, JobStatus};
 use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
@@ -155,7 +156,7 @@ fn charge_event(bytes: Bytes, charge: &Mutex<Option<Charge>>) -> Bytes {
     if bytes.len() <= SMALL {
         return bytes;
     }
-    match charge.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    match charge.lock().take() {
         Some(charge) => charged(bytes, charge),
         None => bytes,
     }
@@ -181,7 +182,7 @@ impl Following {
         let bytes = job.weight();
         if self.ended && bytes > SMALL {
             let charge = self.reads.charge(Some(&self.place.user), bytes).await?;
-            *self.charge.lock().unwrap_or_else(PoisonError::into_inner) = Some(charge);
+            *self.charge.lock() = Some(charge);
         }
         self.events.extend(self.known.news(job));
         Ok(())

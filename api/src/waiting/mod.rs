@@ -13,8 +13,8 @@ mod places;
 pub(crate) mod prefer;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use longhand_shared::cache::remote::Notification;
@@ -24,6 +24,7 @@ use longhand_shared::domain::job::{JobState, JobStatus};
 use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
 use longhand_shared::store::{JobStore, StoreError};
 use longhand_shared::{JobId, UserId};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -146,7 +147,7 @@ impl Waiting {
     pub(crate) fn watch(&self, id: JobId, detail: Detail, known: bool) -> Watch {
         let joined = Instant::now();
         let key = (id, detail);
-        let mut watched = self.0.lock();
+        let mut watched = self.0.watched.lock();
         let begun = !watched.contains_key(&key);
         let watched = watched.entry(key).or_insert_with(|| {
             let watched = Watched { seen: watch::channel(None).0, poke: Arc::default(), known };
@@ -172,7 +173,7 @@ impl Waiting {
     }
 
     fn announce(&self, event: Notification) {
-        let watched = self.0.lock();
+        let watched = self.0.watched.lock();
         match event {
             Notification::Changed(id, change) => {
                 let details: &[Detail] = match change {
@@ -192,10 +193,6 @@ impl Waiting {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(JobId, Detail), Watched>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Watches a job until it has ended or no client waits for it.
     async fn keep_watch(self: Arc<Self>, key: (JobId, Detail), watched: Watched) {
         let (id, detail) = key;
@@ -211,7 +208,7 @@ impl Inner {
                 let last = seen.is_last();
                 if last {
                     // Clients from here on begin a new watch.
-                    self.lock().remove(&key);
+                    self.watched.lock().remove(&key);
                 }
                 watched.seen.send_replace(Some(seen));
                 if last {
@@ -233,7 +230,7 @@ impl Inner {
                     true
                 }
                 () = watched.seen.closed() => {
-                    let mut all = self.lock();
+                    let mut all = self.watched.lock();
                     // A client may have joined in between.
                     if watched.seen.receiver_count() == 0 {
                         all.remove(&key);
@@ -242,7 +239,7 @@ impl Inner {
                     false
                 }
                 () = self.stop.cancelled() => {
-                    self.lock().remove(&key);
+                    self.watched.lock().remove(&key);
                     return;
                 }
             };

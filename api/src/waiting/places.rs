@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use longhand_shared::{JobId, UserId};
+use parking_lot::Mutex;
 
 use crate::error::ApiError;
 
@@ -36,7 +37,7 @@ impl Places {
     }
 
     pub(super) fn take(self: &Arc<Self>, user: &UserId, job: JobId) -> Result<Place, ApiError> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         let share = |part: usize| (self.most / part).max(1);
         let held = |count: Option<&usize>| count.copied().unwrap_or(0);
         if held(taken.users.get(user)) >= share(10) || held(taken.jobs.get(&job)) >= share(20) {
@@ -54,7 +55,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.places.taken.lock();
         taken.all -= 1;
         give_back(&mut taken.users, &self.user);
         give_back(&mut taken.jobs, &self.job);

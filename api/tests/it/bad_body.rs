@@ -2,6 +2,7 @@
 
 use axum::body::{Body, Bytes};
 use axum::http::Request;
+use longhand_shared::domain::id::MAX_CHUNKS;
 use serde_json::{Value, json};
 
 use crate::support::{Api, body_with, good_body};
@@ -63,7 +64,7 @@ async fn bombs() {
     assert_eq!(answer.faults().len(), 101);
     let many = vec!["7"; 30_000].join(",");
     let answer = Api::new().post(format!("{{\"userId\":\"ana\",\"audioChunkPaths\":[{many}]}}")).await;
-    assert_eq!(answer.faults().len(), 1 + 24);
+    assert_eq!(answer.faults().len(), 1 + MAX_CHUNKS);
     // The same key over and over, plainly and spelled with escapes.
     assert!(bad(format!("{{{}}}", vec!["\"a\":1"; 8_000].join(","))).await.contains("is repeated"));
     assert!(
@@ -172,9 +173,13 @@ async fn unknown_fields() {
 async fn chunk_counts() {
     let paths = |count: usize| body_with("audioChunkPaths", json!(vec!["s3://audio/a.wav"; count]));
     assert_faults([
-        (paths(0), "#/audioChunkPaths", "must have 1 to 24 entries, has 0"),
-        (paths(25), "#/audioChunkPaths", "must have 1 to 24 entries, has 25"),
-        (paths(2000), "#/audioChunkPaths", "must have 1 to 24 entries, has 2000"),
+        (paths(0), "#/audioChunkPaths", &*format!("must have 1 to {MAX_CHUNKS} entries, has 0")),
+        (
+            paths(MAX_CHUNKS + 1),
+            "#/audioChunkPaths",
+            &*format!("must have 1 to {MAX_CHUNKS} entries, has {}", MAX_CHUNKS + 1),
+        ),
+        (paths(2000), "#/audioChunkPaths", &*format!("must have 1 to {MAX_CHUNKS} entries, has 2000")),
         (body_with("audioChunkPaths", Value::Null), "#/audioChunkPaths", "is required"),
         (json!({"userId": "ana"}), "#/audioChunkPaths", "is required"),
     ])
@@ -309,8 +314,8 @@ async fn all_faults_at_once() {
     assert_eq!(pointers, expected);
     assert_eq!(answer.any_problem()["detail"], "#/userId must not be empty (and 10 more faults)");
 
-    let both = json!({"userId": "ana", "audioChunkPaths": vec![""; 25]});
-    assert_eq!(Api::new().transcribe(&both).await.faults().len(), 1 + 24);
+    let both = json!({"userId": "ana", "audioChunkPaths": vec![""; MAX_CHUNKS + 1]});
+    assert_eq!(Api::new().transcribe(&both).await.faults().len(), 1 + MAX_CHUNKS);
     let flood = json!({"userId": 1, "x": 1, "audioChunkPaths": []});
     assert_eq!(Api::new().transcribe(&flood).await.faults().len(), 3);
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::Request;
 use longhand_shared::domain::id::ChunkRef;
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::{ChunkError, ErrorCode, Transcription, Verdict};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue};
 use longhand_shared::store::JobStore;
@@ -118,7 +119,7 @@ async fn options_and_trace_reach_the_workers_and_metadata_comes_back() {
 #[tokio::test]
 async fn one_and_24_chunks_and_the_largest_good_body() {
     let api = Api::new();
-    for count in [1, 24] {
+    for count in [1, MAX_CHUNKS] {
         let paths: Vec<String> = (0..count).map(|i| format!("s3://audio/{i:0>1013}")).collect();
         let mut body = body_with("audioChunkPaths", json!(paths));
         body["userId"] = json!("u".repeat(128));

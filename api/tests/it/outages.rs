@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use longhand_shared::domain::callback::Callback;
 use longhand_shared::domain::id::ChunkRef;
 use longhand_shared::domain::idempotency::Idempotency;
 use longhand_shared::domain::job::{Chunk, Job, JobHead, NewJob, Verdict};
@@ -14,7 +15,6 @@ use longhand_shared::queue::{ChunkQueue, Delivery, Depth, Outgoing, QueueError, 
 use longhand_shared::store::{
     Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
-use longhand_shared::webhook::Callback;
 use longhand_shared::{Attempt, ChunkIndex, Claimant, JobId, Timestamp, UserId};
 use serde_json::json;
 

@@ -12,6 +12,7 @@ use axum::http::Request;
 use longhand_api::waiting::Waiting;
 use longhand_api::{AppState, Auth, Origins, Signer, router};
 use longhand_shared::cache::Cache;
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::path::AudioSources;
 use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::queue::memory::MemoryQueue;
@@ -109,8 +110,12 @@ async fn every_fault_is_reported() {
         (json!({"userId": "ana", "files": {}}), "#/files", "must be an array of objects, is an object"),
         (json!({"files": [wav("a")]}), "#/userId", "is required"),
         (json!({"userId": "a b", "files": [wav("a")]}), "#/userId", "no spaces"),
-        (body(&[]), "#/files", "must have 1 to 24 entries, has 0"),
-        (body(&vec![wav("a"); 25]), "#/files", "must have 1 to 24 entries, has 25"),
+        (body(&[]), "#/files", &*format!("must have 1 to {MAX_CHUNKS} entries, has 0")),
+        (
+            body(&vec![wav("a"); MAX_CHUNKS + 1]),
+            "#/files",
+            &*format!("must have 1 to {MAX_CHUNKS} entries, has {}", MAX_CHUNKS + 1),
+        ),
         (body(&[json!("a.wav")]), "#/files/0", "must be an object, is a string"),
         (file("bytes", json!(0)), "#/files/1/bytes", size),
         (file("bytes", json!(-1)), "#/files/1/bytes", size),

@@ -1,5 +1,6 @@
 //! The command line of `longhand load`.
 
+use longhand_shared::domain::id::MAX_CHUNKS;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(crate) struct Load {
     pub(crate) jobs: u32,
 
     /// Number of chunks in each job.
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=24))]
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=MAX_CHUNKS as i64))]
     pub(crate) chunks: u8,
 
     /// Jobs submitted per second, regardless of how long the answers take. 0 submits all at once.

@@ -375,7 +375,7 @@ async fn usage_errors_are_reported_before_any_upload() {
     for (line, code) in [
         ("--json --report /no/such/folder/report.json", "NOT_WRITTEN"),
         ("--json --jobs 0", "USAGE"),
-        ("--json --chunks 25", "USAGE"),
+        ("--json --chunks 100", "USAGE"),
         ("--json --rate -1", "USAGE"),
     ] {
         let ran = service.load(line).await;

@@ -1,6 +1,7 @@
 //! Uploads of local files.
 
 use axum::body::Bytes;
+use longhand_shared::domain::id::MAX_CHUNKS;
 use serde_json::json;
 use tokio::process::Command;
 
@@ -72,21 +73,22 @@ async fn files_are_checked_before_any_request() {
 }
 
 #[tokio::test]
-async fn a_job_has_24_files_at_most() {
+async fn a_job_has_a_maximum_number_of_files() {
     let fake = Fake::start(vec![]).await;
-    let names: Vec<_> = (0..25).map(|n| format!("{n}.wav")).collect();
+    let names: Vec<_> = (0..=MAX_CHUNKS).map(|n| format!("{n}.wav")).collect();
     let (_folder, paths) = files(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let mut line = vec!["transcribe", "--user", "ana"];
     line.extend(paths.iter().map(String::as_str));
     let ran = fake.run(&line).await;
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("must have 1 to 24 entries, has 25"), "{}", ran.stderr);
+    let fault = format!("must have 1 to {MAX_CHUNKS} entries, has {}", MAX_CHUNKS + 1);
+    assert!(ran.stderr.contains(&fault), "{}", ran.stderr);
     assert_eq!(fake.calls().len(), 0, "something was sent");
 
     line.pop();
     let ran = fake.run(&line).await;
     let counts = (fake.count("PUT"), fake.count("POST /uploads"), fake.count("POST /transcribe"));
-    assert_eq!((ran.code, counts), (Some(0), (24, 1, 1)), "{ran:?}");
+    assert_eq!((ran.code, counts), (Some(0), (MAX_CHUNKS, 1, 1)), "{ran:?}");
 }
 
 /// A profile of the AWS CLI, in a temporary folder.

@@ -1,6 +1,7 @@
 //! The third scenario: the model fails on one user's chunks, beside good jobs of other users. There are no other faults.
 //! Good jobs must take no longer than without the bad ones, and the bad ones must end.
 
+use longhand_shared::domain::id::MAX_CHUNKS;
 use std::time::Duration;
 
 use clap::Args;
@@ -38,8 +39,8 @@ const GOOD_EVERY: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Args)]
 #[group(id = "poison-arguments")] // the command has a group of its own name
 pub struct Poison {
-    /// The number of chunks of each bad job.
-    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=24))]
+    /// Chunks of each bad job.
+    #[arg(long, default_value_t = MAX_CHUNKS as u64, value_parser = clap::value_parser!(u64).range(1..=MAX_CHUNKS as u64))]
     pub bad_chunks: u64,
     /// The numbers of worker processes, separated by commas: one run for each.
     #[arg(long, value_delimiter = ',', default_value = "1,3", num_args = 1..)]

@@ -1,5 +1,6 @@
 //! The environment of a scenario: its own resources, the model, the proxy and the processes.
 
+use longhand_shared::domain::id::MAX_CHUNKS;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +28,8 @@ pub struct Size {
     /// The number of jobs.
     #[arg(long, default_value_t = 100)]
     pub jobs: usize,
-    /// The number of chunks of each job, 1 to 24.
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=24))]
+    /// Chunks of each job.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=MAX_CHUNKS as u64))]
     pub chunks: u64,
     /// The number of worker processes.
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use longhand_shared::UserId;
-use longhand_shared::net::outbound::AllowedHosts;
+use longhand_shared::domain::url::AllowedHosts;
 use longhand_shared::webhook::signature::{MasterSecret, MasterSecrets};
 use serde_json::Value;
 use standardwebhooks::Webhook;

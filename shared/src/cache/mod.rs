@@ -6,6 +6,7 @@
 //! The cache is either in Redis (or Valkey), shared by all processes, or in this process, for a few seconds. It is
 //! never in both: a local copy would outlive the erasure in Redis.
 
+mod connection;
 mod rate;
 pub mod remote;
 
@@ -14,30 +15,19 @@ use std::time::Duration;
 
 use metrics::counter;
 
+use crate::domain::callback::CallbackState;
 use crate::domain::id::JobId;
 use crate::domain::job::JobStatus;
 use crate::domain::transcript::TranscriptResult;
 use crate::store::{self, JobStore, StoreError};
-use crate::webhook::CallbackState;
 use remote::Redis;
-
-/// How long Redis keeps a result.
-pub const SHARED_TTL: Duration = Duration::from_mins(5);
+pub use remote::{Change, SHARED_TTL};
 
 /// How long this process keeps a result without Redis.
 pub const LOCAL_TTL: Duration = Duration::from_secs(5);
 
 /// The maximum size of the cache in this process, in bytes.
 const LOCAL_BYTES: u64 = 32 * 1024 * 1024;
-
-/// What changed about a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A chunk was claimed, released or settled.
-    Chunk,
-    /// The job ended, was reopened or was erased.
-    Job,
-}
 
 /// The cache of finished results. Clones share it.
 #[derive(Clone, Debug)]
@@ -166,8 +156,8 @@ impl Cache {
 
 /// Whether a result is final: it changes only by erasure.
 fn is_final(result: &TranscriptResult) -> bool {
-    let telling = result.callback.as_ref().is_some_and(|callback| callback.state == CallbackState::Pending);
-    result.job_status == JobStatus::Completed && !telling
+    let pending = result.callback.as_ref().is_some_and(|callback| callback.state == CallbackState::Pending);
+    result.job_status == JobStatus::Completed && !pending
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! A user's rate, counted in Redis for all servers: one command, one round trip.
+//! A user's rate limit over all servers, in Redis.
 
 use redis::cmd;
 
 use super::remote::Redis;
 use crate::domain::id::UserId;
 
-/// A bucket that fills up in a minute. Takes one from it, if there is one; answers how many there were.
+/// A token bucket that fills up in a minute. Takes one token if there is one, and returns how many there were.
 const TAKE: &str = "\
 local most, time = tonumber(ARGV[1]), redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -22,13 +22,12 @@ redis.call('PEXPIRE', KEYS[1], 61000)
 return string.format('%.6f', room)";
 
 impl Redis {
-    /// Takes one of the `per_minute` things of this kind that a user may do, if there is one left. How many there
-    /// were; `None` when Redis does not answer in time.
+    /// Takes one of a user's `per_minute` tokens of this kind if there is one, and returns how many there were. `None`
+    /// if Redis does not answer in time.
     pub async fn take(&self, kind: &str, user: &UserId, per_minute: u32) -> Option<f64> {
         let mut take = cmd("EVAL");
         take.arg(TAKE).arg(1).arg(format!("longhand:v1:rate:{kind}:{user}")).arg(per_minute);
-        let room: String = self.call(&take).await.ok()?;
-        room.parse().ok()
+        self.call::<String>(&take).await?.parse().ok()
     }
 }
 
@@ -42,7 +41,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_redis_that_hangs_costs_one_short_timeout() {
-        // It accepts connections and answers nothing.
+        // It accepts connections and never answers.
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let redis = Redis::new(format!("redis://{address}").parse().expect("a URL")).expect("a client");

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::job::{ErrorCode, Verdict};
+use crate::domain::verdict::{ErrorCode, Verdict};
 
 /// How many attempts a chunk's history keeps. Older ones are dropped.
 pub const MAX_HISTORY: usize = 10;
@@ -13,11 +13,11 @@ pub const MAX_HISTORY: usize = 10;
 /// The message and the worker that claim a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claimant<'a> {
-    /// The message's origin ([`crate::queue::Delivery::origin`]), the same for all copies of a message.
+    /// The message's origin (`Delivery::origin`), the same for all copies of a message.
     pub origin: &'a str,
     /// The message's own id, different for each copy.
     pub message: &'a str,
-    /// How often the message was requeued ([`crate::queue::Envelope::requeues`]). Each copy has one more.
+    /// How often the message was requeued (`Envelope::requeues`). Each copy has one more.
     pub generation: u32,
     /// The worker's name, for display.
     pub worker: &'a str,
@@ -201,7 +201,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::job::{ChunkError, Transcription};
+    use crate::domain::transcription::Transcription;
+    use crate::domain::verdict::ChunkError;
 
     const BY: Claimant<'_> = Claimant { origin: "o", message: "m", generation: 0, worker: "w-1" };
 

@@ -68,7 +68,7 @@ impl From<JobId> for String {
 
 /// A user's id, as the client sends it: 1 to 128 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct UserId(String);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -122,15 +122,9 @@ impl FromStr for UserId {
     }
 }
 
-impl From<UserId> for String {
-    fn from(id: UserId) -> Self {
-        id.0
-    }
-}
-
 /// A chunk's index in its job, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u64", into = "u8")]
+#[serde(try_from = "u64")]
 pub struct ChunkIndex(u8);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -163,12 +157,6 @@ impl TryFrom<u64> for ChunkIndex {
             .filter(|index| usize::from(*index) < MAX_CHUNKS)
             .map(Self)
             .ok_or(InvalidChunkIndex(number))
-    }
-}
-
-impl From<ChunkIndex> for u8 {
-    fn from(index: ChunkIndex) -> Self {
-        index.0
     }
 }
 
@@ -210,8 +198,20 @@ mod tests {
     #[test]
     fn chunk_indexes_end_at_23() {
         assert_eq!(ChunkIndex::try_from(23).map(ChunkIndex::get), Ok(23));
-        assert!(ChunkIndex::try_from(24).is_err());
+        assert!(ChunkIndex::try_from(MAX_CHUNKS as u64).is_err());
         assert!(ChunkIndex::try_from(u64::MAX).is_err());
         assert_eq!(ChunkIndex::first(3).map(ChunkIndex::get).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+    #[test]
+    fn documents_name_the_maximum_number_of_chunks() {
+        for (document, phrase) in [
+            (include_str!("../../../README.md"), format!("1 to {MAX_CHUNKS} short audio chunks")),
+            (include_str!("../../../README.md"), format!("up to {MAX_CHUNKS} files")),
+            (include_str!("../../../ARCHITECTURE.md"), format!("1 to {MAX_CHUNKS} short audio chunks")),
+            (include_str!("../../../docs/api.md"), format!("1 to {MAX_CHUNKS} paths")),
+            (include_str!("../../../docs/api.md"), format!("1 to {MAX_CHUNKS} `files`")),
+        ] {
+            assert!(document.contains(&phrase), "{phrase}");
+        }
     }
 }

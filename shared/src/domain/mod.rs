@@ -1,6 +1,8 @@
 //! What a job is: its parts as types that cannot be invalid, and rules that need no store, queue or network.
 
 pub mod attempt;
+pub mod callback;
+pub mod chunk;
 pub mod clock;
 pub mod id;
 pub mod idempotency;
@@ -13,3 +15,5 @@ pub mod stitch;
 pub mod transcript;
 pub mod transcription;
 pub mod upload;
+pub mod url;
+pub mod verdict;

@@ -70,7 +70,7 @@ impl TryFrom<String> for Timestamps {
 /// The stored value, which messages contain, is a language with at most one subtag of two to four characters: workers
 /// of version 0.1.0 accept nothing longer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct Language(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,15 +149,9 @@ impl TryFrom<String> for Language {
     }
 }
 
-impl From<Language> for String {
-    fn from(language: Language) -> Self {
-        language.0
-    }
-}
-
 /// A hint for the model: 1 to 1,000 characters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct Prompt(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -178,12 +172,6 @@ impl TryFrom<String> for Prompt {
             1..=MAX_PROMPT_CHARS => Ok(Self(text)),
             count => Err(InvalidPrompt(count)),
         }
-    }
-}
-
-impl From<Prompt> for String {
-    fn from(prompt: Prompt) -> Self {
-        prompt.0
     }
 }
 
@@ -220,7 +208,7 @@ mod tests {
         ] {
             let language = Language::try_from(tag.to_owned()).unwrap_or_else(|_| panic!("{tag}"));
             assert_eq!((language.as_str(), language.primary().as_deref()), (kept, primary), "{tag}");
-            assert_eq!(Language::try_from(kept.to_owned()).map(String::from), Ok(kept.to_owned()));
+            assert_eq!(Language::try_from(kept.to_owned()).map(|language| language.0), Ok(kept.to_owned()));
         }
         for bad in ["", "e", "x", "english", "en-", "-en", "e1", "en-US-x y", "en--US", "de-ninechars", "é"]
         {
@@ -232,7 +220,7 @@ mod tests {
     #[test]
     fn stored_languages_are_valid_for_old_workers() {
         for tag in ["zh-Hans-CN", "de-CH-1996", "x-mine", "de_DE", "zh-yue-HK", "sl-rozaj", "en-a-b1-x-y"] {
-            let sent = String::from(Language::try_from(tag.to_owned()).expect("a tag"));
+            let sent = Language::try_from(tag.to_owned()).expect("a tag").0;
             let (language, rest) = sent.split_once('-').unwrap_or((&sent, "us"));
             assert!(matches!(language.len(), 2 | 3) && matches!(rest.len(), 2..=4), "{tag}: {sent}");
         }

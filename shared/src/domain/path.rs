@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::outbound::{self, AllowedHosts, InvalidUrl, PublicUrl};
+use crate::domain::url::{self, AllowedHosts, InvalidUrl, PublicUrl};
 
 /// The maximum length of a local path and of an S3 key, in bytes: S3's own limit.
 pub const MAX_PATH_BYTES: usize = 1024;
@@ -73,7 +73,7 @@ impl AudioPath {
     pub fn file_name(&self) -> &str {
         let whole = match self {
             Self::S3 { key, .. } => key,
-            Self::Web(url) => outbound::shown(url),
+            Self::Web(address) => url::shown(address),
             Self::Local(path) => path,
         };
         whole.rsplit('/').find(|part| !part.is_empty()).unwrap_or(whole)
@@ -94,7 +94,7 @@ impl AudioPath {
     pub fn shown(&self) -> Cow<'_, str> {
         match self {
             Self::S3 { bucket, key } => Cow::Owned(format!("s3://{bucket}/{key}")),
-            Self::Web(url) => Cow::Borrowed(outbound::shown(url)),
+            Self::Web(address) => Cow::Borrowed(url::shown(address)),
             Self::Local(path) => Cow::Borrowed(path),
         }
     }
@@ -114,7 +114,7 @@ impl FromStr for AudioPath {
             return Err(InvalidPath::Empty);
         }
         if scheme(text).is_some_and(|scheme| matches!(&*scheme.to_ascii_lowercase(), "http" | "https")) {
-            outbound::well_formed(text)?;
+            url::well_formed(text)?;
             return Ok(Self::Web(text.to_owned()));
         }
         let in_s3 = text.starts_with("s3://");

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::attempt::AttemptRecord;
+use crate::domain::callback::Callback;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkIndex, JobId, UserId};
 use crate::domain::job::{
@@ -14,7 +15,6 @@ use crate::domain::job::{
 };
 use crate::domain::path::AudioPath;
 use crate::domain::stitch::{stitch, text_or_mark};
-use crate::webhook::Callback;
 
 /// A job with its chunks and its transcript.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

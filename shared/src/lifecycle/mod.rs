@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::cache::{Cache, Change};
 use crate::domain::attempt::{Attempt, AttemptOutcome, Claimant};
+use crate::domain::callback::CallbackState;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkIndex, ChunkRef, JobId};
 use crate::domain::job::{
@@ -28,16 +29,13 @@ use crate::domain::job::{
 };
 use crate::domain::transcript::TranscriptResult;
 use crate::queue::{ChunkMessage, ChunkQueue, Delivery, QueueError};
-use crate::store::{Claim, Created, Finish, JobStore, RemoveUnsettled, Settle, StoreError};
-use crate::webhook::{self, WebhookMessage};
+use crate::store::{Claim, Created, FIRST_CHECK, Finish, JobStore, RemoveUnsettled, Settle, StoreError};
+use crate::webhook::WebhookMessage;
 
 pub use repair::{MAX_CHECK_INTERVAL, RESEND_AFTER, Repair};
 
 /// How long a step waits for messages to be sent. The sweeper sends what is missing.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the sweeper leaves a new job alone. Longer than a chunk takes when all is well.
-pub const FIRST_CHECK: Duration = Duration::from_secs(30);
 
 /// How often a chunk goes back to the queue because something is down or its workers were lost: about a
 /// day, at five minutes each. The number is bounded, since every job must end.
@@ -279,7 +277,7 @@ impl Lifecycle {
         let sending = async {
             let job = self.store.job(id).await.map_err(|error| error.to_string())?;
             let head = job.as_ref().map(|job| &job.head);
-            let Some((ended, _)) = head.and_then(webhook::pending_event) else {
+            let Some((ended, _)) = head.and_then(|head| head.ended_with(CallbackState::Pending)) else {
                 return Ok(());
             };
             let message = head.map(|head| WebhookMessage::outgoing(head, ended));

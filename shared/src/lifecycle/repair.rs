@@ -1,26 +1,26 @@
-//! The sweeper's look at a job: it does what a crash left undone.
+//! The sweeper's check of a job, which does what a crash left undone.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tracing::warn;
 
-use super::{FIRST_CHECK, Lifecycle, Settled};
+use super::{Lifecycle, Settled};
 use crate::domain::attempt::Attempt;
+use crate::domain::callback::{self, CallbackState};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkIndex, ChunkRef, JobId};
 use crate::domain::job::{Chunk, ChunkError, ChunkState, ErrorCode, Job, JobHead, JobState, Verdict};
 use crate::queue::{Depth, MAX_DELAY};
-use crate::store::{DueJob, StoreError};
-use crate::webhook;
+use crate::store::{DueJob, FIRST_CHECK, StoreError};
 
-/// How long one look of the sweeper may take. A look that is not completed by then is due again.
+/// The maximum duration of a check. A check that is not complete by then is due again.
 const CHECK_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The longest time between two looks of the sweeper at one job.
+/// The maximum time between two checks of a job.
 pub const MAX_CHECK_INTERVAL: Duration = Duration::from_mins(10);
 
-/// How old a job is when a message is first sent for an unclaimed chunk whatever the queue's depth.
+/// The age of a job at which a message is first sent for an unclaimed chunk regardless of the queue's depth.
 pub const RESEND_AFTER: Duration = Duration::from_mins(5);
 
 /// What the sweeper did for one job.
@@ -28,13 +28,13 @@ pub const RESEND_AFTER: Duration = Duration::from_mins(5);
 pub struct Repair {
     /// Messages sent again.
     pub sent: usize,
-    /// Settled chunks that a crash had left in the job's unsettled set.
+    /// Settled chunks that were still in the job's unsettled set.
     pub struck: usize,
     /// Chunks that failed because the queue refuses their message.
     pub failed: usize,
-    /// Whether the job was ended.
+    /// Whether the job ended.
     pub finished: bool,
-    /// Whether the job had ended before and its webhook is not delivered yet: its message was sent again.
+    /// Whether the message of a pending webhook was sent again.
     pub announced: bool,
 }
 
@@ -56,8 +56,8 @@ impl Repair {
 }
 
 impl Lifecycle {
-    /// Looks at one due job and does what a crash left undone. Safe in any number of workers at once: the worker
-    /// that postpones the next check does the work.
+    /// Checks one due job and does what a crash left undone. Any number of workers may call it at once: the worker that
+    /// postpones the next check does the work.
     ///
     /// `depth` is the queue's, read before. `claim_timeout` is the one that workers claim with: how long a claimed
     /// chunk may be silent before the message behind it counts as lost.
@@ -72,21 +72,21 @@ impl Lifecycle {
             Ok(Some(job)) => job,
             Ok(None) => return Ok(Repair::default()),
             Err(error) => {
-                // A job that cannot be read must not keep the others from their turn.
+                // A job that cannot be read must not delay the others.
                 if matches!(error, StoreError::Corrupt(_)) {
                     self.store.postpone(due, now.plus(MAX_CHECK_INTERVAL), None).await?;
                 }
                 return Err(error);
             }
         };
-        if let Some((ended, _)) = webhook::pending_event(&job.head) {
+        if let Some((ended, _)) = job.head.ended_with(CallbackState::Pending) {
             return self.remind(due, ended, now).await;
         }
         if job.head.state != JobState::Open {
             // The index lags behind the table. The job's item leaves the index by itself.
             return Ok(Repair::default());
         }
-        // After a crash from here on, a later sweep repeats the look.
+        // After a crash from here on, a later sweep repeats the check.
         let look = DueJob { job: due.job, next_check: now.plus(CHECK_TIMEOUT) };
         let since = job.check_from.unwrap_or(due.next_check);
         if !self.store.postpone(due, look.next_check, Some(since)).await? {
@@ -102,9 +102,9 @@ impl Lifecycle {
         Ok(repair)
     }
 
-    /// Sends the webhook message of a job again that ended at `ended`.
+    /// Sends the message of a pending webhook again. The job ended at `ended`.
     async fn remind(&self, due: &DueJob, ended: Timestamp, now: Timestamp) -> Result<Repair, StoreError> {
-        let announced = self.store.postpone(due, webhook::next_reminder(ended, now), None).await?;
+        let announced = self.store.postpone(due, callback::next_reminder(ended, now), None).await?;
         if announced && self.webhooks.is_none() {
             warn!(job_id = %due.job, "a client waits for a webhook, and LONGHAND_WEBHOOK_QUEUE_URL is not set");
         } else if announced {
@@ -113,7 +113,7 @@ impl Lifecycle {
         Ok(Repair { announced, ..Repair::default() })
     }
 
-    /// Does what a crash left undone for an open job. The look has been due since `since`.
+    /// Does what a crash left undone for an open job. The check has been due since `since`.
     async fn look(
         &self,
         job: &Job,
@@ -147,7 +147,7 @@ impl Lifecycle {
         }
         let sent = self.send(job, &lost, None).await;
         repair.sent = sent.count;
-        // A message that the queue has refused for minutes it will always refuse, and every job must end.
+        // The queue has refused these messages for minutes, and every job must end.
         if now.since(job.head.since()) >= RESEND_AFTER {
             for refused in sent.refused {
                 repair.failed += 1;
@@ -171,11 +171,11 @@ impl Lifecycle {
     }
 }
 
-/// Whether a chunk needs a new message. `is_turn`: it gets one whatever the queue's depth.
+/// Whether a chunk needs a new message. With `is_turn`, the queue's depth does not matter.
 fn is_lost(chunk: &Chunk, depth: Depth, is_turn: bool, claim_timeout: Duration, now: Timestamp) -> bool {
     match chunk.state {
-        // A chunk may wait while the queue has messages that may be its own. But a queue that is never
-        // empty must not hide a message that was never sent.
+        // The chunk's message may be among those in the queue. But a queue that is never empty must not hide a
+        // message that was never sent.
         ChunkState::Pending => match chunk.last_claim {
             None => (depth.visible == 0 && depth.delayed == 0) || is_turn,
             // Released: its message is delayed, for a bounded time.
@@ -186,9 +186,8 @@ fn is_lost(chunk: &Chunk, depth: Depth, is_turn: bool, claim_timeout: Duration, 
     }
 }
 
-/// When to look again. The longer a job waits the less often, and the more messages there are the less
-/// often, so that all sweeps together look at a few jobs a second however many wait. But never past the
-/// next of its turns.
+/// The time of the next check. Checks are rarer for older jobs and for longer queues, so that all sweeps together check
+/// a few jobs per second. At the latest at the job's next turn.
 fn next_check(job: &JobHead, depth: Depth, now: Timestamp) -> Timestamp {
     let age = now.since(job.since());
     let messages = depth.visible.saturating_add(depth.in_flight).saturating_add(depth.delayed);
@@ -199,13 +198,13 @@ fn next_check(job: &JobHead, depth: Depth, now: Timestamp) -> Timestamp {
     now.plus(pause).min(job.since().plus(turn))
 }
 
-/// The ages at which a message is sent for an unclaimed chunk whatever the queue says: five minutes, and
-/// twice that, and twice that again. So what waits in a long queue gets ever fewer copies.
+/// The ages of a job at which a message is sent for an unclaimed chunk regardless of the queue's depth: five minutes,
+/// doubled each time, so that a long queue gets few copies.
 fn turns() -> impl Iterator<Item = Duration> {
     std::iter::successors(Some(RESEND_AFTER), |turn| turn.checked_mul(2))
 }
 
-/// Whether one of the job's turns has come between the time when this look was due and now.
+/// Whether a turn of the job is between the time when this check was due and now.
 fn is_turn(job: &JobHead, due: Timestamp, now: Timestamp) -> bool {
     let (from, to) = (due.since(job.since()), now.since(job.since()));
     turns().take_while(|turn| *turn <= to).any(|turn| turn >= from)

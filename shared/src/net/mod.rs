@@ -1,3 +1,4 @@
-//! Calls to addresses that clients supply.
+//! Calls to other servers: backoff, and addresses that clients supply.
 
+pub mod backoff;
 pub mod outbound;

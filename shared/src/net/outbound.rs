@@ -5,7 +5,6 @@
 //! connects. An earlier check would not be enough, since a DNS answer can change (DNS rebinding).
 
 mod address;
-mod url;
 
 use std::error::Error;
 use std::io;
@@ -18,8 +17,7 @@ use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, redirect};
 
-pub use url::{AllowedHosts, InvalidUrl, MAX_URL_BYTES, PublicUrl};
-pub(crate) use url::{shown, well_formed};
+use crate::domain::url::PublicUrl;
 
 /// The timeout from the DNS lookup to the end of the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,7 +29,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The client. It follows no redirects, uses no proxy, and connects only to public addresses with HTTPS. The exception
-/// are entries `http://host:port` of [`AllowedHosts`]. Clones share their connections.
+/// are entries `http://host:port` of `AllowedHosts`. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Outbound {
     public: Client,
@@ -151,6 +149,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::domain::url::AllowedHosts;
 
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

@@ -1,8 +1,8 @@
 //! A queue's recent refusals: whether it accepts `MessageGroupId`, and the last refusal.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -83,7 +83,7 @@ impl Acceptance {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.0.lock())
     }
 }
 

@@ -1,10 +1,11 @@
 //! The in-memory queue for tests. No setting selects it. The contract suite of the SQS queue covers it too.
 //! It uses tokio's clock, so tests with a paused clock do not wait.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -56,21 +57,17 @@ impl MemoryQueue {
         Self { shuffle: Some(Mutex::new(StdRng::seed_from_u64(seed))), ..self }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn push(&self, id: String, outgoing: Outgoing) {
         let visible_at = Instant::now() + outgoing.delay;
         let message = Message { id, receive_count: 0, visible_at, receipt: None, outgoing };
-        self.lock().messages.push(message);
+        self.state.lock().messages.push(message);
         self.sent.notify_waiters();
     }
 
     /// Receives up to `max` visible messages. Also returns when the next message becomes visible.
     fn take(&self, max: usize, visibility: Duration) -> (Vec<Delivery>, Option<Instant>) {
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut dead = Vec::new();
         if let Some((max_receive_count, _)) = &self.redrive {
             let (gone, kept) = std::mem::take(&mut state.messages)
@@ -80,7 +77,7 @@ impl MemoryQueue {
             state.messages = kept;
         }
         if let Some(random) = &self.shuffle {
-            state.messages.shuffle(&mut *random.lock().unwrap_or_else(PoisonError::into_inner));
+            state.messages.shuffle(&mut *random.lock());
         }
         let mut deliveries = Vec::new();
         for message in state.messages.iter_mut().filter(|m| m.visible_at <= now).take(max) {
@@ -144,7 +141,7 @@ impl ChunkQueue for MemoryQueue {
     }
 
     async fn delete(&self, receipts: &[Receipt]) -> Vec<Result<(), QueueError>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // Like SQS: deleting a missing message is not an error.
         state.messages.retain(|message| message.receipt.as_ref().is_none_or(|held| !receipts.contains(held)));
         vec![Ok(()); receipts.len()]
@@ -152,7 +149,7 @@ impl ChunkQueue for MemoryQueue {
 
     async fn change_visibility(&self, changes: &[(Receipt, Duration)]) -> Vec<Result<(), QueueError>> {
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let answers = changes
             .iter()
             .map(|(receipt, visibility)| {
@@ -176,7 +173,7 @@ impl ChunkQueue for MemoryQueue {
 
     async fn depth(&self) -> Result<Depth, QueueError> {
         let now = Instant::now();
-        let state = self.lock();
+        let state = self.state.lock();
         let mut depth = Depth::default();
         for message in &state.messages {
             match (message.visible_at <= now, message.receive_count) {

@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&message).expect("JSON"), body);
         let newer = body.replace("\"version\":1,", "\"version\":1,\"new\":true,");
         assert_eq!(ChunkMessage::parse(&newer), Ok(message));
-        let bad_index = body.replace(":7,", ":24,");
+        let bad_index = body.replace(":7,", &format!(":{},", crate::domain::id::MAX_CHUNKS));
         assert!(ChunkMessage::parse(&bad_index).is_err());
     }
 

@@ -1,6 +1,8 @@
-//! The SQS queue, the only file with SQS types. It reads every entry of every batch response.
+//! The SQS queue. It reads every entry of every batch response.
 
-use std::collections::HashMap;
+mod batch;
+mod message;
+
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -12,28 +14,25 @@ use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::{
-    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message,
-    MessageAttributeValue, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
+    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, MessageSystemAttributeName,
+    QueueAttributeName, SendMessageBatchRequestEntry,
 };
-
-use crate::domain::clock::Timestamp;
 
 use super::acceptance::{Acceptance, refuses_group};
-use super::{
-    ChunkQueue, Delivery, Depth, Envelope, MAX_BATCH, MAX_DELAY, Outgoing, Progress, QueueError, Receipt,
-    Standing, TRACEPARENT,
-};
+use super::{ChunkQueue, Delivery, Depth, MAX_BATCH, MAX_DELAY, Outgoing, QueueError, Receipt, Standing};
 
-/// The maximum size of a batch's bodies and attributes, in bytes. It leaves room to SQS's limit, since sizes are
-/// estimates.
-const MAX_BATCH_BYTES: usize = 250 * 1024;
-
-const ORIGIN: &str = "origin";
-const REQUEUES: &str = "requeues";
-const REASON: &str = "reason";
-const TRIES: &str = "tries";
-const OUTAGES: &str = "outages";
-const AUDIO: &str = "audio";
+/// One result per entry of a batch. A macro, since the responses to different batches share no trait.
+macro_rules! results {
+    ($entries:expr, $answer:expr) => {
+        match $answer {
+            Ok(answer) => {
+                let successful = answer.successful().iter().map(|entry| entry.id.as_str());
+                batch::results($entries, successful, answer.failed())
+            }
+            Err(error) => vec![Err(unavailable(&error)); $entries],
+        }
+    };
+}
 
 #[derive(Clone)]
 pub struct SqsQueue {
@@ -46,66 +45,6 @@ impl fmt::Debug for SqsQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqsQueue").field("url", &self.url).finish_non_exhaustive()
     }
-}
-
-/// One result per entry of a batch.
-struct Answers(Vec<Result<(), QueueError>>);
-
-impl Answers {
-    /// All entries count as unanswered at first.
-    fn new(entries: usize) -> Self {
-        let unanswered = QueueError::Unavailable("the batch response does not contain this entry".to_owned());
-        Self(vec![Err(unanswered); entries])
-    }
-
-    /// The results in a batch response.
-    fn of<'a>(
-        entries: usize,
-        successful: impl Iterator<Item = &'a str>,
-        failed: &[BatchResultErrorEntry],
-    ) -> Vec<Result<(), QueueError>> {
-        let mut answers = Self::new(entries);
-        for id in successful {
-            answers.set(id, Ok(()));
-        }
-        answers.failed(failed);
-        answers.0
-    }
-
-    fn all(entries: usize, error: &QueueError) -> Vec<Result<(), QueueError>> {
-        vec![Err(error.clone()); entries]
-    }
-
-    /// An id is the entry's position in the batch. Unknown ids are ignored.
-    fn set(&mut self, id: &str, answer: Result<(), QueueError>) {
-        if let Some(place) = id.parse().ok().and_then(|place: usize| self.0.get_mut(place)) {
-            *place = answer;
-        }
-    }
-
-    fn failed(&mut self, failed: &[BatchResultErrorEntry]) {
-        for entry in failed {
-            let what = format!("{}: {}", entry.code(), entry.message().unwrap_or_default());
-            // LocalStack marks a lost lease as its own fault.
-            let error = if is_lease_lost(entry.code(), entry.message()) {
-                QueueError::LeaseLost(what)
-            } else if !entry.sender_fault() {
-                QueueError::Unavailable(what)
-            } else {
-                QueueError::Refused(what)
-            };
-            self.set(entry.id(), Err(error));
-        }
-    }
-}
-
-/// SQS reports a lost lease in one of three ways. The last one is for a message that was deleted or became
-/// visible again.
-fn is_lease_lost(code: &str, message: Option<&str>) -> bool {
-    code.contains("ReceiptHandleIsInvalid")
-        || code.contains("MessageNotInflight")
-        || (code.contains("InvalidParameterValue")
-            && message.is_some_and(|text| text.contains("not available for visibility timeout change")))
 }
 
 impl SqsQueue {
@@ -134,36 +73,31 @@ impl SqsQueue {
     }
 
     async fn send_entries(&self, messages: &[Outgoing], groups: bool) -> Vec<Result<(), QueueError>> {
-        let entries = messages.iter().enumerate().map(|(place, message)| {
+        let entries = messages.iter().enumerate().map(|(place, outgoing)| {
             SendMessageBatchRequestEntry::builder()
                 .id(place.to_string())
-                .message_body(&message.body)
-                .set_message_group_id(message.group.clone().filter(|_| groups))
-                .set_message_attributes(attributes(&message.envelope)?)
-                .delay_seconds(seconds(message.delay.min(MAX_DELAY)))
+                .message_body(&outgoing.body)
+                .set_message_group_id(outgoing.group.clone().filter(|_| groups))
+                .set_message_attributes(message::attributes(&outgoing.envelope)?)
+                .delay_seconds(seconds(outgoing.delay.min(MAX_DELAY)))
                 .build()
         });
         let entries = match entries.collect::<Result<Vec<_>, BuildError>>() {
             Ok(entries) => entries,
-            Err(error) => return Answers::all(messages.len(), &QueueError::Refused(error.to_string())),
+            Err(error) => return vec![Err(QueueError::Refused(error.to_string())); messages.len()],
         };
         let answer =
             self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await;
+        let answers = results!(messages.len(), &answer);
         match answer {
-            Ok(answer) => {
-                let accepted = answer.successful().iter().map(|entry| entry.id.as_str());
-                let answers = Answers::of(messages.len(), accepted, answer.failed());
-                self.acceptance.answered(&self.url, &answers);
-                answers
-            }
+            Ok(_) => self.acceptance.answered(&self.url, &answers),
             Err(error) => {
-                let answers = Answers::all(messages.len(), &unavailable(&error));
                 if let Some(code) = refusal(&error).filter(|_| !answers.iter().any(refuses_group)) {
                     self.acceptance.refused(&self.url, code);
                 }
-                answers
             }
         }
+        answers
     }
 }
 
@@ -181,28 +115,6 @@ fn seconds(duration: Duration) -> i32 {
     i32::try_from(whole).unwrap_or(i32::MAX)
 }
 
-fn attributes(envelope: &Envelope) -> Result<Option<HashMap<String, MessageAttributeValue>>, BuildError> {
-    let text = |value: &str| MessageAttributeValue::builder().data_type("String").string_value(value).build();
-    let mut attributes = HashMap::new();
-    if let Some(traceparent) = &envelope.traceparent {
-        attributes.insert(TRACEPARENT.to_owned(), text(traceparent)?);
-    }
-    if let Some(origin) = &envelope.origin {
-        attributes.insert(ORIGIN.to_owned(), text(origin)?);
-    }
-    if let Some(reason) = &envelope.reason {
-        attributes.insert(REASON.to_owned(), text(reason)?);
-    }
-    let Progress { tries, outages, audio } = envelope.progress;
-    for (name, count) in [(REQUEUES, envelope.requeues), (TRIES, tries), (OUTAGES, outages), (AUDIO, audio)] {
-        if count > 0 {
-            let number = MessageAttributeValue::builder().data_type("Number");
-            attributes.insert(name.to_owned(), number.string_value(count.to_string()).build()?);
-        }
-    }
-    Ok(Some(attributes).filter(|attributes| !attributes.is_empty()))
-}
-
 fn unavailable<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(
     error: &SdkError<E, HttpResponse>,
 ) -> QueueError {
@@ -216,60 +128,11 @@ fn unavailable<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(
     }
 }
 
-fn delivery(message: Message) -> Option<Delivery> {
-    let attribute = |name: &str| {
-        let value = message.message_attributes.as_ref()?.get(name)?;
-        value.string_value.clone()
-    };
-    let system = |name: MessageSystemAttributeName| message.attributes.as_ref()?.get(&name).cloned();
-    let count = |name| attribute(name).and_then(|count| count.parse().ok()).unwrap_or(0);
-    let envelope = Envelope {
-        traceparent: attribute(TRACEPARENT),
-        origin: attribute(ORIGIN),
-        requeues: count(REQUEUES),
-        reason: attribute(REASON),
-        progress: Progress { tries: count(TRIES), outages: count(OUTAGES), audio: count(AUDIO) },
-    };
-    let receive_count = system(MessageSystemAttributeName::ApproximateReceiveCount);
-    Some(Delivery {
-        receive_count: receive_count.and_then(|count| count.parse().ok()).unwrap_or(1),
-        sent: system(MessageSystemAttributeName::SentTimestamp)
-            .and_then(|millis| millis.parse().ok())
-            .map(|millis| Timestamp::from_unix(0).plus(Duration::from_millis(millis))),
-        group: system(MessageSystemAttributeName::MessageGroupId),
-        envelope,
-        message_id: message.message_id.unwrap_or_default(),
-        body: message.body.unwrap_or_default(),
-        // A message without a receipt handle cannot be deleted or extended, so it is ignored.
-        receipt: Receipt(message.receipt_handle?),
-    })
-}
-
-/// Batches of up to [`MAX_BATCH`] messages and [`MAX_BATCH_BYTES`].
-fn batches(messages: &[Outgoing]) -> Vec<&[Outgoing]> {
-    let weight = |message: &Outgoing| message.body.len() + 1024;
-    let mut batches = Vec::new();
-    let mut start = 0;
-    let mut bytes = 0;
-    for (place, message) in messages.iter().enumerate() {
-        if place > start && (place - start == MAX_BATCH || bytes + weight(message) > MAX_BATCH_BYTES) {
-            batches.push(&messages[start..place]);
-            start = place;
-            bytes = 0;
-        }
-        bytes += weight(message);
-    }
-    if start < messages.len() {
-        batches.push(&messages[start..]);
-    }
-    batches
-}
-
 #[async_trait]
 impl ChunkQueue for SqsQueue {
     async fn send(&self, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
         let mut answers = Vec::with_capacity(messages.len());
-        for batch in batches(messages) {
+        for batch in batch::split(messages) {
             answers.extend(self.send_batch(batch).await);
         }
         answers
@@ -300,7 +163,7 @@ impl ChunkQueue for SqsQueue {
             .send()
             .await
             .map_err(|error| unavailable(&error))?;
-        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(delivery).collect())
+        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(message::delivery).collect())
     }
 
     async fn delete(&self, receipts: &[Receipt]) -> Vec<Result<(), QueueError>> {
@@ -317,14 +180,7 @@ impl ChunkQueue for SqsQueue {
                 .delete_message_batch()
                 .queue_url(&self.url)
                 .set_entries(Some(entries.filter_map(Result::ok).collect()));
-            all.extend(match request.send().await {
-                Ok(answer) => Answers::of(
-                    batch.len(),
-                    answer.successful().iter().map(|entry| entry.id.as_str()),
-                    answer.failed(),
-                ),
-                Err(error) => Answers::all(batch.len(), &unavailable(&error)),
-            });
+            all.extend(results!(batch.len(), request.send().await));
         }
         all
     }
@@ -344,14 +200,7 @@ impl ChunkQueue for SqsQueue {
                 .change_message_visibility_batch()
                 .queue_url(&self.url)
                 .set_entries(Some(entries.filter_map(Result::ok).collect()));
-            all.extend(match request.send().await {
-                Ok(answer) => Answers::of(
-                    batch.len(),
-                    answer.successful().iter().map(|entry| entry.id.as_str()),
-                    answer.failed(),
-                ),
-                Err(error) => Answers::all(batch.len(), &unavailable(&error)),
-            });
+            all.extend(results!(batch.len(), request.send().await));
         }
         all
     }
@@ -386,36 +235,6 @@ impl ChunkQueue for SqsQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn messages(count: usize, bytes: usize) -> Vec<Outgoing> {
-        let message = Outgoing {
-            body: "x".repeat(bytes),
-            group: None,
-            envelope: Envelope::default(),
-            delay: Duration::ZERO,
-        };
-        vec![message; count]
-    }
-
-    #[test]
-    fn batches_respect_the_limits_of_count_and_size() {
-        let sizes = |all: &[Outgoing]| batches(all).iter().map(|batch| batch.len()).collect::<Vec<_>>();
-        assert_eq!(sizes(&messages(25, 10)), [10, 10, 5]);
-        assert_eq!(sizes(&messages(10, 10)), [10]);
-        assert_eq!(sizes(&messages(0, 10)), [] as [usize; 0]);
-        assert_eq!(sizes(&messages(3, 100 * 1024)), [2, 1]);
-        assert_eq!(sizes(&messages(2, 300 * 1024)), [1, 1]);
-    }
-
-    #[test]
-    fn unknown_ids_in_a_response_are_ignored() {
-        let mut answers = Answers::new(2);
-        answers.set("1", Ok(()));
-        answers.set("7", Ok(()));
-        answers.set("x", Ok(()));
-        assert!(matches!(answers.0[0], Err(QueueError::Unavailable(_))));
-        assert_eq!(answers.0[1], Ok(()));
-    }
 
     #[test]
     fn seconds_are_rounded_up() {

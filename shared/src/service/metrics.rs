@@ -75,6 +75,10 @@ fn describe() {
         "longhand_queue_messages",
         "Messages in the chunk queue, by state; SQS's approximate count"
     );
+    describe_work();
+}
+
+fn describe_work() {
     describe_histogram!(
         "longhand_chunk_seconds",
         Unit::Seconds,

@@ -11,16 +11,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-#[cfg(feature = "server")]
-use tracing_subscriber::EnvFilter;
-
-#[cfg(feature = "server")]
-use crate::cache::remote::RedisUrl;
 use crate::domain::path::{AudioPath, AudioSources};
-use crate::net::outbound::AllowedHosts;
+use crate::domain::url::AllowedHosts;
 use crate::service::health;
-#[cfg(feature = "server")]
-use crate::service::telemetry::{DEFAULT_FILTER, LogFormat};
 
 /// The source of values: the environment in production, a function in tests.
 type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
@@ -215,27 +208,6 @@ pub fn audio_sources(reader: &mut Reader<'_>) -> AudioSources {
     AudioSources { buckets, hosts, root }
 }
 
-/// Reads the address of Redis. The api and the worker use the same one for cached results and change events.
-#[cfg(feature = "server")]
-pub fn redis_url(reader: &mut Reader<'_>) -> Option<RedisUrl> {
-    reader.optional(
-        "REDIS_URL",
-        "Redis or Valkey (redis:// or rediss://) that caches results and notifies waiting clients",
-    )
-}
-
-/// Settings of logs and traces, for every process.
-#[cfg(feature = "server")]
-#[derive(Clone, Debug)]
-pub struct LogSettings {
-    /// `LONGHAND_LOG_FORMAT`.
-    pub format: LogFormat,
-    /// `RUST_LOG`.
-    pub filter: String,
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: the collector of traces.
-    pub traces: Option<HttpUrl>,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl(pub String);
 
@@ -249,42 +221,6 @@ impl FromStr for HttpUrl {
         } else {
             Err("must be a URL: http://host:port or https://host")
         }
-    }
-}
-
-#[cfg(feature = "server")]
-impl LogSettings {
-    pub fn read(reader: &mut Reader<'_>) -> Self {
-        let format: Format = reader.or("LONGHAND_LOG_FORMAT", Format(LogFormat::Pretty), "pretty or json");
-        let filter = reader.or("RUST_LOG", DEFAULT_FILTER.to_owned(), "log filter, in the syntax of tracing");
-        if let Err(error) = EnvFilter::try_new(&filter) {
-            reader.fault("RUST_LOG", format_args!("is {filter:?}: {error}"));
-        }
-        let about = "collector of traces, OTLP over HTTP, such as http://127.0.0.1:4318";
-        let traces = reader.optional("OTEL_EXPORTER_OTLP_ENDPOINT", about);
-        Self { format: format.0, filter, traces }
-    }
-}
-
-#[cfg(feature = "server")]
-struct Format(LogFormat);
-
-#[cfg(feature = "server")]
-impl FromStr for Format {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
-    }
-}
-
-#[cfg(feature = "server")]
-impl Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            LogFormat::Pretty => "pretty",
-            LogFormat::Json => "json",
-        })
     }
 }
 
@@ -356,6 +292,8 @@ pub fn environment(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::remote::RedisUrl;
+    use crate::service::telemetry::LogSettings;
 
     fn lookup(name: &str) -> Option<String> {
         match name {
@@ -382,7 +320,7 @@ mod tests {
     fn messages_never_quote_addresses() {
         let lookup = |_: &str| Some("cache:hunter2@host".to_owned());
         let mut reader = Reader::new(&lookup);
-        redis_url(&mut reader);
+        RedisUrl::read(&mut reader);
         LogSettings::read(&mut reader);
         for name in ["LONGHAND_QUEUE_URL", "LONGHAND_ASR_URL", "AWS_ENDPOINT_URL"] {
             let _: Option<HttpUrl> = reader.required(name, "an address");

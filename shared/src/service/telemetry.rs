@@ -2,23 +2,24 @@
 //! (`json`). Traces go to an OpenTelemetry collector if one is configured.
 
 use std::io::IsTerminal;
-use std::str::FromStr;
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use strum::{Display, EnumString};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::service::settings::LogSettings;
+use crate::service::settings::{HttpUrl, Reader};
 
 /// The format of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString)]
+#[strum(serialize_all = "lowercase", parse_err_ty = InvalidLogFormat, parse_err_fn = InvalidLogFormat::new)]
 pub enum LogFormat {
     /// For people.
     Pretty,
@@ -26,20 +27,39 @@ pub enum LogFormat {
     Json,
 }
 
-impl FromStr for LogFormat {
-    type Err = &'static str;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be pretty or json")]
+pub struct InvalidLogFormat;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "pretty" => Ok(Self::Pretty),
-            "json" => Ok(Self::Json),
-            _ => Err("must be pretty or json"),
-        }
+impl InvalidLogFormat {
+    fn new(_: &str) -> Self {
+        Self
     }
 }
 
-/// The default of `RUST_LOG`.
-pub const DEFAULT_FILTER: &str = "info";
+/// Settings of logs and traces, for every process.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// `LONGHAND_LOG_FORMAT`.
+    pub format: LogFormat,
+    /// `RUST_LOG`.
+    pub filter: String,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: the collector of traces.
+    pub traces: Option<HttpUrl>,
+}
+
+impl LogSettings {
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let format = reader.or("LONGHAND_LOG_FORMAT", LogFormat::Pretty, "pretty or json");
+        let filter = reader.or("RUST_LOG", "info".to_owned(), "log filter, in the syntax of tracing");
+        if let Err(error) = EnvFilter::try_new(&filter) {
+            reader.fault("RUST_LOG", format_args!("is {filter:?}: {error}"));
+        }
+        let about = "collector of traces, OTLP over HTTP, such as http://127.0.0.1:4318";
+        let traces = reader.optional("OTEL_EXPORTER_OTLP_ENDPOINT", about);
+        Self { format, filter, traces }
+    }
+}
 
 /// How long the process waits at its end until the last spans are sent.
 const FLUSH: Duration = Duration::from_secs(2);

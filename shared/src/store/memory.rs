@@ -1,34 +1,31 @@
-//! The store in memory: for tests of logic. No setting chooses it. It is held to the same contract
-//! suite as the real one, and gives way to other tasks before every step, so that a test that polls
-//! tasks in a chosen order decides how their steps interleave.
+//! The in-memory store, for tests only. It passes the same contract suite as the real store. Each step yields first, so
+//! a test that polls tasks in a chosen order determines how their steps interleave.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::yield_now;
 
 use super::{
-    Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, SearchPosition,
-    Settle, StoreError,
+    Claim, Created, Detail, DueJob, FIRST_CHECK, Finish, JobStore, RemoveUnsettled, Search, SearchPage,
+    SearchPosition, Settle, StoreError,
 };
 use crate::domain::attempt::{Attempt, AttemptRecord, Claimant, Holder};
+use crate::domain::callback::{Callback, CallbackState};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkIndex, ChunkRef, JobId, UserId};
 use crate::domain::idempotency::{Idempotency, KEPT};
 use crate::domain::job::{Chunk, ChunkState, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
 use crate::domain::transcript::TranscriptResult;
-use crate::lifecycle::FIRST_CHECK;
-use crate::webhook::{self, Callback};
 
-/// The store in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    jobs: Mutex<BTreeMap<JobId, Entry>>,
+    jobs: Mutex<Jobs>,
     reads: AtomicUsize,
-    /// `None`: for ever.
+    /// `None`: unlimited.
     retention: Option<Duration>,
 }
 
@@ -39,18 +36,13 @@ struct Entry {
     chunks: Vec<Chunk>,
     transcript: Option<TranscriptResult>,
     idempotency: Option<Idempotency>,
-    /// When it is no longer kept, if ever.
     expires: Option<Timestamp>,
     /// The message that each chunk was last claimed for.
     holders: BTreeMap<ChunkIndex, Holder>,
 }
 
 impl Entry {
-    fn chunk(&mut self, chunk: ChunkRef) -> Option<&mut Chunk> {
-        self.chunks.get_mut(usize::from(chunk.index.get()))
-    }
-
-    /// The answer to another request under its key.
+    /// The answer to another request with the same idempotency key.
     fn answer_again(&self, asked: &Idempotency) -> Created {
         if self.idempotency.as_ref() == Some(asked) {
             Created::Replayed(self.job.head.id)
@@ -59,55 +51,44 @@ impl Entry {
         }
     }
 
-    /// Whether it is still kept.
     fn is_live(&self) -> bool {
         self.expires.is_none_or(|expires| expires.unix() >= Timestamp::now().unix())
     }
 
-    /// Whether it is on the sweeper's list.
+    /// Whether the sweeper checks the job.
     fn is_listed(&self) -> bool {
-        self.job.head.state == JobState::Open || webhook::pending_event(&self.job.head).is_some()
+        self.job.head.state == JobState::Open || self.job.head.ended_with(CallbackState::Pending).is_some()
     }
 }
 
 impl MemoryStore {
-    /// An empty store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty store that keeps a job so long after it was submitted or tried again.
+    /// A store that keeps a job for this long after it was submitted or retried.
     pub fn with_retention(retention: Duration) -> Self {
         Self { retention: Some(retention), ..Self::default() }
     }
 
-    /// How often jobs and details were read: each is a call of the real table.
+    /// How often jobs and details were read. Each read is a call of the real table.
     pub fn reads(&self) -> usize {
         self.reads.load(Ordering::SeqCst)
     }
 
-    /// Removes a job at once, as its time to live would.
+    /// Removes a job, as its expiry would.
     pub fn expire(&self, id: JobId) {
-        self.lock().remove(&id);
+        self.jobs.lock().remove(&id);
     }
 
-    async fn step(&self) -> MutexGuard<'_, BTreeMap<JobId, Entry>> {
+    async fn step(&self) -> MutexGuard<'_, Jobs> {
         yield_now().await;
-        self.lock()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Entry>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.jobs.lock()
     }
 }
 
-/// The job that was made before under the same key.
-fn earlier<'a>(
-    jobs: &'a BTreeMap<JobId, Entry>,
-    user: &UserId,
-    asked: &Idempotency,
-    now: Timestamp,
-) -> Option<&'a Entry> {
+/// The user's earlier job with this idempotency key.
+fn earlier<'a>(jobs: &'a Jobs, user: &UserId, asked: &Idempotency, now: Timestamp) -> Option<&'a Entry> {
     jobs.values().find(|entry| {
         let (head, theirs) = (&entry.job.head, entry.idempotency.as_ref());
         let kept = head.submitted.plus(KEPT) > now;
@@ -115,7 +96,18 @@ fn earlier<'a>(
     })
 }
 
-/// Stores the history of an attempt.
+type Jobs = BTreeMap<JobId, Entry>;
+
+fn chunk(jobs: &mut Jobs, at: ChunkRef) -> Option<&mut Chunk> {
+    jobs.get_mut(&at.job)?.chunks.get_mut(usize::from(at.index.get()))
+}
+
+/// The chunk if `attempt` is its newest claim, and was neither released nor settled.
+fn claimed<'a>(jobs: &'a mut Jobs, at: ChunkRef, attempt: &Attempt) -> Option<&'a mut Chunk> {
+    let chunk = chunk(jobs, at).filter(|chunk| chunk.attempt == attempt.number);
+    chunk.filter(|chunk| matches!(chunk.state, ChunkState::InProgress { .. }))
+}
+
 fn store_history(chunk: &mut Chunk, attempt: &Attempt) {
     if !attempt.history.is_empty() {
         chunk.history.clone_from(&attempt.history);
@@ -168,7 +160,7 @@ impl JobStore for MemoryStore {
         let last = entry.holders.get(&at.index).cloned();
         let same_origin = last.as_ref().is_some_and(|last| last.origin == by.origin);
         let follows = last.is_some_and(|last| by.follows(&last));
-        let Some(chunk) = entry.chunk(at) else {
+        let Some(chunk) = entry.chunks.get_mut(usize::from(at.index.get())) else {
             return Ok(Claim::Gone);
         };
         let may = match &chunk.state {
@@ -192,32 +184,21 @@ impl JobStore for MemoryStore {
 
     async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
         let mut jobs = self.step().await;
-        let chunk = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at));
-        let Some(chunk) = chunk.filter(|chunk| chunk.attempt == attempt.number) else {
-            return Ok(false);
-        };
-        if matches!(chunk.state, ChunkState::InProgress { .. }) {
+        if let Some(chunk) = claimed(&mut jobs, at, attempt) {
             chunk.released += u32::from(!attempt.counts());
             chunk.state = ChunkState::Pending;
             store_history(chunk, attempt);
         }
-        Ok(!chunk.is_settled())
+        let chunk = chunk(&mut jobs, at).filter(|chunk| chunk.attempt == attempt.number);
+        Ok(chunk.is_some_and(|chunk| !chunk.is_settled()))
     }
 
     async fn is_claimed_by(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
-        let mut jobs = self.step().await;
-        let chunk = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at));
-        Ok(chunk.is_some_and(|chunk| {
-            chunk.attempt == attempt.number && matches!(chunk.state, ChunkState::InProgress { .. })
-        }))
+        Ok(claimed(&mut *self.step().await, at, attempt).is_some())
     }
 
     async fn note(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
-        let mut jobs = self.step().await;
-        if let Some(chunk) = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at))
-            && chunk.attempt == attempt.number
-            && matches!(chunk.state, ChunkState::InProgress { .. })
-        {
+        if let Some(chunk) = claimed(&mut *self.step().await, at, attempt) {
             store_history(chunk, attempt);
         }
         Ok(())
@@ -231,7 +212,7 @@ impl JobStore for MemoryStore {
         now: Timestamp,
     ) -> Result<Settle, StoreError> {
         let mut jobs = self.step().await;
-        let Some(chunk) = jobs.get_mut(&at.job).and_then(|entry| entry.chunk(at)) else {
+        let Some(chunk) = chunk(&mut jobs, at) else {
             return Ok(Settle::Gone);
         };
         if chunk.is_settled() {
@@ -252,22 +233,16 @@ impl JobStore for MemoryStore {
             return Ok(RemoveUnsettled::Gone);
         };
         entry.job.unsettled.remove(&at.index);
-        Ok(match (entry.job.head.state, entry.job.unsettled.is_empty()) {
-            (JobState::Ended { .. }, _) => RemoveUnsettled::Ended,
-            (JobState::Open, true) => RemoveUnsettled::AllSettled(Box::new(entry.job.head.clone())),
-            (JobState::Open, false) => RemoveUnsettled::Remaining,
-        })
+        Ok(RemoveUnsettled::of(&entry.job))
     }
 
     async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
         let mut jobs = self.step().await;
-        let Some(entry) = jobs.get_mut(&result.job_id) else {
+        let entry = jobs.get_mut(&result.job_id).filter(|entry| entry.job.head.retried == head.retried);
+        let (Some(entry), Some(at)) = (entry, result.completed_time) else {
             return Ok(Finish::NotOpen);
         };
-        let (JobState::Open, Some(at)) = (entry.job.head.state, result.completed_time) else {
-            return Ok(Finish::NotOpen);
-        };
-        if entry.job.head.retried != head.retried {
+        if entry.job.head.state != JobState::Open {
             return Ok(Finish::NotOpen);
         }
         let completely = result.job_status == JobStatus::Completed;
@@ -287,12 +262,10 @@ impl JobStore for MemoryStore {
         next_check: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut jobs = self.step().await;
-        let Some(entry) = jobs.get_mut(&head.id) else {
+        let entry = jobs.get_mut(&head.id).filter(|entry| entry.job.head.state == head.state);
+        let Some(entry) = entry.filter(|entry| entry.job.head.status() == JobStatus::Failed) else {
             return Ok(false);
         };
-        if entry.job.head.state != head.state || entry.job.head.status() != JobStatus::Failed {
-            return Ok(false);
-        }
         for index in failed {
             let chunk = &mut entry.chunks[usize::from(index.get())];
             chunk.attempt += 1;

@@ -18,175 +18,17 @@ pub mod signature;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
+use crate::domain::callback::MAX_MESSAGE_DELAY;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{JobId, UserId};
-use crate::domain::job::{JobHead, JobState, JobStatus, Metadata};
-use crate::net::outbound::AllowedHosts;
+use crate::domain::job::{JobHead, JobStatus, Metadata};
+use crate::domain::url::AllowedHosts;
 use crate::queue::{Envelope, MAX_DELAY, Outgoing};
 use crate::service::settings::{HttpUrl, Reader};
 
-/// How long after a job's end its webhook is retried.
-pub const GIVEN_UP_AFTER: Duration = Duration::from_hours(24);
-
-/// The maximum number of attempts that are kept and shown. Older ones are dropped, but counted.
-pub const MAX_ATTEMPTS_SHOWN: usize = 10;
-
-/// How long the sweeper waits for an expected message before it sends another.
-const GRACE: Duration = Duration::from_mins(5);
-
-/// The backoff after each of the first failed attempts. The last one applies to all further attempts.
-const PAUSES: [Duration; 9] = [
-    Duration::from_secs(5),
-    Duration::from_secs(30),
-    Duration::from_mins(2),
-    Duration::from_mins(10),
-    Duration::from_mins(30),
-    Duration::from_hours(1),
-    Duration::from_hours(2),
-    Duration::from_hours(4),
-    Duration::from_hours(8),
-];
-
-/// The state of a webhook delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum CallbackState {
-    /// The job has not ended, or the webhook is not delivered yet.
-    Pending,
-    /// The receiver answered with a 2xx status.
-    Delivered,
-    /// All attempts within [`GIVEN_UP_AFTER`] failed.
-    Failed,
-    /// The receiver answered with 410, which ends the attempts.
-    Gone,
-}
-
-/// One attempt to deliver a webhook.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CallbackAttempt {
-    /// When the attempt began.
-    pub time: Timestamp,
-    /// The HTTP status of the response.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    /// The duration of the attempt.
-    pub milliseconds: u64,
-    /// Why the attempt failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-/// The webhook of a job and the state of its delivery.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Callback {
-    /// The URL as the client sent it.
-    pub url: String,
-    /// The state of the delivery.
-    pub state: CallbackState,
-    /// The number of attempts since the job ended.
-    pub tries: u32,
-    /// When the next attempt is due. Missing before the first attempt and after the last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_try_time: Option<Timestamp>,
-    /// The latest attempts, at most 10, the newest last.
-    pub attempts: Vec<CallbackAttempt>,
-}
-
-/// What follows a failed attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// The message waits in the queue with this delay.
-    InQueue(Duration),
-    /// The sweeper sends a message when the next attempt is due.
-    OnList,
-    /// There are no more attempts.
-    GivenUp,
-}
-
-impl Callback {
-    /// A callback without attempts.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            state: CallbackState::Pending,
-            tries: 0,
-            next_try_time: None,
-            attempts: Vec::new(),
-        }
-    }
-
-    /// The same URL without attempts, for a job that is reopened.
-    #[must_use]
-    pub fn reset(&self) -> Self {
-        Self::new(&self.url)
-    }
-
-    /// The callback after one more attempt, in `state` and without a next attempt.
-    #[must_use]
-    pub fn settled(&self, state: CallbackState, attempt: CallbackAttempt) -> Self {
-        let mut attempts = self.attempts.clone();
-        attempts.push(attempt);
-        attempts.drain(..attempts.len().saturating_sub(MAX_ATTEMPTS_SHOWN));
-        Self { url: self.url.clone(), state, tries: self.tries + 1, next_try_time: None, attempts }
-    }
-
-    /// The callback after one more attempt, which failed at `now`. The job ended at `ended`. `asked` is the delay
-    /// that the receiver requested.
-    pub fn tried(
-        &self,
-        attempt: CallbackAttempt,
-        ended: Timestamp,
-        asked: Option<Duration>,
-        now: Timestamp,
-    ) -> (Self, Next) {
-        let last = ended.plus(GIVEN_UP_AFTER);
-        if now >= last {
-            return (self.settled(CallbackState::Failed, attempt), Next::GivenUp);
-        }
-        let index = usize::try_from(self.tries).unwrap_or(usize::MAX).min(PAUSES.len() - 1);
-        let pause = PAUSES[index].max(asked.unwrap_or_default()).min(last.since(now));
-        let next_try_time = Some(now.plus(pause));
-        let after = Self { next_try_time, ..self.settled(CallbackState::Pending, attempt) };
-        (after, if pause <= MAX_DELAY { Next::InQueue(pause) } else { Next::OnList })
-    }
-
-    /// When the sweeper checks the callback; `None` before the first attempt and after the last.
-    pub fn next_check(&self) -> Option<Timestamp> {
-        let next = self.next_try_time.filter(|_| self.state == CallbackState::Pending)?;
-        let last = self.attempts.last()?;
-        let pause = next.since(last.time.plus(Duration::from_millis(last.milliseconds)));
-        // One second of tolerance between the end of the attempt and the storing of its outcome.
-        Some(if pause <= MAX_DELAY + Duration::from_secs(1) { next.plus(GRACE) } else { next })
-    }
-}
-
-/// When the sweeper checks a job again after it has sent a message. The interval grows with the time since the end.
-pub(crate) fn next_reminder(ended: Timestamp, now: Timestamp) -> Timestamp {
-    now.plus(now.since(ended).clamp(GRACE, Duration::from_hours(1)))
-}
-
-/// The end of a job whose webhook is not delivered yet, and its callback.
-pub fn pending_event(head: &JobHead) -> Option<(Timestamp, &Callback)> {
-    match (head.state, &head.callback) {
-        (JobState::Ended { at, .. }, Some(callback)) if callback.state == CallbackState::Pending => {
-            Some((at, callback))
-        }
-        _ => None,
-    }
-}
-
-/// The end of a job whose webhook delivery has failed for good, and its callback.
-pub fn given_up(head: &JobHead) -> Option<(Timestamp, &Callback)> {
-    match (head.state, &head.callback) {
-        (JobState::Ended { at, .. }, Some(callback)) if callback.state == CallbackState::Failed => {
-            Some((at, callback))
-        }
-        _ => None,
-    }
-}
+const _: () =
+    assert!(MAX_MESSAGE_DELAY.as_secs() <= MAX_DELAY.as_secs(), "the queue cannot delay a message so long");
 
 /// The version of the message format.
 const VERSION: u64 = 1;
@@ -312,49 +154,8 @@ impl CallbackSettings {
 mod tests {
     use super::*;
 
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_unix(1_000_000).plus(Duration::from_secs(seconds))
-    }
-
-    fn attempt(time: Timestamp) -> CallbackAttempt {
-        CallbackAttempt { time, status: Some(500), milliseconds: 3, error: Some("HTTP 500".to_owned()) }
-    }
-
     #[test]
-    fn tries_come_ever_rarer_for_a_day_and_end() {
-        let (mut callback, mut now, mut tries) = (Callback::new("https://a.example/"), at(0), vec![]);
-        loop {
-            tries.push(now.since(at(0)).as_secs());
-            let (after, next) = callback.tried(attempt(now), at(0), None, now);
-            callback = after;
-            let Some(next_try) = callback.next_try_time else {
-                assert_eq!(next, Next::GivenUp);
-                break;
-            };
-            let pause = next_try.since(now);
-            assert_eq!(next, if pause <= MAX_DELAY { Next::InQueue(pause) } else { Next::OnList });
-            let check = callback.next_check().expect("it is pending");
-            assert_eq!(check, if pause <= MAX_DELAY { next_try.plus(GRACE) } else { next_try });
-            now = next_try;
-        }
-        assert_eq!(tries, [0, 5, 35, 155, 755, 2555, 6155, 13_355, 27_755, 56_555, 85_355, 86_400]);
-        assert_eq!((callback.state, callback.next_check()), (CallbackState::Failed, None));
-        assert_eq!((callback.tries, callback.attempts.len()), (12, MAX_ATTEMPTS_SHOWN));
-        assert_eq!(callback.attempts[9].time, at(86_400));
-    }
-
-    #[test]
-    fn a_receiver_may_ask_for_more_time_but_not_for_less_and_not_for_ever() {
-        let pause = |asked: u64| {
-            let asked = Some(Duration::from_secs(asked));
-            let (after, _) = Callback::new("https://a.example/").tried(attempt(at(9)), at(0), asked, at(9));
-            after.next_try_time.expect("it is pending").since(at(9)).as_secs()
-        };
-        assert_eq!((pause(0), pause(60), pause(7200), pause(1_000_000)), (5, 60, 7200, 86_400 - 9));
-    }
-
-    #[test]
-    fn a_message_is_read_again_and_others_are_not() {
+    fn only_messages_of_this_version_are_parsed() {
         let body = r#"{"version":1,"jobId":"0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b","completedTime":"2025-11-22T23:00:00.000Z"}"#;
         let message = WebhookMessage::parse(body).expect("ours");
         assert_eq!(serde_json::to_string(&message).expect("JSON"), body);

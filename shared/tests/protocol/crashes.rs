@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use longhand_shared::domain::job::JobStatus;
-use longhand_shared::lifecycle::{FIRST_CHECK, MAX_CHECK_INTERVAL};
+use longhand_shared::lifecycle::MAX_CHECK_INTERVAL;
+use longhand_shared::store::FIRST_CHECK;
 use longhand_shared::store::{Created, StoreError};
 
 use crate::processes::ModelResult;

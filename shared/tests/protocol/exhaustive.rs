@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
-use longhand_shared::lifecycle::FIRST_CHECK;
+use longhand_shared::store::FIRST_CHECK;
 use proptest::test_runner::TestCaseError;
 
 use crate::processes::{CLAIM_TIMEOUT, ModelResult};

@@ -215,7 +215,7 @@ fn concurrent_finishes_end_the_job_once() {
     // Both messages are delivered again before the job ends, and a sweep begins.
     world.begin_work(0, ModelResult::Rejected, 0);
     world.begin_work(1, ModelResult::Transcribed, 0);
-    world.process.clock.pass(longhand_shared::lifecycle::FIRST_CHECK);
+    world.process.clock.pass(longhand_shared::store::FIRST_CHECK);
     world.begin_sweep(true, 0);
     // The first worker only has to delete its message. The repeated deliveries claim and remove from the set. The
     // sweeper calls due, job and postpone. Then all of them read the chunks.

@@ -1,13 +1,14 @@
 //! A queue with only SQS's weakest guarantee: a message that was sent and not deleted can be received. The test decides
 //! when, how often, and by how many processes at once. Visibility timeouts have no effect.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use longhand_shared::domain::attempt::Holder;
 use longhand_shared::lifecycle::MAX_REQUEUES;
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth, Outgoing, QueueError, Receipt};
+use parking_lot::Mutex;
 
 use longhand_shared::{ChunkRef, Timestamp};
 
@@ -94,7 +95,7 @@ impl Queue {
 
     /// Picks a message's id, of a message that is not in hand if `free`.
     pub(crate) fn pick(&self, pick: usize, free: bool) -> Option<usize> {
-        let state = self.lock();
+        let state = self.state.lock();
         let ids: Vec<_> = state
             .messages
             .iter()
@@ -106,7 +107,7 @@ impl Queue {
 
     /// Delivers a message, even if another process has it in hand.
     pub(crate) fn deliver(&self, id: usize) -> Option<Received> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let message = state.messages.iter_mut().find(|message| message.id == id)?;
         let moved = !message.dead && message.receives >= MAX_RECEIVES;
         message.dead |= moved;
@@ -117,7 +118,7 @@ impl Queue {
 
     /// Delivers any message that was ever sent, even if it was deleted or is in hand.
     pub(crate) fn deliver_again(&self, pick: usize) -> Option<Received> {
-        let state = self.lock();
+        let state = self.state.lock();
         let id = pick.checked_rem(state.all.len())?;
         let delivery = delivery(&state.all[id], id, 1, format!("{id}/0"));
         Some(Received { delivery, dead: false, lease: Arc::new(()) })
@@ -125,7 +126,7 @@ impl Queue {
 
     /// Moves a message to the dead-letter queue. It counts as requeued as often as allowed.
     pub(crate) fn move_to_dead_letters(&self, id: usize) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(message) = state.messages.iter_mut().find(|message| message.id == id) {
             message.dead = true;
             message.outgoing.envelope.requeues = MAX_REQUEUES;
@@ -136,7 +137,7 @@ impl Queue {
     pub(crate) async fn delete_if_in_hand(&self, received: &Received) {
         let mine = Arc::downgrade(&received.lease);
         let ours = {
-            let state = self.lock();
+            let state = self.state.lock();
             let message =
                 state.messages.iter().find(|message| message.id.to_string() == received.delivery.message_id);
             message.is_none_or(|message| message.holder.ptr_eq(&mine))
@@ -149,13 +150,13 @@ impl Queue {
     /// Records a worker's claim. The worker runs until the returned value is dropped.
     pub(crate) fn begin(&self, active: ActiveClaim) -> Arc<ActiveClaim> {
         let active = Arc::new(active);
-        self.lock().active.push(Arc::downgrade(&active));
+        self.state.lock().active.push(Arc::downgrade(&active));
         active
     }
 
     /// The claims on a chunk of running workers whose messages no other process has received since.
     pub(crate) fn active_claims(&self, chunk: ChunkRef) -> Vec<Arc<ActiveClaim>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.active.retain(|active| active.strong_count() > 0);
         let holds = |active: &ActiveClaim| {
             state.messages.iter().any(|message| {
@@ -169,23 +170,23 @@ impl Queue {
 
     /// How many messages were moved to the dead-letter queue by their receive count.
     pub(crate) fn dead_lettered(&self) -> usize {
-        self.lock().dead_lettered
+        self.state.lock().dead_lettered
     }
 
     /// All messages: id, whether it is in hand, and whether its next delivery is a dead letter.
     pub(crate) fn messages(&self) -> Vec<(usize, bool, bool)> {
-        let state = self.lock();
+        let state = self.state.lock();
         let dead = |message: &Message| message.dead || message.receives >= MAX_RECEIVES;
         state.messages.iter().map(|message| (message.id, message.in_hand(), dead(message))).collect()
     }
 
     pub(crate) fn sent(&self) -> usize {
-        self.lock().all.len()
+        self.state.lock().all.len()
     }
 
     /// The state of the queue, with all messages ever sent if they may be delivered `again`.
     pub(crate) fn fingerprint(&self, again: bool) -> String {
-        let state = self.lock();
+        let state = self.state.lock();
         let messages = state.messages.iter().map(|message| {
             (
                 message.id,
@@ -201,12 +202,12 @@ impl Queue {
 
     /// The ids of all messages, in the order of sending.
     pub(crate) fn ids(&self) -> Vec<usize> {
-        self.lock().messages.iter().map(|message| message.id).collect()
+        self.state.lock().messages.iter().map(|message| message.id).collect()
     }
 
     /// Loses a message, which a queue should not do.
     pub(crate) fn lose(&self, pick: usize) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(pick) = pick.checked_rem(state.messages.len()) {
             state.messages.remove(pick);
             state.lost = true;
@@ -215,37 +216,33 @@ impl Queue {
 
     /// Loses all messages.
     pub(crate) fn lose_all(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.messages.clear();
         state.lost = true;
     }
 
     /// Lets all sends hang from now on.
     pub(crate) fn stop_answering(&self) {
-        self.lock().unresponsive = true;
+        self.state.lock().unresponsive = true;
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lock().messages.len()
+        self.state.lock().messages.len()
     }
 
     /// Whether only receivers have deleted messages.
     pub(crate) fn is_reliable(&self) -> bool {
-        !self.lock().lost
+        !self.state.lock().lost
     }
 
     /// Whether there is a message or a dead letter for this chunk.
     pub(crate) fn holds(&self, chunk: ChunkRef) -> bool {
-        self.lock().messages.iter().any(|message| message.chunk == chunk)
+        self.state.lock().messages.iter().any(|message| message.chunk == chunk)
     }
 
     /// Whether there is a message or a dead letter of this origin.
     pub(crate) fn holds_origin(&self, chunk: ChunkRef, origin: &str) -> bool {
-        self.lock().messages.iter().any(|message| message.chunk == chunk && message.origin() == origin)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().messages.iter().any(|message| message.chunk == chunk && message.origin() == origin)
     }
 }
 
@@ -269,14 +266,14 @@ fn unavailable() -> QueueError {
 impl ChunkQueue for Queue {
     /// Sends one message per step, so that a crash can leave part of a batch sent.
     async fn send(&self, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
-        if self.lock().unresponsive {
+        if self.state.lock().unresponsive {
             std::future::pending::<()>().await;
         }
         let mut answers = Vec::new();
         for outgoing in messages {
             let fault = self.wire.call().await;
             if fault != Some(Fault::NotDone) {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 let chunk = ChunkMessage::parse(&outgoing.body).expect("only chunks are sent here").chunk();
                 let message = Message {
                     id: state.all.len(),
@@ -310,7 +307,7 @@ impl ChunkQueue for Queue {
                 let prefix = format!("{}/", message.id);
                 receipts.iter().any(|receipt| receipt.0.starts_with(&prefix))
             };
-            self.lock().messages.retain(|message| !held(message));
+            self.state.lock().messages.retain(|message| !held(message));
             self.wire.wrote();
         }
         self.wire.answer(&fault);

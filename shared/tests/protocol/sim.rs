@@ -4,13 +4,14 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures::FutureExt;
 use longhand_shared::Timestamp;
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
 /// A fault of the next call.
@@ -39,13 +40,13 @@ impl Wire {
     pub(crate) async fn call(&self) -> Option<Fault> {
         tokio::task::yield_now().await;
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.fault.lock().take()
     }
 
     /// Records the answer to a call: the only information that its caller gets.
     pub(crate) fn answer(&self, answer: &impl fmt::Debug) {
         if self.recording.load(Ordering::Relaxed) {
-            *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{answer:?}"));
+            *self.last_answer.lock() = Some(format!("{answer:?}"));
         }
     }
 
@@ -60,7 +61,7 @@ impl Wire {
 
     /// Takes the last recorded answer, if a call was made since.
     pub(crate) fn take_answer(&self) -> Option<String> {
-        self.last_answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.last_answer.lock().take()
     }
 
     /// Counts a write.
@@ -73,7 +74,7 @@ impl Wire {
     }
 
     fn set(&self, fault: Option<Fault>) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *self.fault.lock() = fault;
     }
 }
 
@@ -163,12 +164,12 @@ impl Clock {
     /// The time on a clock that is `ahead` seconds ahead.
     pub(crate) fn read(&self, ahead: i8) -> Timestamp {
         let by = Duration::from_secs(u64::from(ahead.unsigned_abs()));
-        let now = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = *self.0.lock();
         if ahead < 0 { now.minus(by) } else { now.plus(by) }
     }
 
     pub(crate) fn pass(&self, by: Duration) {
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.0.lock();
         *now = now.plus(by);
     }
 }

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use longhand_shared::domain::callback::Callback;
 use longhand_shared::domain::idempotency::Idempotency;
 use longhand_shared::domain::job::{Chunk, ChunkState, Job, JobHead, JobState, NewJob, Verdict};
 use longhand_shared::domain::transcript::TranscriptResult;
@@ -15,8 +16,8 @@ use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{
     Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
-use longhand_shared::webhook::Callback;
 use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp, UserId};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::sim::{Fault, Wire, now};
 
@@ -160,7 +161,7 @@ impl Table {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 
     async fn read<T: Debug>(

@@ -222,7 +222,7 @@ impl World {
     /// end.
     pub(crate) fn resend(&mut self, times: usize) -> Verified {
         for _ in 0..times {
-            self.process.clock.pass(lifecycle::FIRST_CHECK);
+            self.process.clock.pass(longhand_shared::store::FIRST_CHECK);
             self.begin_sweep(true, 0);
             self.settle_down()?;
         }
@@ -362,7 +362,7 @@ pub(crate) fn new_job(chunks: usize, now: Timestamp) -> NewJob {
         Metadata::new(),
         now,
     )
-    .expect("1 to 24 chunks");
+    .expect("not too many chunks");
     // A fixed id, so that equal events lead to equal states.
     new.id = "0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b".parse().expect("an id");
     new

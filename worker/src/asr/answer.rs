@@ -1,5 +1,5 @@
-//! What the model's answer means. The status is looked at before the body, since an error's body
-//! may be anything: `{error:{message}}`, `{error:".."}`, `{detail}`, HTML, plain text.
+//! Parses the model's response. The status comes before the body, since an error's body can be anything:
+//! `{error:{message}}`, `{error:".."}`, `{detail}`, HTML, plain text.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,33 +11,29 @@ use serde_json::Value;
 use super::{language, lenient, segments};
 use crate::failure::Failure;
 
-/// How much of an answer that is not JSON is quoted, in characters.
+/// The maximum length of a quoted answer, in characters.
 const QUOTED_CHARS: usize = 120;
 
-/// Why a call gave no transcription.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallError {
-    /// What went wrong.
     pub failure: Failure,
-    /// What the chunk fails with if there is no further try.
+    /// The chunk's error if there is no retry.
     pub error: ChunkError,
-    /// How long the model asked to be left alone.
+    /// The response's `Retry-After`.
     pub pause: Option<Duration>,
-    /// The status, if there was one.
     pub status: Option<StatusCode>,
-    /// What the model answered, for the log and for looking at what it refuses; not for users.
+    /// The model's message, for logs and for `format.rs`, not for users.
     pub answer: String,
 }
 
 impl CallError {
-    /// A failure with the code of the table and these words for users.
+    /// A failure with the code of its rule and a message for users.
     pub fn new(failure: Failure, message: impl AsRef<str>) -> Self {
         let error = ChunkError::new(failure.rule().code, message);
         Self { failure, error, pause: None, status: None, answer: String::new() }
     }
 }
 
-/// What an answer means.
 pub fn classify(
     status: StatusCode,
     pause: Option<Duration>,
@@ -49,7 +45,7 @@ pub fn classify(
     let answer = error_message(body);
     let failure = refusal(status, body);
     let message = match failure {
-        // These are about the installation. They may name keys, accounts and hosts.
+        // The model's message may contain keys, accounts and hosts of the installation.
         Failure::CallRefused | Failure::NoQuota => {
             format!(
                 "the model refused the call with {}: the operator must check its settings",
@@ -61,7 +57,6 @@ pub fn classify(
     Err(CallError { pause, status: Some(status), answer, ..CallError::new(failure, message) })
 }
 
-/// What a status that is not a success says.
 fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     if status.is_client_error() && contains(body, b"insufficient_quota") {
         return Failure::NoQuota;
@@ -88,7 +83,7 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = header(RETRY_AFTER.as_str())?;
     match number(text) {
         Some(seconds) => duration(seconds),
-        // A date that has passed asks for no pause.
+        // A past date means no pause.
         None => httpdate::parse_http_date(text).ok().map(|date| date.duration_since(now).unwrap_or_default()),
     }
 }

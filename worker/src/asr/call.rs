@@ -1,4 +1,4 @@
-//! One call of the model: what is sent, and how it ended.
+//! One call of the model.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,16 +19,14 @@ use super::probe::Recording;
 use crate::audio::Audio;
 use crate::failure::Failure;
 
-/// The most that an answer may have, in bytes; what can be kept is less.
+/// The maximum size of a response, in bytes. A transcription must be smaller.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
-/// The path of the call, after the server's address.
 const PATH: &str = "/v1/audio/transcriptions";
 
 /// The end of the path for a translation to English.
 const TRANSLATIONS: &str = "translations";
 
-/// The HTTP client. Connections are kept and used again.
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
@@ -43,7 +41,7 @@ impl Client {
     pub(super) fn new(settings: &AsrSettings) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .connect_timeout(settings.timeout.min(Duration::from_secs(5)))
-            // A redirect would send the audio, and the key, elsewhere.
+            // A redirect would send the audio and the API key to another server.
             .redirect(redirect::Policy::none())
             .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
             .build()?;
@@ -71,7 +69,7 @@ impl Client {
             let url = if options.translate { &self.translations } else { &self.url };
             let mut request = self.http.post(url).multipart(self.chunk(audio, options, form)?);
             let own = trace::current();
-            // What came in a message need not be fit for a header.
+            // A traceparent from a message may not be a valid header value.
             if let Some(traceparent) =
                 own.as_deref().or(traceparent).and_then(|text| HeaderValue::from_str(text).ok())
             {
@@ -136,7 +134,7 @@ impl Client {
     }
 }
 
-/// The address of the call. The setting may name the server, its `/v1`, or the whole path.
+/// The URL of the call. The setting may be the server, its `/v1`, or the whole path.
 fn url(base: &str) -> String {
     let base = base.trim_end_matches('/');
     let base = base.strip_suffix(PATH).or_else(|| base.strip_suffix("/v1")).unwrap_or(base);
@@ -154,7 +152,7 @@ async fn exchange(request: RequestBuilder) -> Result<Transcription, CallError> {
     let pause = answer::retry_after(response.headers(), SystemTime::now());
     match body(response).await {
         Ok(body) => answer::classify(status, pause, &body),
-        // The status says more than the connection's end.
+        // The status is more specific than the lost connection.
         Err(_) if status != StatusCode::OK => answer::classify(status, pause, b""),
         Err(error) => Err(error),
     }
@@ -181,7 +179,7 @@ fn no_answer(error: &reqwest::Error) -> CallError {
     CallError::new(failure, format!("the call to the model failed: {}", causes(error)))
 }
 
-/// An error with all that is behind it, but without the address it went to.
+/// The causes of an error, without its URL.
 pub(crate) fn causes(error: &reqwest::Error) -> String {
     let outermost: &dyn std::error::Error = error;
     let chain = std::iter::successors(outermost.source(), |cause| cause.source());
@@ -189,7 +187,6 @@ pub(crate) fn causes(error: &reqwest::Error) -> String {
     if causes.is_empty() { "no cause given".to_owned() } else { causes.join(": ") }
 }
 
-/// The whole answer, up to [`MAX_ANSWER_BYTES`].
 async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, CallError> {
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await.map_err(|error| no_answer(&error))? {

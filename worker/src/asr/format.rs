@@ -1,25 +1,24 @@
-//! Which form of answer a call asks for, and what to ask for after a refusal.
+//! The response format that a call requests.
 //!
-//! `verbose_json` has segments with times, but not every model knows it, and servers refuse it in many wordings, some
-//! with a 500. So any refusal of a verbose call is followed by one plain call, and two server errors by plain retries.
-//! Only if that succeeds for two chunks in a row is the model taken for one without `verbose_json`, and for ten
-//! minutes: one odd chunk must not cost all others their segments.
+//! `verbose_json` has segments with times, but not every model supports it, and servers refuse it in different ways, some
+//! with a 500. So a refused verbose call is followed by a plain one, and two server errors by plain retries. If this
+//! succeeds for two chunks in a row, only plain calls are made for ten minutes. A single chunk does not change the format
+//! of the others.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::answer::CallError;
 use crate::failure::Failure;
 
-/// How long a model is taken for one without `verbose_json`, or with it, after it has shown so.
+/// How long the knowledge about the model's support of `verbose_json` is used.
 const MEMORY: Duration = Duration::from_mins(10);
 
-/// So many chunks in a row make a model one without `verbose_json`.
+/// How many chunks in a row show that the model does not support `verbose_json`.
 const ENOUGH: u32 = 2;
 
-/// What one call asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
     /// `verbose_json` rather than `json`.
@@ -31,7 +30,7 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// What to ask for at once after such a refusal, if another form may be accepted.
+    /// The form to request next after a refusal, if another one may be accepted.
     pub(super) fn after_refusal(self, refused: &CallError) -> Option<Self> {
         let status = refused.status?;
         let about_form =
@@ -48,30 +47,29 @@ impl Form {
     }
 }
 
-/// What is known about the forms that a model answers in.
 #[derive(Debug, Default)]
 pub(super) struct Known(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// `verbose_json` was answered then.
+    /// The last `verbose_json` response.
     verbose: Option<Instant>,
-    /// Chunks in a row for which only `json` was answered.
+    /// Chunks in a row for which only `json` succeeded.
     plain_in_a_row: u32,
-    /// Until then only `json` is asked for.
+    /// Only `json` is requested until then.
     plain_until: Option<Instant>,
 }
 
 impl Known {
     /// Whether to ask for `verbose_json`.
     pub(super) fn asks_verbose(&self) -> bool {
-        self.lock().plain_until.is_none_or(|until| until <= Instant::now())
+        self.0.lock().plain_until.is_none_or(|until| until <= Instant::now())
     }
 
-    /// A call in this form succeeded, the first one or one after a refusal of another form.
+    /// Records the success of `form`, after the refusal of `first` if they differ.
     pub(super) fn succeeded(&self, form: Form, first: Form) {
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         if form.verbose {
             *state = State { verbose: Some(now), ..State::default() };
         } else if first.verbose {
@@ -81,10 +79,6 @@ impl Known {
                 state.plain_until = Some(now + MEMORY);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) fn detected(named: &str) -> Option<String> {
         return Some(tag.to_owned());
     }
     let short = |language: Iso| language.to_639_1().unwrap_or(language.to_639_3()).to_owned();
-    let tag = Language::try_from(named.clone()).ok().map(String::from);
+    let tag = Language::try_from(named.clone()).ok().map(|tag| tag.as_str().to_owned());
     tag.map(|tag| Iso::from_639_3(&tag).map_or(tag, short))
         .or_else(|| Iso::from_name_lowercase(&named).map(short))
 }

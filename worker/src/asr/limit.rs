@@ -1,16 +1,15 @@
-//! How many calls there may be at once. The limit follows what the model says (additive increase, multiplicative
-//! decrease, as TCP does with a network): a 429, or answers that have become twice as slow, cut it by a third, at most
-//! once per round of calls; each round that goes well adds one.
+//! The concurrency limit, with additive increase and multiplicative decrease, as in TCP. A 429, or answers that take
+//! twice as long as usual, cut it by a third, at most once per round of calls. Each successful round adds one.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::info;
 
-/// A call that takes this many times as long as usual says that the model may have too many.
+/// A call that takes this many times as long as usual indicates too many calls.
 pub(super) const TOO_SLOW: f64 = 2.0;
 
-/// The first calls say nothing about what is usual: one lucky call measures nothing.
+/// How many calls establish the usual duration.
 pub(super) const FIRST_CALLS: u32 = 10;
 
 /// The limit and what it is derived from.
@@ -19,7 +18,7 @@ pub(super) struct Limit {
     ceiling: usize,
     now: f64,
     in_flight: usize,
-    /// The most calls in flight since the last idle moment or the last cut.
+    /// The maximum number of calls in flight since the last idle moment or cut.
     peak: usize,
     /// Since the circuit closed, until the first cut: the limit doubles each round.
     slow_start: bool,
@@ -47,7 +46,6 @@ impl Limit {
         }
     }
 
-    /// How many calls there may be at once.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and the ceiling")]
     pub(super) fn calls(&self) -> usize {
         self.now as usize
@@ -69,7 +67,7 @@ impl Limit {
         }
     }
 
-    /// A call was answered with a transcription. Returns whether answers have become slow.
+    /// Records a transcription. Returns whether answers have become slow.
     pub(super) fn answered(&mut self, took: Duration) -> bool {
         let took = took.as_secs_f64();
         self.answers = self.answers.saturating_add(1);
@@ -83,12 +81,12 @@ impl Limit {
         slow
     }
 
-    /// Whether the answers so far are enough to say what is usual, for the first time.
+    /// Whether the usual duration has just been established.
     pub(super) fn has_new_baseline(&self) -> bool {
         self.answers == FIRST_CALLS
     }
 
-    /// Fewer by a third; once for the calls that are in flight, however many of them ask for it.
+    /// Cuts the limit by a third, at most once per round of calls.
     pub(super) fn cut(&mut self, now: Instant, took: Duration, floor: usize) {
         if now < self.cut_again || self.calls() <= floor {
             return;
@@ -97,7 +95,7 @@ impl Limit {
         self.slow_start = false;
         self.peak = self.in_flight;
         self.cut_again = now + took.max(Duration::from_secs(1));
-        info!(limit = self.calls(), "the model has too many calls: fewer at once");
+        info!(limit = self.calls(), "the model has too many calls; limit cut");
     }
 
     /// Slow answers never cut below this: it may be that the chunks are longer.

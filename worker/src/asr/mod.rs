@@ -1,7 +1,7 @@
 //! The client of the speech-to-text model: the `OpenAI`-compatible `POST /v1/audio/transcriptions`.
 //!
-//! `call.rs` makes one call and says how it ended. This file makes the calls for one chunk: a bounded number, with
-//! pauses that grow, as the table of failures ([`crate::failure`]) says.
+//! `call.rs` makes one call. This file makes a bounded number of calls for one chunk, with backoff, by the rules in
+//! [`crate::failure`].
 
 pub mod answer;
 mod call;
@@ -23,6 +23,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use longhand_shared::AudioPath;
 use longhand_shared::domain::job::{ChunkError, ErrorCode, Timestamps, TranscribeOptions, Transcription};
+use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::Progress;
 use longhand_shared::service::secret::Secret;
 use tokio::sync::watch;
@@ -30,7 +31,6 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use crate::audio::{AudioError, AudioStore};
-use crate::backoff::backoff;
 use crate::failure::{Failure, MAX_OUTAGES, Next, Signal};
 use crate::slots::HeldSlot;
 use answer::CallError;
@@ -41,13 +41,12 @@ use probe::Recording;
 
 pub(crate) use call::causes;
 
-/// The longest pause with the chunk in hand. A longer `Retry-After` sends the message back to the queue for that long.
+/// The longest pause with the chunk in hand. For a longer `Retry-After` the message returns to the queue.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
-/// How long the audio may take to open; what is not a local file is read whole within it.
+/// The timeout of opening the audio, which includes the download of remote audio.
 const AUDIO_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How the model is called.
 #[derive(Clone, Debug)]
 pub struct AsrSettings {
     /// `ASR_BASE_URL`, without `/v1`.
@@ -60,28 +59,27 @@ pub struct AsrSettings {
     pub timeout: Duration,
     /// `ASR_MAX_RETRIES`: calls for one chunk after the first.
     pub max_retries: u32,
-    /// Calls in flight at once; a probe comes on top.
+    /// The maximum number of concurrent calls, not counting a probe.
     pub max_concurrency: usize,
-    /// The pause before the first retry; each further one is twice as long.
+    /// The first pause of the backoff.
     pub first_pause: Duration,
-    /// `ASR_PROBE`: what the model's health is tested with. Without one, every failure counts against its chunk.
+    /// `ASR_PROBE`: the probe's recording. Without one, every failure counts against its chunk.
     pub probe: Option<Recording>,
 }
 
 /// Why there is no transcription.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TranscribeError {
-    /// The chunk is at fault, or its tries are used up: it fails with this.
+    /// The chunk fails with this error.
     Failed(ChunkError),
-    /// The chunk was claimed again since: it is not this delivery's any more.
+    /// A newer attempt has claimed the chunk.
     Superseded,
-    /// The message goes back to the queue.
+    /// The message returns to the queue.
     GivenBack {
-        /// Why.
         failure: Failure,
-        /// What the chunk fails with if it has gone back often enough.
+        /// The chunk's error if it has returned too often.
         error: ChunkError,
-        /// How long to wait at least.
+        /// The minimum delay.
         pause: Option<Duration>,
         /// The chunk's progress, for the message.
         progress: Progress,
@@ -92,51 +90,46 @@ pub enum TranscribeError {
 #[derive(Clone, Copy)]
 #[expect(missing_debug_implementations, reason = "a closure has nothing to show")]
 pub struct ChunkRequest<'a> {
-    /// Where its audio is read from.
     pub audio: &'a AudioStore,
-    /// Where its audio is.
     pub path: &'a AudioPath,
-    /// What the client asked for.
     pub options: &'a TranscribeOptions,
-    /// The trace that it is part of.
     pub traceparent: Option<&'a str>,
-    /// What earlier deliveries came to.
+    /// The progress of earlier deliveries.
     pub progress: Progress,
-    /// Whether it was never given back.
+    /// Whether the message was never requeued.
     pub first_delivery: bool,
-    /// Its slot, which is given back while it waits.
+    /// The message's slot, which is released while the chunk waits.
     pub slot: &'a HeldSlot,
-    /// Counts the calls, also for who stops waiting.
+    /// Counts the calls. The caller reads it if it cancels the request.
     pub calls: &'a AtomicU32,
-    /// Shows what the last call that counts failed with, while the chunk waits for another.
+    /// Receives each counted failure that is followed by a retry.
     pub failed: &'a watch::Sender<Option<FailedCall>>,
-    /// Whether the chunk is still this delivery's. Asked before each call but the first.
+    /// Whether this attempt still holds the claim. Checked before each call but the first.
     pub still_ours: &'a (dyn Fn() -> BoxFuture<'a, bool> + Send + Sync),
 }
 
-/// A call that failed and is followed by another.
+/// A failed call that is followed by a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailedCall {
-    /// What the chunk would fail with.
     pub code: ErrorCode,
-    /// How many calls were made.
+    /// The number of calls so far.
     pub calls: u32,
-    /// How many may be made at most.
+    /// The maximum number of calls.
     pub most: u32,
 }
 
-/// What one delivery has come to so far.
+/// The counts of one delivery.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     calls: u32,
     counted: u32,
     server_errors: u32,
     throttled: bool,
-    /// When the latest failure happened that may be the model's.
+    /// The time of the latest failure that the model may have caused.
     suspected: Option<Instant>,
 }
 
-/// The client with what protects the model from it.
+/// The client and its guard.
 #[derive(Debug)]
 pub struct Asr {
     client: Client,
@@ -146,7 +139,6 @@ pub struct Asr {
 }
 
 impl Asr {
-    /// A client. Connections are kept and used again.
     pub fn new(settings: AsrSettings) -> Result<Self, reqwest::Error> {
         Ok(Self {
             client: Client::new(&settings)?,
@@ -156,12 +148,11 @@ impl Asr {
         })
     }
 
-    /// What protects the model from this worker.
     pub fn guard(&self) -> Arc<Guard> {
         Arc::clone(&self.guard)
     }
 
-    /// Makes the probe's calls. Never ends; runs beside the worker.
+    /// Probes the model. Never ends.
     pub async fn keep_probing(&self) {
         match &self.settings.probe {
             Some(recording) => self.guard.run(|| self.client.probe(recording).boxed()).await,
@@ -169,7 +160,7 @@ impl Asr {
         }
     }
 
-    /// Has one chunk transcribed: the first call and up to `max_retries` more.
+    /// Transcribes a chunk with one call and up to `max_retries` retries.
     pub async fn transcribe(&self, request: &ChunkRequest<'_>) -> Result<Transcription, TranscribeError> {
         let mut pauses = backoff(self.settings.first_pause, LONGEST_PAUSE);
         let mut tally = Tally::default();
@@ -203,8 +194,8 @@ impl Asr {
         }
     }
 
-    /// A chunk that was in flight at the start of an outage is only sent to a model that works, so that a second
-    /// outage says something about the chunk, and one that goes on does not.
+    /// A chunk that was in flight at the start of an outage is only sent to a working model. So only a new outage, which it
+    /// may have caused, counts against it.
     async fn check_first(&self, request: &ChunkRequest<'_>) -> Result<(), TranscribeError> {
         request.slot.park();
         match self.guard.probe_now().await {
@@ -216,7 +207,7 @@ impl Asr {
         }
     }
 
-    /// One try. A refusal that may be about the form of the call is followed by another form at once.
+    /// One try. If the model may have refused the form of the call, it is called again at once with another form.
     async fn attempt(
         &self,
         request: &ChunkRequest<'_>,
@@ -229,7 +220,7 @@ impl Asr {
             words: verbose && options.timestamps == Timestamps::Word,
             language: language::of(options).is_some() && !options.translate,
         };
-        // Some servers answer 500 to a form or a language that they do not know.
+        // Some servers answer 500 to an unknown form or language.
         let mut form = Form {
             verbose: first.verbose && tally.server_errors < 2,
             words: first.words && tally.server_errors < 2,
@@ -284,20 +275,20 @@ impl Asr {
         answer
     }
 
-    /// Waits for a slot, if the message is parked, and for permission to make a call.
+    /// Waits for a slot if the message is parked, and for a permit.
     async fn permit(&self, slot: &HeldSlot) -> Result<Permit<'_>, CallError> {
         tokio::select! {
             biased;
             opened = self.guard.opened() => return Err(circuit_open(opened)),
             () = slot.unpark() => {}
         }
-        // The limit was cut while the message was in hand: it can wait in the queue.
+        // The limit was cut while the message was in hand, so it waits in the queue.
         let permit = timeout(self.settings.timeout, self.guard.permit()).await;
         let no_permit = || CallError::new(Failure::NoPermit, "the model has too many calls");
         permit.map_err(|_| no_permit())?.map_err(circuit_open)
     }
 
-    /// What comes of a chunk once there are no more tries in this delivery.
+    /// The result of a delivery after its last call.
     async fn give_up(&self, request: &ChunkRequest<'_>, error: CallError, tally: Tally) -> TranscribeError {
         let rule = error.failure.rule();
         let mut progress = request.progress;
@@ -330,7 +321,7 @@ fn circuit_open(Open { pause }: Open) -> CallError {
     CallError { pause: Some(pause), ..CallError::new(Failure::CircuitOpen, "the model is down") }
 }
 
-/// The model went down while the chunk was in flight. That is counted, since the chunk may be what stops the model.
+/// The model went down while the chunk was in flight. This is counted, since the chunk may be the cause.
 fn given_back_in_outage(mut progress: Progress, error: CallError, open: Open) -> TranscribeError {
     progress.outages = progress.outages.saturating_add(1);
     if progress.outages >= MAX_OUTAGES {

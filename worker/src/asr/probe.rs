@@ -1,4 +1,4 @@
-//! The recording that the model's health is tested with.
+//! The probe's recording.
 
 use std::path::Path;
 
@@ -23,12 +23,11 @@ impl std::fmt::Debug for Recording {
 }
 
 impl Recording {
-    /// The one that is part of this program.
     pub fn built_in() -> Self {
         Self { name: "longhand-probe.wav".to_owned(), mime: "audio/wav", bytes: Bytes::from_static(BUILT_IN) }
     }
 
-    /// What `ASR_PROBE` names: `built-in`, `off`, or a file.
+    /// Reads the value of `ASR_PROBE`: `built-in`, `off`, or a file.
     pub fn read(setting: &str) -> Result<Option<Self>, String> {
         match setting {
             "built-in" => Ok(Some(Self::built_in())),

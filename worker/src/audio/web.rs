@@ -2,7 +2,8 @@
 
 use futures::{StreamExt, TryStreamExt};
 use longhand_shared::domain::job::ErrorCode;
-use longhand_shared::net::outbound::{Outbound, PublicUrl, not_public, unknown_host};
+use longhand_shared::domain::url::PublicUrl;
+use longhand_shared::net::outbound::{Outbound, not_public, unknown_host};
 use reqwest::{Method, StatusCode};
 
 use super::spool::spool;

@@ -1,11 +1,12 @@
 //! Ten thousand messages that nobody should send, among real ones, through a worker whose table has hiccups.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::JobStatus;
 use longhand_shared::queue::{ChunkMessage, Delivery, Envelope, Outgoing, Progress};
 use longhand_sim_asr::{Behaviour, text_for};
@@ -13,6 +14,7 @@ use longhand_worker::dead_letters::DeadLetters;
 use longhand_worker::lease::Lease;
 use longhand_worker::runner::{Handler, Outcome, Runner};
 use longhand_worker::slots::Slots;
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -46,15 +48,15 @@ impl<H> Watched<H> {
     }
 
     fn complain(&self, what: &str, delivery: &Delivery) {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{what}: {delivery:?}"));
+        self.wrong.lock().push(format!("{what}: {delivery:?}"));
     }
 
     fn wrong(&self) -> Vec<String> {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.wrong.lock().clone()
     }
 
     fn count(&self, which: impl Fn(&Outcome) -> bool) -> usize {
-        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcomes = self.outcomes.lock();
         outcomes.iter().filter(|outcome| which(outcome)).count()
     }
 }
@@ -63,7 +65,7 @@ impl<H> Watched<H> {
 impl<H: Handler> Handler for Watched<H> {
     async fn handle(&self, delivery: &Delivery, lease: &Lease) -> Outcome {
         let receive_count = {
-            let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut dice = self.dice.lock();
             *[delivery.receive_count, delivery.receive_count, 0, 7, u32::MAX]
                 .choose(&mut *dice)
                 .expect("some")
@@ -73,7 +75,7 @@ impl<H: Handler> Handler for Watched<H> {
             self.complain("panic", &odd);
             return Outcome::Retry { delay: Duration::ZERO };
         };
-        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome.clone());
+        self.outcomes.lock().push(outcome.clone());
         outcome
     }
 }
@@ -101,7 +103,7 @@ fn any_json(dice: &mut StdRng, depth: usize) -> Value {
         1 => dice.random::<bool>().into(),
         2 => dice.random::<i64>().into(),
         3 => [0.5, 1e300, -0.0, 24.0].choose(dice).copied().into(),
-        4 => [0, 1, 2, 23, 24, u64::MAX].choose(dice).copied().into(),
+        4 => [0, 1, 2, MAX_CHUNKS as u64 - 1, MAX_CHUNKS as u64, u64::MAX].choose(dice).copied().into(),
         5 => text(dice, 20).into(),
         6 => (0..dice.random_range(0..5)).map(|_| any_json(dice, depth - 1)).collect(),
         _ => Value::Object(
@@ -128,7 +130,7 @@ fn changed_field(dice: &mut StdRng, body: &str) -> String {
     ];
     value[field] = match (field, dice.random_range(0..3)) {
         ("version", 0) => json!(2),
-        ("chunkIndex", 0) => [json!(24), json!(-1), json!(1.5), json!(1e300), json!(255), json!(256)]
+        ("chunkIndex", 0) => [json!(MAX_CHUNKS), json!(-1), json!(1.5), json!(1e300), json!(255), json!(256)]
             .choose(dice)
             .cloned()
             .into(),

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use longhand_api::captions::Timeline;
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::{Chunk, ChunkState, JobStatus, Transcription, Verdict};
 use longhand_shared::domain::media::{self, Format};
 use longhand_shared::{ChunkIndex, Timestamp};
@@ -219,7 +220,7 @@ async fn every_chunk_ends_whatever_the_model_answers() {
     answers.push((200, b"{\"text\":\"late\"}".to_vec()));
     let world = World::new(Behaviour::default()).await;
     let asr = asr_settings(answering(answers).await);
-    let names: Vec<String> = (0..24).map(|index| format!("{index}.wav")).collect();
+    let names: Vec<String> = (0..MAX_CHUNKS).map(|index| format!("{index}.wav")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let running = world.work_with(world.processor_with(asr), limits(8));
     let consumer = world.consume_dead_letters();
@@ -233,8 +234,8 @@ async fn every_chunk_ends_whatever_the_model_answers() {
         assert!(matches!(result.job_status, JobStatus::Completed | JobStatus::Failed));
         let failed = result.chunks.iter().filter(|chunk| chunk.error.is_some()).count();
         let completed = result.chunks.iter().filter(|chunk| chunk.completed_time.is_some()).count();
-        assert_eq!(completed, 24, "{failed} failed: {result:?}");
-        texts += 24 - failed;
+        assert_eq!(completed, MAX_CHUNKS, "{failed} failed: {result:?}");
+        texts += MAX_CHUNKS - failed;
     }
     running.stop().await;
     consumer.stop().await;

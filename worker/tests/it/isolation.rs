@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::JobStatus;
 use longhand_sim_asr::{Answer, Behaviour, Latency, Schedule, Step};
 use rand::rngs::StdRng;
@@ -104,7 +105,7 @@ fn kinds() -> [(&'static str, Answer); 5] {
 async fn beside(kind: &str, answer: &Answer, traffic: u32, workers: usize, seed: Option<u64>, slots: usize) {
     let what = format!("{kind}, {traffic} good jobs, {workers} workers, seed {seed:?}, {slots} slots");
     let world = World::with_order(model(), seed).await;
-    let mut plans = vec![Plan::bad(0, Duration::ZERO, 24, answer.clone())];
+    let mut plans = vec![Plan::bad(0, Duration::ZERO, MAX_CHUNKS, answer.clone())];
     plans.extend((0..traffic).map(|number| Plan::good(number, Duration::from_millis(300) * (number + 1))));
     // Bad chunks that hang hold a slot for a timeout each at first, and later half of all slots.
     let waits = if answer == &Answer::Hang {
@@ -115,7 +116,7 @@ async fn beside(kind: &str, answer: &Answer, traffic: u32, workers: usize, seed:
     for Ended { plan, status, took, .. } in run(&world, workers, slots, &plans).await {
         if plan.bad.is_some() {
             assert_eq!(status, JobStatus::Failed, "{what}");
-            assert!(took <= bad_bound(24, slots * workers), "{what}: the bad job took {took:?}");
+            assert!(took <= bad_bound(MAX_CHUNKS, slots * workers), "{what}: the bad job took {took:?}");
         } else {
             assert_eq!(status, JobStatus::Completed, "{what}");
             assert!(took <= MODEL + secs(2) + waits + LOOKS, "{what}: {} took {took:?}", plan.user);
@@ -229,7 +230,7 @@ async fn every_job_ends_whatever_the_mix() {
         let mut bad_chunks = 0;
         for number in 0..dice.random_range(1..4) {
             let answer = kinds()[dice.random_range(0..4)].1.clone();
-            let chunks = dice.random_range(1..=24);
+            let chunks = dice.random_range(1..=MAX_CHUNKS);
             bad_chunks += chunks;
             plans.push(Plan::bad(number, secs(dice.random_range(0..30)), chunks, answer));
         }

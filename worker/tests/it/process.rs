@@ -1,5 +1,6 @@
 //! One chunk's life: from the message to the end of the job, and what repeats, races and comes late.
 
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::{ChunkStatus, ErrorCode, JobStatus, Transcription, Verdict};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue};
 use longhand_shared::store::{JobStore, RemoveUnsettled, Settle};
@@ -330,7 +331,7 @@ async fn a_lost_lease_cancels_the_call_to_the_model() {
 #[tokio::test(start_paused = true)]
 async fn many_jobs_of_many_workers_are_each_settled_once() {
     let world = World::new(Behaviour::taking(Latency::Uniform { from_ms: 100, to_ms: 9_000 })).await;
-    let files: Vec<String> = (0..24).map(|number| format!("{number}.wav")).collect();
+    let files: Vec<String> = (0..MAX_CHUNKS).map(|number| format!("{number}.wav")).collect();
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
     let mut jobs = Vec::new();
     for _ in 0..4 {
@@ -347,6 +348,6 @@ async fn many_jobs_of_many_workers_are_each_settled_once() {
         running.stop().await;
     }
     assert_eq!(world.sim.books().calls, 96);
-    assert!(world.sim.books().most_in_flight <= 24);
+    assert!(world.sim.books().most_in_flight <= MAX_CHUNKS);
     assert_eq!(world.store.count(Op::Settle), 96);
 }

@@ -1,8 +1,9 @@
 //! The sweeper: what it repairs, what it leaves alone, and that two of them do it once.
 
 use longhand_shared::domain::job::{ErrorCode, JobStatus, NewJob, Transcription, Verdict};
-use longhand_shared::lifecycle::{FIRST_CHECK, MAX_CHECK_INTERVAL, RESEND_AFTER};
+use longhand_shared::lifecycle::{MAX_CHECK_INTERVAL, RESEND_AFTER};
 use longhand_shared::queue::QueueError;
+use longhand_shared::store::FIRST_CHECK;
 use longhand_shared::store::JobStore;
 use longhand_shared::{Attempt, JobId, Timestamp};
 use longhand_sim_asr::Behaviour;

@@ -9,6 +9,7 @@ use longhand_e2e::calls::Calls;
 use longhand_e2e::processes::{Process, free_address, ready};
 use longhand_e2e::resources::Resources;
 use longhand_e2e::service::wav;
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::store::{JobStore, read};
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 /// Benchmark of one worker with many chunks in flight.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The number of jobs, each with 24 chunks.
+    /// The number of jobs, each with the most chunks.
     #[arg(long, default_value_t = 42)]
     jobs: usize,
     /// The worker's concurrency limit.
@@ -53,7 +54,7 @@ async fn main() {
     let mut jobs: Vec<JobId> = Vec::new();
     for n in 0..args.jobs {
         let user = format!("user{n}").parse().expect("a user");
-        let (paths, options) = (vec![path.clone(); 24], TranscribeOptions::default());
+        let (paths, options) = (vec![path.clone(); MAX_CHUNKS], TranscribeOptions::default());
         let job = NewJob::new(user, paths, options, Metadata::new(), Timestamp::now()).expect("a job");
         lifecycle.submit(&job, None).await.expect("submitted");
         jobs.push(job.id);
@@ -71,7 +72,7 @@ async fn main() {
     let worker = Process::start("longhand-worker", &variables);
     let began = Instant::now();
     ready(&format!("http://{health}/healthz")).await;
-    let chunks = u64::try_from(args.jobs * 24).expect("a count");
+    let chunks = u64::try_from(args.jobs * MAX_CHUNKS).expect("a count");
     let limit = Duration::from_mins(10);
     let answered = asr.wait_until(|books| books.by_status.get(&200) >= Some(&chunks), limit).await;
     assert!(answered, "the model answered {} calls of {chunks}", asr.books().status(200));

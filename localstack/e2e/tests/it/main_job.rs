@@ -5,6 +5,7 @@ use std::time::Duration;
 use longhand_e2e::eventually;
 use longhand_e2e::gateway::ApiMode;
 use longhand_e2e::service::{LIMITS, Service, wav};
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::queue::{ChunkQueue, Envelope, Outgoing};
 use longhand_sim_asr::{Answer, Behaviour, Latency, Odd, Script, text_for};
 use reqwest::StatusCode;
@@ -88,7 +89,7 @@ async fn chunk_statuses_change_while_the_job_runs(mode: ApiMode) {
 async fn jobs_may_have_1_to_24_chunks(mode: ApiMode) {
     let service = Service::start_in(mode).await;
     let _worker = service.work(LIMITS);
-    let names: Vec<String> = (0..24).map(|n| format!("{n}.wav")).collect();
+    let names: Vec<String> = (0..MAX_CHUNKS).map(|n| format!("{n}.wav")).collect();
     let paths = service.audio(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let one = service.submit("ana", &paths[..1]).await;
     let all = service.submit("ana", &paths).await;
@@ -100,7 +101,7 @@ async fn jobs_may_have_1_to_24_chunks(mode: ApiMode) {
 async fn full_jobs_complete_in_any_script(mode: ApiMode) {
     let service = Service::start_in(mode).await;
     let _worker = service.work(LIMITS);
-    let names: Vec<String> = (0..24).map(|n| format!("{n}.wav")).collect();
+    let names: Vec<String> = (0..MAX_CHUNKS).map(|n| format!("{n}.wav")).collect();
     let paths = service.audio(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     for script in [Script::Latin, Script::Thai] {
         let answer = Answer::Words { count: 700, script };

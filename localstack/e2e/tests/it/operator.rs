@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use longhand_e2e::eventually;
 use longhand_e2e::service::{LIMITS, Service};
+use longhand_shared::domain::callback::{CallbackAttempt, CallbackState};
 use longhand_shared::domain::job::{Metadata, NewJob, TranscribeOptions};
 use longhand_shared::lifecycle::Lifecycle;
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Envelope, Outgoing};
 use longhand_shared::store::{JobStore, read};
-use longhand_shared::webhook::{CallbackAttempt, CallbackState};
 use longhand_shared::{JobId, Timestamp};
 use longhand_sim_asr::Answer;
 use serde_json::{Value, json};

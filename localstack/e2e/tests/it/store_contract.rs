@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, TimeToLiveSpecification};
 use longhand_e2e::calls::{Calls, LostAnswer};
 use longhand_e2e::eventually;
 use longhand_e2e::resources::{Clients, RETENTION, Resources};
+use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::{
     Chunk, ChunkError, ChunkState, ChunkStatus, ErrorCode, JobHead, JobState, JobStatus, Language, Metadata,
     NewJob, Prompt, Segment, Timestamps, TranscribeOptions, Transcription, Verdict, Warning, WarningCode,
@@ -486,7 +487,7 @@ async fn a_claim_of_a_settled_chunk_writes_nothing() {
 }
 
 async fn details_cover_open_ended_and_missing_jobs(store: Store) {
-    let (open, ended) = (made(&store, 24).await, made(&store, 2).await);
+    let (open, ended) = (made(&store, MAX_CHUNKS).await, made(&store, 2).await);
     let gone = new_job(&some_user(), 1, now());
     let half = made(&store, 2).await;
     let attempt = claimed(&store, chunk(&half, 1), at(5)).await;
@@ -507,9 +508,9 @@ async fn details_cover_open_ended_and_missing_jobs(store: Store) {
     assert_eq!(store.details(&[]).await.expect("details"), []);
 }
 
-/// 24 chunks of 700 words with three bytes per letter are larger than an item may be.
+/// The most chunks, of 700 words with three bytes per letter are larger than an item may be.
 async fn a_transcript_of_24_long_chunks_is_complete(store: Store) {
-    let job = made(&store, 24).await;
+    let job = made(&store, MAX_CHUNKS).await;
     let text = vec!["การถอดเสียง"; 700].join(" ");
     let result = finished(&store, &job, &transcribed(&text), at(9)).await;
     let whole = result.transcription.clone().expect("a text");

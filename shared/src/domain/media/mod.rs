@@ -1,10 +1,14 @@
 //! Audio: limits, formats, and announced media types.
 
+mod detect;
 pub mod ebml;
 mod format;
 mod frames;
 
-pub use format::{Format, HEAD_BYTES, NotAudio, detect, read_head};
+use strum::VariantArray;
+
+pub use detect::{HEAD_BYTES, NotAudio, detect, read_head};
+pub use format::Format;
 
 /// The maximum size of a chunk's audio, in bytes: 5 MiB.
 pub const MAX_AUDIO_BYTES: u64 = 5 * 1024 * 1024;
@@ -54,7 +58,7 @@ pub fn announced(content_type: &str) -> (String, &'static str) {
         !text.is_empty()
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
     };
-    let named = || Format::ALL.into_iter().find(|format| format.mime() == essence);
+    let named = || Format::VARIANTS.iter().copied().find(|format| format.mime() == essence);
     let alias = || ALIASES.into_iter().find(|(alias, _)| *alias == essence).map(|(_, format)| format);
     let extension =
         named().or_else(alias).and_then(|format| format.extensions().first()).copied().unwrap_or("bin");

@@ -1,4 +1,4 @@
-//! The store in `DynamoDB`: one table, its calls counted. How items look is in `item.rs`.
+//! The store in `DynamoDB`: one table. `item.rs` defines the items.
 
 mod reads;
 mod transactions;
@@ -11,10 +11,12 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::get_item::builders::GetItemFluentBuilder;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
-use rand::RngExt;
+use serde::de::DeserializeOwned;
 
 use super::codes::Stored;
 use super::item::{
@@ -24,16 +26,30 @@ use super::{
     Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
 use crate::domain::attempt::{Attempt, AttemptRecord, Claimant};
+use crate::domain::callback::Callback;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkIndex, ChunkRef, JobId, UserId};
 use crate::domain::idempotency::Idempotency;
-use crate::domain::job::{Chunk, ChunkStatus, Job, JobHead, JobState, NewJob, Verdict};
+use crate::domain::job::{Chunk, ChunkStatus, Job, JobHead, NewJob, Verdict};
 use crate::domain::transcript::TranscriptResult;
-use crate::webhook::Callback;
+use crate::net::backoff::backoff;
 
-/// How often a step is tried that another transaction on the same item was in the way of, or that
-/// left some of a batch undone.
+/// How often a step is tried if a concurrent transaction cancels it, or if a batch is not complete.
 const TRIES: u32 = 6;
+
+/// The pauses between these tries.
+fn pauses() -> impl Iterator<Item = Duration> {
+    backoff(Duration::from_millis(40), Duration::from_millis(640)).take(TRIES as usize - 1)
+}
+
+/// Waits for the next of `pauses`. An error if there are no more; `why` says why the step must be tried again.
+async fn pause(pauses: &mut impl Iterator<Item = Duration>, why: &str) -> Result<(), StoreError> {
+    let Some(pause) = pauses.next() else {
+        return Err(StoreError::Unavailable(format!("{why}, {TRIES} times")));
+    };
+    tokio::time::sleep(pause).await;
+    Ok(())
+}
 
 /// The store in `DynamoDB`.
 #[derive(Clone)]
@@ -50,8 +66,7 @@ impl fmt::Debug for DynamoStore {
 }
 
 impl DynamoStore {
-    /// The store in `table`, whose items live for `retention` after the job was submitted. One that is tried again is
-    /// kept as long again, whatever `retention` is.
+    /// Items expire `retention` after their job was submitted. A retry of a job restarts the job's original period.
     pub fn new(client: Client, table: impl Into<String>, retention: Duration) -> Self {
         Self { client, table: table.into(), retention }
     }
@@ -64,23 +79,48 @@ impl DynamoStore {
         self.client.update_item().table_name(&self.table).set_key(Some(key))
     }
 
-    /// What stood in the way of a conditional update.
-    fn refused(error: SdkError<UpdateItemError, HttpResponse>) -> Result<Option<Item>, StoreError> {
-        match error.into_service_error() {
-            UpdateItemError::ConditionalCheckFailedException(failed) => Ok(failed.item),
-            other => Err(failure(&other)),
+    fn get(&self, key: Item) -> GetItemFluentBuilder {
+        self.client.get_item().table_name(&self.table).set_key(Some(key)).consistent_read(true)
+    }
+}
+
+/// The new item, or the existing one if it does not meet the condition (`None` if it does not exist). The request decides
+/// whether the images are returned.
+type Applied = Result<Item, Option<Item>>;
+
+/// Sends a conditional update. It is tried again if a concurrent transaction holds the item.
+async fn apply(update: UpdateItemFluentBuilder) -> Result<Applied, StoreError> {
+    let mut pauses = pauses();
+    loop {
+        match update.clone().send().await.map_err(SdkError::into_service_error) {
+            Ok(answer) => return Ok(Ok(answer.attributes.unwrap_or_default())),
+            Err(UpdateItemError::ConditionalCheckFailedException(failed)) => return Ok(Err(failed.item)),
+            Err(UpdateItemError::TransactionConflictException(_)) => {
+                pause(&mut pauses, "another transaction held the item").await?;
+            }
+            Err(other) => return Err(failure(&other)),
         }
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+async fn get<T: DeserializeOwned>(request: GetItemFluentBuilder) -> Result<Option<T>, StoreError> {
+    request.send().await.map_err(unavailable)?.item.map(decode).transpose()
+}
+
+/// Reads all pages of a query for chunks.
+async fn all_chunks(query: QueryFluentBuilder) -> Result<Vec<Chunk>, StoreError> {
+    let items = query.into_paginator().items().send().collect::<Result<Vec<_>, _>>().await;
+    item::live_chunks(items.map_err(unavailable)?)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn unavailable<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(
     error: SdkError<E, HttpResponse>,
 ) -> StoreError {
     failure(&error)
 }
 
-/// What was refused for what it is will be refused again; all else may go better later.
+/// A rejected request is a bug; any other error may be temporary.
 fn failure<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(error: &E) -> StoreError {
     let text = DisplayErrorContext(error).to_string();
     if error.code() == Some("ValidationException") {
@@ -88,17 +128,6 @@ fn failure<E: Error + ProvideErrorMetadata + Send + Sync + 'static>(error: &E) -
     } else {
         StoreError::Unavailable(text)
     }
-}
-
-/// Waits before the `turn`-th retry (from 1): 20 ms, doubled with each turn, with a jitter of one half.
-async fn back_off(turn: u32, why: &str) -> Result<(), StoreError> {
-    if turn >= TRIES {
-        return Err(StoreError::Unavailable(format!("{why}, {turn} times")));
-    }
-    let longest = 20 * (1 << turn);
-    let wait = rand::rng().random_range(longest / 2..=longest);
-    tokio::time::sleep(Duration::from_millis(wait)).await;
-    Ok(())
 }
 
 /// Adds an update expression that begins with `set`, ends with `rest`, and stores the attempt's history.
@@ -115,10 +144,22 @@ fn with_history(
     Ok(update.update_expression(format!("{set}, history = :history{rest}")))
 }
 
+/// Claims a chunk.
+const CLAIM: &str = "SET chunkStatus = :inProgress, claimedTime = :now, claimedBy = :by, claimedMessage = :message, \
+     claimId = :claimId, history = list_append(if_not_exists(history, :none), :begun) ADD attempt :one";
+
+/// The rules of [`JobStore::claim`].
+const MAY_CLAIM: &str = "attribute_exists(jobId) AND (\
+     (chunkStatus = :pending AND (attribute_not_exists(claimedBy) OR claimedBy <> :by \
+     OR claimedMessage = :message OR claimId < :generation)) \
+     OR (chunkStatus = :inProgress AND (claimedTime <= :silent \
+     OR (claimedBy = :by AND claimedMessage = :message AND claimId <> :claimId) \
+     OR (claimedBy = :by AND claimId < :generation))))";
+
 #[async_trait]
 impl JobStore for DynamoStore {
     async fn create(&self, new: &NewJob, next_check: Timestamp) -> Result<Created, StoreError> {
-        self.create_all(new, next_check).await
+        self.create_job(new, next_check).await
     }
 
     async fn earlier(
@@ -145,21 +186,10 @@ impl JobStore for DynamoStore {
             Some(ChunkStatus::Pending | ChunkStatus::InProgress) => {}
         }
         let claim_id = item::claim_id(by.generation);
-        let answer = self
+        let update = self
             .update(key(at.job, chunk_key(at.index)))
-            .update_expression(
-                "SET chunkStatus = :inProgress, claimedTime = :now, claimedBy = :by, claimedMessage = :message, \
-                 claimId = :claimId, history = list_append(if_not_exists(history, :none), :begun) \
-                 ADD attempt :one",
-            )
-            .condition_expression(
-                "attribute_exists(jobId) AND (\
-                 (chunkStatus = :pending AND (attribute_not_exists(claimedBy) OR claimedBy <> :by \
-                 OR claimedMessage = :message OR claimId < :generation)) \
-                 OR (chunkStatus = :inProgress AND (claimedTime <= :silent \
-                 OR (claimedBy = :by AND claimedMessage = :message AND claimId <> :claimId) \
-                 OR (claimedBy = :by AND claimId < :generation))))",
-            )
+            .update_expression(CLAIM)
+            .condition_expression(MAY_CLAIM)
             .expression_attribute_values(":pending", text("PENDING"))
             .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
             .expression_attribute_values(":now", text(now.to_string()))
@@ -172,28 +202,20 @@ impl JobStore for DynamoStore {
             .expression_attribute_values(":generation", text(item::claim_ids_before(by.generation)))
             .expression_attribute_values(":one", number(1))
             .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await;
-        let error = match answer {
-            Ok(answer) => {
-                let item: ChunkItem = decode(answer.attributes.unwrap_or_default())?;
-                return Ok(Claim::Claimed(item.attempt()));
-            }
-            Err(error) => error,
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let existing: ChunkItem = match apply(update).await? {
+            Ok(claimed) => return Ok(Claim::Claimed(decode::<ChunkItem>(claimed)?.attempt())),
+            Err(None) => return Ok(Claim::Gone),
+            Err(Some(existing)) => decode(existing)?,
         };
-        let Some(standing) = Self::refused(error)? else {
-            return Ok(Claim::Gone);
-        };
-        let standing: ChunkItem = decode(standing)?;
-        if standing.is_settled() {
-            return Ok(Claim::Settled);
-        }
-        // The SDK tried again after the answer to the first try was lost.
-        if standing.claim_id.as_deref() == Some(&claim_id) {
-            return Ok(Claim::Claimed(standing.attempt()));
-        }
-        Ok(Claim::Busy)
+        Ok(if existing.is_settled() {
+            Claim::Settled
+        } else if existing.claim_id.as_deref() == Some(&claim_id) {
+            // The SDK repeated the request after a lost response.
+            Claim::Claimed(existing.attempt())
+        } else {
+            Claim::Busy
+        })
     }
 
     async fn release(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
@@ -205,16 +227,13 @@ impl JobStore for DynamoStore {
             .expression_attribute_values(":attempt", number(attempt.number))
             .expression_attribute_values(":one", number(u32::from(!attempt.counts())))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let answer =
-            with_history(update, "SET chunkStatus = :pending", " ADD released :one", attempt)?.send().await;
-        let Err(error) = answer else {
-            return Ok(true);
-        };
-        let Some(standing) = Self::refused(error)? else {
-            return Ok(false);
-        };
-        // The SDK tried again after the answer to the first try was lost.
-        Ok(decode::<ChunkItem>(standing)?.was_released(attempt))
+        let update = with_history(update, "SET chunkStatus = :pending", " ADD released :one", attempt)?;
+        match apply(update).await? {
+            Ok(_) => Ok(true),
+            Err(None) => Ok(false),
+            // Released already if the SDK repeated the request after a lost response.
+            Err(Some(existing)) => Ok(decode::<ChunkItem>(existing)?.was_released(attempt)),
+        }
     }
 
     async fn is_claimed_by(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
@@ -229,10 +248,7 @@ impl JobStore for DynamoStore {
             .expression_attribute_values(":attempt", number(attempt.number))
             .expression_attribute_values(":history", history(&attempt.history)?)
             .update_expression("SET history = :history");
-        match update.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => Self::refused(error).map(|_| ()),
-        }
+        apply(update).await.map(drop)
     }
 
     async fn settle(
@@ -262,47 +278,31 @@ impl JobStore for DynamoStore {
         }
         let set = "SET chunkStatus = :status, settledTime = :now, #value = :value";
         let update = with_history(update.condition_expression(condition), set, "", attempt)?;
-        let Err(error) = update.send().await else {
-            return Ok(Settle::Settled);
-        };
-        let Some(standing) = Self::refused(error)? else {
-            return Ok(Settle::Gone);
-        };
-        let standing: ChunkItem = decode(standing)?;
-        Ok(if standing.is_settled() { Settle::AlreadySettled } else { Settle::Superseded })
-    }
-
-    async fn remove_unsettled(&self, at: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
-        let index = AttributeValue::Ns(vec![at.index.to_string()]);
-        let mut turn = 0;
-        let image = loop {
-            let answer = self
-                .update(key(at.job, JOB))
-                .update_expression("DELETE unsettled :index")
-                .condition_expression("attribute_exists(jobId)")
-                .expression_attribute_values(":index", index.clone())
-                .return_values(ReturnValue::AllNew)
-                .send()
-                .await;
-            match answer {
-                Ok(answer) => break answer.attributes.unwrap_or_default(),
-                Err(error) if error.code() == Some("TransactionConflictException") => {
-                    turn += 1;
-                    back_off(turn, "another transaction held the job").await?;
-                }
-                Err(error) => return Self::refused(error).map(|_| RemoveUnsettled::Gone),
+        Ok(match apply(update).await? {
+            Ok(_) => Settle::Settled,
+            Err(None) => Settle::Gone,
+            Err(Some(existing)) => {
+                let existing: ChunkItem = decode(existing)?;
+                if existing.is_settled() { Settle::AlreadySettled } else { Settle::Superseded }
             }
-        };
-        let job = Job::try_from(decode::<JobItem>(image)?)?;
-        Ok(match (job.head.state, job.unsettled.is_empty()) {
-            (JobState::Ended { .. }, _) => RemoveUnsettled::Ended,
-            (JobState::Open, true) => RemoveUnsettled::AllSettled(Box::new(job.head)),
-            (JobState::Open, false) => RemoveUnsettled::Remaining,
         })
     }
 
+    async fn remove_unsettled(&self, at: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
+        let update = self
+            .update(key(at.job, JOB))
+            .update_expression("DELETE unsettled :index")
+            .condition_expression("attribute_exists(jobId)")
+            .expression_attribute_values(":index", AttributeValue::Ns(vec![at.index.to_string()]))
+            .return_values(ReturnValue::AllNew);
+        match apply(update).await? {
+            Ok(job) => Ok(RemoveUnsettled::of(&Job::try_from(decode::<JobItem>(job)?)?)),
+            Err(_) => Ok(RemoveUnsettled::Gone),
+        }
+    }
+
     async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {
-        self.end(head, result).await
+        self.finish_job(head, result).await
     }
 
     async fn reopen(
@@ -312,7 +312,7 @@ impl JobStore for DynamoStore {
         now: Timestamp,
         next_check: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.open_again(head, failed, now, next_check).await
+        self.reopen_job(head, failed, now, next_check).await
     }
 
     async fn note_callback(
@@ -334,10 +334,7 @@ impl JobStore for DynamoStore {
                 .expression_attribute_values(":next", text(next.to_string())),
             None => update.update_expression("SET #callback = :callback REMOVE openShard, nextCheckTime"),
         };
-        match update.send().await {
-            Ok(_) => Ok(true),
-            Err(error) => Self::refused(error).map(|_| false),
-        }
+        Ok(apply(update).await?.is_ok())
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -345,15 +342,7 @@ impl JobStore for DynamoStore {
     }
 
     async fn chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError> {
-        let pages = self
-            .query_chunks(id)
-            .into_paginator()
-            .items()
-            .send()
-            .collect::<Result<Vec<_>, _>>()
-            .await
-            .map_err(unavailable)?;
-        item::live_chunks(pages)
+        all_chunks(self.query_chunks(id)).await
     }
 
     async fn details(&self, heads: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError> {
@@ -382,7 +371,7 @@ impl JobStore for DynamoStore {
         let mut update = self
             .update(key(due.job, JOB))
             .update_expression(format!("SET nextCheckTime = :next, checkId = :id{note}"))
-            // In whichever shard: there were fewer of them, maybe, when the job was made.
+            // Any shard: an earlier version may have chosen from fewer.
             .condition_expression("attribute_exists(openShard) AND nextCheckTime = :seen")
             .expression_attribute_values(":seen", text(due.next_check.to_string()))
             .expression_attribute_values(":next", text(next_check.to_string()))
@@ -391,21 +380,18 @@ impl JobStore for DynamoStore {
         if let Some(from) = check_from {
             update = update.expression_attribute_values(":from", text(from.to_string()));
         }
-        let answer = update.send().await;
-        let Err(error) = answer else {
-            return Ok(true);
-        };
-        // The SDK tried again after the answer to the first try was lost.
-        let standing = Self::refused(error)?;
-        Ok(standing.is_some_and(|item| item.get("checkId") == Some(&text(&check_id))))
+        Ok(match apply(update).await? {
+            Ok(_) => true,
+            // Postponed already if the SDK repeated the request after a lost response.
+            Err(existing) => existing.is_some_and(|item| item.get("checkId") == Some(&text(&check_id))),
+        })
     }
 
     async fn erase(&self, id: JobId) -> Result<bool, StoreError> {
-        self.erase_all(id).await
+        self.erase_job(id).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let nothing = self.client.get_item().table_name(&self.table).set_key(Some(key(JobId::random(), JOB)));
-        nothing.send().await.map(|_| ()).map_err(unavailable)
+        self.get(key(JobId::random(), JOB)).send().await.map(drop).map_err(unavailable)
     }
 }

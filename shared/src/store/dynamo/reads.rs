@@ -7,32 +7,34 @@ use std::time::Duration;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::KeysAndAttributes;
 use futures::future::try_join_all;
+use strum::VariantArray;
 use tracing::warn;
 
-use super::{DynamoStore, back_off, unavailable};
+use super::{DynamoStore, all_chunks, get, pause, pauses, unavailable};
 use crate::domain::attempt::Attempt;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkRef, JobId, UserId};
 use crate::domain::idempotency::Idempotency;
 use crate::domain::job::{Chunk, ChunkStatus, JobHead, JobState, JobStatus};
+use crate::domain::stitch::stitch;
 use crate::store::item::{
-    BY_USER, CHUNK_PREFIX, HeadItem, Item, JOB, JobItem, OPEN_JOBS, OPEN_SHARDS, TRANSCRIPT, TranscriptItem,
-    chunk_key, decode, idempotency_key, is_expired, key, live_chunks, number, recent_key, recent_partition,
-    status_time, text,
+    BY_USER, CHUNK_PREFIX, HeadItem, IdempotencyItem, Item, JOB, JobItem, OPEN_JOBS, OPEN_SHARDS, TRANSCRIPT,
+    TranscriptItem, chunk_key, corrupt, decode, idempotency_key, is_expired, key, recent_key,
+    recent_partition, status_time, text,
 };
 use crate::store::{Created, Detail, DueJob, Search, SearchPage, SearchPosition, StoreError};
 
-/// `DynamoDB`: the most keys of one `BatchGetItem`.
+/// `DynamoDB`'s maximum number of keys in a `BatchGetItem`.
 const MAX_KEYS: usize = 100;
 
-/// What a listing shows of a job's item.
+/// The attributes of a [`HeadItem`].
 const HEAD: &str =
     "jobId, userId, jobStatus, submittedTime, completedTime, chunkCount, retriedTime, metadata";
 
-/// How much of one status is read for a page. Past this the page ends where the reading did.
+/// How many bytes of one status are read for a page, at most. The page then ends where reading stopped.
 const MAX_STATUS_BYTES: usize = 900_000;
 
-/// How far back a listing looks into the table itself: indexes follow within a second, as a rule.
+/// How recent the jobs are that a listing reads from the table. An index usually follows within a second.
 const RECENT: Duration = Duration::from_mins(1);
 
 impl DynamoStore {
@@ -40,31 +42,21 @@ impl DynamoStore {
         let mut items = Vec::with_capacity(keys.len());
         for batch in keys.chunks(MAX_KEYS) {
             let mut wanted = batch.to_vec();
-            let mut turn = 0;
+            let mut pauses = pauses();
             while !wanted.is_empty() {
                 let request = KeysAndAttributes::builder()
                     .set_keys(Some(wanted))
                     .consistent_read(true)
                     .set_projection_expression(only.map(str::to_owned))
                     .build()
-                    .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-                let answer = self
-                    .client
-                    .batch_get_item()
-                    .request_items(&self.table, request)
-                    .send()
-                    .await
-                    .map_err(unavailable)?;
+                    .map_err(corrupt)?;
+                let request = self.client.batch_get_item().request_items(&self.table, request);
+                let answer = request.send().await.map_err(unavailable)?;
                 items.extend(answer.responses.unwrap_or_default().remove(&self.table).unwrap_or_default());
-                wanted = answer
-                    .unprocessed_keys
-                    .unwrap_or_default()
-                    .remove(&self.table)
-                    .map(|left| left.keys)
-                    .unwrap_or_default();
+                let unread = answer.unprocessed_keys.unwrap_or_default().remove(&self.table);
+                wanted = unread.map(|unread| unread.keys).unwrap_or_default();
                 if !wanted.is_empty() {
-                    turn += 1;
-                    back_off(turn, "BatchGetItem left keys unread").await?;
+                    pause(&mut pauses, "BatchGetItem left keys unread").await?;
                 }
             }
         }
@@ -72,33 +64,24 @@ impl DynamoStore {
     }
 
     async fn due_of_shard(&self, shard: u8, now: &str, limit: i32) -> Result<Vec<DueJob>, StoreError> {
-        let answer = self
-            .client
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Due {
+            job_id: JobId,
+            next_check_time: Timestamp,
+        }
+        let query = self
             .query()
-            .table_name(&self.table)
             .index_name(OPEN_JOBS)
             .key_condition_expression("openShard = :shard AND nextCheckTime <= :now")
             .expression_attribute_values(":shard", text(shard.to_string()))
             .expression_attribute_values(":now", text(now))
-            .limit(limit)
-            .send()
-            .await
-            .map_err(unavailable)?;
-        let due = |item: Item| {
-            #[derive(serde::Deserialize)]
-            #[serde(rename_all = "camelCase")]
-            struct Due {
-                job_id: JobId,
-                next_check_time: Timestamp,
-            }
-            decode(item)
-                .map(|Due { job_id, next_check_time }| DueJob { job: job_id, next_check: next_check_time })
-        };
-        // One item that cannot be read must not keep the sweeper from the others.
-        let log = |due: &Result<DueJob, StoreError>| {
-            due.as_ref().inspect_err(|error| warn!(%error, "passed over")).is_ok()
-        };
-        answer.items.unwrap_or_default().into_iter().map(due).filter(log).collect()
+            .limit(limit);
+        let items = query.send().await.map_err(unavailable)?.items.unwrap_or_default();
+        // An item that cannot be parsed must not keep the sweeper from the others.
+        let parse = |item| decode::<Due>(item).inspect_err(|error| warn!(%error, "item skipped")).ok();
+        let due = |Due { job_id, next_check_time }| DueJob { job: job_id, next_check: next_check_time };
+        Ok(items.into_iter().filter_map(parse).map(due).collect())
     }
 
     pub(super) async fn read_earlier(
@@ -107,27 +90,10 @@ impl DynamoStore {
         asked: &Idempotency,
         now: Timestamp,
     ) -> Result<Option<Created>, StoreError> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Record {
-            made_job: JobId,
-            digest: String,
-            ttl: i64,
-        }
-        let answer = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(idempotency_key(user, &asked.key.to_string())))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(unavailable)?;
-        let record: Option<Record> = answer.item.map(decode).transpose()?;
-        // DynamoDB may take two days to remove what has expired.
-        Ok(record.filter(|record| record.ttl >= now.unix()).map(|record| {
-            if record.digest == asked.digest { Created::Replayed(record.made_job) } else { Created::Mismatch }
-        }))
+        let record: Option<IdempotencyItem> =
+            get(self.get(idempotency_key(user, &asked.key.to_string()))).await?;
+        // DynamoDB may take two days to remove an expired item.
+        Ok(record.filter(|record| record.ttl >= now.unix()).map(|record| record.answer(asked)))
     }
 
     pub(super) async fn read_details(&self, heads: &[JobHead]) -> Result<Vec<Option<Detail>>, StoreError> {
@@ -147,8 +113,7 @@ impl DynamoStore {
                     let from_chunks = transcript.text_in_chunks;
                     let mut result = transcript.into_result()?;
                     if from_chunks {
-                        result.transcription =
-                            crate::domain::stitch::stitch(&self.shown_chunks(head.id).await?);
+                        result.transcription = stitch(&self.shown_chunks(head.id).await?);
                     }
                     Some(Detail::Ended(Box::new(result)))
                 }
@@ -161,9 +126,9 @@ impl DynamoStore {
         Ok(details)
     }
 
-    /// A job's chunks without their segments, which are the larger part of them.
+    /// A job's chunks without their segments, which are the larger part.
     async fn shown_chunks(&self, id: JobId) -> Result<Vec<Chunk>, StoreError> {
-        let items = self
+        let query = self
             .query_chunks(id)
             .projection_expression(
                 "jobId, #item, chunkStatus, #path, attempt, released, #history, claimedTime, claimedBy, \
@@ -176,20 +141,16 @@ impl DynamoStore {
             .expression_attribute_names("#history", "history")
             .expression_attribute_names("#error", "error")
             .expression_attribute_names("#text", "text")
-            .expression_attribute_names("#language", "language")
-            .into_paginator()
-            .items()
-            .send()
-            .collect::<Result<Vec<_>, _>>()
-            .await
-            .map_err(unavailable)?;
-        live_chunks(items)
+            .expression_attribute_names("#language", "language");
+        all_chunks(query).await
+    }
+
+    fn query(&self) -> QueryFluentBuilder {
+        self.client.query().table_name(&self.table)
     }
 
     pub(super) fn query_chunks(&self, id: JobId) -> QueryFluentBuilder {
-        self.client
-            .query()
-            .table_name(&self.table)
+        self.query()
             .key_condition_expression("jobId = :job AND begins_with(#item, :chunk)")
             .expression_attribute_names("#item", "item")
             .expression_attribute_values(":job", text(id.to_string()))
@@ -198,60 +159,41 @@ impl DynamoStore {
     }
 
     pub(super) async fn read_job(&self, id: JobId) -> Result<Option<JobItem>, StoreError> {
-        let answer = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(key(id, JOB)))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(unavailable)?;
-        answer.item.map(decode).transpose()
+        get(self.get(key(id, JOB))).await
     }
 
-    /// A chunk's status, as of now; `None` when it is gone.
+    /// A chunk's current status; `None` if it is gone.
     pub(super) async fn read_status(&self, at: ChunkRef) -> Result<Option<ChunkStatus>, StoreError> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Status {
             chunk_status: ChunkStatus,
-            #[serde(default)]
             ttl: Option<i64>,
         }
-        let answer = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(key(at.job, chunk_key(at.index))))
+        let request = self
+            .get(key(at.job, chunk_key(at.index)))
             .projection_expression("chunkStatus, #ttl")
-            .expression_attribute_names("#ttl", "ttl")
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(unavailable)?;
-        let status: Option<Status> = answer.item.map(decode).transpose()?;
+            .expression_attribute_names("#ttl", "ttl");
+        let status: Option<Status> = get(request).await?;
         Ok(status.filter(|status| !is_expired(status.ttl)).map(|status| status.chunk_status))
     }
 
     pub(super) async fn read_claim(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
-        let answer = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(key(at.job, chunk_key(at.index))))
-            .projection_expression("chunkStatus, attempt")
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(unavailable)?;
-        let (status, number) = (text(ChunkStatus::InProgress.as_str()), number(attempt.number));
-        Ok(answer.item.is_some_and(|item| {
-            item.get("chunkStatus") == Some(&status) && item.get("attempt") == Some(&number)
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Claimed {
+            chunk_status: ChunkStatus,
+            attempt: u32,
+        }
+        let request =
+            self.get(key(at.job, chunk_key(at.index))).projection_expression("chunkStatus, attempt");
+        let chunk: Option<Claimed> = get(request).await?;
+        Ok(chunk.is_some_and(|chunk| {
+            chunk.chunk_status == ChunkStatus::InProgress && chunk.attempt == attempt.number
         }))
     }
 
-    /// A page of a listing. One that would be empty is read on, since all jobs in it belong elsewhere.
+    /// A page of a listing. Reads on if none of the jobs read so far belongs to the listing.
     pub(super) async fn read_page(&self, search: &Search) -> Result<SearchPage, StoreError> {
         let mut search = search.clone();
         loop {
@@ -264,29 +206,29 @@ impl DynamoStore {
     }
 
     async fn part_of_listing(&self, search: &Search) -> Result<SearchPage, StoreError> {
-        let statuses = search.status.map_or(JobStatus::ALL.to_vec(), |status| vec![status]);
+        let statuses = search.status.map_or(JobStatus::VARIANTS.to_vec(), |status| vec![status]);
         let listed = try_join_all(statuses.into_iter().map(|status| self.list(search, status)));
         let (listed, recent) = tokio::try_join!(listed, self.recent(search))?;
         // Below this position at least one status was not read.
         let read_to = listed.iter().filter_map(|(_, read_to)| *read_to).max();
-        // What the table itself says of a recent job is truer than what an index says.
+        // The table is newer than the index.
         let known: HashSet<JobId> = recent.iter().map(|head| head.id).collect();
         let listed = listed.into_iter().flat_map(|(heads, _)| heads);
         let mut jobs: Vec<JobHead> = listed.filter(|head| !known.contains(&head.id)).chain(recent).collect();
         jobs.retain(|head| search.wants(head));
-        // An index tells neither when an item expires nor whether a job was tried again.
+        // The index contains neither a job's expiry nor its last retry.
         let expired = |head: &mut JobHead| is_expired(Some(self.ttl(head.since())));
         let old: Vec<JobId> = jobs.extract_if(.., expired).map(|head| head.id).collect();
         jobs.extend(self.heads(old).await?);
         jobs.retain_mut(|head| search.wants(head) && !expired(head));
         jobs.sort_by_key(|head| Reverse(SearchPosition::of(head)));
-        // A job that changes its status may be in two lists at once.
+        // A job whose status has just changed may be in two lists.
         jobs.dedup_by_key(|head| head.id);
         Ok(SearchPage::cut(jobs, search.limit, read_to))
     }
 
-    /// One status' part of a page, from the index: one more than asked for, to tell whether there are more; and how
-    /// far it was read, where there are more. `DynamoDB` ends an answer at 1 MB, and may end it before.
+    /// The jobs of one status for a page, from the index, and the position where reading stopped if there are more.
+    /// Reads one job more than the page needs. `DynamoDB` may end a response early, at 1 MB at the latest.
     async fn list(
         &self,
         search: &Search,
@@ -304,12 +246,10 @@ impl DynamoStore {
         if low > high {
             return Ok((heads, None));
         }
-        // BETWEEN takes the place where the last page ended too.
+        // BETWEEN includes the last job of the previous page.
         let wanted = search.limit + 2;
         let query = self
-            .client
             .query()
-            .table_name(&self.table)
             .index_name(BY_USER)
             .key_condition_expression("userId = :user AND jobStatusTime BETWEEN :low AND :high")
             .expression_attribute_values(":user", text(search.user.as_str()))
@@ -333,8 +273,8 @@ impl DynamoStore {
         }
     }
 
-    /// The jobs that were submitted in the minute before, as the table itself has them: indexes follow. The newest
-    /// 100 of them that may be on this page.
+    /// The jobs submitted in the last minute, from the table, since the index is eventually consistent. At most the
+    /// newest 100 that may belong to this page.
     async fn recent(&self, search: &Search) -> Result<Vec<JobHead>, StoreError> {
         let since = search.now.minus(RECENT);
         if search.after.is_some_and(|after| after.submitted < since)
@@ -347,10 +287,8 @@ impl DynamoStore {
             || "recent#~".to_owned(),
             |after| recent_key(after.submitted, Some(after.job)),
         );
-        let answer = self
-            .client
+        let query = self
             .query()
-            .table_name(&self.table)
             .key_condition_expression("jobId = :user AND #item BETWEEN :since AND :before")
             .expression_attribute_names("#item", "item")
             .expression_attribute_values(":user", text(recent_partition(&search.user)))
@@ -358,11 +296,9 @@ impl DynamoStore {
             .expression_attribute_values(":before", text(before))
             .scan_index_forward(false)
             .limit(100)
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(unavailable)?;
-        let jobs = answer.items.unwrap_or_default().into_iter().filter_map(|item| {
+            .consistent_read(true);
+        let items = query.send().await.map_err(unavailable)?.items.unwrap_or_default();
+        let jobs = items.into_iter().filter_map(|item| {
             let name = item.get("item")?.as_s().ok()?;
             name.rsplit('#').next()?.parse::<JobId>().ok()
         });

@@ -1,7 +1,7 @@
 //! A handler that does as a closure says and remembers what it was given, and a runner in a task.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use longhand_shared::queue::{ChunkQueue, Delivery};
 use longhand_worker::lease::Lease;
 use longhand_worker::runner::{EndedEarly, Handler, Limits, Outcome, Pulse, Runner};
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -53,12 +54,12 @@ impl Script {
 
     /// What was begun, and when.
     pub(crate) fn begun(&self) -> Vec<(Instant, Delivery)> {
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.begun.lock().clone()
     }
 
     /// What was ended, and when.
     pub(crate) fn ended(&self) -> Vec<(Instant, Delivery)> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ended.lock().clone()
     }
 
     /// The receive counts of one message's deliveries, in order.
@@ -83,7 +84,7 @@ impl Handler for Script {
         let _in_hand = InHand(self);
         self.most.fetch_max(now, Ordering::SeqCst);
         let note = |list: &Mutex<Vec<_>>| {
-            list.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), delivery.clone()));
+            list.lock().push((Instant::now(), delivery.clone()));
         };
         note(&self.begun);
         let outcome = (self.work)(delivery.clone(), lease.clone()).await;

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::queue::{ChunkQueue, Delivery, Depth, Outgoing, QueueError, Receipt};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 /// What was asked of the queue.
@@ -99,12 +100,12 @@ impl FaultyQueue {
 
     /// From now on a receipt handle stays valid when its message is delivered again, as a standard queue's may.
     pub(crate) fn keep_receipts_valid(&self) {
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashMap::new());
+        *self.newest.lock() = Some(HashMap::new());
     }
 
     /// What the queue itself takes this receipt handle for.
     fn valid(&self, receipt: &Receipt) -> Receipt {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = self.newest.lock();
         let message = receipt.0.split('/').next().unwrap_or_default();
         newest.as_ref().and_then(|newest| newest.get(message)).unwrap_or(receipt).clone()
     }
@@ -123,7 +124,7 @@ impl FaultyQueue {
 
     /// From now on, calls meet what this says.
     pub(crate) fn fault(&self, rule: impl FnMut(&Call) -> Fault + Send + 'static) {
-        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(rule);
+        *self.rule.lock() = Box::new(rule);
     }
 
     /// From now on, calls of this kind fail with this.
@@ -175,7 +176,7 @@ impl FaultyQueue {
     }
 
     fn log(&self) -> MutexGuard<'_, Vec<Call>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.lock()
     }
 
     /// Notes the call and meets its fault; the entries that are to fail, or the error for all.
@@ -186,7 +187,7 @@ impl FaultyQueue {
         max: usize,
     ) -> (usize, Result<Vec<(usize, QueueError)>, QueueError>, Twist) {
         let call = Call { kind, began: Instant::now(), ended: None, entries, max };
-        let fault = (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(&call);
+        let fault = (self.rule.lock())(&call);
         let place = {
             let mut log = self.log();
             log.push(call);
@@ -283,7 +284,7 @@ impl ChunkQueue for FaultyQueue {
         };
         self.end(place);
         let mut deliveries = answer?;
-        if let Some(newest) = self.newest.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(newest) = self.newest.lock().as_mut() {
             newest.extend(deliveries.iter().map(|it| (it.message_id.clone(), it.receipt.clone())));
         }
         if let Twist::Again(suffix) = twist {

@@ -2,10 +2,11 @@
 //! the paused clock, although the worker reads the system clock.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use longhand_shared::domain::callback::Callback;
 use longhand_shared::domain::idempotency::Idempotency;
 use longhand_shared::domain::job::{Chunk, Job, JobHead, NewJob, Verdict};
 use longhand_shared::domain::transcript::TranscriptResult;
@@ -13,8 +14,8 @@ use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{
     Claim, Created, Detail, DueJob, Finish, JobStore, RemoveUnsettled, Search, SearchPage, Settle, StoreError,
 };
-use longhand_shared::webhook::Callback;
 use longhand_shared::{Attempt, ChunkIndex, ChunkRef, Claimant, JobId, Timestamp, UserId};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// A step of the store.
@@ -77,7 +78,7 @@ impl FaultyStore {
 
     /// From now on, steps meet what this says.
     pub(crate) fn fault(&self, rule: impl FnMut(Op) -> StoreFault + Send + 'static) {
-        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(rule);
+        *self.rule.lock() = Box::new(rule);
     }
 
     /// The next `times` steps of this kind meet this.
@@ -98,7 +99,7 @@ impl FaultyStore {
 
     /// How often a step was taken.
     pub(crate) fn count(&self, op: Op) -> usize {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|step| **step == op).count()
+        self.log.lock().iter().filter(|step| **step == op).count()
     }
 
     async fn step<T>(
@@ -106,8 +107,8 @@ impl FaultyStore {
         op: Op,
         work: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).push(op);
-        let fault = (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(op);
+        self.log.lock().push(op);
+        let fault = (self.rule.lock())(op);
         let unavailable = || Err(StoreError::Unavailable("as the test wants it".to_owned()));
         match fault {
             StoreFault::None => work.await,

@@ -111,7 +111,7 @@ impl World {
         let paths = files.iter().map(|file| file.parse().expect("a path")).collect();
         let user = user.parse().expect("a user");
         NewJob::new(user, paths, TranscribeOptions::default(), Metadata::new(), Timestamp::now())
-            .expect("1 to 24 chunks")
+            .expect("not too many chunks")
     }
 
     pub(crate) fn lifecycle(&self) -> Lifecycle {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use longhand_e2e::eventually;
-use longhand_shared::lifecycle::FIRST_CHECK;
+use longhand_shared::domain::callback::{Callback, CallbackAttempt, CallbackState};
+use longhand_shared::store::FIRST_CHECK;
 use longhand_shared::store::{DueJob, read};
-use longhand_shared::webhook::{Callback, CallbackAttempt, CallbackState};
 use longhand_shared::{JobId, Timestamp};
 
 use super::{Store, at, failed, finished, new_job, some_user, transcribed};
@@ -39,7 +39,7 @@ pub(super) async fn webhook_attempts_are_recorded_one_by_one(store: Store) {
     let new = Callback::new(URL);
     assert_eq!(shown().await, new);
     // A running job has no webhook to record.
-    let (first, _) = new.tried(attempt(at(6), None), at(5), None, at(6));
+    let (first, _) = new.after_failure(attempt(at(6), None), at(5), None, at(6));
     assert!(!store.note_callback(job.id, at(5), &first).await.expect("an answer"));
 
     finished(&store, &job, &failed(), at(5)).await;
@@ -54,7 +54,8 @@ pub(super) async fn webhook_attempts_are_recorded_one_by_one(store: Store) {
     assert!(!store.note_callback(job.id, at(5), &first).await.expect("an answer"), "already recorded");
     assert_eq!(shown().await, first);
     due_at(&store, job.id, first.next_check()).await;
-    let (second, _) = first.tried(attempt(at(20), Some(500)), at(5), Some(Duration::from_hours(1)), at(21));
+    let (second, _) =
+        first.after_failure(attempt(at(20), Some(500)), at(5), Some(Duration::from_hours(1)), at(21));
     assert!(store.note_callback(job.id, at(5), &second).await.expect("an answer"));
     due_at(&store, job.id, Some(at(21 + 3600))).await;
 

@@ -119,7 +119,7 @@ pub enum InvalidUrl {
     Host(String),
 }
 
-/// An address with an allowed host. Only [`Outbound`](super::Outbound) can call it, which checks the IP addresses of
+/// An address with an allowed host. Only `net::outbound::Outbound` can call it, which checks the IP addresses of
 /// the host when it connects. `Display` and `Debug` omit the query, which may contain a signature.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicUrl {
@@ -156,11 +156,11 @@ impl PublicUrl {
         Ok(Self { url, plain })
     }
 
-    pub(super) fn as_url(&self) -> &Url {
+    pub(crate) fn as_url(&self) -> &Url {
         &self.url
     }
 
-    pub(super) fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.plain
     }
 }

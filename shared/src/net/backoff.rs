@@ -1,20 +1,21 @@
-//! Pauses that grow: doubled each time, up to a bound, half of each at random so that no two workers keep step.
+//! The backoff of all retries.
 
 use std::time::Duration;
 
 use rand::RngExt;
 use tokio_retry::strategy::ExponentialBackoff;
 
-/// Pauses from `first`, doubled each time, none over `longest`.
-pub(crate) fn backoff(first: Duration, longest: Duration) -> impl Iterator<Item = Duration> {
+/// Pauses between retries: `first`, doubled each time, at most `longest`. Each is shortened at random by up to a half,
+/// so that processes do not retry at the same time.
+pub fn backoff(first: Duration, longest: Duration) -> impl Iterator<Item = Duration> {
     let half = u64::try_from(first.as_millis() / 2).unwrap_or(u64::MAX);
     ExponentialBackoff::from_millis(2).factor(half.max(1)).max_delay(longest).map(jitter)
 }
 
-/// The `n`-th pause of such a row, from 1.
-pub(crate) fn nth(n: u32, first: Duration, longest: Duration) -> Duration {
+/// The `n`-th pause of a [`backoff`], from 1.
+pub fn nth(n: u32, first: Duration, longest: Duration) -> Duration {
     let place = usize::try_from(n.max(1) - 1).unwrap_or(usize::MAX);
-    // Far out, all pauses are the longest.
+    // By then every pause has reached `longest`.
     backoff(first, longest).nth(place.min(64)).unwrap_or(longest)
 }
 
