@@ -7,7 +7,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # A path, or a group of paths after their common part.
 PATH = re.compile(r"\b(crate|super|self)(?=::)((?:::\w+)*)(?:::\{([^;]*)\};)?")
-NAME = re.compile(r"[a-z_]\w*(?:::\w+)*")
 Module = tuple[str, ...]
 
 
@@ -17,15 +16,20 @@ def module(path: Path) -> Module:
 
 
 def imports(text: str, here: Module) -> set[Module]:
-    code = re.sub(r"//.*", "", text.split("#[cfg(test)]\nmod ")[0])
+    code = re.sub(r"//.*", "", re.split(r"#\[cfg\(test\)\]\n(?:pub\(\w+\) )?mod ", text)[0])
     found = set()
     for root, path, group in PATH.findall(code):
         base = {"crate": (), "self": here, "super": here[:-1]}[root]
         steps = path.split("::")[1:]
         while steps[:1] == ["super"]:
             base, steps = base[:-1], steps[1:]
-        found |= {(*base, *steps), *((*base, *steps, *name.split("::")) for name in NAME.findall(group))}
-    return found
+        # A name with a capital is an item of the module before the group.
+        names = re.findall(r"(?<![:\w])\w+(?:::\w+)*", group) if group else [""]
+        found |= {(*base, *steps, *(name.split("::") if name[:1].islower() else ())) for name in names}
+    # A path may also begin with the name of a module that the file declares. A re-export is not a use.
+    declared = re.findall(r"\bmod (\w+);", code)
+    code = re.sub(r"\bpub(\(\w+\))? use [^;]*;", "", code)
+    return found | {(*here, name) for name in declared if re.search(rf"(?<![:\w]){name}::", code)}
 
 
 def circles(source: Path) -> list[set[str]]:

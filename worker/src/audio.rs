@@ -4,6 +4,7 @@
 //! a few kilobytes of each chunk are in memory.
 
 mod length;
+mod opened;
 mod spool;
 mod web;
 
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use longhand_shared::AudioPath;
-use longhand_shared::domain::job::{ChunkError, ErrorCode};
+use longhand_shared::domain::job::ErrorCode;
 use longhand_shared::domain::media::{self, MAX_AUDIO_BYTES, MAX_AUDIO_LENGTH};
 use longhand_shared::domain::path::{AudioSources, InvalidPath};
 use longhand_shared::net::outbound::Outbound;
@@ -26,6 +27,9 @@ use tokio::fs::File;
 use tokio::io::AsyncSeekExt;
 use tokio_util::io::ReaderStream;
 use tracing::warn;
+
+pub use opened::AudioError;
+use opened::Opened;
 
 const READ_BYTES: usize = 32 * 1024;
 
@@ -40,38 +44,11 @@ pub struct Audio {
     pub body: BoxStream<'static, io::Result<Bytes>>,
 }
 
-/// Why there is no audio.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AudioError {
-    /// A retry would not help.
-    Bad(ChunkError),
-    /// The audio is missing or forbidden. If this does not change, the chunk fails with this error.
-    NotYet(ChunkError),
-    /// S3 or the web server does not answer.
-    Unavailable(String),
-}
-
-impl AudioError {
-    fn bad(code: ErrorCode, message: impl AsRef<str>) -> Self {
-        Self::Bad(ChunkError::new(code, message))
-    }
-
-    fn not_yet(code: ErrorCode, message: impl AsRef<str>) -> Self {
-        Self::NotYet(ChunkError::new(code, message))
-    }
-}
-
 #[derive(Clone, Debug)]
 pub struct AudioStore {
     s3: Client,
     outbound: Outbound,
     sources: AudioSources,
-}
-
-/// A file with the audio, at its beginning, and its size.
-struct Opened {
-    bytes: u64,
-    file: File,
 }
 
 impl AudioStore {

@@ -248,6 +248,7 @@ fn event(method: &str, path: &str, query: &str, body: Option<&str>) -> Value {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one scenario, in order")]
 async fn the_same_router_runs_as_a_lambda_function() {
     let (events, received) = mpsc::channel(8);
     let (answers, mut answered) = mpsc::channel(8);

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
-use super::{language, lenient, segments};
+use super::{entry, language, lenient, segments};
 use crate::failure::Failure;
 
 /// The maximum length of a quoted answer, in characters.
@@ -105,7 +105,7 @@ fn transcription(body: &[u8]) -> Result<Transcription, CallError> {
     let Some(text) = answer.get("text").and_then(Value::as_str) else {
         return Err(protocol(format!("the model's answer of {} bytes has no string \"text\"", body.len())));
     };
-    let duration = answer.get("duration").and_then(segments::seconds);
+    let duration = answer.get("duration").and_then(entry::seconds);
     let text = text.trim();
     let segments = segments::read(&answer, text, duration);
     let confidence = mean_confidence(&segments);

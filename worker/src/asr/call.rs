@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use longhand_shared::domain::job::{TranscribeOptions, Transcription};
+use longhand_shared::net::causes;
 use longhand_shared::service::trace;
 use reqwest::header::HeaderValue;
 use reqwest::multipart::{Form as Multipart, Part};
@@ -10,12 +11,12 @@ use reqwest::{Body, RequestBuilder, StatusCode, redirect};
 use tokio::time::timeout;
 use tracing::{Instrument, Span, field, info_span};
 
-use super::AsrSettings;
 use super::answer::{self, CallError};
 use super::format::Form;
 use super::guard::ProbeError;
 use super::language;
 use super::probe::Recording;
+use super::settings::AsrSettings;
 use crate::audio::Audio;
 use crate::failure::Failure;
 
@@ -177,14 +178,6 @@ fn no_translation(error: CallError) -> CallError {
 fn no_answer(error: &reqwest::Error) -> CallError {
     let failure = if error.is_connect() { Failure::Unreachable } else { Failure::ConnectionLost };
     CallError::new(failure, format!("the call to the model failed: {}", causes(error)))
-}
-
-/// The causes of an error, without its URL.
-pub(crate) fn causes(error: &reqwest::Error) -> String {
-    let outermost: &dyn std::error::Error = error;
-    let chain = std::iter::successors(outermost.source(), |cause| cause.source());
-    let causes: Vec<String> = chain.map(ToString::to_string).collect();
-    if causes.is_empty() { "no cause given".to_owned() } else { causes.join(": ") }
 }
 
 async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, CallError> {

@@ -5,6 +5,7 @@
 
 pub mod answer;
 mod call;
+mod entry;
 mod format;
 pub mod guard;
 mod language;
@@ -12,6 +13,7 @@ mod lenient;
 mod limit;
 pub mod probe;
 mod segments;
+mod settings;
 mod warnings;
 mod words;
 
@@ -25,7 +27,6 @@ use longhand_shared::AudioPath;
 use longhand_shared::domain::job::{ChunkError, ErrorCode, Timestamps, TranscribeOptions, Transcription};
 use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::Progress;
-use longhand_shared::service::secret::Secret;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
@@ -37,35 +38,14 @@ use answer::CallError;
 use call::Client;
 use format::Form;
 use guard::{Guard, Open, Permit, Verdict};
-use probe::Recording;
 
-pub(crate) use call::causes;
+pub use settings::AsrSettings;
 
 /// The longest pause with the chunk in hand. For a longer `Retry-After` the message returns to the queue.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 /// The timeout of opening the audio, which includes the download of remote audio.
 const AUDIO_TIMEOUT: Duration = Duration::from_secs(15);
-
-#[derive(Clone, Debug)]
-pub struct AsrSettings {
-    /// `ASR_BASE_URL`, without `/v1`.
-    pub base_url: String,
-    /// `ASR_API_KEY`.
-    pub api_key: Option<Secret>,
-    /// `ASR_MODEL`.
-    pub model: String,
-    /// `ASR_TIMEOUT_SECONDS`: one call, from the first byte sent to the last received.
-    pub timeout: Duration,
-    /// `ASR_MAX_RETRIES`: calls for one chunk after the first.
-    pub max_retries: u32,
-    /// The maximum number of concurrent calls, not counting a probe.
-    pub max_concurrency: usize,
-    /// The first pause of the backoff.
-    pub first_pause: Duration,
-    /// `ASR_PROBE`: the probe's recording. Without one, every failure counts against its chunk.
-    pub probe: Option<Recording>,
-}
 
 /// Why there is no transcription.
 #[derive(Clone, Debug, PartialEq)]

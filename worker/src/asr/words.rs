@@ -5,7 +5,7 @@ use longhand_shared::domain::job::{Segment, Word};
 use longhand_shared::domain::stitch::join;
 use serde_json::Value;
 
-use super::segments::{self, confidence, speaker};
+use super::entry::{confidence, speaker, times};
 
 /// Adds the words of an answer to its segments. A segment with several speakers is split between them.
 pub(super) fn add(
@@ -44,7 +44,7 @@ fn read(answer: &Value, duration: Option<f64>) -> Vec<Word> {
     };
     let texts: Vec<(&Value, String)> =
         entries.into_iter().filter_map(|entry| Some((entry, text(entry)?))).collect();
-    let times = segments::times(texts.iter().map(|(entry, _)| *entry), duration);
+    let times = times(texts.iter().map(|(entry, _)| *entry), duration);
     let words = texts.into_iter().zip(times.row);
     words
         .map(|((entry, text), (start, end))| Word {
@@ -113,6 +113,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    use super::super::segments;
     use super::*;
 
     fn segments(answer: &Value) -> Vec<Segment> {

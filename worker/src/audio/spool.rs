@@ -12,7 +12,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::task::spawn_blocking;
 
-use super::{AudioError, Opened};
+use super::opened::{AudioError, Opened};
 
 /// Writes the whole body into a file without a name. The caller limits the time. `name` is for messages, `stated` the
 /// size that the host stated, if any.

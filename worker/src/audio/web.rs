@@ -3,12 +3,12 @@
 use futures::{StreamExt, TryStreamExt};
 use longhand_shared::domain::job::ErrorCode;
 use longhand_shared::domain::url::PublicUrl;
+use longhand_shared::net::causes;
 use longhand_shared::net::outbound::{Outbound, not_public, unknown_host};
 use reqwest::{Method, StatusCode};
 
+use super::opened::{AudioError, Opened};
 use super::spool::spool;
-use super::{AudioError, Opened};
-use crate::asr::causes;
 
 /// Reads the audio at `url`. The caller limits the time.
 pub(super) async fn open(outbound: &Outbound, url: &PublicUrl) -> Result<Opened, AudioError> {

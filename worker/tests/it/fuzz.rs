@@ -197,6 +197,7 @@ fn odd_message(dice: &mut StdRng, real: &[String]) -> Outgoing {
 /// Real jobs complete, jobs whose messages were forged end, invalid messages are among the dead letters
 /// with a reason, and every slot is free again.
 #[tokio::test(start_paused = true)]
+#[expect(clippy::too_many_lines, reason = "one scenario, in order")]
 async fn ten_thousand_messages_that_nobody_should_send_harm_nobody() {
     eprintln!("LONGHAND_TEST_SEED={}", seed());
     let mut dice = StdRng::seed_from_u64(seed());
