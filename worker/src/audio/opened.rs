@@ -1,4 +1,4 @@
-//! Opened audio, or the reason why there is none.
+//! Opened audio, or why it cannot be opened.
 
 use longhand_shared::domain::job::{ChunkError, ErrorCode};
 use tokio::fs::File;
