@@ -8,7 +8,7 @@ use aws_sdk_sqs::types::{Message, MessageAttributeValue, MessageSystemAttributeN
 
 use super::super::{Delivery, Envelope, Progress, Receipt};
 use crate::domain::clock::Timestamp;
-use crate::service::trace::TRACEPARENT;
+use crate::queue::TRACEPARENT;
 
 const ORIGIN: &str = "origin";
 const REQUEUES: &str = "requeues";
