@@ -22,14 +22,14 @@ impl FromStr for Origins {
     fn from_str(text: &str) -> Result<Self, String> {
         let List(origins) = text.parse().unwrap_or_default();
         if origins.len() > 1 && origins.iter().any(|origin| origin == "*") {
-            return Err("names * and others: * is all".to_owned());
+            return Err("contains * and other origins: use * alone".to_owned());
         }
         let origin = |text: String| {
             let good =
                 text == "*" || Url::parse(&text).is_ok_and(|url| url.origin().ascii_serialization() == text);
             let value = HeaderValue::try_from(&text).ok().filter(|_| good);
             value.ok_or_else(|| {
-                format!("names {text:?}, which is not an origin such as https://app.example.com")
+                format!("contains {text:?}, which is not an origin such as https://app.example.com")
             })
         };
         origins.into_iter().map(origin).collect::<Result<_, _>>().map(Self)

@@ -20,6 +20,7 @@ use tracing::{Instrument, Span, debug, error_span, field, info};
 use uuid::Uuid;
 
 use crate::error::ApiError;
+use crate::error_codes::ErrorCode;
 use crate::fault::Fault;
 use crate::request_id;
 
@@ -112,6 +113,7 @@ async fn answer(request: Request, next: Next) -> Response {
     let (response, waited) =
         WAITED.scope(Cell::default(), async { (next.run(request).await, WAITED.with(Cell::get)) }).await;
     let status = response.status().as_u16();
+    let code = response.extensions().get::<&'static ErrorCode>().map(|row| row.code);
     Span::current().record("http.response.status_code", status);
     let took = started.elapsed();
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -128,9 +130,9 @@ async fn answer(request: Request, next: Next) -> Response {
     histogram!("longhand_http_request_seconds", "route" => route.clone()).record(took);
     // Probes arrive every few seconds and would drown the rest.
     if matches!(route.as_str(), "/healthz" | "/readyz" | "/serving" | "/metrics") {
-        debug!(%method, route, status, ms, own_ms, "request");
+        debug!(%method, route, status, code, ms, own_ms, "request");
     } else {
-        info!(%method, route, status, ms, own_ms, "request");
+        info!(%method, route, status, code, ms, own_ms, "request");
     }
     response
 }

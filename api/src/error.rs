@@ -40,11 +40,11 @@ pub(crate) enum ApiError {
     NotJson(serde_json::Error),
     #[error("the body begins with {0}: send JSON in UTF-8 without one")]
     ByteOrderMark(String),
-    #[error("the body ended before it was complete")]
+    #[error("the body ended before it was complete: send it again")]
     BodyBroken,
-    #[error("the body did not arrive within {} seconds", limit.as_secs())]
+    #[error("the body did not arrive within {} seconds: send it again", limit.as_secs())]
     BodyTimeout { limit: Duration },
-    #[error("the body has more than {limit} bytes")]
+    #[error("the body has more than {limit} bytes: send paths of audio, not audio")]
     BodyTooLarge { limit: usize },
     #[error("{0}: send plain JSON with Content-Type: application/json")]
     NotJsonType(String),
@@ -54,11 +54,11 @@ pub(crate) enum ApiError {
     NoSuchJob(JobId),
     #[error("no available format matches the Accept header: {}", offers.join(", "))]
     NotAcceptable { offers: &'static [&'static str] },
-    #[error("the job {0} is in progress")]
+    #[error("the job {0} is in progress: retry it when it has ended")]
     InProgress(JobId),
     #[error("the job {0} has no failed chunk")]
     NothingFailed(JobId),
-    #[error("the Idempotency-Key was used for a different request")]
+    #[error("the Idempotency-Key was used for a different request: use a new key")]
     KeyReused,
     #[error("{0}")]
     Unauthorized(Refusal),
@@ -76,32 +76,36 @@ pub(crate) enum ApiError {
     CannotSign { cause: String },
     #[error("the audio cannot be deleted at the moment, so nothing was erased: try again")]
     CannotDelete { cause: String },
-    #[error("this path does not exist")]
+    #[error("this path does not exist: see /openapi.json")]
     NoSuchRoute,
     #[error("the path does not support this method; the Allow header lists those that it does")]
     MethodNotAllowed,
     #[error("{}", match .0 {
-        StoreError::Unavailable(_) => "the job store cannot be reached at the moment: try again",
+        StoreError::Unavailable(_) => "the table cannot be reached at the moment: try again",
         StoreError::Corrupt(_) => INTERNAL,
     })]
     Store(#[from] StoreError),
-    /// The reasons. `health.rs` has logged their causes.
-    #[error("not ready: {}", .0.join(" and "))]
-    NotReady(Vec<&'static str>),
-    #[error("this server has reached its limit of event streams and waits: try again, or read the job")]
+    /// `health.rs` has logged the causes.
+    #[error("not ready: {0}")]
+    NotReady(String),
+    #[error(
+        "this server has reached its limit of event streams and waits: try again, or read the job without waiting"
+    )]
     TooManyStreams,
     #[error(
         "the user or the job has reached its share of this server's event streams and waits: close some, or try again"
     )]
     TooManyWaiting,
-    #[error("this server, or this user, has reached the limit of results read at once: try again")]
+    #[error(
+        "this server, or this user, has reached the limit of results read or sent at the same time: try again"
+    )]
     Busy,
     #[error("event streams do not pass through API Gateway: poll the job with Prefer: wait=25")]
     NoStreams,
-    /// The gateway before us does not pass on an answer as large as this one.
+    /// The answer is too large for the gateway in front of this server.
     #[error(
-        "the answer has {bytes} bytes, and at most {longest} are passed on here: ask for less, \
-         with a lower limit or without segments, or take the text alone (Accept: text/plain)"
+        "the answer has {bytes} bytes, more than the {longest} that can be returned here: use a lower limit, \
+         omit segments, or send Accept: text/plain"
     )]
     AnswerTooLarge { bytes: u64, longest: usize },
     #[error("the request was not finished within {} seconds; it may still be carried out", limit.as_secs())]
@@ -246,6 +250,8 @@ impl IntoResponse for ApiError {
             request_id: request_id::current(),
         };
         let mut response = (status, Json(problem)).into_response();
+        // For the log.
+        response.extensions_mut().insert(row);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::NOT_ACCEPTABLE {

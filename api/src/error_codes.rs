@@ -36,7 +36,7 @@ macro_rules! error_codes {
 
 error_codes! {
     InvalidRequest = BAD_REQUEST, "INVALID_REQUEST",
-        "fields, parameters or headers are invalid; `errors` lists every fault",
+        "fields, parameters or headers are invalid; `errors` lists the faults",
         "correct them";
     NoBody = BAD_REQUEST, "NO_BODY",
         "the body is missing",
@@ -54,7 +54,7 @@ error_codes! {
         "the credentials are missing or not accepted; `detail` and `WWW-Authenticate` say why",
         "get a new token; send one credential, not two";
     Forbidden = FORBIDDEN, "FORBIDDEN",
-        "`userId` is not the caller",
+        "`userId` is not the caller's id",
         "leave it out";
     JobNotFound = NOT_FOUND, "JOB_NOT_FOUND",
         "the job does not exist, or belongs to another user",
@@ -79,7 +79,7 @@ error_codes! {
         "wait until it ends";
     NothingFailed = CONFLICT, "NOTHING_FAILED",
         "the job has no failed chunk",
-        "nothing";
+        "no action is needed";
     BodyTooLarge = PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE",
         "the body has more than 65,536 bytes",
         "shorten it; send paths of audio, not audio";
@@ -96,7 +96,7 @@ error_codes! {
         "too many jobs in progress",
         "submit again after some have ended";
     TooManyWaiting = TOO_MANY_REQUESTS, "TOO_MANY_WAITING",
-        "the user has a tenth, or the job a twentieth, of this server's event streams and waits",
+        "the user (a tenth) or the job (a twentieth) has reached its share of this server's event streams and waits",
         "close some, or try again after `Retry-After`";
     Internal = INTERNAL_SERVER_ERROR, "INTERNAL",
         "a fault in Longhand",
@@ -105,25 +105,25 @@ error_codes! {
         "API Gateway does not pass on event streams",
         "poll the job with `Prefer: wait=25`";
     AnswerTooLarge = NOT_IMPLEMENTED, "ANSWER_TOO_LARGE",
-        "the answer is larger than API Gateway (4,700,000 bytes) or a load balancer before a function (700,000 bytes) passes on; the request was carried out",
+        "the answer exceeds the limit of API Gateway (4,700,000 bytes) or of a load balancer in front of a function (700,000 bytes); the request was carried out",
         "ask for less: a lower `limit`, no segments, or the text alone (`Accept: text/plain`)";
     AuthUnavailable = SERVICE_UNAVAILABLE, "AUTH_UNAVAILABLE",
-        "the issuer's keys have never been read",
-        "try again; the operator checks the api's log and `LONGHAND_JWT_JWKS_URL`";
+        "this server has not yet been able to read the issuer's keys",
+        "try again; the operator should check the api's log and `LONGHAND_JWT_JWKS_URL`";
     UploadsUnavailable = SERVICE_UNAVAILABLE, "UPLOADS_UNAVAILABLE",
         "uploads cannot be signed or deleted at the moment",
         "try again after `Retry-After`";
     StoreUnavailable = SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE",
         "the table cannot be reached",
-        "try again after `Retry-After`, a submit with the same `Idempotency-Key`";
+        "try again after `Retry-After`; repeat a submit with the same `Idempotency-Key`";
     NotReady = SERVICE_UNAVAILABLE, "NOT_READY",
         "a required dependency does not answer, or the server is stopping",
         "send requests to another server";
     TooManyStreams = SERVICE_UNAVAILABLE, "TOO_MANY_STREAMS",
         "this server has reached its limit of event streams and waits",
-        "try again, or read the job with `Prefer: wait=25`";
+        "try again, or read the job without `Prefer`";
     Busy = SERVICE_UNAVAILABLE, "BUSY",
-        "this server, or this user, has reached the limit of results read or sent at once",
+        "this server, or this user, has reached the limit of results read or sent at the same time",
         "try again after `Retry-After`";
     Timeout = GATEWAY_TIMEOUT, "TIMEOUT",
         "the request was not finished within 28 seconds; it may still be carried out",

@@ -14,7 +14,7 @@ pub(crate) struct Fault {
     /// Where: a JSON pointer into the body as a URI fragment (RFC 6901 section 6; `#` is the body itself), `?name` for
     /// a query parameter, `/{name}` for a part of the path, or the name of a header.
     pub(crate) pointer: String,
-    /// What, to be read after the pointer: "must not be empty".
+    /// What is wrong, such as "must not be empty".
     pub(crate) detail: String,
 }
 

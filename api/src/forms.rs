@@ -53,17 +53,16 @@ const LINE_CHARS: RangeInclusive<usize> = 10..=1000;
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 #[expect(dead_code, reason = "`Form::asked` reads the query field by field, to report every fault")]
 pub(crate) struct FormParams {
-    /// Whether JSON has the text with its times.
+    /// `true`: the JSON has `segments` and `timesExact`.
     #[param(default = false)]
     segments: Option<bool>,
-    /// Whether JSON has the segments with the words and their times. The job needs `timestamps: "word"`.
+    /// `true`: the segments have their words with times, too. The job needs `timestamps: "word"`.
     #[param(default = false)]
     words: Option<bool>,
-    /// Whether long segments become several captions of at most two lines, cut between words.
+    /// `true`: long segments become several captions of at most two lines, cut between words.
     #[param(default = false)]
     split: Option<bool>,
-    /// The most characters of a line of captions; by default 42 with `split=true`, otherwise
-    /// a segment is one line.
+    /// The maximum length of a caption line; without it each segment is one line, and with `split=true` it is 42.
     #[param(minimum = 10, maximum = 1000)]
     max_line_chars: Option<usize>,
 }

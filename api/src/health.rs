@@ -93,11 +93,13 @@ enum ReadyStatus {
 /// Without the table the answer is an error.
 fn optional_dependencies() -> ArrayBuilder {
     let names = [Dependency::Queue, Dependency::Redis].map(Dependency::name);
-    ArrayBuilder::new().items(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)))
+    ArrayBuilder::new()
+        .items(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)))
+        .description(Some("The optional dependencies that do not answer."))
 }
 
 fn always_false() -> ObjectBuilder {
-    let description = "The queue refuses `MessageGroupId`, so one user's backlog may delay others.";
+    let description = "`false`: the queue refuses `MessageGroupId`, so one user's backlog may delay others. Otherwise absent.";
     let object = ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([false]));
     object.description(Some(description))
 }
@@ -192,7 +194,7 @@ pub(crate) async fn serving(State(readiness): State<Arc<Readiness>>) -> Result<J
 
 /// Get metrics
 ///
-/// Counters and histograms since the start, in Prometheus' text format. Not through API Gateway.
+/// Counters and histograms since the start, in Prometheus' text format. Not available through API Gateway.
 // Through API Gateway they would be open to the Internet, and those of any one server, or function.
 #[utoipa::path(
     get,
@@ -231,11 +233,12 @@ impl Readiness {
     /// The dependencies that do not answer. Without the table, or while the process stops, it is an error.
     async fn missing_but_table(&self) -> Result<Vec<Dependency>, ApiError> {
         if self.stop.is_cancelled() {
-            return Err(ApiError::NotReady(vec![STOPPING]));
+            return Err(ApiError::NotReady(STOPPING.to_owned()));
         }
         let missing = self.missing().await;
         if missing.contains(&Dependency::Table) {
-            return Err(ApiError::NotReady(missing.into_iter().map(Dependency::name).collect()));
+            let names: Vec<_> = missing.into_iter().map(Dependency::name).collect();
+            return Err(ApiError::NotReady(format!("no answer from {}", names.join(" and "))));
         }
         Ok(missing)
     }
@@ -261,7 +264,7 @@ impl Readiness {
         let mut missing = Vec::new();
         for (dependency, failure) in answers {
             if let Some(cause) = failure {
-                warn!(dependency = dependency.name(), cause, "does not answer");
+                warn!(dependency = dependency.name(), cause, "a dependency does not answer");
                 missing.push(dependency);
             }
         }

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     settings::main(
         "longhand-api",
         "accepts transcription jobs over HTTP, as a server, or as a Lambda function if AWS_LAMBDA_RUNTIME_API is set; \
-         --openapi prints its description, --health checks a running server",
+         --openapi prints the OpenAPI document, --health checks a running server",
         &Settings::help(),
         Settings::read(&settings::environment),
         |settings| settings.listen,
@@ -50,7 +50,9 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     // Waits continue until no more requests are accepted: earlier their clients might return to this very server.
     let (closing, drain) = server::closing(&stop, settings.drain);
     let config = aws::load().await;
-    let credentials = config.credentials_provider().ok_or("there is no provider of AWS credentials")?;
+    let credentials = config
+        .credentials_provider()
+        .ok_or("no AWS credentials are configured (AWS_ACCESS_KEY_ID, AWS_PROFILE or a role)")?;
     let upload_s3 = settings
         .upload_endpoint
         .map_or_else(|| aws::s3(&config), |HttpUrl(endpoint)| aws::s3_at(&config, &endpoint));

@@ -118,13 +118,13 @@ impl Reads {
             "LONGHAND_READS_AT_ONCE",
             DEFAULT_AT_ONCE,
             1..=1000,
-            "concurrent reads of results and searches at a server; at most half for one user",
+            "concurrent reads of results and searches at each server; at most half for one user",
         );
         let answers = reader.within(
             "LONGHAND_ANSWERS_MB",
             DEFAULT_ANSWERS_MB,
             1..=100_000,
-            "megabytes of memory for answers that are being sent; at most half for one user",
+            "megabytes of memory for answers that are being sent, at each server; at most half for one user",
         );
         Self::new(at_once, answers)
     }
@@ -148,6 +148,19 @@ impl Reading {
         response.extensions_mut().insert(self);
         response
     }
+
+    /// The response, once its bytes are charged. The permit is returned then.
+    pub(crate) async fn charge(self, reads: &Reads, response: Response) -> Result<Response, ApiError> {
+        let (parts, body) = response.into_parts();
+        let bytes = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+        let Some(bytes) = bytes.filter(|bytes| *bytes > SMALL) else {
+            return Ok(Response::from_parts(parts, body));
+        };
+        let charge = reads.charge(self.user.as_ref(), bytes).await?;
+        let body = to_bytes(body, bytes).await;
+        let bytes = body.map_err(|error| ApiError::Internal { cause: error.to_string() })?;
+        Ok(Response::from_parts(parts, Body::from(charged(bytes, charge))))
+    }
 }
 
 /// Bytes that return their charge when they are dropped, which is when they are sent.
@@ -164,20 +177,8 @@ pub(crate) fn charged(bytes: Bytes, charge: Charge) -> Bytes {
 /// The layer that charges answers, and returns the permits to read.
 pub(crate) async fn account(State(reads): State<Reads>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let Some(reading) = response.extensions_mut().remove::<Reading>() else {
-        return response;
-    };
-    let (parts, body) = response.into_parts();
-    let bytes = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    let Some(bytes) = bytes.filter(|bytes| *bytes > SMALL) else {
-        return Response::from_parts(parts, body);
-    };
-    let charge = match reads.charge(reading.user.as_ref(), bytes).await {
-        Ok(charge) => charge,
-        Err(error) => return error.into_response(),
-    };
-    match to_bytes(body, bytes).await {
-        Ok(bytes) => Response::from_parts(parts, Body::from(charged(bytes, charge))),
-        Err(error) => ApiError::Internal { cause: error.to_string() }.into_response(),
+    match response.extensions_mut().remove::<Reading>() {
+        Some(reading) => reading.charge(&reads, response).await.unwrap_or_else(IntoResponse::into_response),
+        None => response,
     }
 }

@@ -71,7 +71,7 @@ impl Settings {
         let listen = reader.or(
             "LONGHAND_LISTEN",
             SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            "address and port of the api; ignored as a Lambda function",
+            "address and port of the api; not used in Lambda",
         );
         let table = reader.required("LONGHAND_TABLE", "name of the DynamoDB table");
         let queue_url = reader.required("LONGHAND_QUEUE_URL", "URL of the SQS queue for chunks");
@@ -96,7 +96,7 @@ impl Settings {
             .unwrap_or_default();
         let upload_endpoint = reader.optional(
             "LONGHAND_UPLOAD_ENDPOINT",
-            "URL of S3 for clients, in upload URLs; default: the api's own endpoint",
+            "S3 endpoint in upload URLs, if clients need another one than the api",
         );
         let redis = RedisUrl::read(reader);
         let log = LogSettings::read(reader);
@@ -136,13 +136,13 @@ impl Capacity {
                 "LONGHAND_MAX_CONNECTIONS",
                 4000,
                 1..=1_000_000,
-                "concurrent connections of this server; further ones are closed",
+                "concurrent connections at each server; further ones are closed",
             ),
             waiting: reader.within(
                 "LONGHAND_MAX_WAITING",
                 MAX_WAITING,
                 1..=1_000_000,
-                "event streams and waits of this server; a tenth at most for one user, a twentieth for one job",
+                "concurrent event streams and waits at each server; at most a tenth for one user and a twentieth for one job",
             ),
             stream_minutes: reader.within(
                 "LONGHAND_STREAM_MINUTES",
@@ -233,7 +233,7 @@ mod tests {
             (&[("LONGHAND_AUTH", "None")], "LONGHAND_AUTH is \"None\": must be jwt, apikey or none"),
             (
                 &[("LONGHAND_AUTH", "apikey")],
-                "LONGHAND_API_KEYS_FILE and LONGHAND_API_KEYS are both not set: LONGHAND_AUTH is apikey",
+                "LONGHAND_API_KEYS_FILE and LONGHAND_API_KEYS are both not set: LONGHAND_AUTH=apikey needs one of them",
             ),
             (
                 &[

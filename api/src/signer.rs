@@ -1,4 +1,4 @@
-//! Signs the addresses of uploads with credentials that last.
+//! Signs upload URLs with credentials that are valid for long enough.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::error::ApiError;
 
-/// How long an address is valid, unless the credentials that sign it expire earlier.
+/// How long a URL is valid, unless the credentials that sign it expire earlier.
 const LIFETIME: Duration = Duration::from_mins(15);
 
 /// Credentials that expire sooner are not used.
@@ -21,12 +21,12 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// How long the provider may take to answer.
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the provider is not asked again after it had no credentials that last longer.
+/// How long the provider is not asked again after it had no credentials that are valid for longer.
 const PROVIDER_PAUSE: Duration = Duration::from_secs(10);
 
-/// Signs addresses. S3 refuses an address once the credentials that signed it have expired. The SDK refreshes
-/// credentials ten seconds before they expire, so the signer caches its own, and refreshes them as soon as they last
-/// less than an address is valid.
+/// Signs URLs. S3 refuses a URL once the credentials that signed it have expired. The SDK refreshes credentials ten
+/// seconds before they expire, so the signer caches its own, and refreshes them as soon as they are valid for less time
+/// than a URL.
 pub struct Signer {
     s3: Client,
     provider: SharedCredentialsProvider,
@@ -72,21 +72,22 @@ impl Signer {
         let new = match answer {
             Ok(Ok(new)) => Some(new).filter(|new| lasts(new, SHORTEST)),
             Ok(Err(error)) => {
-                warn!(error = %DisplayErrorContext(&error), "no new credentials to sign uploads with");
+                warn!(error = %DisplayErrorContext(&error), "cannot get AWS credentials to sign uploads");
                 None
             }
             Err(_) => {
-                warn!("the provider of credentials to sign uploads does not answer");
+                warn!("no answer from the AWS credentials provider (for signing uploads)");
                 None
             }
         };
         *kept = new.or(old.map(|(old, _)| old)).map(|credentials| (credentials, Instant::now()));
-        let none = || ApiError::CannotSign { cause: "there are no credentials that last".to_owned() };
+        let none =
+            || ApiError::CannotSign { cause: "no AWS credentials are valid for long enough".to_owned() };
         kept.as_ref().map(|(credentials, _)| credentials.clone()).ok_or_else(none)
     }
 }
 
-/// What signs addresses for a while.
+/// A client that signs URLs for a while.
 pub(crate) struct Signing {
     pub(crate) s3: Client,
     pub(crate) lifetime: Duration,

@@ -41,9 +41,9 @@ problems!(Problems: COMMON, AUTHENTICATED, JSON_BODY, &[
     Code::UploadsUnavailable,
 ]);
 
-/// Get addresses to upload audio to
+/// Get upload URLs
 ///
-/// Send each file to its address as described there, then submit the paths.
+/// Upload each file with the `method`, `url` and `headers` of its entry, then submit its `audioChunkPath`.
 #[utoipa::path(
     post,
     path = "/uploads",
@@ -57,7 +57,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JSON_BODY, &[
     responses(
         (
             status = 200,
-            description = "One entry for each file, in their order. An address is valid until `expiresTime`, at most 15 minutes, and secret until then.",
+            description = "One entry for each file, in their order. A URL is valid until `expiresTime`, at most 15 minutes, and is a secret until then.",
             body = Uploads,
             examples(("example" = (value = json!(examples::uploads())))),
         ),

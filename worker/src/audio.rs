@@ -71,10 +71,11 @@ impl AudioStore {
         };
         let shown = path.shown();
         if opened.bytes == 0 {
-            return Err(AudioError::bad(ErrorCode::AudioEmpty, format!("{shown} has no bytes")));
+            return Err(AudioError::bad(ErrorCode::AudioEmpty, format!("{shown} is empty")));
         }
         if opened.bytes > MAX_AUDIO_BYTES {
-            let message = format!("{shown} has {} bytes, more than {MAX_AUDIO_BYTES}", opened.bytes);
+            let message =
+                format!("{shown} has {} bytes, more than the maximum of {MAX_AUDIO_BYTES}", opened.bytes);
             return Err(AudioError::bad(ErrorCode::AudioTooLarge, message));
         }
         let unreadable = |error: io::Error| AudioError::Unavailable(format!("{shown}: {error}"));

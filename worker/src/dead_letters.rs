@@ -37,7 +37,7 @@ impl Handler for DeadLetters {
                     let reason = delivery.envelope.reason.as_deref().unwrap_or_default();
                     warn!(%error, reason, "an invalid dead letter stays in the queue");
                 } else {
-                    debug!(%error, "still there");
+                    debug!(%error, "the invalid dead letter is still in the queue");
                 }
                 return Outcome::Retry { delay: PARKED };
             }
@@ -67,7 +67,7 @@ impl Handler for DeadLetters {
             }
             Ok(DeadLetter::Redrive) => self.redrive(chunk, delivery).await,
             Err(error) => {
-                warn!(%job_id, %chunk_index, %error, "dead letter not applied yet");
+                warn!(%job_id, %chunk_index, %error, "cannot process the dead letter yet");
                 later(delivery)
             }
         }
@@ -82,7 +82,7 @@ impl DeadLetters {
                 Outcome::Done
             }
             answer => {
-                warn!(job_id = %job, chunk_index = %index, ?answer, "a dead letter could not return to the queue yet");
+                warn!(job_id = %job, chunk_index = %index, ?answer, "cannot return a dead letter to the queue yet");
                 later(delivery)
             }
         }

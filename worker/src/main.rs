@@ -38,7 +38,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let stop = shutdown::on_signal()?;
     // Each chunk in hand uses up to three sockets.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        warn!(%error, "the limit on open files stays as it is");
+        warn!(%error, "cannot raise the limit on open files");
     }
     let config = aws::load().await;
     let sqs = aws::sqs(&config);

@@ -257,7 +257,7 @@ impl Processor {
             Ok(true) => outcome,
             Ok(false) => Outcome::Abandon,
             Err(error) => {
-                warn!(%error, "cannot release the claim; it expires");
+                warn!(%error, "cannot release the claim; it will expire");
                 outcome
             }
         }
@@ -267,7 +267,7 @@ impl Processor {
 /// Raises the alarm for forbidden audio in S3. The operator configures the allowed buckets, so a policy is wrong.
 fn warn_if_forbidden(path: &AudioPath, error: &ChunkError) {
     if error.code == ErrorCode::AudioForbidden && matches!(path, AudioPath::S3 { .. }) {
-        error!(audio_forbidden = 1, reason = error.message, "audio may not be read");
+        error!(audio_forbidden = 1, reason = error.message, "no permission to read the audio");
     }
 }
 
@@ -286,7 +286,7 @@ fn failed_at_last(failure: Failure, error: &ChunkError, delivery: &Delivery) -> 
     }
     Some(ChunkError::new(
         error.code,
-        format!("given up after {turns} returns to the queue: {}", error.message),
+        format!("gave up after returning the message to the queue {turns} times: {}", error.message),
     ))
 }
 

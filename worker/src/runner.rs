@@ -54,9 +54,9 @@ pub struct Runner {
 /// How much longer than its poll a receive may take, at most.
 const RECEIVE_GRACE: Duration = Duration::from_secs(5);
 
-/// A part of the worker ended by itself, which is a bug.
+/// A part of the worker stopped unexpectedly, which is a bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} ended by itself")]
+#[error("{0} stopped unexpectedly")]
 pub struct EndedEarly(pub &'static str);
 
 impl Runner {
@@ -127,9 +127,7 @@ impl Runner {
             let _ = timeout_at(deadline, keeper).await;
         }
         if !deleting.is_finished() && timeout_at(deadline, deleting).await.is_err() {
-            warn!(
-                "not all deletes were answered in time; these messages are delivered again, and change nothing"
-            );
+            warn!("some deletes got no answer in time; their messages are redelivered, without effect");
         }
         ended
     }
@@ -192,7 +190,7 @@ impl Runner {
                     failures += 1;
                     counter!("longhand_receives_total", "outcome" => "error").increment(1);
                     let pause = receive_backoff(failures);
-                    warn!(%error, failures, ?pause, "cannot receive");
+                    warn!(%error, failures, ?pause, "cannot receive messages");
                     drop(free);
                     tokio::select! {
                         () = stop.cancelled() => return,

@@ -80,8 +80,7 @@ mod about {
     pub(super) const HEALTH_LISTEN: &str = "address and port of /healthz and /metrics of the worker";
     pub(super) const NAME: &str = "name of the worker in chunks' histories, up to 100 bytes";
     pub(super) const TIMEOUT: &str = "time limit for one call of the model, including the upload, in seconds";
-    pub(super) const MAX_RETRIES: &str =
-        "further calls of the model for one attempt at a chunk, including calls with another response format";
+    pub(super) const MAX_RETRIES: &str = "retries of a call of the model in one attempt at a chunk, including calls with another response format";
     pub(super) const PROBE: &str = "recording for health probes of the model: built-in, a file, or off";
 }
 
@@ -148,13 +147,13 @@ fn limits(r: &mut Reader<'_>) -> Limits {
     if drain < poll + 2 {
         r.fault(
             "LONGHAND_DRAIN_SECONDS",
-            "must be at least LONGHAND_POLL_SECONDS + 2: a receive is never cut off",
+            "must be at least LONGHAND_POLL_SECONDS + 2: a worker waits for its last receive",
         );
     }
     if longest.saturating_add(visibility.saturating_mul(2)) > 43_200 {
         r.fault(
             "LONGHAND_MAX_CHUNK_SECONDS",
-            "with twice LONGHAND_VISIBILITY_SECONDS is over SQS's 12 h for one receive",
+            "plus twice LONGHAND_VISIBILITY_SECONDS must be at most 43200, SQS's limit for one receive",
         );
     }
     let [poll, visibility, longest, drain] = [poll, visibility, longest, drain].map(Duration::from_secs);

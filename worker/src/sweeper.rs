@@ -32,7 +32,7 @@ impl Sweeper {
     pub async fn run(self, stop: CancellationToken) {
         loop {
             if let Err(error) = self.sweep(Timestamp::now()).await {
-                warn!(%error, "sweep failed; the next one continues");
+                warn!(%error, "sweep failed; the next sweep continues");
             }
             // Workers that start together should not sweep together.
             let pause = self.every.mul_f64(rand::rng().random_range(0.75..1.25));
@@ -66,7 +66,7 @@ impl Sweeper {
         while let Some(look) = looks.next().await {
             match look {
                 Ok(repair) => repaired += usize::from(!repair.is_empty()),
-                Err(error) => warn!(%error, "a job could not be repaired yet"),
+                Err(error) => warn!(%error, "cannot repair a job; the next sweep tries again"),
             }
         }
         Ok(repaired)

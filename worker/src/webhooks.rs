@@ -199,7 +199,7 @@ fn after_failure(callback: &Callback, next: NextAttempt) -> Outcome {
 fn given_up(callback: &Callback) -> Outcome {
     let last = callback.attempts.last().and_then(|attempt| attempt.error.as_deref());
     Outcome::Reject {
-        reason: format!("given up after {} tries: {}", callback.tries, last.unwrap_or("unknown")),
+        reason: format!("gave up after {} attempts: {}", callback.tries, last.unwrap_or("unknown")),
     }
 }
 

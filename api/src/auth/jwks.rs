@@ -90,7 +90,7 @@ impl KeySet {
             self.refresh().await;
         }
         let keys = self.keys().ok_or(Refusal::Unavailable)?;
-        keys.find(id, algorithm).ok_or(Refusal::Invalid("the token names an unknown key"))
+        keys.find(id, algorithm).ok_or(Refusal::Invalid("the token is signed with an unknown key (kid)"))
     }
 
     fn keys(&self) -> Option<Keys> {
@@ -134,7 +134,7 @@ impl KeySet {
         }
         let keys = parse(&body)?;
         if keys.is_empty() {
-            Err("none of the keys is for verifying signatures with a supported algorithm".to_owned())
+            Err("no key verifies signatures with a supported algorithm".to_owned())
         } else {
             Ok(keys)
         }

@@ -84,7 +84,7 @@ impl Jwt {
             Keys::Set(set) => set.key(header.kid.as_deref(), header.alg).await?,
         };
         if !key.algorithms.contains(&header.alg) {
-            return Err(Refusal::Invalid("the token's algorithm is not that of its key"));
+            return Err(Refusal::Invalid("the token's algorithm does not fit its key"));
         }
         let claims = decode::<Claims>(token, &key.key, &self.validation(header.alg)).map_err(|error| {
             Refusal::Invalid(match error.kind() {

@@ -156,10 +156,10 @@ impl Given {
         Self {
             mode: reader.optional(AUTH, "how callers are authenticated: jwt, apikey or none; required unless LONGHAND_LISTEN is a loopback address"),
             confirmation: reader
-                .optional(AUTH_NONE, "i-know: confirms LONGHAND_AUTH=none where other machines can reach the api"),
+                .optional(AUTH_NONE, "set to i-know to confirm LONGHAND_AUTH=none where other machines can reach the api"),
             keys_file: reader.optional(
                 KEYS_FILE,
-                "file of API keys, with one line of `longhand key new` for each; read again when it changes",
+                "file of API keys, with one line per key, as `longhand key new` prints it; read again when it changes",
             ),
             keys: reader
                 .optional(KEYS, "API keys in the form of LONGHAND_API_KEYS_FILE; a change needs a restart"),
@@ -168,8 +168,8 @@ impl Given {
                 SECRET,
                 "secret that the issuer signs tokens with (HS256), 32 bytes or more, instead of public keys",
             ),
-            issuer: reader.optional(ISSUER, "required iss of the tokens"),
-            audience: reader.optional(AUDIENCE, "required aud of the tokens"),
+            issuer: reader.optional(ISSUER, "value that the iss claim of tokens must have"),
+            audience: reader.optional(AUDIENCE, "value that the aud claim of tokens must have"),
             leeway_seconds: reader.within(
                 "LONGHAND_JWT_LEEWAY_SECONDS",
                 30,
@@ -190,7 +190,10 @@ fn api_keys(reader: &mut Reader<'_>, file: Option<PathBuf>, text: Option<Secret>
         (None, Some(text)) => Some(ApiKeys::Text(text)),
         (None, None) if reader.is_faulted(KEYS_FILE) => None,
         (None, None) => {
-            reader.fault(KEYS_FILE, format_args!("and {KEYS} are both not set: LONGHAND_AUTH is apikey"));
+            reader.fault(
+                KEYS_FILE,
+                format_args!("and {KEYS} are both not set: LONGHAND_AUTH=apikey needs one of them"),
+            );
             None
         }
     }
@@ -199,7 +202,7 @@ fn api_keys(reader: &mut Reader<'_>, file: Option<PathBuf>, text: Option<Secret>
 fn jwt(reader: &mut Reader<'_>, given: Given) -> Option<JwtSettings> {
     for (name, missing) in [(ISSUER, given.issuer.is_none()), (AUDIENCE, given.audience.is_none())] {
         if missing {
-            reader.fault(name, "is not set: LONGHAND_AUTH is jwt");
+            reader.fault(name, "is not set: LONGHAND_AUTH=jwt requires it");
         }
     }
     let keys = keys(reader, given.jwks_url, given.secret);
@@ -229,7 +232,10 @@ fn keys(reader: &mut Reader<'_>, url: Option<String>, secret: Option<Secret>) ->
             Some(JwtKeys::Secret(secret))
         }
         (None, None) => {
-            reader.fault(JWKS_URL, format_args!("and {SECRET} are both not set: LONGHAND_AUTH is jwt"));
+            reader.fault(
+                JWKS_URL,
+                format_args!("and {SECRET} are both not set: LONGHAND_AUTH=jwt needs one of them"),
+            );
             None
         }
     }

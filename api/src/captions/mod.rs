@@ -37,23 +37,24 @@ pub struct Timeline {
     estimated: Option<ChunkIndex>,
 }
 
-/// A stretch of speech, or the mark of a chunk that has no text.
+/// A segment: text with its times, or a mark for a chunk without text.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cue {
-    /// The chunk that it is from.
+    /// The index of its chunk.
     pub chunk: ChunkIndex,
-    /// Milliseconds from the beginning of the job, or of the recording if the job has a `startOffset`; in JSON, seconds.
+    /// Seconds from the beginning of the job, or of the recording if the job has a `startOffset`.
+    // Milliseconds here, seconds in JSON.
     #[serde(serialize_with = "seconds")]
     #[schema(value_type = f64)]
     pub start: u64,
-    /// Likewise; after `start`.
+    /// Seconds from the same beginning; after `start`.
     #[serde(serialize_with = "seconds")]
     #[schema(value_type = f64)]
     pub end: u64,
     /// The text, on one line; never empty.
     pub text: String,
-    /// Whether this is the mark of a chunk that failed or is not done yet.
+    /// `true`: the chunk failed or is not done yet.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub gap: bool,
     /// The speaker, as the model names them in this chunk.

@@ -60,7 +60,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JSON_BODY, &[
     post,
     path = "/transcribe",
     description = format!(
-        "Makes a job of 1 to {MAX_CHUNKS} chunks. Once it is answered, the job ends, whatever fails."
+        "Creates a job of 1 to {MAX_CHUNKS} chunks. An accepted job always ends, whatever fails."
     ),
     tag = "Jobs",
     operation_id = "transcribe",
@@ -174,7 +174,7 @@ async fn ended(
     let reading = app.limits.reads().begin(Some(user)).await.ok()?;
     let answer = ([(CONTENT_LOCATION, location(job))], Json(&*result)).into_response();
     let fits = longest.is_none_or(|longest| edge::too_long(&answer, longest).is_none());
-    fits.then(|| reading.respond(answer))
+    if fits { reading.charge(app.limits.reads(), answer).await.ok() } else { None }
 }
 
 fn location(job: JobId) -> String {
@@ -236,7 +236,7 @@ impl utoipa::IntoParams for IdempotencyKeyHeader {
             .parameter_in(ParameterIn::Header)
             .required(Required::False)
             .description(Some(
-                "The client's own name for the request, kept for 24 hours: the same request with the same key \
+                "A key that the client chooses for the request, kept for 24 hours: the same request with the same key \
                  returns the same job. Visible ASCII characters, quoted or not.",
             ))
             .schema(Some(schema))

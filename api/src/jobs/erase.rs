@@ -17,7 +17,7 @@ use crate::uploads;
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "`erase` reads the query field by field, to report every fault")]
 struct EraseParams {
-    /// `true`: the audio that its user uploaded for it with `POST /uploads` is deleted too, and first.
+    /// `true`: the audio that its user uploaded for it with `POST /uploads` is deleted too, before the job.
     #[param(default = false)]
     audio: Option<bool>,
 }
@@ -26,7 +26,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[Code::InvalidRequest, Cod
 
 /// Erase a job
 ///
-/// With all its data. Chunks that wait are not started; results of in-flight calls of the model are discarded.
+/// Erases the job and all its data. Waiting chunks are dropped; results of in-flight calls of the model are discarded.
 #[utoipa::path(
     delete,
     path = "/transcript/{jobId}",

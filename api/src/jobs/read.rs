@@ -26,12 +26,16 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
     Code::AnswerTooLarge,
     Code::InvalidRequest,
     Code::NotAcceptable,
+    Code::RateLimited,
+    Code::TooManyWaiting,
+    Code::TooManyStreams,
+    Code::Busy,
 ]);
 
 /// Read a job
 ///
-/// Its status, each chunk's status, and the text so far. With `Prefer: wait=n` the answer comes when the job has ended,
-/// or after n seconds with the current state.
+/// Returns the job's status, each chunk's status, and the text so far. With `Prefer: wait=n` the answer comes when the
+/// job has ended, or after n seconds with the current state.
 #[utoipa::path(
     get,
     path = "/transcript/{jobId}",
@@ -55,8 +59,8 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
                 ("Cache-Control" = String, description = "How long it may be reused."),
                 ("Vary" = String, description = "`accept`: formats are cached separately."),
                 ("Preference-Applied" = Option<String>, description = "The wait that was applied."),
-                ("Longhand-Partial" = Option<String>, description = "Of text and captions: `true` if some of the text is missing."),
-                ("Longhand-Times-Exact" = Option<String>, description = "Of captions: `false` if times are estimates."),
+                ("Longhand-Partial" = Option<String>, description = "With text and captions: `true` if some of the text is missing."),
+                ("Longhand-Times-Exact" = Option<String>, description = "With captions: `false` if times are estimates."),
             ),
             content(
                 (TranscriptResult = "application/json", examples(("example" = (value = json!(examples::result()))))),

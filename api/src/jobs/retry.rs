@@ -22,11 +22,12 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
     Code::NothingFailed,
     Code::RateLimited,
     Code::TooManyOpenJobs,
+    Code::Busy,
 ]);
 
 /// Retry a job's failed chunks
 ///
-/// Only those, and only of a finished job.
+/// Retries only the failed chunks of a finished job.
 #[utoipa::path(
     post,
     path = "/transcript/{jobId}/retry",
@@ -50,13 +51,14 @@ pub(crate) async fn retry(
 ) -> Result<impl IntoResponse, ApiError> {
     let job = caller.job(app.store(), id).await?;
     app.limits.submit(app.store(), &job.head.user).await?;
+    // Before the retry: a refused request has no effect.
+    let reading = app.limits.reads().begin(caller.name()).await?;
     match app.lifecycle.retry(id, Timestamp::now()).await? {
         Retry::Retried(_) => {}
         Retry::InProgress => return Err(ApiError::InProgress(id)),
         Retry::NothingFailed => return Err(ApiError::NothingFailed(id)),
         Retry::Gone => return Err(ApiError::NoSuchJob(id)),
     }
-    let reading = app.limits.reads().begin(caller.name()).await?;
     let result = store::read(app.store(), id).await?.ok_or(ApiError::NoSuchJob(id))?;
     Ok(reading.respond((StatusCode::ACCEPTED, Json(result))))
 }

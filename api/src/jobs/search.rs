@@ -96,7 +96,7 @@ struct SearchParams {
     submitted_after: Option<Timestamp>,
     /// Only jobs submitted before this time.
     submitted_before: Option<Timestamp>,
-    /// The most results of a page. A page of long results has fewer.
+    /// The maximum number of results on a page. A page with long results may have fewer.
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<usize>,
     /// `summary`: each job without its text, its chunks and their attempts.
@@ -125,8 +125,7 @@ problems!(Problems: COMMON, AUTHENTICATED, &[
 
 /// List a user's jobs
 ///
-/// Newest first, in pages. A job submitted within the last minute is listed at once; a later change of status follows
-/// within a moment.
+/// Newest first, in pages. A new job is listed at once. A change of status may appear with a short delay.
 #[utoipa::path(
     get,
     path = "/transcript/search",

@@ -65,7 +65,7 @@ fn document(paths: &Value, schemas: &Value) -> Value {
         "info": {
             "title": "Longhand",
             "version": env!("CARGO_PKG_VERSION"),
-            "summary": "Transcribes audio, durably.",
+            "summary": "A durable audio-transcription job service.",
             "description": format!(
                 "A job is 1 to {MAX_CHUNKS} chunks of audio, in order. `POST /transcribe` submits it, \
                  `GET /transcript/{{jobId}}` returns its status and its text. Every accepted job ends."
@@ -77,7 +77,7 @@ fn document(paths: &Value, schemas: &Value) -> Value {
         "tags": [
             {"name": "Jobs", "description": "Submit, wait, read, list."},
             {"name": "Uploads", "description": "For clients without an AWS account."},
-            {"name": "Service", "description": "For operators. Open to everybody."},
+            {"name": "Service", "description": "For operators. Needs no credentials."},
         ],
         "paths": paths,
         "webhooks": {"jobEnded": {"post": webhook::job_ended()}},
@@ -94,7 +94,7 @@ fn document(paths: &Value, schemas: &Value) -> Value {
                     "type": "apiKey",
                     "in": "header",
                     "name": "X-Api-Key",
-                    "description": "An API key, where `LONGHAND_AUTH=apikey`.",
+                    "description": "An API key, if `LONGHAND_AUTH=apikey`.",
                 },
             },
         },
@@ -114,7 +114,7 @@ fn extend(schemas: &mut Value) {
     });
     result["timesExact"] = json!({
         "type": "boolean",
-        "description": "Whether every time rests on measured lengths; with `?segments=true` only.",
+        "description": "Whether all times are measured, none estimated; with `?segments=true` only.",
     });
 }
 

@@ -49,7 +49,7 @@ pub(super) fn new_job() -> Value {
             },
             "translate": {
                 "type": ["boolean", "null"],
-                "description": "Whether the text is translated to English. A model that cannot translate fails the chunks.",
+                "description": "`true`: the text is translated to English. A model that cannot translate fails the chunks.",
             },
             "startOffset": {
                 "type": ["number", "null"],
@@ -68,7 +68,7 @@ pub(super) fn new_job() -> Value {
             "callbackUrl": {
                 "type": ["string", "null"],
                 "format": "uri",
-                "description": "Where the job's end is posted: a URL of a host that this server delivers webhooks to.",
+                "description": "An `https://` URL that gets a webhook when the job ends. The server allows only configured hosts.",
             },
         },
     })
@@ -97,7 +97,7 @@ pub(super) fn new_uploads() -> Value {
                             "type": ["string", "null"],
                             "minLength": 1,
                             "maxLength": 255,
-                            "description": "All but ASCII letters, digits, `.`, `_` and `-` become `_`.",
+                            "description": "Characters other than ASCII letters, digits, `.`, `_` and `-` become `_`.",
                         },
                         "contentType": {
                             "type": ["string", "null"],

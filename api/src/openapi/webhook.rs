@@ -38,9 +38,9 @@ pub(super) fn job_ended() -> Value {
             Delivery is at-least-once and retried for 24 hours.",
         "security": [],
         "parameters": [
-            header("webhook-id", "The same in every attempt."),
-            header("webhook-timestamp", "Seconds since 1970, of this attempt."),
-            header("webhook-signature", "`v1,` and base64 of HMAC-SHA256 over `id.timestamp.body`."),
+            header("webhook-id", "The id of the event, the same in every attempt."),
+            header("webhook-timestamp", "The time of this attempt, in seconds since 1970."),
+            header("webhook-signature", "`v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`; two during a rotation of the secret, separated by a space."),
         ],
         "requestBody": {"required": true, "content": {"application/json": {"schema": message}}},
         "responses": {

@@ -90,7 +90,7 @@ fn example() -> String {
 
 /// Follow a job
 ///
-/// Its changes as they happen. A comment every 15 seconds keeps the connection alive.
+/// Sends the job's changes as they happen. A comment every 15 seconds keeps the connection alive.
 #[utoipa::path(
     get,
     path = "/transcript/{jobId}/events",

@@ -221,10 +221,10 @@ async fn paths() {
         (long.as_str(), "must have a key of at most 1024 bytes, has 1025"),
         (long_local.as_str(), "must have at most 1024 bytes, has 1025"),
         ("a\u{0}.wav", "must not contain control characters"),
-        ("../secret.wav", "leaves the audio root"),
-        ("x/../../secret.wav", "leaves the audio root"),
-        ("..\\secret.wav", "leaves the audio root"),
-        ("link.wav", "leaves the audio root"),
+        ("../secret.wav", "is outside the audio root"),
+        ("x/../../secret.wav", "is outside the audio root"),
+        ("..\\secret.wav", "is outside the audio root"),
+        ("link.wav", "is outside the audio root"),
         ("/etc/passwd", "is absolute: give a path relative to the audio root"),
         ("s3://audio", "is not an S3 address: expected s3://bucket/key"),
         ("s3://audio/../other/a.wav", "has a key with . or .. between slashes"),
@@ -239,7 +239,7 @@ async fn paths() {
         ("https://2130706433/a.wav", "must have a host name, not an IP address"),
         ("https://[::ffff:169.254.169.254]/latest", "must have a host name, not an IP address"),
         ("https://good.example/a.wav#x", "must not have a fragment"),
-        ("https://good.example:99999/", "is not a web address: invalid port number"),
+        ("https://good.example:99999/", "is not a valid URL: invalid port number"),
         ("file:///etc/passwd", "has the scheme \"file\""),
     ];
     assert_faults(rows.map(|(path, detail)| {
@@ -259,9 +259,9 @@ async fn user_ids() {
         (body_with("userId", Value::Null), "#/userId", "is required"),
         (user(""), "#/userId", "must not be empty"),
         (user(&"x".repeat(300)), "#/userId", "must have at most 128 characters, has 300"),
-        (user("a\u{7}b"), "#/userId", "no control characters); the character at position 1 is not allowed"),
+        (user("a\u{7}b"), "#/userId", "no control characters); character 2 is not allowed"),
         (user("a b"), "#/userId", "no spaces"),
-        (user("josé"), "#/userId", "the character at position 3"),
+        (user("josé"), "#/userId", "character 4 is not allowed"),
     ])
     .await;
 }
@@ -337,7 +337,7 @@ async fn bodies_over_64_kb() {
     };
     api.post(pad(64 * 1024)).await.json(202);
     let problem = api.post(pad(64 * 1024 + 1)).await.problem(413, "BODY_TOO_LARGE");
-    assert_eq!(problem["detail"], "the body has more than 65536 bytes");
+    assert_eq!(problem["detail"], "the body has more than 65536 bytes: send paths of audio, not audio");
 
     // A body that does not say how long it is.
     let pieces = (0..1000).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 100])));
@@ -356,11 +356,11 @@ async fn a_body_that_does_not_arrive() {
     let beginning = || futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"{"))]);
     let stuck = Body::from_stream(beginning().chain(futures::stream::pending()));
     let problem = api.post(stuck).await.problem(408, "BODY_TIMEOUT");
-    assert_eq!(problem["detail"], "the body did not arrive within 10 seconds");
+    assert_eq!(problem["detail"], "the body did not arrive within 10 seconds: send it again");
 
     let cut = futures::stream::iter([Err(std::io::Error::other("connection reset"))]);
     let problem = api.post(Body::from_stream(beginning().chain(cut))).await.problem(400, "BODY_INCOMPLETE");
-    assert_eq!(problem["detail"], "the body ended before it was complete");
+    assert_eq!(problem["detail"], "the body ended before it was complete: send it again");
 }
 
 #[tokio::test]

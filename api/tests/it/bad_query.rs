@@ -9,7 +9,7 @@ async fn job_ids() {
     let api = Api::new();
     for bad in ["x", "7", "0198c1d27a3e7cc080001c2d3e4f5a6b", "%ff", "%00", "a%2fb", "searc%68x", "%zz"] {
         let problem = api.get(&format!("/transcript/{bad}")).await.problem(400, "INVALID_JOB_ID");
-        let fault = "is not a job id: expected a UUID such as 0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
+        let fault = "is not valid: expected a UUID such as 0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
         assert_eq!(problem["errors"], json!([{"pointer": "/{jobId}", "detail": fault}]), "{bad}");
         assert_eq!(problem["detail"], format!("the job id {fault}"));
     }
@@ -27,7 +27,7 @@ async fn searches() {
         ("jobStatus=FAILED", "?userId", "is required"),
         ("userId=&jobStatus=FAILED", "?userId", "must not be empty"),
         ("userId=a%0Ab&jobStatus=FAILED", "?userId", "no control characters"),
-        ("userId=%ff&jobStatus=FAILED", "?userId", "the character at position 0"),
+        ("userId=%ff&jobStatus=FAILED", "?userId", "character 1 is not allowed"),
         ("userId=ana&jobStatus=DONE", "?jobStatus", "must be IN_PROGRESS, COMPLETED or FAILED"),
         ("userId=ana&jobStatus=failed", "?jobStatus", "must be IN_PROGRESS, COMPLETED or FAILED"),
         ("userId=ana&submittedAfter=yesterday", "?submittedAfter", "is not a time: expected RFC 3339"),

@@ -40,8 +40,8 @@ async fn callback_addresses_that_are_refused() {
     let api = Api::new();
     for (url, why) in [
         (json!(7), "must be a string"),
-        (json!(""), "is not a web address"),
-        (json!("receiver.example/hook"), "is not a web address"),
+        (json!(""), "is not a valid URL"),
+        (json!("receiver.example/hook"), "is not a valid URL"),
         (json!("http://receiver.example/hook"), "must begin with https://"),
         (json!("ftp://receiver.example/hook"), "must begin with https://"),
         (

@@ -69,7 +69,7 @@ impl Key {
         public
     }
 
-    /// `Bearer` with a token that names an unknown key.
+    /// `Bearer` with a token that is signed with an unknown key.
     pub(crate) fn token_without_id(&self, user: &str) -> String {
         format!(
             "Bearer {}",

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::Request;
+use axum::response::Response;
 use longhand_api::reads::Reads;
 use longhand_api::{AppState, Limits};
 use longhand_shared::cache::remote::Redis;
@@ -12,9 +14,13 @@ use longhand_shared::domain::job::{ChunkError, ErrorCode, Verdict};
 use longhand_shared::{Attempt, ChunkIndex, JobId, Timestamp};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::time::advance;
+use tokio::task::JoinHandle;
+use tokio::time::{advance, sleep};
+use tower::ServiceExt;
 
-use crate::support::{Answer, Api};
+use crate::jobs::{chunk, settle};
+use crate::support::{Answer, Api, good_body};
+use crate::waiting::{complete, newest, submitted};
 
 fn api(per_minute: u32, max_open: usize) -> Api {
     Api::with(|state| AppState { limits: Arc::new(Limits::new(per_minute, max_open)), ..state })
@@ -154,6 +160,71 @@ async fn reads_have_a_rate_of_their_own() {
     submit(&api, "ana").await.json(202);
     advance(Duration::from_secs(20)).await;
     search("ana").await.json(200);
+}
+
+/// A server that reads one result at a time, and two clients that keep all memory for answers by not reading theirs.
+async fn full() -> (Arc<Api>, JobId, [Response; 2]) {
+    let limits = Limits::new(0, 0).with_reads(0, Reads::new(1, 1));
+    let api = Arc::new(Api::with(|state| AppState { limits: Arc::new(limits), ..state }));
+    let job = submitted(&api).await;
+    complete(&api, job, &long()).await;
+    let unread = [large(&api, job).await, large(&api, job).await];
+    (api, job, unread)
+}
+
+fn long() -> String {
+    "a".repeat(380_000)
+}
+
+async fn large(api: &Api, job: JobId) -> Response {
+    let request = Request::get(format!("/transcript/{job}")).body(Body::empty()).expect("a request");
+    api.router.clone().oneshot(request).await.expect("the router never fails")
+}
+
+fn read_later(api: &Arc<Api>, job: JobId) -> JoinHandle<Response> {
+    let api = Arc::clone(api);
+    tokio::spawn(async move { large(&api, job).await })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_server_does_not_begin_a_retry() {
+    let (api, job, unread) = full().await;
+    let failed = submitted(&api).await;
+    for index in 0..2 {
+        let error = ChunkError::new(ErrorCode::AudioEmpty, "nothing");
+        settle(&api, chunk(failed, index), Verdict::Failed(error)).await;
+    }
+    // Each waits for five seconds for memory, and the second for the first.
+    let first = read_later(&api, job);
+    sleep(Duration::from_secs(3)).await;
+    let second = read_later(&api, job);
+    sleep(Duration::from_secs(1)).await;
+    let retry = format!("/transcript/{failed}/retry");
+    api.call("POST", &retry).await.problem(503, "BUSY");
+    for read in [first, second] {
+        assert_eq!(read.await.expect("an answer").status(), 503);
+    }
+    drop(unread);
+    assert_eq!(api.get(&format!("/transcript/{failed}")).await.json(200)["jobStatus"], "FAILED");
+    api.call("POST", &retry).await.json(202);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_submit_gets_202_if_its_result_cannot_be_sent() {
+    let (api, _, unread) = full().await;
+    let submit = |api: &Arc<Api>| {
+        let api = Arc::clone(api);
+        let request = Request::post("/transcribe").header("content-type", "application/json");
+        let request = request.header("prefer", "wait=15").body(good_body().to_string().into());
+        tokio::spawn(async move { api.send(request.expect("a request")).await })
+    };
+    let refused = submit(&api);
+    complete(&api, newest(&api).await, &long()).await;
+    refused.await.expect("an answer").json(202);
+    drop(unread);
+    let answered = submit(&api);
+    complete(&api, newest(&api).await, &long()).await;
+    answered.await.expect("an answer").json(200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -218,7 +218,10 @@ async fn readiness_names_what_is_not_ready() {
     assert_eq!(answer.json(200), json!({"status": "degraded", "missing": ["queue"], "reasons": reasons}));
     assert!(!answer.text().contains("secret"));
     let api = Api::with_store(BadStore(How::Down, Arc::default()));
-    assert_eq!(api.get("/readyz").await.problem(503, "NOT_READY")["detail"], "not ready: table");
+    assert_eq!(
+        api.get("/readyz").await.problem(503, "NOT_READY")["detail"],
+        "not ready: no answer from table"
+    );
 }
 
 #[tokio::test]
@@ -237,7 +240,10 @@ async fn a_queue_that_refuses_messages_degrades_the_service() {
 #[tokio::test(start_paused = true)]
 async fn serving_waits_for_the_table_once() {
     let api = Api::with_store(BadStore(How::Down, Arc::default()));
-    assert_eq!(api.get("/serving").await.problem(503, "NOT_READY")["detail"], "not ready: table");
+    assert_eq!(
+        api.get("/serving").await.problem(503, "NOT_READY")["detail"],
+        "not ready: no answer from table"
+    );
 
     let api = Api::with_store(BadStore(How::DownSoon, Arc::default()));
     assert_eq!(api.get("/serving").await.json(200), json!({"status": "ok"}));

@@ -23,7 +23,7 @@ async fn unknown_routes() {
         ("OPTIONS", "*"),
     ] {
         let problem = api.call(method, path).await.problem(404, "ROUTE_NOT_FOUND");
-        assert_eq!(problem["detail"], "this path does not exist", "{path}");
+        assert_eq!(problem["detail"], "this path does not exist: see /openapi.json", "{path}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The API with everything around it in memory, and answers that check themselves.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use axum::Router;
@@ -97,10 +97,13 @@ impl Api {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.expect("the router never fails");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("a body in memory");
-        Answer { status: parts.status, headers: parts.headers, body }
+        let answer = Answer { status: parts.status, headers: parts.headers, body };
+        answer.check_description(&method, &path);
+        answer
     }
 
     pub(crate) async fn call(&self, method: &str, uri: &str) -> Answer {
@@ -178,6 +181,27 @@ impl Answer {
 
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
+    }
+
+    /// A problem must be among those that the description has for the operation.
+    #[track_caller]
+    fn check_description(&self, method: &str, path: &str) {
+        static DOCUMENT: LazyLock<Value> =
+            LazyLock::new(|| serde_json::from_str(longhand_api::description()).expect("JSON"));
+        let parts: Vec<&str> = path.split('/').collect();
+        let described = match parts[..] {
+            ["", "transcript", "search"] => path,
+            ["", "transcript", id] if !id.is_empty() => "/transcript/{jobId}",
+            ["", "transcript", _, rest @ ("events" | "retry")] => &format!("/transcript/{{jobId}}/{rest}"),
+            _ => path,
+        };
+        let operation = &DOCUMENT["paths"][described][method.to_lowercase()];
+        if operation.is_null() || self.header("content-type") != "application/problem+json" {
+            return;
+        }
+        let code = self.any_problem()["code"].as_str().expect("text").to_owned();
+        let problems = &operation["responses"][self.status.as_str()]["content"]["application/problem+json"];
+        assert!(problems["examples"].get(&code).is_some(), "{method} {described} does not describe {code}");
     }
 
     /// The body of a success.

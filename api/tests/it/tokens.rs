@@ -138,7 +138,7 @@ async fn signatures_are_checked() {
     let claims = claims("ana");
     let key = EncodingKey::from_secret(crate::issuer::SECRET.as_bytes());
     let token = encode(&Header::new(Algorithm::HS512), &claims, &key).expect("a token");
-    assert_refused(&send(&format!("Bearer {token}")).await, "the token's algorithm is not that of its key");
+    assert_refused(&send(&format!("Bearer {token}")).await, "the token's algorithm does not fit its key");
     let key = EncodingKey::from_secret(b"another secret of more than thirty-two bytes");
     let token = encode(&Header::new(Algorithm::HS256), &claims, &key).expect("a token");
     assert_refused(&send(&format!("Bearer {token}")).await, wrong);
@@ -170,7 +170,7 @@ async fn public_keys_of_every_kind() {
     assert_accepted(&api.call_as(&keys[0].token_without_id("ana"), "GET", JOB, "").await);
     // A key of another kind under a known id, and another key of the same kind.
     let other = Key { id: "e", ..Key::ed("d") };
-    let wrong = "the token's algorithm is not that of its key";
+    let wrong = "the token's algorithm does not fit its key";
     assert_refused(&api.call_as(&other.token("ana"), "GET", JOB, "").await, wrong);
     assert_refused(
         &api.call_as(&Key::rsa("r").token("ana"), "GET", JOB, "").await,
@@ -187,7 +187,7 @@ async fn public_keys_of_every_kind() {
         let header = Header { kid: Some(id.to_owned()), ..Header::new(Algorithm::HS256) };
         let token = encode(&header, &claims("ana"), &EncodingKey::from_secret(secret)).expect("a token");
         let answer = api.call_as(&format!("Bearer {token}"), "GET", JOB, "").await;
-        assert_refused(&answer, if id == "o" { "names an unknown key" } else { wrong });
+        assert_refused(&answer, if id == "o" { "is signed with an unknown key" } else { wrong });
     }
     // A key that comes with the token is the sender's.
     let mine = Key::ec("mine");
@@ -195,7 +195,10 @@ async fn public_keys_of_every_kind() {
     header.jwk = Some(serde_json::from_value(mine.public.clone()).expect("a key"));
     header.jku = Some("https://evil.example/keys".to_owned());
     let token = encode(&header, &claims("ana"), &mine.private).expect("a token");
-    assert_refused(&api.call_as(&format!("Bearer {token}"), "GET", JOB, "").await, "names an unknown key");
+    assert_refused(
+        &api.call_as(&format!("Bearer {token}"), "GET", JOB, "").await,
+        "is signed with an unknown key",
+    );
 }
 
 #[tokio::test]
@@ -210,7 +213,7 @@ async fn a_keys_type_and_use_decide_where_alg_is_missing() {
         key.algorithm = algorithm;
         assert_accepted(&api.call_as(&key.token("ana"), "GET", JOB, "").await);
     }
-    assert_refused(&api.call_as(&sealed.token("ana"), "GET", JOB, "").await, "names an unknown key");
+    assert_refused(&api.call_as(&sealed.token("ana"), "GET", JOB, "").await, "is signed with an unknown key");
     // The only one that is left needs no name.
     let token = encode(&Header::new(Algorithm::RS256), &claims("ana"), &key.private).expect("a token");
     assert_accepted(&api.call_as(&format!("Bearer {token}"), "GET", JOB, "").await);
@@ -236,10 +239,13 @@ async fn keys_and_tokens_need_no_ids_where_one_key_fits() {
     assert_accepted(&call(vec![rsa.without_id(), ec.without_id()], &ec.token("ana")).await);
     // Two that it may be, and one of another name.
     let two = vec![rsa.public.clone(), other.public.clone()];
-    assert_refused(&call(two, &rsa.token_without_id("ana")).await, "names an unknown key");
+    assert_refused(&call(two, &rsa.token_without_id("ana")).await, "is signed with an unknown key");
     let two = vec![rsa.without_id(), other.without_id()];
-    assert_refused(&call(two, &rsa.token("ana")).await, "names an unknown key");
-    assert_refused(&call(vec![rsa.public.clone()], &other.token("ana")).await, "names an unknown key");
+    assert_refused(&call(two, &rsa.token("ana")).await, "is signed with an unknown key");
+    assert_refused(
+        &call(vec![rsa.public.clone()], &other.token("ana")).await,
+        "is signed with an unknown key",
+    );
     // A key of that name goes before one without.
     assert_accepted(&call(vec![other.without_id(), rsa.public.clone()], &rsa.token("ana")).await);
 }
@@ -261,14 +267,17 @@ async fn an_unknown_key_is_fetched_at_most_every_30_seconds() {
 
     issuer.now(Publishes::Keys(vec![new.public.clone()]));
     for _ in 0..5 {
-        assert_refused(&api.call_as(&new.token("ana"), "GET", JOB, "").await, "names an unknown key");
+        assert_refused(
+            &api.call_as(&new.token("ana"), "GET", JOB, "").await,
+            "is signed with an unknown key",
+        );
     }
     assert_eq!(issuer.asked(), 1);
     later(Duration::from_secs(30)).await;
     assert_accepted(&api.call_as(&new.token("ana"), "GET", JOB, "").await);
     assert_eq!(issuer.asked(), 2);
     // The old one was withdrawn.
-    assert_refused(&api.call_as(&old.token("ana"), "GET", JOB, "").await, "names an unknown key");
+    assert_refused(&api.call_as(&old.token("ana"), "GET", JOB, "").await, "is signed with an unknown key");
     assert_eq!(issuer.asked(), 2);
 }
 
@@ -294,7 +303,7 @@ async fn known_keys_outlive_the_issuer() {
         later(Duration::from_secs(30)).await;
         assert_refused(
             &api.call_as(&Key::ec("x").token("ana"), "GET", JOB, "").await,
-            "names an unknown key",
+            "is signed with an unknown key",
         );
         assert_eq!(issuer.asked(), asked + 2);
         assert_accepted(&api.call_as(&key.token("ana"), "GET", JOB, "").await);
@@ -335,7 +344,7 @@ async fn a_request_waits_for_the_fetch_of_overdue_keys() {
     assert_accepted(&api.call_as(&old.token("ana"), "GET", JOB, "").await);
     assert_eq!(issuer.asked(), 2, "nor is it asked at each request");
     later(Duration::from_secs(30)).await;
-    assert_refused(&api.call_as(&old.token("ana"), "GET", JOB, "").await, "names an unknown key");
+    assert_refused(&api.call_as(&old.token("ana"), "GET", JOB, "").await, "is signed with an unknown key");
 }
 
 #[tokio::test]

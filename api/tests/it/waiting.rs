@@ -35,7 +35,7 @@ fn post(prefer: &str) -> Request<Body> {
 }
 
 /// The newest job, once it is there.
-async fn newest(api: &Api) -> JobId {
+pub(crate) async fn newest(api: &Api) -> JobId {
     let far = Timestamp::now().plus(Duration::from_hours(1));
     loop {
         let due = longhand_shared::store::JobStore::due(&*api.store, far, 1000).await.expect("in memory");
@@ -51,9 +51,9 @@ fn send(api: &Arc<Api>, request: Request<Body>) -> JoinHandle<Answer> {
     tokio::spawn(async move { api.send(request).await })
 }
 
-async fn complete(api: &Api, job: JobId) {
+pub(crate) async fn complete(api: &Api, job: JobId, text: &str) {
     for index in 0..2 {
-        settle(api, chunk(job, index), words("hello")).await;
+        settle(api, chunk(job, index), words(text)).await;
     }
 }
 
@@ -64,7 +64,7 @@ async fn a_submit_that_waits_is_answered_with_the_result() {
     let waiting = send(&api, post("wait=15"));
     let job = newest(&api).await;
     sleep(Duration::from_secs(5)).await;
-    complete(&api, job).await;
+    complete(&api, job, "hello").await;
     let answer = waiting.await.expect("an answer");
     assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
     let result = answer.json(200);
@@ -174,7 +174,7 @@ async fn a_thousand_waits_for_one_job_cost_as_much_as_one() {
             waiting.spawn(async move { api.send(request(job, "wait=15")).await });
         }
         sleep(Duration::from_millis(14_999)).await;
-        complete(&api, job).await;
+        complete(&api, job, "hello").await;
         let answers = waiting.join_all().await;
         assert_eq!(answers.len(), clients);
         assert!(answers.iter().all(|answer| answer.json(200)["jobStatus"] == "COMPLETED"));
@@ -276,7 +276,7 @@ async fn a_client_with_the_current_etag_gets_304() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_of_a_wait_is_not_the_servers_own() {
+async fn a_request_is_logged_with_its_own_time_and_its_code() {
     let log = Arc::new(tempfile::tempfile().expect("a file"));
     // With one alone, events that another test's thread is first to come by would be off for all threads.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
@@ -285,11 +285,13 @@ async fn the_time_of_a_wait_is_not_the_servers_own() {
     let api = Api::new();
     let job = submitted(&api).await;
     api.send(request(job, "wait=10")).await.json(200);
+    api.get("/transcript/x").await.problem(400, "INVALID_JOB_ID");
     (&*log).rewind().expect("a file");
     let text = read_to_string(log.as_ref()).expect("a file");
     let requests: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let [post, get] = &requests[..] else { panic!("{text}") };
+    let [post, get, bad] = &requests[..] else { panic!("{text}") };
     assert_eq!((&post["message"], &post["status"]), (&json!("request"), &json!(202)), "{text}");
     assert_eq!((&get["route"], &get["ms"]), (&json!("/transcript/{jobId}"), &json!(10_000)), "{text}");
-    assert_eq!(get["own_ms"], 0, "{text}");
+    assert_eq!((&get["own_ms"], get.get("code")), (&json!(0), None), "{text}");
+    assert_eq!(bad["code"], "INVALID_JOB_ID", "{text}");
 }

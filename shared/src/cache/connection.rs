@@ -83,7 +83,7 @@ pub(super) enum CommandError {
     #[error("{0}")]
     NoAnswer(String),
     /// The circuit is open: the command was not sent.
-    #[error("Redis did not answer a moment ago")]
+    #[error("Redis failed less than a second ago and is skipped")]
     CircuitOpen,
 }
 

@@ -50,8 +50,8 @@ impl From<Claimant<'_>> for Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AttemptOutcome {
-    /// The attempt continues. After a failed call of the model, `code` says why, and `asrCalls` and `mostCalls` the
-    /// number of calls so far and the maximum.
+    /// The attempt continues. After a failed call of the model, `code` says why, `asrCalls` is the number of
+    /// calls so far, and `mostCalls` the maximum.
     Running,
     /// The chunk was transcribed.
     Completed,
@@ -61,7 +61,7 @@ pub enum AttemptOutcome {
     Throttled,
     /// The model was down; the chunk was returned to the queue.
     ModelDown,
-    /// S3 or the web address was down; the chunk was returned to the queue.
+    /// S3 or the host of the URL was down; the chunk was returned to the queue.
     AudioDown,
     /// The worker was stopped; the chunk was returned to the queue.
     Drained,

@@ -51,7 +51,7 @@ pub enum CallbackState {
 pub struct CallbackAttempt {
     /// When the attempt began.
     pub time: Timestamp,
-    /// The HTTP status of the response.
+    /// The HTTP status of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The duration of the attempt.

@@ -19,7 +19,7 @@ pub const MAX_USER_ID_BYTES: usize = 128;
 pub struct JobId(Uuid);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is not a job id: expected a UUID such as 0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b")]
+#[error("is not valid: expected a UUID such as 0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b")]
 pub struct InvalidJobId;
 
 impl JobId {
@@ -77,10 +77,10 @@ pub enum InvalidUserId {
     Empty,
     #[error("must have at most {MAX_USER_ID_BYTES} characters, has {0}")]
     TooLong(usize),
-    /// The position of a character outside `!`..`~`.
+    /// The position of a character outside `!`..`~`, from 1.
     #[error(
         "may contain only ASCII letters, digits and punctuation (no spaces, no control characters); \
-         the character at position {0} is not allowed"
+         character {0} is not allowed"
     )]
     Character(usize),
 }
@@ -105,7 +105,7 @@ impl TryFrom<String> for UserId {
             return Err(InvalidUserId::Empty);
         }
         if let Some(at) = text.chars().position(|c| !c.is_ascii_graphic()) {
-            return Err(InvalidUserId::Character(at));
+            return Err(InvalidUserId::Character(at + 1));
         }
         if text.len() > MAX_USER_ID_BYTES {
             return Err(InvalidUserId::TooLong(text.len()));
@@ -190,8 +190,8 @@ mod tests {
     fn invalid_user_ids_name_the_fault() {
         assert!("auth0|ana.lopez+test@example.com".parse::<UserId>().is_ok());
         assert_eq!("".parse::<UserId>(), Err(InvalidUserId::Empty));
-        assert_eq!("a\nb".parse::<UserId>(), Err(InvalidUserId::Character(1)));
-        assert_eq!("josé".parse::<UserId>(), Err(InvalidUserId::Character(3)));
+        assert_eq!("a\nb".parse::<UserId>(), Err(InvalidUserId::Character(2)));
+        assert_eq!("josé".parse::<UserId>(), Err(InvalidUserId::Character(4)));
         assert_eq!("x".repeat(300).parse::<UserId>(), Err(InvalidUserId::TooLong(300)));
     }
 

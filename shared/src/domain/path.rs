@@ -23,7 +23,7 @@ pub enum AudioPath {
         bucket: String,
         key: String,
     },
-    /// A well-formed web address. [`AudioSources::url`] checks whether it may be called.
+    /// A well-formed URL. [`AudioSources::url`] checks whether it may be called.
     Web(String),
     /// A file under the audio root: relative, without `..`.
     Local(String),
@@ -53,14 +53,12 @@ pub enum InvalidPath {
     #[error(transparent)]
     Web(#[from] InvalidUrl),
     /// No hosts are configured.
-    #[error(
-        "is a web address, but this service is not configured to read from any host: use s3://bucket/key"
-    )]
+    #[error("is a URL, but this service reads from no host (LONGHAND_AUDIO_HOSTS): use s3://bucket/key")]
     NoHosts,
     #[error("is absolute: give a path relative to the audio root")]
     Absolute,
     /// A path with `..`, or a symbolic link that leaves the audio root.
-    #[error("leaves the audio root")]
+    #[error("is outside the audio root")]
     Escapes,
     #[error("has the bucket \"{0}\", which this service is not configured to read")]
     Bucket(String),
@@ -90,7 +88,7 @@ impl AudioPath {
         text.contains('+') || text.as_bytes().windows(3).any(escapes)
     }
 
-    /// The path for messages and logs. A web address has no query there, since it may contain a signature.
+    /// The path for messages and logs. A URL has no query there, since it may contain a signature.
     pub fn shown(&self) -> Cow<'_, str> {
         match self {
             Self::S3 { bucket, key } => Cow::Owned(format!("s3://{bucket}/{key}")),
@@ -205,7 +203,7 @@ impl fmt::Display for AudioPath {
 pub struct AudioSources {
     /// The allowed buckets of `s3://` paths.
     pub buckets: Vec<String>,
-    /// The allowed hosts of web addresses.
+    /// The allowed hosts of URLs.
     pub hosts: AllowedHosts,
     /// The folder that local paths are relative to.
     pub root: Option<PathBuf>,

@@ -40,7 +40,7 @@ impl ToSchema for Timestamp {}
 
 impl PartialSchema for Timestamp {
     fn schema() -> RefOr<Schema> {
-        text("A time in RFC 3339. Responses always have UTC and milliseconds.")
+        text("A time in RFC 3339. Answers always have UTC and milliseconds.")
             .format(Some(SchemaFormat::Custom("date-time".to_owned())))
             .into()
     }

@@ -51,7 +51,7 @@ pub struct TranscriptResult {
     pub chunks: Vec<ChunkResult>,
 }
 
-/// One chunk of a [`TranscriptResult`].
+/// One chunk of a job's result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChunkResult {

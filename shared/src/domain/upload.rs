@@ -14,7 +14,7 @@ pub const PREFIX: &str = "uploads/";
 /// The maximum length of a file name in a key, in characters. A longer name loses its beginning.
 const MAX_NAME_CHARS: usize = 100;
 
-/// The response of `POST /uploads`: one entry for each file, in order.
+/// The answer of `POST /uploads`: one entry for each file, in order.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Uploads {
     pub uploads: Vec<Upload>,
@@ -26,13 +26,13 @@ pub struct Uploads {
 pub struct Upload {
     /// The path for `audioChunkPaths`: `s3://bucket/key`.
     pub audio_chunk_path: String,
-    /// The presigned address for the file. It is a secret until it expires, since it gives permission to upload.
+    /// The presigned URL for the file. It is a secret until it expires, since it gives permission to upload.
     pub url: String,
     /// The HTTP method: `PUT`.
     pub method: String,
     /// The headers to send unchanged: S3 rejects another size or type.
     pub headers: BTreeMap<String, String>,
-    /// When the address expires.
+    /// When the URL expires.
     pub expires_time: Timestamp,
 }
 

@@ -104,7 +104,7 @@ pub enum InvalidUrl {
     /// Characters that are not valid in a URL, or that parsers interpret differently.
     #[error("must not contain spaces, backslashes or control characters: escape them")]
     Character,
-    #[error("is not a web address: {0}")]
+    #[error("is not a valid URL: {0}")]
     Malformed(String),
     #[error("must begin with https://")]
     NotHttps,
@@ -177,12 +177,12 @@ impl fmt::Debug for PublicUrl {
     }
 }
 
-/// A web address without its query.
+/// A URL without its query.
 pub(crate) fn shown(text: &str) -> &str {
     text.split_once('?').map_or(text, |(before, _)| before)
 }
 
-/// Parses a web address with any host. The host is normalized: lower case, IDNs in ASCII, IP addresses in any notation
+/// Parses a URL with any host. The host is normalized: lower case, IDNs in ASCII, IP addresses in any notation
 /// recognized, no dot at the end.
 pub(crate) fn well_formed(text: &str) -> Result<Url, InvalidUrl> {
     if text.len() > MAX_URL_BYTES {

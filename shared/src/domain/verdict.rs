@@ -11,15 +11,15 @@ use crate::domain::transcription::Transcription;
 /// `localstack/documents.py` copies the comments (meaning, then remedy) into `docs/api.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, IntoStaticStr)]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
-#[schema(description = "Why a chunk failed. Clients and alarms depend on these names.")]
+#[schema(description = "Why a chunk failed. The codes are stable.")]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorCode {
-    /// There is no audio at the path. A web address is retried for 15 minutes.
+    /// There is no audio at the path. An `https://` URL is retried for 15 minutes.
     ///
     /// Upload the audio and submit again. Without the permission `s3:ListBucket`, S3 reports a missing object as forbidden.
     AudioNotFound,
-    /// The audio may not be read (S3 is retried for 15 minutes), is archived, or is a link out of the audio root; or
-    /// the web address redirects or has no public IP address.
+    /// Longhand has no permission to read the audio (S3 is retried for 15 minutes), or it is archived, or a symbolic link
+    /// leaves the audio root; or the URL redirects or has no public IP address.
     ///
     /// Grant `s3:GetObject` to the worker, or do as the message says.
     AudioForbidden,
@@ -43,12 +43,12 @@ pub enum ErrorCode {
     ///
     /// Do as the message says.
     AsrRejected,
-    /// The model failed four times on this chunk while it worked otherwise, or went down three times with it, or was
-    /// down for about a day.
+    /// The model failed `ASR_MAX_RETRIES` + 1 times on this chunk while it worked otherwise, or went down three times with
+    /// it; or the model or the audio's host was unavailable for about a day.
     ///
-    /// Retry the job. The operator should check the model's log.
+    /// Retry the job. The operator should check what the message names.
     AsrUnavailable,
-    /// Four calls of the model took longer than `ASR_TIMEOUT_SECONDS`.
+    /// The model failed `ASR_MAX_RETRIES` + 1 times on this chunk, the last time by a timeout (`ASR_TIMEOUT_SECONDS`).
     ///
     /// Submit shorter chunks, or have the operator raise the limit.
     AsrTimeout,
@@ -60,7 +60,7 @@ pub enum ErrorCode {
     ///
     /// Submit shorter chunks: the model probably repeats itself.
     TranscriptTooLarge,
-    /// Nine workers crashed with the chunk, or three deliveries ended without a result within
+    /// Nine attempts were lost with their workers, or three deliveries gave no result and at least one took longer than
     /// `LONGHAND_MAX_CHUNK_SECONDS`.
     ///
     /// The operator should look for the job id in the logs of the workers in `history`.
@@ -82,7 +82,7 @@ impl ErrorCode {
 pub struct ChunkError {
     /// A stable code for programs.
     pub code: ErrorCode,
-    /// A message for people, with at most [`ChunkError::MAX_MESSAGE_CHARS`] characters.
+    /// A message for people, at most 300 characters.
     pub message: String,
 }
 

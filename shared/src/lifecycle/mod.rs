@@ -328,9 +328,9 @@ impl Lifecycle {
             return Ok(DeadLetter::Redrive);
         }
         let reason = if overdue > 0 {
-            format!("{overdue} of {attempts} attempts took longer than an attempt may")
+            format!("{overdue} of {attempts} attempts took longer than LONGHAND_MAX_CHUNK_SECONDS")
         } else {
-            format!("its worker was lost in {attempts} attempts, and none finished")
+            format!("none of {attempts} attempts finished: the workers crashed or lost contact")
         };
         let verdict = Verdict::Failed(ChunkError::new(ErrorCode::DeadLettered, reason));
         Ok(match self.settle(chunk, &Attempt::number(stored.attempt), &verdict, now).await? {

@@ -51,7 +51,7 @@ impl Repair {
         for (kind, count) in kinds {
             ::metrics::counter!("longhand_sweep_repairs_total", "kind" => kind).increment(count as u64);
         }
-        warn!(job_id = %job, sent, struck, failed, finished, "repaired a job that a crash had left unfinished");
+        warn!(job_id = %job, sent, struck, failed, finished, "repaired a job");
     }
 }
 
@@ -106,7 +106,7 @@ impl Lifecycle {
     async fn remind(&self, due: &DueJob, ended: Timestamp, now: Timestamp) -> Result<Repair, StoreError> {
         let announced = self.store.postpone(due, callback::next_reminder(ended, now), None).await?;
         if announced && self.webhooks.is_none() {
-            warn!(job_id = %due.job, "a client waits for a webhook, and LONGHAND_WEBHOOK_QUEUE_URL is not set");
+            warn!(job_id = %due.job, "cannot deliver a webhook: LONGHAND_WEBHOOK_QUEUE_URL is not set");
         } else if announced {
             self.announce(due.job).await;
         }

@@ -71,7 +71,7 @@ pub struct NotPublic(String);
 
 /// A name that DNS does not know, or that has no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a known host")]
+#[error("{0} has no address in DNS")]
 pub struct UnknownHost(String);
 
 /// The [`NotPublic`] error among the causes of `error`, if any.

@@ -34,7 +34,7 @@ pub enum QueueError {
     #[error("the queue cannot be reached: {0}")]
     Unavailable(String),
     /// The receipt handle is invalid: the message was deleted, or its visibility timeout ended.
-    #[error("the message is no longer in hand: {0}")]
+    #[error("the lease on the message is lost: {0}")]
     LeaseLost(String),
     /// The queue refused the message. A retry would fail too.
     #[error("the queue refused the message: {0}")]

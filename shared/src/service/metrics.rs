@@ -58,7 +58,7 @@ fn describe() {
     describe_counter!("longhand_receives_total", "Receives, by outcome: messages, empty, error");
     describe_counter!(
         "longhand_messages_total",
-        "Handled messages, by outcome: done, superfluous, requeue, retry, reject"
+        "Handled messages, by outcome: done, superfluous, requeue, retry, abandon, reject"
     );
     describe_counter!("longhand_queue_refusals_total", "Sends that a queue refused, by SQS's code");
     describe_histogram!(
@@ -66,10 +66,10 @@ fn describe() {
         Unit::Seconds,
         "Time from sending a message to its first receive, including its delay"
     );
-    describe_gauge!("longhand_in_hand", "Messages in hand");
+    describe_gauge!("longhand_in_hand", "Messages that this worker holds");
     describe_gauge!(
         "longhand_slots",
-        "How many messages may be in hand: the concurrency limit of model calls"
+        "The concurrency limit of model calls, and of messages that the worker holds"
     );
     describe_gauge!(
         "longhand_queue_messages",
@@ -82,9 +82,12 @@ fn describe_work() {
     describe_histogram!(
         "longhand_chunk_seconds",
         Unit::Seconds,
-        "Time from claim to verdict, by outcome: completed or the error's code"
+        "Time from claim to outcome: completed or the error's code"
     );
-    describe_counter!("longhand_settle_conflicts_total", "Verdicts for chunks that were already settled");
+    describe_counter!(
+        "longhand_settle_conflicts_total",
+        "Outcomes that were not stored, since the chunk was already settled"
+    );
     describe_counter!("longhand_asr_calls_total", "Model calls, by outcome");
     describe_histogram!("longhand_asr_call_seconds", Unit::Seconds, "Duration of a model call");
     describe_gauge!("longhand_asr_circuit_open", "1 while the model's circuit breaker is open");
@@ -99,7 +102,7 @@ fn describe_work() {
     );
     describe_counter!(
         "longhand_dead_letters_total",
-        "Dead letters, by outcome: failed, stale, blameless, foreign"
+        "Dead letters, by outcome: failed, stale (nothing to do), blameless (returned to the queue), foreign (not a chunk message), error"
     );
     describe_counter!(
         "longhand_webhooks_total",

@@ -51,7 +51,11 @@ pub struct LogSettings {
 impl LogSettings {
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let format = reader.or("LONGHAND_LOG_FORMAT", LogFormat::Pretty, "pretty or json");
-        let filter = reader.or("RUST_LOG", "info".to_owned(), "log filter, in the syntax of tracing");
+        let filter = reader.or(
+            "RUST_LOG",
+            "info".to_owned(),
+            "log filter in the syntax of tracing's EnvFilter, such as info,longhand=debug",
+        );
         if let Err(error) = EnvFilter::try_new(&filter) {
             reader.fault("RUST_LOG", format_args!("is {filter:?}: {error}"));
         }

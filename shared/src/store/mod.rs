@@ -32,7 +32,7 @@ pub enum StoreError {
     #[error("the table cannot be reached: {0}")]
     Unavailable(String),
     /// A stored item cannot be parsed, or the table rejected the request. Both are bugs in this service.
-    #[error("the table does not hold what was expected: {0}")]
+    #[error("unexpected data or answer from the table: {0}")]
     Corrupt(String),
 }
 

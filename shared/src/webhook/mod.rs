@@ -48,11 +48,14 @@ impl WebhookMessage {
     /// Parses a body. The error describes the problem.
     pub fn parse(body: &str) -> Result<Self, String> {
         let message: Self =
-            serde_json::from_str(body).map_err(|error| format!("not a webhook's message: {error}"))?;
+            serde_json::from_str(body).map_err(|error| format!("not a webhook message: {error}"))?;
         if message.version == VERSION {
             Ok(message)
         } else {
-            Err(format!("version {} of the webhook's message is not known here", message.version))
+            Err(format!(
+                "unsupported version {} of the webhook message: only {VERSION} is supported",
+                message.version
+            ))
         }
     }
 

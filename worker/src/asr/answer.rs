@@ -48,7 +48,7 @@ pub fn classify(
         // The model's message may contain keys, accounts and hosts of the installation.
         Failure::CallRefused | Failure::NoQuota => {
             format!(
-                "the model refused the call with {}: the operator must check its settings",
+                "the model refused the call with {}: the operator must check ASR_BASE_URL, ASR_API_KEY and the account",
                 status.as_u16()
             )
         }

@@ -95,7 +95,7 @@ impl Limit {
         self.slow_start = false;
         self.peak = self.in_flight;
         self.cut_again = now + took.max(Duration::from_secs(1));
-        info!(limit = self.calls(), "the model has too many calls; limit cut");
+        info!(limit = self.calls(), "the model is overloaded: concurrency limit reduced");
     }
 
     /// Slow answers never cut below this: it may be that the chunks are longer.

@@ -234,7 +234,11 @@ impl Asr {
         }
         let opened = timeout(AUDIO_TIMEOUT, request.audio.open(request.path)).await;
         let audio = opened.unwrap_or_else(|_| {
-            Err(AudioError::Unavailable(format!("{} did not open in time", request.path.shown())))
+            Err(AudioError::Unavailable(format!(
+                "{} could not be read within {} s",
+                request.path.shown(),
+                AUDIO_TIMEOUT.as_secs()
+            )))
         })?;
         permit.begin();
         tally.calls += 1;
@@ -247,7 +251,7 @@ impl Asr {
                 failure = ?error.failure,
                 error = error.error.message,
                 answer = answer::quote(&error.answer),
-                "the model gave no transcription"
+                "the call of the model failed"
             );
         }
         let first = request.first_delivery && !tally.throttled;
@@ -264,7 +268,12 @@ impl Asr {
         }
         // The limit was cut while the message was in hand, so it waits in the queue.
         let permit = timeout(self.settings.timeout, self.guard.permit()).await;
-        let no_permit = || CallError::new(Failure::NoPermit, "the model has too many calls");
+        let no_permit = || {
+            CallError::new(
+                Failure::NoPermit,
+                "no call was permitted in time: the model is at its concurrency limit",
+            )
+        };
         permit.map_err(|_| no_permit())?.map_err(circuit_open)
     }
 

@@ -1,4 +1,4 @@
-//! Audio from a web address.
+//! Audio from a URL.
 
 use futures::{StreamExt, TryStreamExt};
 use longhand_shared::domain::job::ErrorCode;
@@ -34,7 +34,7 @@ fn judge(url: &PublicUrl, status: StatusCode) -> Result<(), AudioError> {
         }
         StatusCode::CONFLICT | StatusCode::LOCKED => Err(AudioError::not_yet(
             ErrorCode::AudioForbidden,
-            format!("{url} answered {}: it is not ready", status.as_u16()),
+            format!("{url} answered {}: the audio is not ready", status.as_u16()),
         )),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => forbidden("no permission to read it"),
         _ if status.is_redirection() => forbidden("redirects are not followed: submit the final address"),

@@ -191,7 +191,11 @@ async fn audio_that_may_not_be_read_is_waited_for_ten_times() {
         if expected == JobStatus::Failed {
             let error = chunk.error.as_ref().expect("it failed");
             assert_eq!(error.code, ErrorCode::AudioForbidden);
-            assert!(error.message.starts_with("given up after 10 returns to the queue"), "{}", error.message);
+            assert!(
+                error.message.starts_with("gave up after returning the message to the queue 10 times"),
+                "{}",
+                error.message
+            );
             assert_eq!(world.store.count(Op::Claim), 11);
         }
     }

@@ -424,14 +424,14 @@ async fn what_was_given_up_is_tried_once_more_when_a_person_sends_its_dead_lette
     assert!(matches!(handle(&webhooks(&post), &message).await, Outcome::Reject { .. }));
     assert_eq!(ids(&received).len(), 0);
 
-    message.envelope.reason = Some("given up after 1 tries: no".to_owned());
+    message.envelope.reason = Some("gave up after 1 attempts: no".to_owned());
     let (stopping, lease) = (webhooks(&post), Lease::default());
     lease.stop(Stop::Draining);
     // As a copy it would not say any more what it is.
     assert_eq!(stopping.handle(&message, &lease).await, Outcome::Retry { delay: Duration::ZERO });
     let clock = || Timestamp::now().plus(Duration::from_hours(25));
     let later = |post: &Post| Webhooks { clock, ..webhooks(post) };
-    let again = Outcome::Reject { reason: "given up after 2 tries: HTTP 404".to_owned() };
+    let again = Outcome::Reject { reason: "gave up after 2 attempts: HTTP 404".to_owned() };
     assert_eq!(handle(&later(&post), &message).await, again);
     *status.lock().expect("not poisoned") = StatusCode::NO_CONTENT;
     assert_eq!(handle(&later(&post), &message).await, Outcome::Done);
@@ -486,7 +486,7 @@ async fn a_dead_receiver_is_tried_for_a_day_and_ends_as_a_dead_letter() {
     }
     let letter = post.dead.receive(10, Duration::ZERO, secs(30)).await.expect("memory answers").remove(0);
     let reason = letter.envelope.reason.expect("why it is there");
-    assert!(reason.starts_with("given up after 12 tries: no "), "{reason}");
+    assert!(reason.starts_with("gave up after 12 attempts: no "), "{reason}");
     assert_eq!((post.due(job).await, post.queue.len().await), (None, 0), "nothing is left to do");
     sweeping.abort();
     telling.stop().await;

@@ -114,10 +114,10 @@ pub(super) mod tests {
     fn a_webhook_has_a_job_and_no_chunk() {
         let body = r#"{"version":1,"jobId":"0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b","completedTime":"2025-11-22T23:00:00.000Z"}"#;
         let now = Timestamp::from_unix(200);
-        let ours = Row::new(Which::Webhooks, &letter(body, Some("given up after 12 tries")), now);
+        let ours = Row::new(Which::Webhooks, &letter(body, Some("gave up after 12 attempts")), now);
         assert_eq!(
             (ours.foreign, ours.chunk_index, ours.reason.as_str()),
-            (false, None, "given up after 12 tries")
+            (false, None, "gave up after 12 attempts")
         );
         assert!(ours.job_id.is_some());
         // Messages of the other queue are foreign.

@@ -152,7 +152,7 @@ async fn undelivered_webhook(service: &Service) -> (JobId, Outgoing) {
     let message = Outgoing {
         body: json!({ "version": 1, "jobId": id, "completedTime": ended }).to_string(),
         group: Some("ana".to_owned()),
-        envelope: Envelope { reason: Some("given up after 1 tries".to_owned()), ..Envelope::default() },
+        envelope: Envelope { reason: Some("gave up after 1 attempts".to_owned()), ..Envelope::default() },
         delay: Duration::ZERO,
     };
     (id, message)
@@ -168,7 +168,7 @@ async fn a_failed_webhook_can_be_redriven() {
     let listed = longhand(&service, &[], &["dlq", "list", "--queue", "webhooks", "--json"]).await.json();
     let message = &listed["messages"][0];
     assert_eq!((&message["jobId"], &message["foreign"]), (&json!(job), &json!(false)), "{listed}");
-    assert_eq!(message["reason"], "given up after 1 tries");
+    assert_eq!(message["reason"], "gave up after 1 attempts");
     let id = message["messageId"].as_str().expect("an id");
     let shown = longhand(&service, &[], &["dlq", "show", id, "--queue", "webhooks"]).await;
     assert!(shown.stdout.contains("redrive   possible"), "{}{}", shown.stdout, shown.stderr);

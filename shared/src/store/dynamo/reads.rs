@@ -79,7 +79,11 @@ impl DynamoStore {
             .limit(limit);
         let items = query.send().await.map_err(unavailable)?.items.unwrap_or_default();
         // An item that cannot be parsed must not keep the sweeper from the others.
-        let parse = |item| decode::<Due>(item).inspect_err(|error| warn!(%error, "item skipped")).ok();
+        let parse = |item| {
+            decode::<Due>(item)
+                .inspect_err(|error| warn!(%error, "skipped an unreadable item of openJobs"))
+                .ok()
+        };
         let due = |Due { job_id, next_check_time }| DueJob { job: job_id, next_check: next_check_time };
         Ok(items.into_iter().filter_map(parse).map(due).collect())
     }

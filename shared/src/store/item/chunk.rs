@@ -124,7 +124,7 @@ impl TryFrom<ChunkItem> for Chunk {
             .strip_prefix(CHUNK_PREFIX)
             .and_then(|number| number.parse().ok())
             .and_then(|number: u64| ChunkIndex::try_from(number).ok())
-            .ok_or_else(|| corrupt("no chunk's key"))?;
+            .ok_or_else(|| corrupt("invalid chunk key"))?;
         let settled = |verdict| {
             let at = item.settled_time.ok_or_else(|| corrupt("settled without a time"))?;
             Ok(ChunkState::Settled { at, verdict })

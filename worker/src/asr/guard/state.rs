@@ -131,7 +131,7 @@ impl State {
         let seconds = took.as_secs_f64();
         match self.circuit {
             Circuit::Open { .. } => {
-                info!("the model works again");
+                info!("the model works again: circuit closed");
                 self.circuit = Circuit::Closed;
                 self.limit.start_again();
             }
@@ -158,7 +158,7 @@ impl State {
             Circuit::Open { failures, .. } => failures.saturating_add(1),
         };
         let pause = backoff::nth(failures, OPEN_PAUSES.0, OPEN_PAUSES.1);
-        warn!(?pause, problem, "the model is down; no chunks are sent to it");
+        warn!(?pause, problem, "the model is down: the circuit is open");
         self.circuit = Circuit::Open { until: Instant::now() + pause, failures };
         self.problem = Some(problem);
     }
