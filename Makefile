@@ -25,7 +25,7 @@ test: test-programs ## the tests for daily work, in parallel, with a private emu
 	@$(STACK) test -- $(PYTHON) localstack/run_tests.py
 
 test-all: test-programs ## the long tests: deployment, outages, the demo, LocalStack, other model servers
-	@$(STACK) install localstack fauxqs chromium
+	@$(STACK) install localstack fauxqs chromium browser
 	@$(STACK) test -- $(PYTHON) localstack/run_tests.py --all
 
 check: ## formatting, lints as errors, documentation, templates, words

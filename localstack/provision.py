@@ -163,6 +163,26 @@ def ensure_program(program: str, package: str, why: str, log: Path, path: str | 
     run_step("apt-get install", ["apt-get", "install", "-y", "--no-install-recommends", package], log)
 
 
+def ensure_browser(tools: Tools, log: Path) -> None:
+    """Debian's Chromium, and what the tests drive it with. Only tests need Node."""
+    why = "Tests of the console need it."
+    ensure_program("chromium", "chromium", why, log)
+    ensure_program("npm", "npm", why, log)
+    wanted, folder = HERE / "tests" / "browser", tools.directory / "browser"
+    with lock(tools.directory / "tools.lock"):
+        lockfile = (wanted / "package-lock.json").read_text()
+        # npm writes it last.
+        done = folder / "node_modules" / ".longhand-lock.json"
+        if done.exists() and done.read_text() == lockfile:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copyfile(wanted / name, folder / name)
+        command = ["npm", "ci", "--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts"]
+        run_step("npm ci", command, log, tools.cancelled)
+        done.write_text(lockfile)
+
+
 def ensure_tools(tools: Tools, model: bool = False, checkov: bool = False) -> None:
     with tools.lock():
         tools.install(tools.venv, REQUIREMENTS)

@@ -44,6 +44,7 @@ LONG = [
     "test_whole_stack",
     "test_localstack",
     "long_model_servers",
+    "long_console",
     "long_docs_page",
     "test_gateway",
     "test_scale",

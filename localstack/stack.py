@@ -44,7 +44,19 @@ from emulator import CREDENTIALS, at, check_docker, localstack_in_docker, minist
 from fauxqs import Fauxqs
 from localstack_native import Native
 from old_programs import OldPrograms
-from provision import HERE, ROOT, SIM, Binaries, Tools, ensure, ensure_program, ensure_tools, local_directory, lock
+from provision import (
+    HERE,
+    ROOT,
+    SIM,
+    Binaries,
+    Tools,
+    ensure,
+    ensure_browser,
+    ensure_program,
+    ensure_tools,
+    local_directory,
+    lock,
+)
 from scale import Scale, ensure_nginx, in_order, kind
 from services import Failure, Service, Supervisor, answers, check_port_free, run_main, say
 
@@ -83,6 +95,7 @@ INSTALL = {
     "nginx": lambda stack: ensure_nginx(stack.supervisor.log("nginx")),
     # The package includes the browser of its version.
     "chromium": system("chromedriver", "chromium-driver"),
+    "browser": lambda stack: ensure_browser(stack.tools, stack.supervisor.log("browser")),
     "ffmpeg": system("ffmpeg", "ffmpeg"),
 }
 
@@ -262,7 +275,10 @@ class Stack:
         else:
             endpoint = f"http://127.0.0.1:{self.emulator_port}"
             self.cloud = Cloud(self.tools, endpoint, CREDENTIALS)
-            outputs = self.outputs = self.cloud.deploy(STACK_NAME, TEMPLATES / "data.yaml", {})
+            # The console uploads from its own page.
+            pages = ",".join(f"http://{host}:{self.api_port}" for host in ("127.0.0.1", "localhost"))
+            parameters = {"UploadOrigins": pages}
+            outputs = self.outputs = self.cloud.deploy(STACK_NAME, TEMPLATES / "data.yaml", parameters)
             shared = {
                 "AWS_ENDPOINT_URL": endpoint,
                 **CREDENTIALS,
@@ -273,6 +289,7 @@ class Stack:
                 "LONGHAND_WEBHOOK_QUEUE_URL": at(endpoint, outputs["WebhookQueueUrl"]),
                 "LONGHAND_WEBHOOK_DLQ_URL": at(endpoint, outputs["WebhookDeadLetterQueueUrl"]),
                 "LONGHAND_WEBHOOK_SECRET": "for-this-laptop-alone-and-no-secret-at-all",
+                "LONGHAND_TICKET_SECRET": "for-this-laptop-alone-and-no-secret-at-all",
                 "LONGHAND_CALLBACK_HOSTS": f"http://127.0.0.1:{self.webhook_port}",
             }
         pace = dict(PACE[self.asr])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS, README_LINES = 120, 150
-SUFFIXES = {".rs", ".py", ".md", ".toml", ".yaml", ".yml", ".json", ".sh", ".in", ".txt", ".env"}
+SUFFIXES = {".rs", ".py", ".md", ".toml", ".yaml", ".yml", ".json", ".sh", ".in", ".txt", ".env", ".js", ".css"}
 
 # Files that quote the words, and copies that do not change.
 SKIPPED = (
@@ -26,6 +26,7 @@ SKIPPED = (
     "infra/tests/fixtures/",
     "localstack/samples/",
     "Cargo.lock",
+    "api/src/console/www/vendor/",
 )
 
 WORDS = ["told", "untold", "heard", "unheard", "said", "anew", "patience", "bury", "buried", "burial", "whoever"]

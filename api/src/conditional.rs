@@ -34,7 +34,7 @@ pub(crate) fn representation(
 }
 
 /// Whether `If-None-Match` has the tag or `*`, by weak comparison (section 13.1.2).
-fn has(request: &HeaderMap, tag: &str) -> bool {
+pub(crate) fn has(request: &HeaderMap, tag: &str) -> bool {
     let values = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     // Our tags have no commas.
     let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);

@@ -5,11 +5,11 @@
 //! - `requestId`, the `x-request-id` of the answer, for a report to the operator.
 
 use std::any::Any;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use longhand_shared::domain::id::{InvalidJobId, JobId};
@@ -70,9 +70,20 @@ pub(crate) enum ApiError {
     RateLimited { excess: String, retry_after: Duration },
     #[error("the user has {most} jobs or more in progress: submit again after some have ended")]
     TooManyOpenJobs { most: usize, retry_after: Duration },
+    /// The caller is not an operator.
+    #[error("this call is for operators: use a key or a token of one")]
+    OperatorsOnly,
+    #[error("the audio of this chunk cannot be played: {reason}")]
+    NoAudio { reason: String },
+    #[error("the file has {length} bytes: the range is behind its end")]
+    RangeNotSatisfiable { length: u64 },
+    #[error("the queue of dead letters cannot be reached at the moment: try again")]
+    NoDeadLetters { cause: String },
+    #[error("dead letters are not configured on this server (LONGHAND_DLQ_URL)")]
+    NoDeadLetterQueue,
     #[error("uploads are disabled on this server: it has no bucket (LONGHAND_AUDIO_BUCKETS)")]
     NoUploads,
-    #[error("uploads cannot be signed at the moment: try again")]
+    #[error("addresses of audio cannot be signed at the moment: try again")]
     CannotSign { cause: String },
     #[error("the audio cannot be deleted at the moment, so nothing was erased: try again")]
     CannotDelete { cause: String },
@@ -138,6 +149,11 @@ impl ApiError {
             Self::Forbidden(_) => Code::Forbidden,
             Self::RateLimited { .. } => Code::RateLimited,
             Self::TooManyOpenJobs { .. } => Code::TooManyOpenJobs,
+            Self::OperatorsOnly => Code::OperatorsOnly,
+            Self::NoAudio { .. } => Code::AudioUnavailable,
+            Self::RangeNotSatisfiable { .. } => Code::RangeNotSatisfiable,
+            Self::NoDeadLetters { .. } => Code::QueueUnavailable,
+            Self::NoDeadLetterQueue => Code::NoDeadLetterQueue,
             Self::NoUploads => Code::NoUploads,
             Self::CannotSign { .. } | Self::CannotDelete { .. } => Code::UploadsUnavailable,
             Self::NoSuchRoute => Code::RouteNotFound,
@@ -173,13 +189,27 @@ impl ApiError {
         }
     }
 
+    /// The error for audio that cannot be played.
+    pub(crate) fn no_audio(reason: impl Display) -> Self {
+        Self::NoAudio { reason: reason.to_string() }
+    }
+
+    /// `Content-Range`, for a 416 (RFC 9110 section 14.4).
+    fn content_range(&self) -> Option<HeaderValue> {
+        match self {
+            Self::RangeNotSatisfiable { length } => HeaderValue::try_from(format!("bytes */{length}")).ok(),
+            _ => None,
+        }
+    }
+
     /// What the log says about an error that is ours.
     fn cause(&self) -> Option<String> {
         match self {
             Self::Store(error) => Some(error.to_string()),
-            Self::Internal { cause } | Self::CannotSign { cause } | Self::CannotDelete { cause } => {
-                Some(cause.clone())
-            }
+            Self::Internal { cause }
+            | Self::CannotSign { cause }
+            | Self::CannotDelete { cause }
+            | Self::NoDeadLetters { cause } => Some(cause.clone()),
             Self::Timeout { .. } => Some(self.to_string()),
             _ => None,
         }
@@ -240,6 +270,7 @@ impl IntoResponse for ApiError {
             error!(code, cause, "request failed");
         }
         let (retry_after, challenge) = (self.retry_after(status), self.challenge());
+        let content_range = self.content_range();
         let problem = Problem {
             r#type: "about:blank",
             title: row.title(),
@@ -259,6 +290,9 @@ impl IntoResponse for ApiError {
         }
         if let Some(retry_after) = retry_after {
             headers.insert(RETRY_AFTER, retry_after.as_secs().into());
+        }
+        if let Some(content_range) = content_range {
+            headers.insert(CONTENT_RANGE, content_range);
         }
         if let Some(challenge) = challenge {
             headers.insert(WWW_AUTHENTICATE, challenge);

@@ -56,9 +56,18 @@ error_codes! {
     Forbidden = FORBIDDEN, "FORBIDDEN",
         "`userId` is not the caller's id",
         "leave it out";
+    OperatorsOnly = FORBIDDEN, "OPERATORS_ONLY",
+        "the call is for operators",
+        "use a key or a token of an operator";
     JobNotFound = NOT_FOUND, "JOB_NOT_FOUND",
         "the job does not exist, or belongs to another user",
         "list your jobs with `GET /transcript/search`";
+    AudioUnavailable = NOT_FOUND, "AUDIO_UNAVAILABLE",
+        "the job has no such chunk, or its audio may not be read by this server or does not exist",
+        "do as `detail` says";
+    NoDeadLetterQueue = NOT_FOUND, "NO_DEAD_LETTER_QUEUE",
+        "this server has no dead-letter queue",
+        "the operator sets `LONGHAND_DLQ_URL`";
     NoUploads = NOT_FOUND, "NO_UPLOADS",
         "this server has no bucket for uploads",
         "put the audio where the service reads it; its operator may set `LONGHAND_AUDIO_BUCKETS`";
@@ -86,6 +95,9 @@ error_codes! {
     UnsupportedMediaType = UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE",
         "`Content-Type` is not JSON, or the body is compressed",
         "send plain JSON with `Content-Type: application/json`";
+    RangeNotSatisfiable = RANGE_NOT_SATISFIABLE, "RANGE_NOT_SATISFIABLE",
+        "the range is behind the end of the file; `Content-Range` has its length",
+        "ask for bytes that exist";
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED",
         "the `Idempotency-Key` was used for a different request",
         "use a new key for a new request";
@@ -111,7 +123,10 @@ error_codes! {
         "this server has not yet been able to read the issuer's keys",
         "try again; the operator should check the api's log and `LONGHAND_JWT_JWKS_URL`";
     UploadsUnavailable = SERVICE_UNAVAILABLE, "UPLOADS_UNAVAILABLE",
-        "uploads cannot be signed or deleted at the moment",
+        "addresses of audio cannot be signed, or uploads cannot be deleted, at the moment",
+        "try again after `Retry-After`";
+    QueueUnavailable = SERVICE_UNAVAILABLE, "QUEUE_UNAVAILABLE",
+        "the queue of dead letters cannot be reached",
         "try again after `Retry-After`";
     StoreUnavailable = SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE",
         "the table cannot be reached",

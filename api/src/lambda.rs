@@ -25,11 +25,13 @@ use tower_service::Service;
 use crate::edge;
 
 /// The first segments of all paths but `/`. What comes before one of them is the base path of a custom domain.
-const ROOTS: [&str; 9] = [
+const ROOTS: [&str; 11] = [
+    "console",
     "docs",
     "healthz",
     "metrics",
     "openapi.json",
+    "operations",
     "readyz",
     "serving",
     "transcribe",

@@ -12,6 +12,7 @@ use longhand_api::{AppState, Auth, Signer, description, lambda, router, server};
 use longhand_shared::cache::Cache;
 use longhand_shared::cache::remote::Redis;
 use longhand_shared::lifecycle::Lifecycle;
+use longhand_shared::queue::ChunkQueue;
 use longhand_shared::queue::sqs::SqsQueue;
 use longhand_shared::service::settings::HttpUrl;
 use longhand_shared::store::JobStore;
@@ -61,6 +62,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let table = DynamoStore::new(aws::dynamodb(&config), settings.table, settings.retention);
     let store: Arc<dyn JobStore> = Arc::new(table);
     let queue = SqsQueue::new(aws::sqs(&config), settings.queue_url);
+    let dead_letters = settings.dlq_url.map(|HttpUrl(url)| SqsQueue::new(aws::sqs(&config), url));
     let lifecycle = Lifecycle::new(store.clone(), Arc::new(queue)).with_cache(cache.clone());
     let limits = settings.limits.shared(cache.redis().cloned());
     let (most, age) = (settings.max_waiting, settings.stream_age);
@@ -74,6 +76,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         origins: settings.origins,
         s3: aws::s3(&config),
         upload_signer: Arc::new(Signer::new(upload_s3, credentials)),
+        tickets: settings.tickets,
+        dead_letters: dead_letters.map(|queue| Arc::new(queue) as Arc<dyn ChunkQueue>),
         waiting: waiting.clone(),
         stop,
     });

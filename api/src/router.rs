@@ -14,10 +14,11 @@ use crate::captions::Cue;
 use crate::error::{ApiError, Problem};
 use crate::health::Readiness;
 use crate::jobs::search::{JobSummaries, SearchResults};
-use crate::jobs::{create, erase, read, retry, search};
+use crate::jobs::{self, audio, create, erase, read, retry, search};
 use crate::state::AppState;
+use crate::tickets::{self, Gate};
 use crate::waiting::events;
-use crate::{auth, body, edge, error, health, limits, openapi, reads, uploads};
+use crate::{auth, body, console, edge, error, health, limits, openapi, operations, reads, uploads};
 
 /// Schemas that no route's answer refers to by its type.
 #[derive(OpenApi)]
@@ -31,8 +32,15 @@ fn operations() -> OpenApiRouter<AppState> {
         .routes(routes!(search::search))
         .routes(routes!(read::read, erase::erase))
         .routes(routes!(retry::retry))
-        .routes(routes!(events::follow))
+        .routes(routes!(jobs::tickets::create))
         .routes(routes!(uploads::create))
+        .routes(routes!(operations::read))
+        .routes(routes!(operations::redrive))
+}
+
+/// The operations that accept a ticket in place of a credential.
+fn with_tickets() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(events::follow)).routes(routes!(audio::fetch))
 }
 
 /// What operators and load balancers call, open to everybody.
@@ -48,6 +56,7 @@ fn probes() -> OpenApiRouter<Arc<Readiness>> {
 pub fn description() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let mut api = operations().into_openapi();
+        api.merge(with_tickets().into_openapi());
         api.merge(probes().into_openapi());
         openapi::text(&api)
     });
@@ -61,10 +70,16 @@ pub fn router(state: AppState) -> Router {
     let reads = state.limits.reads().clone();
     let description = openapi::routes(description(), &state.sources);
     let (auth, cors, stop) = (state.auth.clone(), state.origins.layer(), state.stop.clone());
+    let gate = Gate { auth: auth.clone(), tickets: state.tickets.clone() };
+    let with_tickets =
+        Router::from(with_tickets()).route_layer(from_fn_with_state(gate, tickets::authenticate));
     let router = Router::from(operations())
+        .merge(console::session())
         .route_layer(from_fn(limits::report))
         // Authentication is for all routes above this line, and for none below it.
         .route_layer(from_fn_with_state(auth, auth::authenticate))
+        .merge(with_tickets)
+        .merge(console::routes())
         .with_state(state)
         .merge(Router::from(probes()).with_state(Arc::new(readiness)))
         .merge(description)

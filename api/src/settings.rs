@@ -13,6 +13,7 @@ use longhand_shared::webhook::CallbackSettings;
 use crate::auth::settings::{self as auth, AuthSettings};
 use crate::cors::Origins;
 use crate::limits::Limits;
+use crate::tickets::Tickets;
 use crate::waiting::{MAX_WAITING, STREAM_AGE};
 
 /// Read once, at start.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub table: String,
     /// The queue that chunks are sent to.
     pub queue_url: String,
+    /// Its dead-letter queue, which operators may list and redrive.
+    pub dlq_url: Option<HttpUrl>,
     /// Where audio may be read from.
     pub sources: AudioSources,
     /// The hosts that webhooks may be delivered to.
@@ -34,6 +37,8 @@ pub struct Settings {
     pub drain: Duration,
     /// How callers are authenticated.
     pub auth: AuthSettings,
+    /// Signs and verifies tickets.
+    pub tickets: Tickets,
     /// The limits of each user.
     pub limits: Limits,
     /// How many connections are kept at once.
@@ -75,6 +80,10 @@ impl Settings {
         );
         let table = reader.required("LONGHAND_TABLE", "name of the DynamoDB table");
         let queue_url = reader.required("LONGHAND_QUEUE_URL", "URL of the SQS queue for chunks");
+        let dlq_url = reader.optional(
+            "LONGHAND_DLQ_URL",
+            "URL of its dead-letter queue, for operators; without it they see no dead letters",
+        );
         let sources = audio_sources(reader);
         let callbacks = CallbackSettings::read(reader);
         let days =
@@ -86,6 +95,7 @@ impl Settings {
             "seconds from SIGTERM to the exit, at most; must be below the platform's kill timeout",
         );
         let auth = auth::read(reader, (!lambda).then_some(listen));
+        let tickets = Tickets::read_settings(reader);
         let limits = Limits::read_settings(reader);
         let capacity = Capacity::read(reader);
         let origins = reader
@@ -105,11 +115,13 @@ impl Settings {
             listen,
             table: table?,
             queue_url,
+            dlq_url,
             sources,
             callback_hosts: callbacks.hosts,
             retention: Duration::from_hours(days * 24),
             drain: Duration::from_secs(drain),
             auth: auth?,
+            tickets: tickets?,
             limits,
             max_connections: capacity.connections,
             max_waiting: capacity.waiting,

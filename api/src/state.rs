@@ -5,6 +5,7 @@ use std::sync::Arc;
 use longhand_shared::domain::path::AudioSources;
 use longhand_shared::domain::url::AllowedHosts;
 use longhand_shared::lifecycle::Lifecycle;
+use longhand_shared::queue::ChunkQueue;
 use longhand_shared::store::JobStore;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +13,7 @@ use crate::auth::Auth;
 use crate::cors::Origins;
 use crate::limits::Limits;
 use crate::signer::Signer;
+use crate::tickets::Tickets;
 use crate::waiting::Waiting;
 
 /// What the handlers share. Cloning it shares it.
@@ -31,8 +33,12 @@ pub struct AppState {
     pub origins: Origins,
     /// Deletes uploads from the first of the sources' buckets.
     pub s3: aws_sdk_s3::Client,
-    /// Signs uploads into it, for the endpoint where clients reach it.
+    /// Signs uploads into it, and reads of audio, for the endpoint where clients reach it.
     pub upload_signer: Arc<Signer>,
+    /// Signs and verifies tickets for audio and events.
+    pub tickets: Tickets,
+    /// The dead letters of the chunks' queue, for operators.
+    pub dead_letters: Option<Arc<dyn ChunkQueue>>,
     /// The waits for a job's end, and the cache of results.
     pub waiting: Waiting,
     /// Cancelled when the process was asked to stop. It still answers for a while, and tells load balancers to send

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, SharedCredentialsProvider};
 use cap::Cap;
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, Origins, Signer, router, server};
+use longhand_api::{AppState, Auth, Origins, Signer, Tickets, router, server};
 use longhand_shared::cache::Cache;
 use longhand_shared::domain::id::ChunkRef;
 use longhand_shared::domain::id::MAX_CHUNKS;
@@ -102,6 +102,8 @@ async fn attacks_take_a_bounded_amount_of_memory() {
         auth: Arc::new(Auth::none()),
         limits: Arc::default(),
         origins: Origins::default(),
+        tickets: Tickets::new(None),
+        dead_letters: None,
         s3: s3.clone(),
         upload_signer: Arc::new(Signer::new(s3, SharedCredentialsProvider::new(credentials))),
         waiting: Waiting::new(store.clone(), Cache::local(), stop.clone()),

@@ -266,7 +266,8 @@ class Service(unittest.TestCase):
             [container] = resources[task]["Properties"]["ContainerDefinitions"]
             given = {one["Name"] for one in container["Environment"] if not isinstance(one["Value"], str)}
             set_by_parameter.append(given | {one["Name"] for one in container["Secrets"] if "Name" in one})
-        function = effective(DOCUMENTS["gateway"], {"Auth": "apikey"})[0]["Function"]["Properties"]
+        given = {"Auth": "apikey", "TicketSecretArn": "arn"}
+        function = effective(DOCUMENTS["gateway"], given)[0]["Function"]["Properties"]
         set_by_parameter.append({k for k, v in function["Environment"]["Variables"].items() if not isinstance(v, str)})
         for known, given, fixed in zip(
             [*documented, documented[0]], set_by_parameter, [FIXED, FIXED, FIXED | FUNCTION], strict=True

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import unittest
+import urllib.request
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -143,8 +144,8 @@ class Iam(unittest.TestCase):
         for secret in [] if task["Secrets"] == nothing else task["Secrets"]:
             if secret == nothing:
                 continue
-            key = re.fullmatch(r"\${SecretArn}:(\w+)::", secret["ValueFrom"]["Fn::Sub"])[1]
-            arn = self.cloud.outputs["SecretArn"]
+            output, key = re.fullmatch(r"\${(\w+)}:(\w+)::", secret["ValueFrom"]["Fn::Sub"]).groups()
+            arn = self.cloud.outputs[output]
             text = self.cloud.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
             settings[secret["Name"]] = json.loads(text)[key]
         return settings
@@ -228,6 +229,9 @@ class Iam(unittest.TestCase):
         self.assertEqual(self.api.call("POST", f"/transcript/{failed['jobId']}/retry")[0], 202)
         self.ends(failed["jobId"], "COMPLETED")
 
+        # The client follows the link with the api's rights.
+        with urllib.request.urlopen(f"{self.api.url}/transcript/{first}/audio/0", timeout=60) as audio:
+            self.assertEqual(audio.read(), RECORDING.read_bytes())
         erase = f"/transcript/{first}?audio=true"
         self.assertEqual(self.api.call("DELETE", erase)[0], 204)
         self.assertEqual(self.api.call("DELETE", erase)[0], 404)
@@ -278,6 +282,10 @@ class Iam(unittest.TestCase):
         )
 
         self.command("doctor", "--json", codes=(0, 1))
+        sqs.send_message(QueueUrl=outputs["DeadLetterQueueUrl"], MessageBody=self.message(lost))
+        listed = self.api.call("GET", "/operations?deadLetters=true")[1]["deadLetters"]["messages"]
+        self.assertEqual([letter["jobId"] for letter in listed], [lost])
+        self.assertEqual(self.api.call("POST", "/operations/redrive")[1], {"redriven": 1, "kept": 0})
         sent = sqs.send_message(QueueUrl=outputs["DeadLetterQueueUrl"], MessageBody=self.message(lost))
         self.assertIn(lost, self.command("dlq", "list"))
         eventually("it can be looked at again", lambda: self.depth("DeadLetterQueueUrl")[0] == 1)

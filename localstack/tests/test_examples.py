@@ -36,7 +36,7 @@ class Examples(unittest.TestCase):
 
     def test_the_api_by_example(self) -> None:
         out = self.bash("\n".join([". .local/env", *blocks("docs/api.md")])).stdout
-        self.assertRegex(out, r'(?s)lv_0870.*lv_0880.*WEBVTT.*{"word":.*event: job.*"chunkCount": \d')
+        self.assertRegex(out, r'(?s)lv_0870.*lv_0880.*WEBVTT.*{"word":.*event: job.*RIFF.*"chunkCount": \d')
         self.assertRegex(out, r"(?s)NOTHING_FAILED\n204\n(COMPLETED|IN_PROGRESS)\n")
         self.assertTrue(out.endswith("#/userId\n#/audioChunkPaths/0\n#/colour\n"), out)
 

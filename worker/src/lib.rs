@@ -10,6 +10,7 @@ pub mod handler;
 pub mod health;
 pub mod lease;
 pub mod process;
+pub mod report;
 pub mod runner;
 pub mod settings;
 pub mod slots;

@@ -15,7 +15,7 @@ use longhand_shared::{
 };
 use longhand_worker::audio::AudioStore;
 use longhand_worker::settings::Settings;
-use longhand_worker::{Parts, WebhookSources, Worker, health};
+use longhand_worker::{Parts, WebhookSources, Worker, health, report};
 use tracing::{info, warn};
 
 fn main() -> ExitCode {
@@ -57,6 +57,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         hosts: webhooks.hosts,
         secrets: webhooks.secrets,
     });
+    let (store, name) = (Arc::clone(lifecycle.store()), settings.name.clone());
     let worker = Worker::new(Parts {
         lifecycle,
         dead_letters: Arc::new(SqsQueue::new(sqs, settings.dlq_url)),
@@ -76,10 +77,12 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let health = axum::serve(listener, health::router(&worker, longest)).into_future();
     let health = tokio::spawn(health);
     let report = tokio::spawn(health::report(worker.pulse(), worker.guard()));
+    let publish = tokio::spawn(report::publish(store, name, limits.slots, worker.pulse(), worker.guard()));
     info!(slots = limits.slots, health = %settings.health_listen, "worker started");
     let ended = worker.run(stop).await;
     health.abort();
     report.abort();
+    publish.abort();
     info!("worker stopped");
     // If a part has ended by itself, the process exits with an error, and the platform restarts it.
     Ok(ended?)

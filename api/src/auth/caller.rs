@@ -28,12 +28,21 @@ impl Caller {
         Self { user: None, operator: true }
     }
 
-    pub(super) fn new(user: UserId, operator: bool) -> Self {
+    pub(crate) fn new(user: UserId, operator: bool) -> Self {
         Self { user: Some(user), operator }
     }
 
     pub(crate) fn name(&self) -> Option<&UserId> {
         self.user.as_ref()
+    }
+
+    /// Refuses callers who are not operators.
+    pub(crate) fn operator(&self) -> Result<(), ApiError> {
+        if self.operator { Ok(()) } else { Err(ApiError::OperatorsOnly) }
+    }
+
+    pub(crate) fn is_operator(&self) -> bool {
+        self.operator
     }
 
     fn may_act_for(&self, owner: &UserId) -> bool {

@@ -27,7 +27,7 @@ use crate::error::ApiError;
 /// The longest credential that is read, in bytes.
 const MAX_CREDENTIAL_BYTES: usize = 8 * 1024;
 
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Identifies callers.
 #[derive(Debug)]
@@ -55,7 +55,16 @@ impl Auth {
         Self(Kind::Disabled)
     }
 
-    async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    /// The value of `LONGHAND_AUTH`.
+    pub(crate) fn mode(&self) -> &'static str {
+        match &self.0 {
+            Kind::Disabled => "none",
+            Kind::ApiKeys(_) => "apikey",
+            Kind::Jwt(_) => "jwt",
+        }
+    }
+
+    pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
         match &self.0 {
             Kind::Disabled => Ok(Caller::unidentified()),
             Kind::ApiKeys(keys) => {

@@ -1,5 +1,6 @@
 //! The operations on jobs: submit, read, list, retry, erase.
 
+pub(crate) mod audio;
 pub(crate) mod create;
 pub(crate) mod erase;
 mod new_job;
@@ -7,3 +8,4 @@ pub(crate) mod path;
 pub(crate) mod read;
 pub(crate) mod retry;
 pub(crate) mod search;
+pub(crate) mod tickets;

@@ -77,6 +77,7 @@ fn document(paths: &Value, schemas: &Value) -> Value {
         "tags": [
             {"name": "Jobs", "description": "Submit, wait, read, list."},
             {"name": "Uploads", "description": "For clients without an AWS account."},
+            {"name": "Operations", "description": "For operators: callers with the scope or the key of one."},
             {"name": "Service", "description": "For operators. Needs no credentials."},
         ],
         "paths": paths,

@@ -33,6 +33,7 @@ use crate::auth::caller::Caller;
 use crate::edge;
 use crate::error::ApiError;
 use crate::error_codes::Code;
+use crate::jobs::audio::TicketParam;
 use crate::jobs::path::JobPath;
 use crate::openapi::examples;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JOB_PATH, problems};
@@ -98,6 +99,7 @@ fn example() -> String {
     operation_id = "followTranscript",
     params(
         JobPath,
+        TicketParam,
         (
             "Last-Event-ID" = Option<String>, Header,
             description = "The id of the last event that was read. The stream resumes after it.",

@@ -42,8 +42,9 @@ async fn a_stage_and_a_base_path_are_not_part_of_the_path() {
 async fn every_path_of_the_description_is_found_under_a_base_path() {
     let description: Value = serde_json::from_str(longhand_api::description()).expect("JSON");
     let described = description["paths"].as_object().expect("paths").keys().map(String::as_str);
-    for path in described.chain(["/docs", "/docs/swagger-ui.css", "/openapi.json"]) {
-        let path = path.replace("{jobId}", "a");
+    let others = ["/console", "/console/operations.js", "/docs", "/docs/swagger-ui.css", "/openapi.json"];
+    for path in described.chain(others) {
+        let path = path.replace("{jobId}", "a").replace("{index}", "0");
         assert_eq!(seen_uri(http_api("GET", &format!("/asr{path}"), "")).await, path);
     }
 }

@@ -2,9 +2,11 @@
 
 mod again;
 mod api_keys;
+mod audio;
 mod bad_body;
 mod bad_query;
 mod callbacks;
+mod console;
 mod edge;
 mod events;
 mod forms;
@@ -16,6 +18,7 @@ mod lambda;
 mod lambda_paths;
 mod limits;
 mod openapi;
+mod operations;
 mod outages;
 mod program;
 mod routes;

@@ -96,13 +96,13 @@ async fn the_first_example_is_of_audio_that_this_service_may_read() {
 async fn every_path_is_described_with_all_its_methods() {
     let document = document();
     let described: BTreeSet<String> = operations(&document).into_iter().map(|(path, ..)| path).collect();
-    assert_eq!(described.len(), 10);
+    assert_eq!(described.len(), 14);
 
     let api = Api::new();
     for path in described {
         let methods = document["paths"][&path].as_object().expect("methods").keys();
         let methods: BTreeSet<String> = methods.map(|method| method.to_uppercase()).collect();
-        let refused = api.call("BREW", &path.replace("{jobId}", "x")).await;
+        let refused = api.call("BREW", &path.replace("{jobId}", "x").replace("{index}", "0")).await;
         refused.problem(405, "METHOD_NOT_ALLOWED");
         let allowed = refused.header("allow").split(',').map(|method| method.trim().to_owned());
         let allowed: BTreeSet<String> = allowed.filter(|method| method != "HEAD").collect();
@@ -113,7 +113,10 @@ async fn every_path_is_described_with_all_its_methods() {
 #[tokio::test]
 async fn every_example_of_a_request_is_accepted() {
     let mut seen = 0;
-    for (path, method, operation) in operations(&document()) {
+    // Those of a job need one, and have tests of their own.
+    let document = document();
+    let alone = operations(&document).into_iter().filter(|(path, ..)| !path.contains('{'));
+    for (path, method, operation) in alone {
         let content = &operation["requestBody"]["content"]["application/json"];
         for example in content["examples"].as_object().into_iter().flat_map(|examples| examples.values()) {
             let mut request = Request::builder().method(&*method).uri(&path);

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, Origins, Signer, router};
+use longhand_api::{AppState, Auth, Origins, Signer, Tickets, router};
 use longhand_shared::cache::Cache;
 use longhand_shared::domain::path::AudioSources;
 use longhand_shared::lifecycle::Lifecycle;
@@ -84,6 +84,8 @@ impl Api {
             auth: Arc::new(Auth::none()),
             limits: Arc::default(),
             origins: Origins::default(),
+            tickets: Tickets::new(None),
+            dead_letters: None,
             waiting,
             stop: stop.clone(),
         };

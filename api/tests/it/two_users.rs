@@ -62,6 +62,9 @@ async fn another_users_job_looks_missing_and_stays_unchanged() {
         ("POST", ""),
         ("POST", "/retry"),
         ("GET", "/events"),
+        ("POST", "/tickets"),
+        ("GET", "/audio/0"),
+        ("GET", "/audio/23"),
         ("GET", "?segments=true"),
     ] {
         for spelled in [str::to_owned, str::to_uppercase] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, Origins};
+use longhand_api::{AppState, Auth, Origins, Tickets};
 use longhand_shared::JobId;
 use longhand_shared::cache::Cache;
 use longhand_shared::lifecycle::Lifecycle;
@@ -118,6 +118,8 @@ impl Service {
             auth: Arc::new(Auth::none()),
             limits: Arc::default(),
             origins: Origins::default(),
+            tickets: Tickets::new(None),
+            dead_letters: None,
             waiting: waiting.clone(),
             stop: CancellationToken::new(),
         };

@@ -17,3 +17,4 @@ pub mod transcription;
 pub mod upload;
 pub mod url;
 pub mod verdict;
+pub mod worker_state;

@@ -42,6 +42,21 @@ impl AllowedHosts {
         Self(vec![Rule { host: Host::Any, port: 443, plain: false }])
     }
 
+    /// The origins of the allowed hosts, as a Content Security Policy writes them.
+    pub fn origins(&self) -> Vec<String> {
+        let origin = |rule: &Rule| {
+            let scheme = if rule.plain { "http" } else { "https" };
+            let port =
+                if rule.port == 443 && !rule.plain { String::new() } else { format!(":{}", rule.port) };
+            match &rule.host {
+                Host::Any => format!("{scheme}:"),
+                Host::Is(host) => format!("{scheme}://{host}{port}"),
+                Host::Under(parent) => format!("{scheme}://*{parent}{port}"),
+            }
+        };
+        self.0.iter().map(origin).collect()
+    }
+
     /// Whether no host may be called.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -20,11 +20,13 @@ use crate::domain::id::{ChunkIndex, ChunkRef, JobId, UserId};
 use crate::domain::idempotency::{Idempotency, KEPT};
 use crate::domain::job::{Chunk, ChunkState, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
 use crate::domain::transcript::TranscriptResult;
+use crate::domain::worker_state::WorkerState;
 
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     jobs: Mutex<Jobs>,
     reads: AtomicUsize,
+    reports: Mutex<BTreeMap<String, WorkerState>>,
     /// `None`: unlimited.
     retention: Option<Duration>,
 }
@@ -374,6 +376,17 @@ impl JobStore for MemoryStore {
 
     async fn erase(&self, id: JobId) -> Result<bool, StoreError> {
         Ok(self.step().await.remove(&id).is_some())
+    }
+
+    async fn report(&self, state: &WorkerState) -> Result<(), StoreError> {
+        let mut reports = self.reports.lock();
+        reports.insert(state.name.clone(), state.clone());
+        Ok(())
+    }
+
+    async fn reports(&self, now: Timestamp) -> Result<Vec<WorkerState>, StoreError> {
+        let reports = self.reports.lock();
+        Ok(reports.values().filter(|report| report.is_current(now)).cloned().collect())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

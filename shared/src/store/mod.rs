@@ -21,6 +21,7 @@ use crate::domain::id::{ChunkIndex, ChunkRef, JobId, UserId};
 use crate::domain::idempotency::Idempotency;
 use crate::domain::job::{Chunk, Job, JobHead, JobState, JobStatus, NewJob, Verdict};
 use crate::domain::transcript::TranscriptResult;
+use crate::domain::worker_state::WorkerState;
 
 /// How long the sweeper leaves a new job alone. Longer than a chunk takes when all is well.
 pub const FIRST_CHECK: Duration = Duration::from_secs(30);
@@ -318,6 +319,16 @@ pub trait JobStore: Send + Sync + Debug {
     /// Erases a job and everything that belongs to it, including its idempotency key. `false` if the job does not
     /// exist. Later claims and settlements of its chunks return `Gone`.
     async fn erase(&self, id: JobId) -> Result<bool, StoreError>;
+
+    /// Replaces a worker's report.
+    async fn report(&self, _: &WorkerState) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The reports of the workers that still report, by name.
+    async fn reports(&self, _now: Timestamp) -> Result<Vec<WorkerState>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Checks that the table can be read, for readiness.
     async fn ping(&self) -> Result<(), StoreError>;

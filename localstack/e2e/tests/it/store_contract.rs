@@ -1,6 +1,6 @@
 //! The contract of stores. `DynamoDB` and the in-memory store pass the same suite.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use longhand_shared::domain::job::{
 };
 use longhand_shared::domain::stitch::stitch;
 use longhand_shared::domain::transcript::TranscriptResult;
+use longhand_shared::domain::worker_state::{Minute, WorkerState};
 use longhand_shared::store::dynamo::DynamoStore;
 use longhand_shared::store::memory::MemoryStore;
 use longhand_shared::store::{
@@ -105,6 +106,7 @@ contract!(
     details_cover_open_ended_and_missing_jobs,
     a_transcript_of_24_long_chunks_is_complete,
     unknown_jobs_are_gone,
+    the_latest_report_of_each_worker_is_listed,
 );
 
 /// The current time: items of jobs in the past would have expired.
@@ -549,4 +551,27 @@ async fn unknown_jobs_are_gone(store: Store) {
     // No items were written.
     assert_eq!(read(store.as_ref(), job.id).await.expect("read"), None);
     assert_eq!(store.chunks(unknown.job).await.expect("an answer"), []);
+}
+
+async fn the_latest_report_of_each_worker_is_listed(store: Store) {
+    let started = now();
+    let report = |name: &str, in_hand, reported| WorkerState {
+        name: name.to_owned(),
+        started,
+        reported,
+        slots: 4,
+        ceiling: 8,
+        in_hand,
+        circuit_open: true,
+        problem: Some("no answer".to_owned()),
+        last_minute: 29_397_540,
+        minutes: vec![Minute { completed: 3, call_ms: 1500, ..Minute::default() }],
+        failures: BTreeMap::from([("INTERNAL".to_owned(), 2)]),
+    };
+    let minute_ago = now().minus(Duration::from_secs(61));
+    for (name, in_hand, reported) in [("one", 1, now()), ("two", 2, minute_ago), ("one", 3, now())] {
+        store.report(&report(name, in_hand, reported)).await.expect("the store answers");
+    }
+    let reports = store.reports(now()).await.expect("the store answers");
+    assert_eq!(reports, [report("one", 3, reports[0].reported)]);
 }

@@ -1,6 +1,7 @@
 //! The store in `DynamoDB`: one table. `item.rs` defines the items.
 
 mod reads;
+mod reports;
 mod transactions;
 
 use std::error::Error;
@@ -32,6 +33,7 @@ use crate::domain::id::{ChunkIndex, ChunkRef, JobId, UserId};
 use crate::domain::idempotency::Idempotency;
 use crate::domain::job::{Chunk, ChunkStatus, Job, JobHead, NewJob, Verdict};
 use crate::domain::transcript::TranscriptResult;
+use crate::domain::worker_state::WorkerState;
 use crate::net::backoff::backoff;
 
 /// How often a step is tried if a concurrent transaction cancels it, or if a batch is not complete.
@@ -389,6 +391,14 @@ impl JobStore for DynamoStore {
 
     async fn erase(&self, id: JobId) -> Result<bool, StoreError> {
         self.erase_job(id).await
+    }
+
+    async fn report(&self, state: &WorkerState) -> Result<(), StoreError> {
+        self.write_report(state).await
+    }
+
+    async fn reports(&self, now: Timestamp) -> Result<Vec<WorkerState>, StoreError> {
+        self.read_reports(now).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
