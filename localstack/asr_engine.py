@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
 SAMPLE_RATE = 16_000
+# Of speech that is read at once, in seconds.
+LONGEST_CLIP = 29
 # Whisper invents text for silence ("Thank you."). A segment above this probability is dropped.
 NO_SPEECH = 0.85
 
@@ -114,6 +116,9 @@ class Engine:
         if audio.size < SAMPLE_RATE // 100:
             # The model fails on less than one frame of 10 ms.
             return Transcript(language or "en", audio.size / SAMPLE_RATE)
+        spans = speech(audio)
+        if not spans:
+            return Transcript(language or "en", audio.size / SAMPLE_RATE)
         found, info = self.model.transcribe(
             audio,
             task=wanted.task,
@@ -123,15 +128,46 @@ class Engine:
             temperature=wanted.temperature or [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
             beam_size=5,
             word_timestamps=wanted.words,
-            vad_filter=True,
+            # With its own text as context Whisper leaves out sentences that resemble earlier ones: in four minutes of
+            # the samples in random order 32 of 434 words, without it 2.
+            condition_on_previous_text=False,
+            clip_timestamps=clips(spans),
         )
         result = Transcript(info.language, info.duration)
         for segment in found:  # the iterator does the work
             check()
+            begin_in_speech(segment.words or [], spans)
             if segment.no_speech_prob <= NO_SPEECH:
                 result.segments.append(segment)
         self.usual_time += (time.monotonic() - begun - self.usual_time) * 0.2
         return result
+
+
+def speech(audio) -> list[tuple[float, float]]:
+    """Start and end in seconds of what lies between pauses."""
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    found = get_speech_timestamps(audio, VadOptions(min_silence_duration_ms=300, speech_pad_ms=200))
+    return [(one["start"] / SAMPLE_RATE, one["end"] / SAMPLE_RATE) for one in found]
+
+
+def clips(spans: list[tuple[float, float]]) -> list[float]:
+    """Start and end of each clip. Whisper reads 30 s at once: a clip is shorter, so that it ends in a pause."""
+    joined = []
+    for start, end in spans:
+        if joined and end - joined[-2] <= LONGEST_CLIP:
+            joined[-1] = end
+        else:
+            joined += [start, end]
+    return joined
+
+
+def begin_in_speech(words: list, spans: list[tuple[float, float]]) -> None:
+    """Moves words that begin in a pause to its end. The model often begins the first word after a pause too early."""
+    for word in words:
+        start = next((start for start, end in spans if end > word.start), word.start)
+        if word.start < start < word.end:
+            word.start = start
 
 
 def decode(source: BinaryIO, longest: float, check: Callable[[], None]):

@@ -37,6 +37,7 @@ AT_ONCE = (os.cpu_count() or 2) + 1
 
 # Python modules that take minutes, the longest first.
 LONG = [
+    "long_recordings",
     "test_deploy",
     "test_openapi",
     "test_outages",

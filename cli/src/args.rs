@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use reqwest::Url;
 
+use crate::client::Layout;
 use crate::delete::Delete;
 use crate::error::Failure;
 use crate::get::Get;
@@ -58,7 +59,11 @@ pub(crate) struct Cli {
 
     /// Longest line of captions, in characters, such as 42. Only with --format srt or vtt.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1000), help_heading = GLOBAL)]
-    pub(crate) max_line_chars: Option<u32>,
+    max_line_chars: Option<u32>,
+
+    /// Split long captions between words: at most two lines each. Only with --format srt or vtt.
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    split: bool,
 
     /// Same as --format json.
     #[arg(long, global = true, conflicts_with = "format", help_heading = GLOBAL)]
@@ -70,10 +75,10 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Upload recordings and submit them as one job. Prints the job id or, with --wait, the transcript.
+    /// Upload recordings and submit them. Prints the job id or, with --wait, the transcript. Long recordings are cut.
     #[command(after_help = AFTER_HELP)]
     Transcribe(Transcribe),
-    /// Print the transcript of a job. If the job is in progress, print the completed part.
+    /// Print the transcript of a job, or of the jobs of one recording. If a job is in progress, print the completed part.
     #[command(after_help = AFTER_HELP)]
     Get(Get),
     /// Follow a job until it ends. Prints each change of a chunk on a line.
@@ -136,8 +141,16 @@ impl Cli {
             let message = "--segments needs --format text or json: captions already have times";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
+        if captions && matches!(&self.command, Command::Get(args) if args.words) {
+            let message = "--words needs --format text or json: --split splits captions between words";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
         if self.max_line_chars.is_some() && !captions {
             let message = "--max-line-chars needs --format srt or vtt";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
+        if self.split && !captions {
+            let message = "--split needs --format srt or vtt";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
         if transcript || !captions {
@@ -149,6 +162,10 @@ impl Cli {
 
     pub(crate) fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        Layout { max_line_chars: self.max_line_chars, split: self.split }
     }
 
     /// The beginning of a command line for the same service, for hints.

@@ -20,6 +20,19 @@ pub(crate) struct Segment {
     pub(crate) start: f64,
     pub(crate) end: f64,
     pub(crate) text: String,
+    #[serde(default)]
+    pub(crate) speaker: Option<String>,
+    #[serde(default)]
+    pub(crate) words: Vec<Word>,
+}
+
+/// A word with its times.
+#[derive(Deserialize)]
+pub(crate) struct Word {
+    pub(crate) start: f64,
+    pub(crate) end: f64,
+    #[serde(rename = "word")]
+    pub(crate) text: String,
 }
 
 /// The body of `POST /transcribe`.
@@ -35,6 +48,14 @@ pub(crate) struct NewTranscription<'a> {
     pub(crate) metadata: Metadata,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) callback_url: Option<&'a str>,
+    /// Left out if it is zero: 0.1.0 rejects unknown fields.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) start_offset: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
 }
 
 /// The body of `POST /uploads`.

@@ -2,7 +2,7 @@
 
 use longhand_shared::domain::attempt::AttemptOutcome;
 use longhand_shared::domain::job::{ChunkStatus, ErrorCode};
-use longhand_shared::domain::transcript::ChunkResult;
+use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
 
 /// `chunk 1 of 6`: counted from 1.
 pub(crate) fn label(index: u8, chunks: usize) -> String {
@@ -21,6 +21,11 @@ pub(crate) fn own_name(chunk: &ChunkResult) -> String {
     let uploaded = chunk.audio_chunk_path.shown().contains("/uploads/");
     let original = name.strip_prefix(&*format!("{:02}-", chunk.index.get())).filter(|name| !name.is_empty());
     original.filter(|_| uploaded).unwrap_or(name).to_owned()
+}
+
+/// The names of a job's chunks.
+pub(crate) fn own_names(result: &TranscriptResult) -> Vec<String> {
+    result.chunks.iter().map(own_name).collect()
 }
 
 /// The failed calls of a running attempt: `model timed out, 2 of 4 calls`.

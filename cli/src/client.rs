@@ -35,8 +35,17 @@ pub(crate) struct Answer<T> {
     pub(crate) value: T,
 }
 
-/// A transcript as captions.
-pub(crate) struct Captions {
+/// How captions are laid out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Layout {
+    /// The longest line, in characters.
+    pub(crate) max_line_chars: Option<u32>,
+    /// Whether long captions are split between words.
+    pub(crate) split: bool,
+}
+
+/// A transcript in another format than JSON.
+pub(crate) struct Form {
     pub(crate) text: String,
     /// Whether no time is estimated.
     pub(crate) times_exact: bool,
@@ -157,26 +166,27 @@ impl Api {
     }
 
     /// `GET /transcript/{jobId}` as `media_type`.
-    pub(crate) async fn captions(
-        &self,
-        job: JobId,
-        media_type: &str,
-        max_line_chars: Option<u32>,
-    ) -> Result<Captions, Failure> {
+    pub(crate) async fn form(&self, job: JobId, media_type: &str, layout: Layout) -> Result<Form, Failure> {
         let mut request =
             self.http.get(self.at(&["transcript", &job.to_string()])).header(ACCEPT, media_type);
-        if let Some(most) = max_line_chars {
+        if let Some(most) = layout.max_line_chars {
             request = request.query(&[("maxLineChars", most)]);
+        }
+        if layout.split {
+            request = request.query(&[("split", true)]);
         }
         let (headers, text) = self.send(request).await.map_err(|failure| self.about(job, failure))?;
         let times_exact = headers.get("longhand-times-exact").is_none_or(|value| value != "false");
-        Ok(Captions { text, times_exact })
+        Ok(Form { text, times_exact })
     }
 
-    /// `GET /transcript/{jobId}` with its segments.
-    pub(crate) async fn segments(&self, job: JobId) -> Result<Answer<Segments>, Failure> {
-        let request =
+    /// `GET /transcript/{jobId}` with its segments and, with `words`, their words.
+    pub(crate) async fn segments(&self, job: JobId, words: bool) -> Result<Answer<Segments>, Failure> {
+        let mut request =
             self.http.get(self.at(&["transcript", &job.to_string()])).query(&[("segments", "true")]);
+        if words {
+            request = request.query(&[("words", "true")]);
+        }
         self.call(request).await.map_err(|failure| self.about(job, failure))
     }
 

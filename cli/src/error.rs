@@ -55,6 +55,7 @@ pub(crate) type RetryAfter = Option<Duration>;
 
 /// One fault of a file, a field or a chunk.
 #[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Fault {
     /// The field of the request, as a JSON pointer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +63,9 @@ pub(crate) struct Fault {
     /// The file as the user gave it or as the job names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<String>,
+    /// The job, if there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) job_id: Option<JobId>,
     /// The chunk, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) chunk: Option<u8>,
@@ -160,6 +164,9 @@ impl fmt::Display for Failure {
         let mut text = format!("longhand: {}", self.message);
         for fault in &self.faults {
             text.push_str("\n  ");
+            if let Some(job) = fault.job_id {
+                write!(text, "job {job} ")?;
+            }
             if let Some(index) = fault.chunk {
                 write!(text, "{} ", chunk::label(index, fault.chunks))?;
             }
@@ -192,6 +199,10 @@ fn named(pointer: &str) -> String {
         "limit" => "--limit",
         "cursor" => "--cursor",
         "maxLineChars" => "--max-line-chars",
+        "timestamps" => "--timestamps",
+        "translate" => "--translate",
+        "split" => "--split",
+        "words" => "--words",
         other => other,
     };
     if inside.is_empty() { option.to_owned() } else { format!("{option} {}", inside.replace('/', " ")) }

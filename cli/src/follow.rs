@@ -93,7 +93,7 @@ impl<'a> Follow<'a> {
             match result {
                 Ok(update) => {
                     (self.failure, self.retry_after_hint) = (None, Duration::ZERO);
-                    let _ = self.context.job.set(self.job);
+                    self.context.jobs.add(self.job);
                     if let Some(update) = update {
                         return Ok(update);
                     }
@@ -205,7 +205,7 @@ impl<'a> Follow<'a> {
             self.pause = Some(FIRST_PAUSE);
             return Ok(());
         };
-        let seen = self.context.job.get().is_some();
+        let seen = self.context.jobs.all().contains(&self.job);
         let limit = if seen { self.timeout } else { self.timeout.min(FIRST_ANSWER_TIMEOUT) };
         let left = limit.saturating_sub(self.started.elapsed());
         if left.is_zero() {
@@ -224,9 +224,9 @@ impl<'a> Follow<'a> {
     fn gave_up(&self, failure: Option<Failure>) -> Failure {
         let job = self.job;
         let mut message = format!(
-            "stopped waiting after {:.0} s; job {job} continues. Get it with: {}",
+            "stopped waiting after {:.0} s; job {job} continues. Get the transcript with: {}",
             self.started.elapsed().as_secs_f64(),
-            self.context.get_command(job)
+            self.context.get_command(&self.context.jobs_with(job))
         );
         if let Some(failure) = failure {
             message = format!("{message} (last error: {})", failure.message);

@@ -1,6 +1,7 @@
 //! `longhand`: transcribe files, read and search transcripts, operate the service.
 
 mod args;
+mod audio;
 mod bodies;
 mod chunk;
 mod client;
@@ -10,15 +11,19 @@ mod error;
 mod events;
 mod follow;
 mod get;
+mod joined;
 mod key;
 mod load;
 mod operator;
 mod options;
 mod order;
 mod output;
+mod parts;
 mod progress;
+mod recording;
 mod retry;
 mod search;
+mod show;
 mod token;
 mod transcribe;
 mod upload;
@@ -59,12 +64,12 @@ async fn run_or_interrupt(cli: Cli) -> Result<(), Failure> {
         api: Api::new(cli.url.clone(), token::read(cli.token_file.as_deref())?)?,
         json: cli.format() == Format::Json,
         format: cli.format(),
-        max_line_chars: cli.max_line_chars,
-        job: Arc::default(),
+        layout: cli.layout(),
+        jobs: Arc::default(),
         command: cli.command_prefix(),
     };
-    let (job, command) = (Arc::clone(&context.job), context.command.clone());
-    // From here on Ctrl-C prints the id of a submitted job.
+    let (jobs, command) = (Arc::clone(&context.jobs), context.command.clone());
+    // From here on Ctrl-C prints the ids of submitted jobs.
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|error| Failure::internal(format!("no signals: {error}")))?;
     // A separate task, so that Ctrl-C works while a write to stdout blocks.
@@ -77,13 +82,10 @@ async fn run_or_interrupt(cli: Cli) -> Result<(), Failure> {
     task.abort();
     let _ = timeout(Duration::from_millis(200), task).await;
     let interrupted = |message: &str| Failure::new(Exit::Interrupted, "INTERRUPTED", message);
-    Err(match job.get() {
-        Some(job) => {
-            let hint = format!("interrupted; job {job} continues. Get it with: {command} get {job} --wait");
-            interrupted(&hint).of_job(*job)
-        }
-        None => interrupted("interrupted"),
-    })
+    let jobs = jobs.all();
+    let Some(first) = jobs.first() else { return Err(interrupted("interrupted")) };
+    let (what, get) = (context::continuing(&jobs), context::get_command(&command, &jobs));
+    Err(interrupted(&format!("interrupted; {what}. Get the transcript with: {get}")).of_job(*first))
 }
 
 async fn run(context: Context, command: Command) -> Result<(), Failure> {

@@ -37,15 +37,16 @@ pub(crate) struct Waiting {
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// Longest time to wait: 90s, 10m, 2h.
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "10m",
-        requires = "wait",
-        value_parser = duration
-    )]
-    pub(crate) timeout: Duration,
+    /// Longest time to wait: 90s, 10m, 2h. Default: 10m; for transcribe the length of the recordings, if that is more.
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
+    timeout: Option<Duration>,
+}
+
+impl Waiting {
+    /// The longest time to wait for recordings of this length.
+    pub(crate) fn limit(&self, recordings: Duration) -> Duration {
+        self.timeout.unwrap_or_else(|| recordings.max(Duration::from_mins(10)))
+    }
 }
 
 pub(crate) fn url(text: &str) -> Result<Url, String> {

@@ -19,6 +19,6 @@ pub(crate) async fn run(context: &Context, args: Retry) -> Result<(), Failure> {
         return output::print(&answer.raw).map(drop);
     }
     output::print(&format!("job {} is in progress again", args.job))?;
-    output::note(format_args!("longhand: get the transcript with: {}", context.get_command(args.job)));
+    output::note(format_args!("longhand: get the transcript with: {}", context.get_command(&[args.job])));
     Ok(())
 }

@@ -1,24 +1,23 @@
 //! `longhand transcribe`: submits files as a job and, with `--wait`, prints the transcript.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use longhand_shared::domain::job::TranscribeOptions;
+use clap::Args;
+use longhand_shared::UserId;
+use longhand_shared::domain::job::{Language, Prompt, Timestamps, TranscribeOptions};
 use longhand_shared::net::backoff::backoff;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::bodies::{NewTranscription, Submitted};
 use crate::client::Answer;
-use crate::context::Context;
+use crate::context::{Context, continuing, listed};
 use crate::error::Failure;
 use crate::options::{Waiting, first_of_list};
-use crate::upload::{self, Audio};
-use crate::{order, output, wait};
-use clap::Args;
-use longhand_shared::UserId;
-use longhand_shared::domain::job::{Language, Prompt};
-use std::path::PathBuf;
+use crate::parts::{self, Part};
+use crate::{audio, order, output, show, wait};
 
 /// How often a failed submit is repeated, and the first pause.
 const RETRIES: usize = 3;
@@ -27,12 +26,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(350);
 /// A longer `Retry-After` is not waited for.
 const LONGEST_HINT: Duration = Duration::from_secs(10);
 
+/// The most characters of a key to which the number of a job is added: the service allows 255.
+const LONGEST_BASE_KEY: usize = 250;
+
 #[derive(Debug, Args)]
 pub(crate) struct Transcribe {
     #[arg(
         required = true,
         value_name = "FILES",
-        help = "1 to 24 recordings in order: local files of up to 5 MB, s3://bucket/key, https://host/.., or - for stdin"
+        help = "1 to 24 recordings in order: local files, s3://bucket/key, https://host/.., or - for stdin. A local file of \
+                more than 5 minutes or 5 MB is cut at pauses, which needs ffmpeg"
     )]
     files: Vec<OsString>,
 
@@ -51,6 +54,14 @@ pub(crate) struct Transcribe {
     /// Text that helps the model: names, spellings, the preceding text.
     #[arg(long, value_name = "WORDS", value_parser = |words: &str| Prompt::try_from(words.to_owned()))]
     prompt: Option<Prompt>,
+
+    /// What has times: segment or word. Default: segment.
+    #[arg(long, value_name = "WHAT", value_parser = |what: &str| Timestamps::try_from(what.to_owned()))]
+    timestamps: Option<Timestamps>,
+
+    /// Translate the text to English, if the model can.
+    #[arg(long)]
+    translate: bool,
 
     /// Metadata, returned with the job. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = entry)]
@@ -77,51 +88,117 @@ pub(crate) struct Transcribe {
     pub(crate) waiting: Waiting,
 }
 
-pub(crate) async fn run(context: &Context, args: Transcribe) -> Result<(), Failure> {
-    let files = if args.keep_order { args.files } else { in_order(args.files) };
-    let audio = Audio::check(&files)?;
-    let user = args.user.as_ref();
-    let paths = audio.upload(&context.api, user, args.bucket.as_deref()).await?;
-
-    let new = NewTranscription {
-        user_id: user,
-        audio_chunk_paths: &paths,
-        options: TranscribeOptions {
-            language: args.language,
-            prompt: args.prompt,
-            ..TranscribeOptions::default()
-        },
-        metadata: args.metadata.into_iter().collect(),
-        callback_url: args.callback_url.as_deref(),
-    };
-    let key = args.idempotency_key.unwrap_or_else(|| Uuid::now_v7().to_string());
-    let submitted = submit(context, &new, &key).await.map_err(|mut failure| {
-        if failure.is_ambiguous() {
-            let user = user.map(|user| format!(" --user {user}")).unwrap_or_default();
-            failure.message = format!(
-                "{}. The job may have been accepted. Look for it with: {} search{user} --status IN_PROGRESS",
-                failure.message, context.command
-            );
-        }
-        failure.with_file_names("audioChunkPaths", &audio.names)
-    })?;
-    let job = submitted.value.job_id;
-    let _ = context.job.set(job);
+pub(crate) async fn run(context: &Context, mut args: Transcribe) -> Result<(), Failure> {
+    let files = std::mem::take(&mut args.files);
+    let files = if args.keep_order { files } else { in_order(files) };
+    let parts = parts::of(audio::check(&files).await?).await?;
+    if parts.len() > 1 && args.idempotency_key.as_ref().is_some_and(|key| key.len() > LONGEST_BASE_KEY) {
+        let message = format!("--idempotency-key may have {LONGEST_BASE_KEY} characters with several jobs");
+        return Err(Failure::usage(message));
+    }
+    let length: f64 = parts.iter().map(Part::seconds).sum();
+    let mut names = Vec::new();
+    let mut uploaded = Vec::new();
+    for part in parts {
+        names.push(part.names());
+        let start = part.start;
+        let paths = part.upload(&context.api, args.user.as_ref(), args.bucket.as_deref()).await?;
+        uploaded.push((start, paths));
+    }
+    let submitted = submit_all(context, &args, &uploaded, &names).await?;
 
     if args.waiting.wait {
-        let names = Some(audio.names.as_slice());
-        let answer = wait::wait(context, job, args.waiting.timeout, names).await?;
-        return wait::show(context, &answer, names, args.output.as_deref()).await;
+        let until = Instant::now() + args.waiting.limit(Duration::from_secs_f64(length));
+        let mut answers = Vec::new();
+        for (submitted, names) in submitted.iter().zip(&names) {
+            let left = until.saturating_duration_since(Instant::now());
+            answers.push(wait::wait(context, submitted.value.job_id, left, Some(names)).await?);
+        }
+        let names = if let [names] = &names[..] { Some(&names[..]) } else { None };
+        let words = args.timestamps == Some(Timestamps::Word);
+        return show::show(context, &answers, names, words, args.output.as_deref()).await;
     }
+    print_ids(context, &submitted)
+}
+
+/// Submits each part as a job.
+async fn submit_all(
+    context: &Context,
+    args: &Transcribe,
+    parts: &[(f64, Vec<String>)],
+    names: &[Vec<String>],
+) -> Result<Vec<Answer<Submitted>>, Failure> {
+    let key = args.idempotency_key.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
+    let mut submitted = Vec::new();
+    for (number, (start_offset, paths)) in (1..).zip(parts) {
+        let new = NewTranscription {
+            user_id: args.user.as_ref(),
+            audio_chunk_paths: paths,
+            options: TranscribeOptions {
+                language: args.language.clone(),
+                prompt: args.prompt.clone(),
+                timestamps: args.timestamps.unwrap_or_default(),
+                translate: args.translate,
+            },
+            metadata: args.metadata.iter().cloned().collect(),
+            callback_url: args.callback_url.as_deref(),
+            start_offset: *start_offset,
+        };
+        let key = if number == 1 { key.clone() } else { format!("{key}-{number}") };
+        let answer = submit(context, &new, &key).await;
+        let answer = answer.map_err(|failure| not_all(context, args, failure, number, parts.len()));
+        let answer =
+            answer.map_err(|failure| failure.with_file_names("audioChunkPaths", &names[number - 1]))?;
+        context.jobs.add(answer.value.job_id);
+        submitted.push(answer);
+    }
+    Ok(submitted)
+}
+
+/// Adds to a failure which jobs exist or may exist.
+fn not_all(
+    context: &Context,
+    args: &Transcribe,
+    mut failure: Failure,
+    number: usize,
+    parts: usize,
+) -> Failure {
+    if failure.is_ambiguous() {
+        let user = args.user.as_ref().map(|user| format!(" --user {user}")).unwrap_or_default();
+        failure.message = format!(
+            "{}. The job may have been accepted. Look for it with: {} search{user} --status IN_PROGRESS",
+            failure.message, context.command
+        );
+    }
+    let jobs = context.jobs.all();
+    if !jobs.is_empty() {
+        failure.message = format!(
+            "part {number} of {parts} was not submitted: {}. The parts before it were: {}",
+            failure.message,
+            continuing(&jobs)
+        );
+    }
+    failure
+}
+
+/// Prints the id of each job on a line.
+fn print_ids(context: &Context, submitted: &[Answer<Submitted>]) -> Result<(), Failure> {
     if context.json {
-        output::print(&submitted.raw)?;
-    } else {
-        output::print(&job.to_string())?;
-        output::note(format_args!(
-            "longhand: submitted. Get the transcript with: {}",
-            context.get_command(job)
-        ));
+        let document = match submitted {
+            [one] => one.raw.clone(),
+            several => {
+                let raw: Vec<_> = several.iter().map(|answer| answer.raw.as_str()).collect();
+                format!("{{\"jobs\":[{}]}}", raw.join(","))
+            }
+        };
+        return output::print(&document).map(drop);
     }
+    let jobs: Vec<_> = submitted.iter().map(|answer| answer.value.job_id).collect();
+    output::print(&listed(&jobs, "\n"))?;
+    output::note(format_args!(
+        "longhand: submitted. Get the transcript with: {}",
+        context.get_command(&jobs)
+    ));
     Ok(())
 }
 
@@ -129,7 +206,7 @@ pub(crate) async fn run(context: &Context, args: Transcribe) -> Result<(), Failu
 fn in_order(files: Vec<OsString>) -> Vec<OsString> {
     let names: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
     // A shell expands only local names.
-    if !names.iter().all(|name| upload::is_local(name)) {
+    if !names.iter().all(|name| audio::is_local(name)) {
         return files;
     }
     let Some(places) = order::by_number(&names) else { return files };

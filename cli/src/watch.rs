@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::error::Failure;
 use crate::follow::{Follow, Update};
 use crate::options::duration;
-use crate::{output, wait};
+use crate::{output, show};
 use clap::Args;
 use longhand_shared::JobId;
 
@@ -52,7 +52,7 @@ pub(crate) async fn run(context: &Context, args: Watch) -> Result<(), Failure> {
             return Ok(());
         }
         if ended {
-            return wait::verdict(&result, None);
+            return show::verdict(context, &[&result], None);
         }
         before = Some(result);
     }

@@ -6,6 +6,7 @@ mod follow;
 mod forms;
 mod line;
 mod load;
+mod recordings;
 mod uploads;
 
 use std::time::Duration;

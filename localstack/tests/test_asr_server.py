@@ -183,7 +183,7 @@ class Contract(unittest.TestCase):
         self.refused(400, None, self.server.call(path, b"{}", "application/json"))
         self.refused(400, None, self.server.call(path, b"no form at all", "multipart/form-data; boundary=X"))
         self.refused(405, None, self.server.call(path))
-        self.refused(404, None, self.server.call("/v1/audio/translations", b"", "text/plain"))
+        self.refused(404, None, self.server.call("/v1/audio/speech", b"", "text/plain"))
 
     def test_a_large_file_is_refused_whole(self):
         for size in (25 * 1024 * 1024 + 1, 40 * 1024 * 1024):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import unittest
 import urllib.request
+import wave
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,8 +46,8 @@ class Examples(unittest.TestCase):
         out = self.bash(f"{users}\n{operators}").stdout
         for expected in ("chunk 1 of 1 COMPLETED", "lh_", "JOB ID", "is erased", "ok       table"):
             self.assertIn(expected, out)
-        captions = (self.folder / "talk.srt").read_text()
-        self.assertIn("00:00:00,000 -->", captions)
+        for name in ("talk.srt", "long.srt"):
+            self.assertIn("00:00:00,000 -->", (self.folder / name).read_text())
 
     def bash(self, script: str) -> subprocess.CompletedProcess:
         """In a folder that looks like the repository after `make up`, with the user's recordings beside."""
@@ -57,6 +58,9 @@ class Examples(unittest.TestCase):
                 (self.folder / name).symlink_to(ROOT / name)
         for name in ("recording", "part1", "part2"):
             shutil.copy(SAMPLES / "lv_0880.wav", self.folder / f"{name}.wav")
+        with wave.open(str(SAMPLES / "jfk.wav")) as speech, wave.open(str(self.folder / "talk.wav"), "wb") as talk:
+            talk.setparams(speech.getparams())
+            talk.writeframes(speech.readframes(speech.getnframes()) * 33)
         if not (self.folder / ".local").exists():
             (self.folder / ".local").symlink_to(self.stack.local)
         script = re.sub(r"(?m)^make (up|down)\b.*$", ":", script)

@@ -77,6 +77,7 @@ async fn submit_one<'a>(context: &Context, plan: &Plan, job: &'a Job, due: Insta
         options: TranscribeOptions::default(),
         metadata: Metadata::new(),
         callback_url: None,
+        start_offset: 0.0,
     };
     let answer = context.api.submit(&new, None).await.map(|answer| answer.value.job_id);
     Submitted { job, latency: due.elapsed(), answer }

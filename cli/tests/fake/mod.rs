@@ -227,7 +227,7 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
     let line = format!("{} {}", parts.method, parts.uri);
     let headers = parts.headers;
     let captions = headers.get("accept").is_some_and(|accept| accept != "*/*");
-    let segments = line.contains("segments=");
+    let segments = line.contains("segments=") || line.contains("words=");
     let authorization = headers.get("authorization");
     let authorization = authorization.map(|value| value.to_str().expect("ASCII").to_owned());
     let replies = match (&parts.method, path.as_str()) {
@@ -260,11 +260,9 @@ async fn serve(State(state): State<Arc<Served>>, request: Request) -> Response<B
         }
         (&Method::POST, "/transcribe") => &state.submit,
         (&Method::GET, "/transcript/search") => &state.search,
-        (&Method::GET, path) if path == format!("/transcript/{JOB}/events") => &state.events,
-        (&Method::GET, path) if path == format!("/transcript/{JOB}") && !captions && !segments => {
-            &state.transcript
-        }
-        (_, path) if path.starts_with(&format!("/transcript/{JOB}")) => &state.other,
+        (&Method::GET, path) if path.ends_with("/events") => &state.events,
+        (&Method::GET, path) if path.matches('/').count() == 2 && !captions && !segments => &state.transcript,
+        (_, path) if path.starts_with("/transcript/") => &state.other,
         _ => panic!("an unexpected call: {line}"),
     };
     let reply = {

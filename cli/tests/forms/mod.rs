@@ -41,9 +41,34 @@ async fn the_length_of_caption_lines_can_be_limited() {
     for line in [
         &["get", JOB, "--max-line-chars", "42"][..],
         &["get", JOB, "--format", "vtt", "--max-line-chars", "9"],
+        &["get", JOB, "--split"],
+        &["get", JOB, "--words", "--format", "vtt"],
     ] {
         assert_eq!(fake.run(line).await.code, Some(2), "{line:?}");
     }
+}
+
+#[tokio::test]
+async fn speakers_and_warnings_are_shown() {
+    let mut answer = result(COMPLETED, Some("And so my fellow Americans"), &[COMPLETED]);
+    answer["chunks"][0]["speakers"] = json!(["A", "B"]);
+    let warning = json!({ "code": "AUDIO_SHORTER", "message": "much less audio than stated" });
+    answer["chunks"][0]["warnings"] = json!([warning, { "code": "NEW_IN_2030", "message": "something new" }]);
+    let turns = "A: And so\nB: my fellow Americans\n";
+    let fake = Fake::start(vec![Reply::ok(&answer)]).await.on_other(vec![Reply::text(turns)]);
+    let ran = fake.run(&["get", JOB]).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), turns), "{ran:?}");
+    assert_eq!(fake.calls().last().expect("a call").headers["accept"], "text/plain");
+    for message in ["a.wav: much less audio than stated", "a.wav: something new"] {
+        assert!(ran.stderr.contains(message), "{ran:?}");
+    }
+
+    answer["segments"] = json!([{ "chunk": 0, "start": 0.0, "end": 1.5, "text": "And so", "speaker": "A" }]);
+    let fake = Fake::start(vec![]).await.on_other(vec![Reply::ok(&answer)]);
+    let ran = fake.run(&["get", JOB, "--segments"]).await;
+    assert_eq!(ran.stdout, "[0.000 - 1.500] A: And so\n");
+    let ran = fake.run(&["get", JOB, "--words"]).await;
+    assert!(ran.stderr.contains("there are no words with times"), "{ran:?}");
 }
 
 #[tokio::test]
