@@ -2,6 +2,7 @@
 
 mod reads;
 mod reports;
+mod retries;
 mod transactions;
 
 use std::error::Error;
@@ -19,6 +20,8 @@ use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use serde::de::DeserializeOwned;
 
+use retries::{pause, pauses};
+
 use super::codes::Stored;
 use super::item::{
     self, ChunkItem, Item, JOB, JobItem, chunk_key, decode, encode, history, is_expired, key, number, text,
@@ -34,24 +37,6 @@ use crate::domain::idempotency::Idempotency;
 use crate::domain::job::{Chunk, ChunkStatus, Job, JobHead, NewJob, Verdict};
 use crate::domain::transcript::TranscriptResult;
 use crate::domain::worker_state::WorkerState;
-use crate::net::backoff::backoff;
-
-/// How often a step is tried if a concurrent transaction cancels it, or if a batch is not complete.
-const TRIES: u32 = 6;
-
-/// The pauses between these tries.
-fn pauses() -> impl Iterator<Item = Duration> {
-    backoff(Duration::from_millis(40), Duration::from_millis(640)).take(TRIES as usize - 1)
-}
-
-/// Waits for the next of `pauses`. An error if there are no more; `why` says why the step must be tried again.
-async fn pause(pauses: &mut impl Iterator<Item = Duration>, why: &str) -> Result<(), StoreError> {
-    let Some(pause) = pauses.next() else {
-        return Err(StoreError::Unavailable(format!("{why}, {TRIES} times")));
-    };
-    tokio::time::sleep(pause).await;
-    Ok(())
-}
 
 /// The store in `DynamoDB`.
 #[derive(Clone)]

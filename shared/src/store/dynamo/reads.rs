@@ -10,7 +10,8 @@ use futures::future::try_join_all;
 use strum::VariantArray;
 use tracing::warn;
 
-use super::{DynamoStore, all_chunks, get, pause, pauses, unavailable};
+use super::retries::{pause, pauses};
+use super::{DynamoStore, all_chunks, get, unavailable};
 use crate::domain::attempt::Attempt;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkRef, JobId, UserId};

@@ -10,7 +10,8 @@ use aws_sdk_dynamodb::types::{
 };
 use futures::future::try_join_all;
 
-use super::{DynamoStore, apply, pause, pauses, unavailable};
+use super::retries::{pause, pauses};
+use super::{DynamoStore, apply, unavailable};
 use crate::domain::callback::Callback;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkIndex, JobId, MAX_CHUNKS};
