@@ -121,7 +121,7 @@ async fn audio_that_is_no_longer_allowed_is_not_played() {
     for (path, reason) in [
         ("s3://other/a.wav", "this service is not configured to read"),
         ("https://bad.example/a.wav", "its path"),
-        ("link.wav", "leaves the audio root"),
+        ("link.wav", "outside the audio root"),
     ] {
         let job = stored(&api, path).await;
         let problem = api.get(&format!("/transcript/{job}/audio/0")).await.problem(404, "AUDIO_UNAVAILABLE");
