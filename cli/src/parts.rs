@@ -65,9 +65,11 @@ pub(crate) async fn of(audio: Vec<Audio>) -> Result<Vec<Part>, Failure> {
         }
     }
     if chunks.len() > MAX_CHUNKS {
-        let detail = "has no known length, which is needed if recordings have more than 24 chunks. Give it in another \
-                      command, or as a local file";
-        faults.extend(unmeasured.iter().map(|name| Fault::of_file(name, detail)));
+        let detail = format!(
+            "has no known length, which is needed for more than {MAX_CHUNKS} chunks. Give it in another command, or as \
+             a local file"
+        );
+        faults.extend(unmeasured.iter().map(|name| Fault::of_file(name, detail.as_str())));
     }
     if !faults.is_empty() {
         let message = "nothing was submitted. Problems with these files:";

@@ -16,7 +16,7 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use longhand_shared::domain::id::{ChunkIndex, InvalidJobId};
+use longhand_shared::domain::id::{ChunkIndex, InvalidJobId, MAX_CHUNKS};
 use longhand_shared::domain::media;
 use longhand_shared::{AudioPath, JobId};
 use tokio::fs::File;
@@ -56,8 +56,10 @@ impl<S: Send + Sync> FromRequestParts<S> for ChunkPath {
         let job: JobId = job.parse().map_err(ApiError::InvalidJobId)?;
         Span::current().record("job_id", field::display(job));
         let index = index.parse::<u64>().ok().and_then(|index| ChunkIndex::try_from(index).ok());
-        let fault =
-            || ApiError::Invalid(vec![Fault::new("/{index}", "must be the index of a chunk, from 0 to 23")]);
+        let fault = || {
+            let detail = format!("must be the index of a chunk, from 0 to {}", MAX_CHUNKS - 1);
+            ApiError::Invalid(vec![Fault::new("/{index}", detail)])
+        };
         Ok(Self { job, index: index.ok_or_else(fault)? })
     }
 }
@@ -68,7 +70,7 @@ impl utoipa::IntoParams for ChunkPath {
             .schema_type(Type::Integer)
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)))
             .minimum(Some(0))
-            .maximum(Some(23));
+            .maximum(Some(MAX_CHUNKS - 1));
         let index = ParameterBuilder::new()
             .name("index")
             .parameter_in(ParameterIn::Path)

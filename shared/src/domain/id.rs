@@ -206,10 +206,11 @@ mod tests {
     fn documents_name_the_maximum_number_of_chunks() {
         for (document, phrase) in [
             (include_str!("../../../README.md"), format!("1 to {MAX_CHUNKS} short audio chunks")),
-            (include_str!("../../../README.md"), format!("up to {MAX_CHUNKS} files")),
+            (include_str!("../../../docs/cli.md"), format!("More than {MAX_CHUNKS} chunks")),
             (include_str!("../../../ARCHITECTURE.md"), format!("1 to {MAX_CHUNKS} short audio chunks")),
             (include_str!("../../../docs/api.md"), format!("1 to {MAX_CHUNKS} paths")),
             (include_str!("../../../docs/api.md"), format!("1 to {MAX_CHUNKS} `files`")),
+            (include_str!("../../../api/src/console/www/audio.js"), format!("MAX_PARTS = {MAX_CHUNKS};")),
         ] {
             assert!(document.contains(&phrase), "{phrase}");
         }
