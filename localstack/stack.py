@@ -15,7 +15,7 @@ It needs Python and cargo, and installs the rest under .local/. Settings come fr
   SCALE_PORT         8100: first port of these: api-1 on 8100, worker-1 (its health) on 8101, api-2 on 8102
   REDIS              with SCALE: own (default) starts one at REDIS_PORT (6390), none omits it. REDIS_URL names another
   PROFILE            dev (default) or release: how the Rust programs are built
-  GATEWAY            1: run the api as a Lambda function behind API Gateway, both in the emulator, not as a server
+  GATEWAY            1: run the api as a Lambda function behind API Gateway (both in the emulator)
   LONGHAND_BIN_DIR   a directory of compiled programs to use instead of building them
   LONGHAND_LOCAL_DIR the directory for all files, .local by default; another one allows a second stack
   LONGHAND_TOOLS_DIR the directory of the virtual environment and the model, LONGHAND_LOCAL_DIR by default
@@ -381,7 +381,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start the services that are not running")
-    up.add_argument("--as-it-is", action="store_true", help="take unset GATEWAY and SCALE from the running stack")
+    up.add_argument("--as-it-is", action="store_true", help="use the running stack's GATEWAY and SCALE if they are not set")
     down = commands.add_parser("down", help="stop everything")
     down.add_argument("--purge", action="store_true", help="remove data, logs, virtual environment and model too")
     commands.add_parser("status", help="show the services and their addresses; exit code 1 unless all are ready")

@@ -71,19 +71,19 @@ pub(crate) enum ApiError {
     #[error("the user has {most} jobs or more in progress: submit again after some have ended")]
     TooManyOpenJobs { most: usize, retry_after: Duration },
     /// The caller is not an operator.
-    #[error("this call is for operators: use a key or a token of one")]
+    #[error("this call is for operators: use an operator's API key or token")]
     OperatorsOnly,
     #[error("the audio of this chunk cannot be played: {reason}")]
     NoAudio { reason: String },
-    #[error("the file has {length} bytes: the range is behind its end")]
+    #[error("the range begins after the end of the file, which has {length} bytes")]
     RangeNotSatisfiable { length: u64 },
-    #[error("the queue of dead letters cannot be reached at the moment: try again")]
+    #[error("the dead-letter queue cannot be reached at the moment: try again")]
     NoDeadLetters { cause: String },
-    #[error("dead letters are not configured on this server (LONGHAND_DLQ_URL)")]
+    #[error("this server has no dead-letter queue: its operator must set LONGHAND_DLQ_URL")]
     NoDeadLetterQueue,
     #[error("uploads are disabled on this server: it has no bucket (LONGHAND_AUDIO_BUCKETS)")]
     NoUploads,
-    #[error("addresses of audio cannot be signed at the moment: try again")]
+    #[error("URLs of audio cannot be signed at the moment: try again")]
     CannotSign { cause: String },
     #[error("the audio cannot be deleted at the moment, so nothing was erased: try again")]
     CannotDelete { cause: String },
@@ -119,7 +119,7 @@ pub(crate) enum ApiError {
          omit segments, or send Accept: text/plain"
     )]
     AnswerTooLarge { bytes: u64, longest: usize },
-    #[error("the request was not finished within {} seconds; it may still be carried out", limit.as_secs())]
+    #[error("the request was not finished within {} seconds; it may still be carried out: look for its result, or repeat it with the same Idempotency-Key", limit.as_secs())]
     Timeout { limit: Duration },
     #[error("{INTERNAL}")]
     Internal { cause: String },

@@ -63,7 +63,7 @@ error_codes! {
         "the job does not exist, or belongs to another user",
         "list your jobs with `GET /transcript/search`";
     AudioUnavailable = NOT_FOUND, "AUDIO_UNAVAILABLE",
-        "the job has no such chunk, or its audio may not be read by this server or does not exist",
+        "the job has no such chunk, its audio does not exist, or this server is not allowed to read it",
         "do as `detail` says";
     NoDeadLetterQueue = NOT_FOUND, "NO_DEAD_LETTER_QUEUE",
         "this server has no dead-letter queue",
@@ -96,7 +96,7 @@ error_codes! {
         "`Content-Type` is not JSON, or the body is compressed",
         "send plain JSON with `Content-Type: application/json`";
     RangeNotSatisfiable = RANGE_NOT_SATISFIABLE, "RANGE_NOT_SATISFIABLE",
-        "the range is behind the end of the file; `Content-Range` has its length",
+        "the range begins after the end of the file; `Content-Range` has its length",
         "ask for bytes that exist";
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED",
         "the `Idempotency-Key` was used for a different request",
@@ -123,10 +123,10 @@ error_codes! {
         "this server has not yet been able to read the issuer's keys",
         "try again; the operator should check the api's log and `LONGHAND_JWT_JWKS_URL`";
     UploadsUnavailable = SERVICE_UNAVAILABLE, "UPLOADS_UNAVAILABLE",
-        "addresses of audio cannot be signed, or uploads cannot be deleted, at the moment",
+        "URLs of audio cannot be signed, or uploads cannot be deleted, at the moment",
         "try again after `Retry-After`";
     QueueUnavailable = SERVICE_UNAVAILABLE, "QUEUE_UNAVAILABLE",
-        "the queue of dead letters cannot be reached",
+        "the dead-letter queue cannot be reached",
         "try again after `Retry-After`";
     StoreUnavailable = SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE",
         "the table cannot be reached",

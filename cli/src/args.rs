@@ -28,7 +28,7 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 const GLOBAL: &str = "Global options";
 
-/// Transcribe short recordings into one text, and operate the Longhand service.
+/// Transcribe recordings, and operate the Longhand service.
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP, max_term_width = 110)]
 pub(crate) struct Cli {

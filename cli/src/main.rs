@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     let cli = Cli::read();
     let json = cli.format() == Format::Json;
     let end = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::internal(format!("no runtime: {error}")))
+        .map_err(|error| Failure::internal(format!("the command cannot start: {error}")))
         .and_then(|runtime| {
             let end = runtime.block_on(run_or_interrupt(cli));
             // A hanging DNS lookup or write must not delay the exit.
@@ -70,8 +70,8 @@ async fn run_or_interrupt(cli: Cli) -> Result<(), Failure> {
     };
     let (jobs, command) = (Arc::clone(&context.jobs), context.command.clone());
     // From here on Ctrl-C prints the ids of submitted jobs.
-    let mut interrupt =
-        signal(SignalKind::interrupt()).map_err(|error| Failure::internal(format!("no signals: {error}")))?;
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::internal(format!("signals cannot be handled: {error}")))?;
     // A separate task, so that Ctrl-C works while a write to stdout blocks.
     let mut task = tokio::spawn(run(context, cli.command));
     tokio::select! {

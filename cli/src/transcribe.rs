@@ -55,7 +55,7 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "WORDS", value_parser = |words: &str| Prompt::try_from(words.to_owned()))]
     prompt: Option<Prompt>,
 
-    /// What has times: segment or word. Default: segment.
+    /// Times to store: those of segments, or also those of words (segment or word). Default: segment.
     #[arg(long, value_name = "WHAT", value_parser = |what: &str| Timestamps::try_from(what.to_owned()))]
     timestamps: Option<Timestamps>,
 

@@ -72,7 +72,7 @@ async fn to_service(files: &[Numbered], api: &Api, user: Option<&UserId>) -> Res
     })?;
     let uploads = signed.uploads;
     if uploads.len() != files.len() {
-        let message = format!("the service gave {} addresses for {} files", uploads.len(), files.len());
+        let message = format!("the service returned {} upload URLs for {} files", uploads.len(), files.len());
         return Err(Failure::protocol(message));
     }
     all(files.iter().zip(&uploads).map(|((_, file), upload)| send(file, api, upload)).collect(), AT_ONCE)

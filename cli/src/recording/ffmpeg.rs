@@ -91,7 +91,7 @@ async fn run(
     };
     let ((), read, errors) = join3(write, blocks(stdout, output), errors).await;
     read?;
-    let status = child.wait().await.map_err(|error| format!("ffmpeg was lost: {error}"))?;
+    let status = child.wait().await.map_err(|error| format!("ffmpeg stopped unexpectedly: {error}"))?;
     if status.success() { Ok(()) } else { Err(failed(status, &errors)) }
 }
 

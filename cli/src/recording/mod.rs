@@ -114,7 +114,7 @@ fn whole_seconds(seconds: Option<f64>) -> usize {
 fn not_kept(error: &io::Error) -> String {
     let folder = std::env::temp_dir();
     format!(
-        "decoded sound could not be kept in {}: {error} (115 MB an hour; TMPDIR names another folder)",
+        "the decoded audio cannot be written to {}: {error}. It needs 115 MB an hour; set TMPDIR to use another folder",
         folder.display()
     )
 }
