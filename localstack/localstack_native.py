@@ -20,7 +20,7 @@ from services import EMULATOR, Failure, Service, say
 
 REQUIREMENTS = HERE / "localstack-requirements.txt"
 # Those that infra/data.yaml needs. The table is encrypted with a KMS key.
-SERVICES = "cloudformation,dynamodb,iam,kms,s3,sqs,sts"
+SERVICES = "cloudformation,dynamodb,iam,kms,s3,secretsmanager,sqs,sts"
 DYNAMODB = "amplify-dynamodb-simulator"
 DYNAMODB_VERSION = "2.9.30"
 DYNAMODB_SHA256 = "3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9"

@@ -23,8 +23,8 @@ from wer import wer
 
 SAMPLES = LOCALSTACK / "samples"
 REFERENCES = json.loads((SAMPLES / "references.json").read_text())
-# A recording that is short, and what every transcript of it has, however lossy its codec is.
-SPOKEN, EXPECTED = "lv_0930.wav", re.compile(r"made amiable himself", re.IGNORECASE)
+# A short recording, and the words that every transcript of it has. A lossy codec can change the one word between them.
+SPOKEN, EXPECTED = "lv_0930.wav", re.compile(r"might even have been made \S+ himself", re.IGNORECASE)
 HIGHEST_WER = 0.05
 
 # A file of each format of docs/compatibility.md: the options of ffmpeg, the last of them a muxer.
