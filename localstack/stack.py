@@ -381,7 +381,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start the services that are not running")
-    up.add_argument("--as-it-is", action="store_true", help="use the running stack's GATEWAY and SCALE if they are not set")
+    up.add_argument("--as-it-is", action="store_true", help="keep the running stack's GATEWAY and SCALE")
     down = commands.add_parser("down", help="stop everything")
     down.add_argument("--purge", action="store_true", help="remove data, logs, virtual environment and model too")
     commands.add_parser("status", help="show the services and their addresses; exit code 1 unless all are ready")
