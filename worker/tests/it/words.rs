@@ -1,6 +1,8 @@
 //! Times of words, speakers, languages, translations: what is requested of the model and what is kept of its answer.
 
 use axum::Router;
+use axum::body::Bytes;
+use axum::http::StatusCode;
 use axum::routing::post;
 use longhand_shared::domain::job::{ErrorCode, TranscribeOptions, Transcription, WarningCode};
 use longhand_sim_asr::{Answer, Behaviour, ErrorBody, text_for};
@@ -45,25 +47,31 @@ async fn a_model_without_words_still_transcribes() {
     assert_eq!(codes, [WarningCode::NoWords]);
 }
 
-/// The simulated model has no translations: it answers 404. That does not count as an outage.
-#[tokio::test(start_paused = true)]
+/// A client of a server with these routes. Each reads the whole request, as the connection would be reset otherwise.
+async fn client_of(server: Router) -> AsrClient {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, server).await });
+    AsrClient::with(Behaviour::default(), |asr| asr.base_url = format!("http://{address}")).await
+}
+
+/// The 404 does not count as an outage.
+#[tokio::test]
 async fn a_model_that_cannot_translate_fails_the_chunk() {
-    let client = AsrClient::new(Behaviour::default()).await;
+    let server = Router::new()
+        .route("/v1/audio/translations", post(async |_: Bytes| StatusCode::NOT_FOUND))
+        .route("/v1/audio/transcriptions", post(async |_: Bytes| r#"{"text":"Guten Tag."}"#));
+    let client = client_of(server).await;
     let error = permanent(client.transcribe_with("a.wav", &options(r#"{"translate":true}"#), None).await);
     assert_eq!(error.code, ErrorCode::AsrRejected);
     assert!(error.message.contains("cannot translate"), "{}", error.message);
-    assert_eq!(text(&client.transcribe("a.wav").await), text_for("a.wav"));
+    assert_eq!(text(&client.transcribe("a.wav").await), "Guten Tag.");
 }
 
 #[tokio::test]
 async fn a_translation_is_requested_at_its_own_path() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let answer = post(async || r#"{"text":"Good day.","language":"german"}"#);
-    let server = Router::new().route("/v1/audio/translations", answer);
-    tokio::spawn(async move { axum::serve(listener, server).await });
-    let client =
-        AsrClient::with(Behaviour::default(), |asr| asr.base_url = format!("http://{address}")).await;
+    let answer = post(async |_: Bytes| r#"{"text":"Good day.","language":"german"}"#);
+    let client = client_of(Router::new().route("/v1/audio/translations", answer)).await;
     let outcome =
         client.transcribe_with("a.wav", &options(r#"{"translate":true,"language":"de"}"#), None).await;
     assert_eq!(text(&outcome), "Good day.");
