@@ -88,11 +88,14 @@ def settings() -> str:
     lines = []
     for name in dict.fromkeys([*programs["api"], *programs["worker"]]):
         readers = [program for program, known in programs.items() if name in known]
-        about, default = programs[readers[0]][name]
-        if name == "LONGHAND_WORKER_NAME":
-            default = "host-pid"
-        value = {"required": "required", "none": "no default"}.get(default, f"default `{default}`")
-        lines.append(item(f"`{name}` ({' and '.join(readers)}, {value}): {about}."))
+        about = programs[readers[0]][name][0]
+        values = {}
+        for program in readers:
+            default = "host-pid" if name == "LONGHAND_WORKER_NAME" else programs[program][name][1]
+            value = {"required": "required", "none": "no default"}.get(default, f"default `{default}`")
+            values.setdefault(value, []).append(program)
+        who = "; ".join(f"{' and '.join(same)}, {value}" for value, same in values.items())
+        lines.append(item(f"`{name}` ({who}): {about}."))
     return "\n".join(lines)
 
 

@@ -82,7 +82,7 @@ impl Settings {
         let queue_url = reader.required("LONGHAND_QUEUE_URL", "URL of the SQS queue for chunks");
         let dlq_url = reader.optional(
             "LONGHAND_DLQ_URL",
-            "URL of its dead-letter queue, for operators; without it they see no dead letters",
+            "URL of the dead-letter queue of LONGHAND_QUEUE_URL; without it the api shows operators no dead letters",
         );
         let sources = audio_sources(reader);
         let callbacks = CallbackSettings::read(reader);

@@ -38,7 +38,7 @@ def faults() -> list[str]:
         if run("git", "rev-parse", "--is-shallow-repository", stderr=subprocess.PIPE) == "true":
             return ["this clone is shallow, and images are named after commits: git fetch --unshallow"]
         if changed := run("git", "status", "--porcelain", "--", *SOURCES):
-            return [f"images are named after commits, and these changes are not committed:\n{changed}"]
+            return [f"images are named after commits; commit or stash these changes first:\n{changed}"]
         if shutil.which("docker") is None:
             return ["docker is missing, which builds the images; --tag TAG deploys images that exist"]
         builder = run("docker", "buildx", "inspect", "--bootstrap", stderr=subprocess.PIPE)

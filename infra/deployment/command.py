@@ -64,4 +64,4 @@ def run(main: Callable[[], int]) -> NoReturn:
     except (Failure, BotoCoreError, ClientError) as failure:
         sys.exit(f"{os.path.basename(sys.argv[0]).removesuffix('.py')}: {failure}")
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted. CloudFormation completes what it has started. Run this command again.")
+        sys.exit("\nInterrupted. AWS completes what it has started. Wait for that before you run this command again.")

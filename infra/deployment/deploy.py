@@ -26,7 +26,7 @@ class Deployment:
         made.add_argument("--tag", help="deploy existing images with this tag and build nothing: a rollback")
         made.add_argument("--no-smoke", action="store_true", help="skip the test with real speech at the end")
         made.add_argument("--user", help="the user of this test; by default the user of the token or key")
-        replace = "allow the loss of this table, queue or bucket and its data; repeat it for each"
+        replace = "allow the loss of this resource (the logical id that --plan shows) and its data; may be repeated"
         made.add_argument("--replace", action="append", default=[], metavar="RESOURCE", help=replace)
         self.options = options = made.parse_args()
         # The emulator does not run Fargate's tasks, so there is nothing to test.
@@ -101,7 +101,9 @@ class Deployment:
             print(f"{SKIPPED} {name}: it needs Docker")
         elif not exists():
             if self.options.tag:
-                raise Failure(f"{name} does not exist")
+                raise Failure(
+                    f"{name} does not exist: use a --tag that exists (the last fifty images are kept), or none"
+                )
             make()
 
     def create_ecs_role(self) -> None:

@@ -62,6 +62,8 @@ def main() -> int:
     print(f"{name} in {session.region_name}, account {account}: {', '.join(removed) or 'no stack'} will be removed.")
     if options.data:
         print(f"ALL DATA WILL BE DELETED PERMANENTLY: table {table}, bucket {bucket}, queues, images.")
+        if environment.values.get("TABLE_NAME", table) != table:
+            print(f"The restored table {environment.values['TABLE_NAME']} stays: delete it yourself.")
     else:
         print(f"Table {table}, the queues, bucket {bucket} and the images stay;")
         print(f"infra/deploy.sh {options.env} uses them again.")

@@ -233,7 +233,9 @@ class Environment:
         faults = [] if "AWS_REGION" in self.values else ["AWS_REGION is missing: the region to deploy into"]
         for key, value in self.values.items():
             if key not in OWN and (camel(key) not in known or key == "NAME"):
-                faults.append(f"{key} is a parameter of no template in infra/")
+                faults.append(
+                    f"{key} is unknown: no template in infra/ has this parameter. Correct the name or remove the line"
+                )
             elif not re.fullmatch(OWN.get(key, ".*"), value):
                 faults.append(f"{key} is {value!r}; it can be {OWN[key].replace('|', ', ')}")
         coming = {"Name"}
@@ -266,7 +268,7 @@ class Environment:
         }
         faults = [f"{why}, and {key} is missing" for why, keys in needed.items() for key in keys or [] if not has(key)]
         if auth != "jwt" and has("JWT_ISSUER") and behind and has("AUTHORIZER", "true") == "true":
-            faults.append(f"AUTH is {auth}, and JWT_ISSUER is set: the gateway would reject calls without its token")
+            faults.append(f"AUTH is {auth}, but the gateway would require tokens of JWT_ISSUER: remove the JWT_ lines")
         caches = [key for key in ("REDIS_URL", "REDIS_URL_SECRET_ARN") if has(key)]
         caches += ["CACHE=valkey"] if has("CACHE") == "valkey" else []
         if len(caches) > 1:
@@ -287,11 +289,11 @@ class Environment:
                 faults.append(f"{key} is {url!r}, which is not a URL")
                 continue
             if given and given != str(port):
-                faults.append(f"{prefix}_PORT is {given}, and the port in {key} is {port}: remove it")
+                faults.append(f"{prefix}_PORT is {given}, and the port in {key} is {port}: remove {prefix}_PORT")
             if cidr and ip(host) and not inside(host, cidr):
                 faults.append(f"{prefix}_CIDR is {cidr}, which does not include {host} of {key}")
             if closed and (key in PUBLIC or not self.private(host)):
-                fault = f"{key} names {host} on the internet, which INTERNET_EGRESS=none does not reach"
+                fault = f"{key} names {host} on the internet: set INTERNET_EGRESS=nat to reach it"
                 hint = f". If it is inside the VPC or a peered one, set PRIVATE_HOSTS={host}"
                 faults.append(fault + hint * (key not in PUBLIC))
         return faults
@@ -301,22 +303,23 @@ class Environment:
         has, behind = self.values.get, self.gateway != "none"
         internal, unnamed = has("LOAD_BALANCER_SCHEME", "internal") == "internal", not has("LISTENER_SERVER_NAME")
         found = {
-            "DOMAIN_NAME without HOSTED_ZONE_ID: create its DNS record, to DomainTarget of the gateway's stack": (
+            "DOMAIN_NAME without HOSTED_ZONE_ID: point its DNS record to DomainTarget of the gateway's stack": (
                 has("DOMAIN_NAME") and not has("HOSTED_ZONE_ID")
             ),
             "AUTH=none behind a gateway: everybody on the internet may call": behind and self.get("AUTH") == "none",
             "CERTIFICATE_ARN without LISTENER_SERVER_NAME: it is not valid for AWS's name of the load balancer": (
                 not behind and has("CERTIFICATE_ARN") and unnamed
             ),
-            "no gateway: only the VPC reaches the internal load balancer": not behind and internal,
+            "no gateway: only clients with a route into the VPC reach the internal load balancer": not behind
+            and internal,
         }
         return [warning for warning, holds in found.items() if holds]
 
     def too_few_environments(self, limit: int) -> list[str]:
-        """A fault if a function would often be throttled, since the account runs only `limit` Lambda environments."""
+        """A fault if a function would often be throttled with `limit` concurrent executions."""
         if self.gateway != "lambda" or limit >= int(self.values.get("MIN_LAMBDA_CONCURRENCY", "100")):
             return []
-        about = f"this account runs at most {limit} Lambda environments, and each waiting client occupies one"
+        about = f"this account allows {limit} concurrent Lambda executions, and each waiting client occupies one"
         accept = f"or accept the limit with MIN_LAMBDA_CONCURRENCY={limit}"
         return [f"{about}: request more (quota L-B99A9384), set GATEWAY_TARGET=vpclink, {accept}"]
 
@@ -338,7 +341,9 @@ def load(env: str) -> tuple[Environment | None, list[str]]:
     file = INFRA / "env" / f"{env}.env"
     if not file.exists():
         existing = ", ".join(sorted(path.stem for path in file.parent.glob("*.env")))
-        return None, [f"{file} is missing (existing: {existing}). Copy infra/env/example.env, which lists all keys"]
+        return None, [
+            f"{file} is missing (existing: {existing}). Copy infra/env/example.env, which describes the main keys"
+        ]
     values, faults = parse(file.read_text())
     templates = {part: Template.read(INFRA / f"{part}.yaml") for part in ORDER if (INFRA / f"{part}.yaml").exists()}
     environment = Environment(env, {key: value for key, value in values.items() if value}, templates)

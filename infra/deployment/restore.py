@@ -8,18 +8,20 @@ from command import connect, parser, run
 
 
 def main() -> int:
-    about = "Restores a backup into a new table. The old one stays in use until the parameter file names the new one."
+    about = "Restores a backup into a new table. The old one stays in use until a deployment with the new one."
     made = parser("restore", about)
     source = made.add_mutually_exclusive_group(required=True)
     source.add_argument("--latest", action="store_true", help="the state of some minutes ago")
-    source.add_argument("--at", metavar="TIME", type=datetime.fromisoformat, help="the state at 2026-11-23T05:00:00Z")
+    source.add_argument(
+        "--at", metavar="TIME", type=datetime.fromisoformat, help="the state at this time: 2026-11-23T05:00:00Z"
+    )
     source.add_argument("--backup", metavar="ARN", help="an on-demand backup")
     options = made.parse_args()
     environment, session, _ = connect(options)
     dynamodb = session.client("dynamodb")
     old = environment.values.get("TABLE_NAME", f"{environment.name}-jobs")
     new = f"{environment.name}-jobs-{datetime.now(UTC):%Y%m%d%H%M%S}"
-    print(f"restoring {old} into {new}")
+    print(f"restoring {old} into {new}. If this is interrupted, delete {new} before you start again.")
     if options.backup:
         dynamodb.restore_table_from_backup(TargetTableName=new, BackupArn=options.backup)
     else:
@@ -37,7 +39,7 @@ def main() -> int:
         if before.get(name):
             dynamodb.update_table(TableName=new, **{name: before[name]})
             dynamodb.get_waiter("table_exists").wait(TableName=new, WaiterConfig=until)
-    print(f"{new} exists, and nothing uses it yet. To use it, add these lines to infra/env/{options.env}.env:")
+    print(f"{new} exists, and nothing uses it yet. To use it, set these lines in infra/env/{options.env}.env:")
     print(f"TABLE_NAME={new}\nTABLE_ARN={dynamodb.describe_table(TableName=new)['Table']['TableArn']}")
     print(f"and run infra/deploy.sh {options.env}. The consequences: docs/operations.md, Restore the table.")
     return 0

@@ -211,7 +211,7 @@ class Domain(unittest.TestCase):
     def test_a_name_of_ones_own_needs_its_certificate_and_gets_its_record(self):
         gateway = environment(GATEWAY_TARGET="lambda", DOMAIN_NAME="a.example.com")
         self.assertIn("DOMAIN_CERTIFICATE_ARN is missing", str(gateway.faults()))
-        self.assertIn("create its DNS record", str(gateway.warnings()))
+        self.assertIn("point its DNS record", str(gateway.warnings()))
         self.assertIn("DOMAIN_NAME needs a gateway", str(environment(DOMAIN_NAME="a.example.com").faults()))
         gateway.values |= {"DOMAIN_CERTIFICATE_ARN": "arn", "HOSTED_ZONE_ID": "Z1"}
         self.assertEqual(gateway.faults(), [])

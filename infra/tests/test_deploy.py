@@ -380,7 +380,7 @@ class Deploying(unittest.TestCase):
             "Nothing was changed. Problems:",
             "AWS_ACCOUNT is 123456789012, and the credentials are for 000000000000",
             "AUTH is jwt, and JWT_ISSUER is missing",
-            "API_TASK is a parameter of no template",
+            "API_TASK is unknown: no template",
             "WORKER_SLOTS is 'many', which is not a number",
             "CACHE is 'memcached'; it can be none, valkey",
             "VPC_ID is set, and PRIVATE_SUBNET_IDS is missing",

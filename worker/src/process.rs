@@ -339,7 +339,7 @@ fn report(verdict: &Verdict, settled: Settled, attempt: u32, calls: u32, took: D
     match (settled, code) {
         (Settled::Done { mine: true, .. }, None) => info!(attempt, calls, asr_ms, "chunk completed"),
         (Settled::Done { mine: true, .. }, Some(code)) => {
-            warn!(attempt, calls, asr_ms, ?code, reason, "chunk failed");
+            warn!(attempt, calls, asr_ms, code = code.as_str(), reason, "chunk failed");
         }
         (Settled::Done { mine: false, .. } | Settled::Superseded | Settled::Gone, _) => {
             counter!("longhand_settle_conflicts_total").increment(1);

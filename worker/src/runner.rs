@@ -115,7 +115,7 @@ impl Runner {
             _ = &mut deleting => Err(EndedEarly("the deleter")),
         };
         if let Err(early) = ended {
-            error!(%early, "draining");
+            error!(%early, "a part of the worker ended unexpectedly");
         }
         receive_until.cancel();
         let deadline = Instant::now() + this.limits.drain;

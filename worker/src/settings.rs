@@ -61,7 +61,10 @@ impl WebhookSettings {
             r.fault(DLQ, "is not set: it is required with LONGHAND_WEBHOOK_QUEUE_URL");
         }
         if secrets.is_none() {
-            r.fault(SECRET, "is not set, or too short: it is required with LONGHAND_WEBHOOK_QUEUE_URL");
+            r.fault(
+                SECRET,
+                "is not set, or has fewer than 32 bytes: it is required with LONGHAND_WEBHOOK_QUEUE_URL",
+            );
         }
         Some(Self { queue_url, dlq_url: dlq_url?.0, hosts, secrets: secrets? })
     }
@@ -78,7 +81,8 @@ mod about {
         "visibility timeout: seconds until another worker gets the message after a crash";
     pub(super) const MAX_CHUNK: &str = "time limit for one attempt at a chunk, in seconds";
     pub(super) const HEALTH_LISTEN: &str = "address and port of /healthz and /metrics of the worker";
-    pub(super) const NAME: &str = "name of the worker in chunks' histories, up to 100 bytes";
+    pub(super) const NAME: &str =
+        "name of the worker, up to 100 bytes; clients see only a hash of it in chunks' histories";
     pub(super) const TIMEOUT: &str = "time limit for one call of the model, including the upload, in seconds";
     pub(super) const MAX_RETRIES: &str = "retries of a call of the model in one attempt at a chunk, including calls with another response format";
     pub(super) const PROBE: &str = "recording for health probes of the model: built-in, a file, or off";

@@ -111,11 +111,11 @@ impl KeySet {
         *tried = Some(now);
         match self.fetch().await {
             Ok(keys) => {
-                info!(keys = keys.len(), issuer = ?self.0.url, "read the issuer's keys");
+                info!(keys = keys.len(), url = ?self.0.url, "read the issuer's keys");
                 let keys = Keys { by_id: Arc::new(keys), fetched: now };
                 *self.0.keys.lock().expect("nothing panics with it locked") = Some(keys);
             }
-            Err(error) => warn!(error, issuer = ?self.0.url, "cannot read the issuer's keys"),
+            Err(error) => warn!(error, url = ?self.0.url, "cannot read the issuer's keys"),
         }
     }
 

@@ -63,7 +63,7 @@ pub enum ErrorCode {
     /// Nine attempts were lost with their workers, or three deliveries gave no result and at least one took longer than
     /// `LONGHAND_MAX_CHUNK_SECONDS`.
     ///
-    /// The operator should look for the job id in the logs of the workers in `history`.
+    /// The operator should look for the job id in the workers' logs.
     DeadLettered,
     /// A bug in Longhand, or the queue refused the chunk's message for five minutes.
     ///
