@@ -3,6 +3,7 @@
 //! Remote audio is first spooled to disk. So a slow or broken download never looks like a failure of the model, and only
 //! a few kilobytes of each chunk are in memory.
 
+mod chunk;
 mod length;
 mod opened;
 mod spool;
@@ -28,6 +29,7 @@ use tokio::io::AsyncSeekExt;
 use tokio_util::io::ReaderStream;
 use tracing::warn;
 
+pub use chunk::ChunkAudio;
 pub use opened::AudioError;
 use opened::Opened;
 

@@ -13,6 +13,7 @@ pub mod process;
 pub mod report;
 pub mod runner;
 pub mod settings;
+pub mod siblings;
 pub mod slots;
 pub mod sweeper;
 pub mod webhooks;

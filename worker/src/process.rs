@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use longhand_shared::domain::attempt::Attempt;
 use longhand_shared::domain::job::{ChunkError, ErrorCode, Verdict};
-use longhand_shared::lifecycle::{Lifecycle, MAX_REQUEUES, Settled};
+use longhand_shared::lifecycle::{Lifecycle, MAX_REQUEUES};
 use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::{ChunkMessage, Delivery, Progress};
 use longhand_shared::store::{Claim, Settle, StoreError};
@@ -20,10 +20,11 @@ use tokio::time::Instant;
 use tracing::{Instrument, error, field, info, info_span, warn};
 
 use crate::asr::{Asr, ChunkRequest, FailedCall, TranscribeError};
-use crate::audio::AudioStore;
+use crate::audio::{AudioStore, ChunkAudio};
 use crate::failure::{Failure, Next};
 use crate::handler::{Handler, Outcome, retry_backoff};
 use crate::lease::{Lease, Stop};
+use crate::siblings::{Member, Siblings, Turn};
 
 /// How often a step of settling is repeated while the table does not answer, since a transcription is expensive. Then
 /// the message returns to the queue, and the model is called again.
@@ -41,6 +42,7 @@ pub struct Processor {
     pub claim_timeout: Duration,
     /// The worker's name in the history of chunks.
     pub name: String,
+    pub siblings: Siblings,
 }
 
 #[async_trait]
@@ -63,28 +65,31 @@ impl Handler for Processor {
 impl Processor {
     async fn chunk(&self, message: &ChunkMessage, delivery: &Delivery, lease: &Lease) -> Outcome {
         let chunk = message.chunk();
-        let now = Timestamp::now();
-        let attempt =
-            match self.lifecycle.claim(chunk, delivery.claimant(&self.name), now, self.claim_timeout).await {
-                Ok(Claim::Claimed(attempt)) => attempt,
-                Ok(Claim::Settled) => return self.conclude(chunk, delivery).await,
-                Ok(Claim::Gone) => {
-                    info!("the job does not exist; it was erased or has expired");
-                    return Outcome::Done;
-                }
-                Ok(Claim::Busy) => {
-                    // The other message settles the chunk, is delivered again, or becomes a dead letter.
-                    info!("another message holds the claim of the chunk");
-                    return Outcome::Superfluous;
-                }
-                Err(error) => return after_store_error(delivery, &error),
-            };
-
-        let began = Instant::now();
-        match self.transcribe(message, &attempt, delivery, lease).await {
-            Ok((verdict, calls)) => {
-                self.finish(chunk, &attempt, verdict, calls, began.elapsed(), delivery).await
+        let claimant = delivery.claimant(&self.name);
+        let audio = ChunkAudio::new(&self.audio, message.path());
+        if !claimant.redelivered && self.asr.guard().is_closed() {
+            audio.begin();
+        }
+        let attempt = match self.lifecycle.claim(chunk, claimant, Timestamp::now(), self.claim_timeout).await
+        {
+            Ok(Claim::Claimed(attempt)) => attempt,
+            Ok(Claim::Settled) => return self.conclude(chunk, delivery).await,
+            Ok(Claim::Gone) => {
+                info!("the job does not exist; it was erased or has expired");
+                return Outcome::Done;
             }
+            Ok(Claim::Busy) => {
+                // The other message settles the chunk, is delivered again, or becomes a dead letter.
+                info!("another message holds the claim of the chunk");
+                return Outcome::Superfluous;
+            }
+            Err(error) => return after_store_error(delivery, &error),
+        };
+
+        let member = self.siblings.join(chunk);
+        let began = Instant::now();
+        match self.transcribe(message, &attempt, &audio, delivery, lease).await {
+            Ok(found) => self.finish(member, &attempt, found, began.elapsed(), delivery, lease).await,
             Err(outcome) => outcome,
         }
     }
@@ -94,6 +99,7 @@ impl Processor {
         &self,
         message: &ChunkMessage,
         attempt: &Attempt,
+        audio: &ChunkAudio<'_>,
         delivery: &Delivery,
         lease: &Lease,
     ) -> Result<(Verdict, u32), Outcome> {
@@ -102,8 +108,7 @@ impl Processor {
         let failed = watch::Sender::new(None);
         let envelope = &delivery.envelope;
         let request = ChunkRequest {
-            audio: &self.audio,
-            path: message.path(),
+            audio,
             options: message.options(),
             traceparent: envelope.traceparent.as_deref(),
             progress: envelope.progress,
@@ -148,66 +153,75 @@ impl Processor {
     /// Stores the verdict and does everything that follows. `took`: the time since the claim.
     async fn finish(
         &self,
-        chunk: ChunkRef,
+        member: Member,
         attempt: &Attempt,
-        mut verdict: Verdict,
-        calls: u32,
+        (mut verdict, calls): (Verdict, u32),
         took: Duration,
         delivery: &Delivery,
+        lease: &Lease,
     ) -> Outcome {
-        let mut settled = self.settle(chunk, attempt, &verdict, calls).await;
-        if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&settled, &verdict) {
+        let mut pauses = settle_pauses();
+        let mut stored = self.store(member.chunk(), attempt, &verdict, calls, &mut pauses).await;
+        if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&stored, &verdict) {
             // The table would reject it again.
             error!(error, "the table rejected the transcription");
             let error = ChunkError::new(ErrorCode::Internal, "the transcription could not be stored");
             verdict = Verdict::Failed(error);
-            settled = self.settle(chunk, attempt, &verdict, calls).await;
+            stored = self.store(member.chunk(), attempt, &verdict, calls, &mut pauses).await;
         }
-        let settled = match settled {
-            Ok(settled) => settled,
+        let stored = match stored {
+            Ok(stored) => stored,
             Err(error) => return after_store_error(delivery, &error),
         };
-        report(&verdict, settled, attempt.number, calls, took);
-        match settled {
-            Settled::Done { .. } | Settled::Gone => Outcome::Done,
+        report(&verdict, stored, attempt.number, calls, took);
+        match stored {
+            Settle::Settled | Settle::AlreadySettled => {
+                lease.slot().release();
+                let concluded = self.conclude_together(member, &mut pauses).await;
+                concluded.map_or_else(|error| after_store_error(delivery, &error), |()| Outcome::Done)
+            }
+            Settle::Gone => Outcome::Done,
             // The chunk is not settled, and this may be its only message. The claim of the next delivery decides
             // whether it is needed.
-            Settled::Superseded => Outcome::Abandon,
+            Settle::Superseded => Outcome::Abandon,
         }
+    }
+
+    async fn store(
+        &self,
+        chunk: ChunkRef,
+        attempt: &Attempt,
+        verdict: &Verdict,
+        calls: u32,
+        pauses: &mut impl Iterator<Item = Duration>,
+    ) -> Result<Settle, StoreError> {
+        let attempt = attempt.settled(verdict, Timestamp::now(), calls);
+        again(pauses, || self.lifecycle.store_verdict(chunk, &attempt, verdict, Timestamp::now())).await
+    }
+
+    /// Does what follows from a settled chunk, together with its siblings.
+    async fn conclude_together(
+        &self,
+        member: Member,
+        pauses: &mut impl Iterator<Item = Duration>,
+    ) -> Result<(), StoreError> {
+        let job = member.chunk().job;
+        if let Turn::Remove(removal) = member.settled().await {
+            again(pauses, || self.lifecycle.conclude(job, &removal.chunks, Timestamp::now())).await?;
+            removal.done();
+        }
+        Ok(())
     }
 
     /// Repeats the steps after a settled chunk, since the worker that settled it may have crashed before them.
     async fn conclude(&self, chunk: ChunkRef, delivery: &Delivery) -> Outcome {
-        match self.lifecycle.conclude(chunk, Timestamp::now()).await {
+        match self.lifecycle.conclude(chunk.job, &[chunk.index], Timestamp::now()).await {
             Ok(finished) => {
                 info!(finished, "the chunk is already settled");
                 Outcome::Done
             }
             Err(error) => after_store_error(delivery, &error),
         }
-    }
-
-    async fn settle(
-        &self,
-        chunk: ChunkRef,
-        attempt: &Attempt,
-        verdict: &Verdict,
-        calls: u32,
-    ) -> Result<Settled, StoreError> {
-        let attempt = attempt.settled(verdict, Timestamp::now(), calls);
-        let lifecycle = &self.lifecycle;
-        let mut pauses = backoff(SETTLE_PAUSE, SETTLE_PAUSE * 32).take(SETTLE_RETRIES);
-        let store = || lifecycle.store_verdict(chunk, &attempt, verdict, Timestamp::now());
-        let stored = again(&mut pauses, store).await?;
-        let mine = match stored {
-            Settle::Settled => true,
-            Settle::AlreadySettled => false,
-            Settle::Superseded => return Ok(Settled::Superseded),
-            Settle::Gone => return Ok(Settled::Gone),
-        };
-        // The verdict may be large and is stored, so only the later steps are repeated.
-        let finished = again(&mut pauses, || lifecycle.conclude(chunk, Timestamp::now())).await?;
-        Ok(Settled::Done { mine, finished })
     }
 
     /// Ends an attempt without a verdict. Releases the claim, so that the next delivery need not wait.
@@ -312,6 +326,10 @@ fn requeue_backoff(delivery: &Delivery) -> Duration {
     retry_backoff(delivery.envelope.requeues.saturating_add(1))
 }
 
+fn settle_pauses() -> impl Iterator<Item = Duration> {
+    backoff(SETTLE_PAUSE, SETTLE_PAUSE * 32).take(SETTLE_RETRIES)
+}
+
 /// Repeats a step while the table does not answer and there are pauses left.
 async fn again<T, F: Future<Output = Result<T, StoreError>>>(
     pauses: &mut impl Iterator<Item = Duration>,
@@ -328,7 +346,7 @@ async fn again<T, F: Future<Output = Result<T, StoreError>>>(
     }
 }
 
-fn report(verdict: &Verdict, settled: Settled, attempt: u32, calls: u32, took: Duration) {
+fn report(verdict: &Verdict, stored: Settle, attempt: u32, calls: u32, took: Duration) {
     let (code, reason): (Option<ErrorCode>, &str) = match verdict {
         Verdict::Completed(_) => (None, ""),
         Verdict::Failed(error) => (Some(error.code), &error.message),
@@ -336,14 +354,14 @@ fn report(verdict: &Verdict, settled: Settled, attempt: u32, calls: u32, took: D
     let outcome = code.map_or("completed", ErrorCode::as_str);
     histogram!("longhand_chunk_seconds", "outcome" => outcome).record(took);
     let asr_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    match (settled, code) {
-        (Settled::Done { mine: true, .. }, None) => info!(attempt, calls, asr_ms, "chunk completed"),
-        (Settled::Done { mine: true, .. }, Some(code)) => {
+    match (stored, code) {
+        (Settle::Settled, None) => info!(attempt, calls, asr_ms, "chunk completed"),
+        (Settle::Settled, Some(code)) => {
             warn!(attempt, calls, asr_ms, code = code.as_str(), reason, "chunk failed");
         }
-        (Settled::Done { mine: false, .. } | Settled::Superseded | Settled::Gone, _) => {
+        (Settle::AlreadySettled | Settle::Superseded | Settle::Gone, _) => {
             counter!("longhand_settle_conflicts_total").increment(1);
-            info!(attempt, calls, asr_ms, ?settled, "the outcome was not stored: stale attempt");
+            info!(attempt, calls, asr_ms, ?stored, "the outcome was not stored: stale attempt");
         }
     }
 }

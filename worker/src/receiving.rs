@@ -1,5 +1,7 @@
-//! Coordinates two receive loops. The second receives only while the first is overdue or was full. So a receive without
-//! an answer delays no message, and a quiet queue gets no more calls than from one loop.
+//! Coordinates the receive loops of one consumer. The first loop always receives, with a long poll. The others receive
+//! only while it is overdue, or while receives come back full and many slots are free: one more loop for each full receive
+//! in a row, without a long poll. So a receive without an answer delays no message, a burst is received quickly, and a
+//! quiet queue gets no more calls than from one loop.
 
 use std::time::Duration;
 
@@ -7,15 +9,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+/// The number of receive loops.
+pub(crate) const LOOPS: usize = 8;
+
 /// How much longer than its poll the first loop's receive takes before the second loop receives too.
 const OVERDUE: Duration = Duration::from_secs(1);
-
-/// Which of the two receive loops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    First,
-    Second,
-}
 
 #[derive(Debug, Default)]
 pub(crate) struct Receiving {
@@ -27,31 +25,32 @@ pub(crate) struct Receiving {
 struct State {
     /// When the first loop's receive began, if it is not answered yet.
     waits_since: Option<Instant>,
-    /// Whether the last receive returned as many messages as requested.
-    full: bool,
+    /// How many loops may help the first one.
+    helpers: usize,
 }
 
 impl Receiving {
-    pub(crate) fn begins(&self, place: Place) {
-        if place == Place::First {
+    pub(crate) fn begins(&self, place: usize) {
+        if place == 0 {
             self.state.lock().waits_since = Some(Instant::now());
             self.changed.notify_waiters();
         }
     }
 
-    pub(crate) fn ends(&self, place: Place, full: bool) {
+    /// `full`: the receive returned as many messages as requested, and there is room for many more.
+    pub(crate) fn ends(&self, place: usize, full: bool) {
         let mut state = self.state.lock();
-        state.full = full;
-        if place == Place::First {
+        state.helpers = if full { (state.helpers + 1).min(LOOPS - 1) } else { 0 };
+        if place == 0 {
             state.waits_since = None;
         }
         self.changed.notify_waiters();
     }
 
-    /// Waits until this loop should receive.
-    pub(crate) async fn turn(&self, place: Place, poll: Duration) {
-        if place == Place::First {
-            return;
+    /// Waits until the loop at this place should receive, and returns the duration of its poll.
+    pub(crate) async fn turn(&self, place: usize, poll: Duration) -> Duration {
+        if place == 0 {
+            return poll;
         }
         loop {
             let changed = self.changed.notified();
@@ -59,13 +58,14 @@ impl Receiving {
             changed.as_mut().enable();
             let overdue = {
                 let state = self.state.lock();
-                let overdue = state.waits_since.map(|since| since + poll + OVERDUE);
-                if state.full || overdue.is_some_and(|at| at <= Instant::now()) {
-                    return;
+                if state.helpers >= place {
+                    return Duration::ZERO;
                 }
-                overdue
+                let since = state.waits_since.filter(|_| place == 1);
+                since.map(|since| since + poll + OVERDUE)
             };
             match overdue {
+                Some(at) if at <= Instant::now() => return poll,
                 Some(at) => drop(timeout_at(at, changed).await),
                 None => changed.await,
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use longhand_shared::net::backoff;
-use longhand_shared::queue::{ChunkQueue, Delivery, QueueError};
+use longhand_shared::queue::{ChunkQueue, Delivery, MAX_BATCH, QueueError};
 use metrics::counter;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -23,7 +23,7 @@ use crate::handler::retry_backoff;
 pub use crate::handler::{Handler, Outcome};
 use crate::lease::{Lease, Leases, Stop};
 pub use crate::pulse::Pulse;
-use crate::receiving::{Place, Receiving};
+use crate::receiving::{LOOPS, Receiving};
 use crate::slots::{Slot, Slots};
 
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +102,7 @@ impl Runner {
         // A child token: if a loop ends early, only the loops stop. The caller stops the other parts.
         let receive_until = stop.child_token();
         let mut receiving = JoinSet::new();
-        for place in [Place::First, Place::Second] {
+        for place in 0..LOOPS {
             let (this, until) = (Arc::clone(&this), receive_until.clone());
             receiving.spawn(this.receive(place, tasks.clone(), deleter.clone(), until));
         }
@@ -158,7 +158,7 @@ impl Runner {
 
     async fn receive(
         self: Arc<Self>,
-        place: Place,
+        place: usize,
         tasks: TaskTracker,
         deleter: Deleter,
         stop: CancellationToken,
@@ -166,16 +166,16 @@ impl Runner {
         let mut failures = 0;
         loop {
             let slots = async {
-                self.receiving.turn(place, self.limits.poll).await;
-                self.slots.take().await
+                let poll = self.receiving.turn(place, self.limits.poll).await;
+                (poll, self.slots.take().await)
             };
-            let free = tokio::select! {
+            let (poll, free) = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                free = slots => free,
+                taken = slots => taken,
             };
             self.pulse.beat();
-            let received = self.receive_once(place, free.len()).await;
+            let received = self.receive_once(place, free.len(), poll).await;
             // Beat again: the receive and the pause after it may together exceed the health check's limit.
             self.pulse.beat();
             match received {
@@ -203,14 +203,19 @@ impl Runner {
 
     /// Gives up a receive without an answer in time, but never earlier: its messages, if any, would be delivered again
     /// only when their visibility timeout ends.
-    async fn receive_once(&self, place: Place, max: usize) -> Result<Vec<Delivery>, QueueError> {
+    async fn receive_once(
+        &self,
+        place: usize,
+        max: usize,
+        poll: Duration,
+    ) -> Result<Vec<Delivery>, QueueError> {
         self.receiving.begins(place);
-        let received = self.queue.receive(max, self.limits.poll, self.limits.visibility);
-        let received = timeout(self.limits.poll + RECEIVE_GRACE, received).await.unwrap_or_else(|_| {
+        let received = self.queue.receive(max, poll, self.limits.visibility);
+        let received = timeout(poll + RECEIVE_GRACE, received).await.unwrap_or_else(|_| {
             Err(QueueError::Unavailable("a receive was not answered in time".to_owned()))
         });
         let full = received.as_ref().is_ok_and(|deliveries| deliveries.len() >= max);
-        self.receiving.ends(place, full);
+        self.receiving.ends(place, full && self.slots.free() >= MAX_BATCH);
         received
     }
 

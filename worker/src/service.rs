@@ -19,6 +19,7 @@ use crate::audio::AudioStore;
 use crate::dead_letters::DeadLetters;
 use crate::process::Processor;
 use crate::runner::{EndedEarly, Limits, Pulse, Runner};
+use crate::siblings::Siblings;
 use crate::sweeper::Sweeper;
 use crate::webhooks::Webhooks;
 
@@ -79,8 +80,14 @@ impl Worker {
             lifecycle.with_webhooks(webhooks.as_ref().map(|webhooks| Arc::clone(&webhooks.queue)));
         let webhooks = webhooks.map(|webhooks| webhooks.runner(Arc::clone(lifecycle.store()), limits));
         let asr = Arc::new(Asr::new(asr)?);
-        let processor =
-            Processor { lifecycle: lifecycle.clone(), audio, asr: Arc::clone(&asr), claim_timeout, name };
+        let processor = Processor {
+            lifecycle: lifecycle.clone(),
+            audio,
+            asr: Arc::clone(&asr),
+            claim_timeout,
+            name,
+            siblings: Siblings::default(),
+        };
         let chunks = Runner::with_slots(
             Arc::clone(lifecycle.queue()),
             Some(Arc::clone(&dead_letters)),

@@ -146,7 +146,7 @@ fn limits(r: &mut Reader<'_>) -> Limits {
     let slots = r.within("LONGHAND_CONCURRENCY", 32, 1..=10_000, about::CONCURRENCY);
     let drain: u64 = r.within("LONGHAND_DRAIN_SECONDS", 25, 1..=MAX_DRAIN_SECONDS, about::DRAIN);
     let poll: u64 = r.within("LONGHAND_POLL_SECONDS", 5, 1..=20, about::POLL);
-    let visibility: u64 = r.within("LONGHAND_VISIBILITY_SECONDS", 30, 3..=43_200, about::VISIBILITY);
+    let visibility: u64 = r.within("LONGHAND_VISIBILITY_SECONDS", 12, 3..=43_200, about::VISIBILITY);
     let longest: u64 = r.within("LONGHAND_MAX_CHUNK_SECONDS", 300, 1..=43_200, about::MAX_CHUNK);
     if drain < poll + 2 {
         r.fault(

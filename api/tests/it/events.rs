@@ -123,7 +123,7 @@ async fn failed_calls_of_the_model_are_events() {
     for _ in 0..3 {
         events.next().await.expect("an event");
     }
-    let by = Claimant { origin: "o", message: "m", generation: 0, worker: "w" };
+    let by = Claimant { origin: "o", message: "m", generation: 0, redelivered: false, worker: "w" };
     let claim = api.store.claim(chunk(job, 1), by, Timestamp::now(), Duration::from_mins(5)).await;
     let Ok(Claim::Claimed(attempt)) = claim else { panic!("{claim:?}") };
     let claimed = events.next().await.expect("an event");

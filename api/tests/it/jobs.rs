@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, body_with, good_body};
 
-const BY: Claimant<'_> = Claimant { origin: "message", message: "message", generation: 0, worker: "w" };
+const BY: Claimant<'_> =
+    Claimant { origin: "message", message: "message", generation: 0, redelivered: false, worker: "w" };
 
 pub(crate) fn job_id(accepted: &Value) -> JobId {
     accepted["jobId"].as_str().expect("text").parse().expect("a job id")

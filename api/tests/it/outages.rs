@@ -91,7 +91,7 @@ impl JobStore for BadStore {
     ) -> Result<Settle, StoreError> {
         self.fail().await
     }
-    async fn remove_unsettled(&self, _: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
+    async fn remove_unsettled(&self, _: JobId, _: &[ChunkIndex]) -> Result<RemoveUnsettled, StoreError> {
         self.fail().await
     }
     async fn finish(&self, _: &JobHead, _: &TranscriptResult) -> Result<Finish, StoreError> {

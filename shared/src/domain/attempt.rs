@@ -19,6 +19,8 @@ pub struct Claimant<'a> {
     pub message: &'a str,
     /// How often the message was requeued (`Envelope::requeues`). Each copy has one more.
     pub generation: u32,
+    /// Whether the message or an earlier copy of it was delivered before. Then the chunk may be settled already.
+    pub redelivered: bool,
     /// The worker's name, for display.
     pub worker: &'a str,
 }
@@ -204,7 +206,8 @@ mod tests {
     use crate::domain::transcription::Transcription;
     use crate::domain::verdict::ChunkError;
 
-    const BY: Claimant<'_> = Claimant { origin: "o", message: "m", generation: 0, worker: "w-1" };
+    const BY: Claimant<'_> =
+        Claimant { origin: "o", message: "m", generation: 0, redelivered: false, worker: "w-1" };
 
     fn claimed(times: u32) -> Attempt {
         let at = |n| Timestamp::from_unix(n * 100);

@@ -208,7 +208,7 @@ impl Lifecycle {
             Settle::Superseded => Ok(Settled::Superseded),
             Settle::Gone => Ok(Settled::Gone),
             stored @ (Settle::Settled | Settle::AlreadySettled) => {
-                let finished = self.conclude(chunk, now).await?;
+                let finished = self.conclude(chunk.job, &[chunk.index], now).await?;
                 Ok(Settled::Done { mine: stored == Settle::Settled, finished })
             }
         }
@@ -229,12 +229,17 @@ impl Lifecycle {
         Ok(stored)
     }
 
-    /// Does what follows from a settled chunk, perhaps settled by a process that died right after. `true` if
-    /// that ended the job.
-    pub async fn conclude(&self, chunk: ChunkRef, now: Timestamp) -> Result<bool, StoreError> {
-        match self.store.remove_unsettled(chunk).await? {
+    /// Does what follows from settled chunks, perhaps settled by a process that died right after. `true` if that
+    /// ended the job.
+    pub async fn conclude(
+        &self,
+        job: JobId,
+        settled: &[ChunkIndex],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        match self.store.remove_unsettled(job, settled).await? {
             RemoveUnsettled::AllSettled(head) => {
-                let chunks = self.store.chunks(chunk.job).await?;
+                let chunks = self.store.chunks(job).await?;
                 self.finish(&head, &chunks, now).await
             }
             RemoveUnsettled::Remaining | RemoveUnsettled::Ended | RemoveUnsettled::Gone => Ok(false),
@@ -309,7 +314,7 @@ impl Lifecycle {
         };
         match &stored.state {
             ChunkState::Settled { .. } => {
-                self.conclude(chunk, now).await?;
+                self.conclude(chunk.job, &[chunk.index], now).await?;
                 return Ok(DeadLetter::Stale);
             }
             // The owning message, or a later copy of it, is delivered again.

@@ -1,6 +1,5 @@
 //! The sweeper's check of a job, which does what a crash left undone.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tracing::warn;
@@ -126,14 +125,14 @@ impl Lifecycle {
         let chunks = self.store.chunks(id).await?;
         let mut repair = Repair::default();
 
-        let left_behind: BTreeSet<_> = chunks
+        let left_behind: Vec<_> = chunks
             .iter()
             .filter(|chunk| chunk.is_settled() && job.unsettled.contains(&chunk.index))
             .map(|chunk| chunk.index)
             .collect();
-        for index in &left_behind {
-            repair.struck += 1;
-            repair.finished |= self.conclude(ChunkRef { job: id, index: *index }, now).await?;
+        if !left_behind.is_empty() {
+            repair.struck += left_behind.len();
+            repair.finished |= self.conclude(id, &left_behind, now).await?;
         }
         if chunks.iter().all(Chunk::is_settled) && left_behind.is_empty() {
             repair.finished |= self.finish(&job.head, &chunks, now).await?;

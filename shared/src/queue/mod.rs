@@ -107,7 +107,9 @@ impl Delivery {
     /// The claimant for this message and a worker.
     pub fn claimant<'a>(&'a self, worker: &'a str) -> Claimant<'a> {
         let (origin, message) = (self.origin(), self.message_id.as_str());
-        Claimant { origin, message, generation: self.envelope.requeues, worker }
+        let generation = self.envelope.requeues;
+        let redelivered = self.receive_count > 1 || generation > 0;
+        Claimant { origin, message, generation, redelivered, worker }
     }
 
     /// A copy of the message to send again. Its receive count starts at zero.

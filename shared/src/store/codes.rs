@@ -102,7 +102,7 @@ mod tests {
                 .expect("metadata");
         let new = NewJob::new(user, vec![path], TranscribeOptions::default(), metadata, now).expect("a job");
         let verdict = Verdict::Failed(ChunkError::new(code, "no"));
-        let by = Claimant { origin: "o", message: "m", generation: 0, worker: "w" };
+        let by = Claimant { origin: "o", message: "m", generation: 0, redelivered: false, worker: "w" };
         let begun = Attempt { number: 1, history: vec![AttemptRecord::begun(by, now)] };
         let attempt = begun.settled(&verdict, now, 0);
         let chunk = Chunk {

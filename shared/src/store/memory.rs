@@ -229,12 +229,16 @@ impl JobStore for MemoryStore {
         Ok(Settle::Settled)
     }
 
-    async fn remove_unsettled(&self, at: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
+    async fn remove_unsettled(
+        &self,
+        job: JobId,
+        settled: &[ChunkIndex],
+    ) -> Result<RemoveUnsettled, StoreError> {
         let mut jobs = self.step().await;
-        let Some(entry) = jobs.get_mut(&at.job) else {
+        let Some(entry) = jobs.get_mut(&job) else {
             return Ok(RemoveUnsettled::Gone);
         };
-        entry.job.unsettled.remove(&at.index);
+        entry.job.unsettled.retain(|index| !settled.contains(index));
         Ok(RemoveUnsettled::of(&entry.job))
     }
 

@@ -88,7 +88,7 @@ pub enum RemoveUnsettled {
 }
 
 impl RemoveUnsettled {
-    /// The outcome for a job from whose set the chunk was removed.
+    /// The outcome for a job from whose set the chunks were removed.
     fn of(job: &Job) -> Self {
         match (job.head.state, job.unsettled.is_empty()) {
             (JobState::Ended { .. }, _) => Self::Ended,
@@ -261,8 +261,12 @@ pub trait JobStore: Send + Sync + Debug {
         now: Timestamp,
     ) -> Result<Settle, StoreError>;
 
-    /// Removes a settled chunk from the job's set of unsettled chunks.
-    async fn remove_unsettled(&self, chunk: ChunkRef) -> Result<RemoveUnsettled, StoreError>;
+    /// Removes settled chunks, at least one, from the job's set of unsettled chunks.
+    async fn remove_unsettled(
+        &self,
+        job: JobId,
+        settled: &[ChunkIndex],
+    ) -> Result<RemoveUnsettled, StoreError>;
 
     /// Ends an open job and stores its result in one transaction. Does not end a job that was reopened after `head`
     /// was read, because the result is outdated. A job with a callback stays on the sweeper's list, due

@@ -34,6 +34,8 @@ struct Budget {
     failures: u8,
     /// Calls that fail, with or without effect.
     faults: u8,
+    /// Deliveries of two messages to one worker, which settles their chunks together.
+    together: u8,
 }
 
 /// The next event.
@@ -46,6 +48,8 @@ enum Choice {
     Crash(usize),
     /// A message is delivered to a worker, which makes its first call.
     Deliver(usize, ModelResult),
+    /// Two messages are delivered to a worker, which makes its first call.
+    Together(usize, usize),
     /// A message that another process has in hand is delivered.
     Duplicate(usize, ModelResult),
     /// A deleted message is delivered.
@@ -148,6 +152,12 @@ impl Node {
                 choices.push(Choice::DeadLetter(id));
             }
         }
+        if worker && left.together > 0 {
+            let free: Vec<_> = messages.iter().filter(|(_, in_hand, dead)| !in_hand && !dead).collect();
+            for (place, one) in free.iter().enumerate() {
+                choices.extend(free[place + 1..].iter().map(|other| Choice::Together(one.0, other.0)));
+            }
+        }
         if worker && left.duplicates > 0 {
             let gone = |id: &usize| !messages.iter().any(|message| message.0 == *id);
             let gone = (0..self.world.process.queue.sent()).filter(gone);
@@ -178,6 +188,11 @@ impl Node {
                 self.left.failures -= u8::from(model != ModelResult::Transcribed);
                 self.world.begin_work_on(id, model, 0);
                 self.begun(if dead { Kind::DeadLetter } else { Kind::Work }, (id, model as u8));
+            }
+            Choice::Together(one, other) => {
+                self.left.together -= 1;
+                self.world.begin_work_together(&[one, other]);
+                self.begun(Kind::Work, (one, u8::MAX));
             }
             Choice::Duplicate(id, model) => {
                 self.left.duplicates -= 1;
@@ -315,7 +330,8 @@ fn explore(chunks: usize, budget: Budget, flaw: Option<Flaw>) -> Result<Explored
     Ok(explorer.explored)
 }
 
-const NONE: Budget = Budget { crashes: 0, duplicates: 0, sweeps: 0, dead_letters: 0, failures: 0, faults: 0 };
+const NONE: Budget =
+    Budget { crashes: 0, duplicates: 0, sweeps: 0, dead_letters: 0, failures: 0, faults: 0, together: 0 };
 
 /// The variable that enables worlds that take minutes.
 const LONG: &str = "LONGHAND_TEST_EXHAUSTIVE";
@@ -362,6 +378,22 @@ fn two_workers_with_duplicate_and_late_deliveries() {
 }
 
 #[test]
+fn a_worker_that_settles_chunks_together() {
+    let usual = [
+        (2, Budget { together: 1, crashes: 2, ..NONE }),
+        (2, Budget { together: 1, faults: 1, ..NONE }),
+        (2, Budget { together: 1, duplicates: 1, ..NONE }),
+        (3, Budget { together: 1, crashes: 1, ..NONE }),
+    ];
+    let larger = [
+        (2, Budget { together: 1, crashes: 1, faults: 1, ..NONE }),
+        (2, Budget { together: 1, crashes: 1, sweeps: 1, ..NONE }),
+        (3, Budget { together: 2, crashes: 1, ..NONE }),
+    ];
+    assert_no_violation(&usual, &larger);
+}
+
+#[test]
 fn two_workers_and_the_sweeper() {
     let usual =
         [(1, Budget { crashes: 1, sweeps: 1, ..NONE }), (1, Budget { sweeps: 1, dead_letters: 1, ..NONE })];
@@ -385,6 +417,7 @@ fn every_flaw_is_found_in_a_small_world() {
         (Flaw::CountsChunks, 2, Budget { crashes: 2, ..NONE }, "ended with a non-empty unsettled set"),
         (Flaw::FinishesTwice, 2, crash, "finished 2 times"),
         (Flaw::DeletesEarly, 2, NONE, "its message is deleted"),
+        (Flaw::DeletesBeforeRemoval, 2, Budget { together: 1, ..crash }, "its message is deleted"),
         (Flaw::DeletesWhenSuperseded, 1, superseded, "its message is deleted"),
         (Flaw::DeletesBeforeRequeue, 2, failure, "its message is deleted"),
         (Flaw::DropsOrigin, 1, Budget { failures: 1, faults: 1, ..NONE }, "its message is deleted"),

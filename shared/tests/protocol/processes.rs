@@ -9,8 +9,8 @@ use longhand_shared::domain::attempt::{Attempt, AttemptOutcome, Claimant};
 use longhand_shared::domain::job::{ChunkError, ChunkState, ErrorCode, Transcription, Verdict};
 use longhand_shared::lifecycle::{DeadLetter, Lifecycle, Settled};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth};
-use longhand_shared::store::{Claim, JobStore, StoreError};
-use longhand_shared::{ChunkIndex, ChunkRef, Timestamp};
+use longhand_shared::store::{Claim, JobStore, Settle, StoreError};
+use longhand_shared::{ChunkIndex, ChunkRef, JobId, Timestamp};
 
 use crate::queue::{ActiveClaim, Queue, Received};
 use crate::sim::Clock;
@@ -95,6 +95,40 @@ impl Process {
         }
     }
 
+    /// Handles messages of one job together: settles each chunk, then removes them from the unsettled set in one write,
+    /// then deletes their messages.
+    pub(crate) async fn work_together(self, received: Vec<Received>) {
+        let mut settled = Vec::new();
+        for received in &received {
+            let delivery = &received.delivery;
+            let chunk = ChunkMessage::parse(&delivery.body).expect("only chunks are sent here").chunk();
+            let now = self.clock.read(self.ahead);
+            let claim = self.table.claim(chunk, delivery.claimant("w"), now, CLAIM_TIMEOUT).await;
+            let stored = match claim {
+                Ok(Claim::Claimed(attempt)) => {
+                    let words = Transcription::new(words(chunk.index, attempt.number), None, vec![]);
+                    let verdict = Verdict::Completed(words.expect("a few bytes"));
+                    let attempt = attempt.settled(&verdict, now, 1);
+                    self.lifecycle().store_verdict(chunk, &attempt, &verdict, now).await
+                }
+                Ok(Claim::Settled) => Ok(Settle::AlreadySettled),
+                Ok(Claim::Gone | Claim::Busy) | Err(_) => continue,
+            };
+            if let Ok(Settle::Settled | Settle::AlreadySettled) = stored {
+                settled.push((chunk, delivery.receipt.clone()));
+            }
+        }
+        let Some(job) = settled.first().map(|(chunk, _)| chunk.job) else { return };
+        let (chunks, receipts): (Vec<_>, Vec<_>) =
+            settled.into_iter().map(|(chunk, receipt)| (chunk.index, receipt)).unzip();
+        if self.flaw == Some(Flaw::DeletesBeforeRemoval) {
+            self.queue.delete(&receipts).await;
+        }
+        if self.conclude(job, &chunks).await.is_ok() {
+            self.queue.delete(&receipts).await;
+        }
+    }
+
     async fn chunk(&self, delivery: &Delivery, lease: &Arc<()>, model: ModelResult) -> Outcome {
         let chunk = ChunkMessage::parse(&delivery.body).expect("only chunks are sent here").chunk();
         let table = self.table.as_ref();
@@ -106,7 +140,7 @@ impl Process {
             Ok(Claim::Claimed(attempt)) => attempt,
             Ok(Claim::Settled) if self.flaw == Some(Flaw::SkipsConclude) => return Outcome::Done,
             Ok(Claim::Settled) => {
-                let concluded = self.lifecycle().conclude(chunk, self.clock.read(self.ahead)).await;
+                let concluded = self.conclude(chunk.job, &[chunk.index]).await;
                 return concluded.map_or_else(|error| self.after_error(&error), |_| Outcome::Done);
             }
             Ok(Claim::Gone) => return Outcome::Done,
@@ -173,6 +207,10 @@ impl Process {
                 other => return other,
             }
         }
+    }
+
+    async fn conclude(&self, job: JobId, settled: &[ChunkIndex]) -> Result<bool, StoreError> {
+        self.lifecycle().conclude(job, settled, self.clock.read(self.ahead)).await
     }
 
     fn after_error(&self, error: &StoreError) -> Outcome {

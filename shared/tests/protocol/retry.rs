@@ -53,7 +53,7 @@ impl World {
     }
 
     async fn claim(&self, place: usize, now: Timestamp) -> Attempt {
-        let by = Claimant { origin: "m", message: "m", generation: 0, worker: "w" };
+        let by = Claimant { origin: "m", message: "m", generation: 0, redelivered: false, worker: "w" };
         let claim = self.store.claim(self.chunks[place], by, now, Duration::from_mins(5)).await;
         match claim.expect("memory") {
             Claim::Claimed(attempt) => attempt,
@@ -134,7 +134,11 @@ async fn a_late_failure_does_not_settle_a_retried_chunk() {
 async fn a_late_removal_from_the_set_does_not_block_the_end() {
     let world = World::ended().await;
     world.retry(at(10)).await;
-    let early = world.lifecycle.conclude(world.chunks[1], at(11)).await.expect("memory never fails");
+    let early = world
+        .lifecycle
+        .conclude(world.chunks[1].job, &[world.chunks[1].index], at(11))
+        .await
+        .expect("memory never fails");
     assert!(!early, "the chunk is not settled");
     world.work(1, &words("two"), at(12)).await;
     assert_eq!(world.result().await.job_status, JobStatus::Completed);

@@ -38,6 +38,8 @@ pub(crate) enum Flaw {
     FinishesTwice,
     /// The worker deletes the message before the work is done.
     DeletesEarly,
+    /// The worker deletes the messages of settled chunks before it removes these from the unsettled set.
+    DeletesBeforeRemoval,
     /// The worker deletes the message if its claim is superseded.
     DeletesWhenSuperseded,
     /// The worker deletes a message before it requeues it.
@@ -249,16 +251,20 @@ impl Table {
         Ok(answer)
     }
 
-    async fn flawed_remove_unsettled(&self, at: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
-        let answer = self.memory.remove_unsettled(at).await?;
+    async fn flawed_remove_unsettled(
+        &self,
+        job: JobId,
+        settled: &[ChunkIndex],
+    ) -> Result<RemoveUnsettled, StoreError> {
+        let answer = self.memory.remove_unsettled(job, settled).await?;
         if self.flaw != Some(Flaw::CountsChunks) || answer != RemoveUnsettled::Remaining {
             return Ok(answer);
         }
-        let Some(job) = self.memory.job(at.job).await? else {
+        let Some(job) = self.memory.job(job).await? else {
             return Ok(RemoveUnsettled::Gone);
         };
         let mut seen = self.seen();
-        seen.removals += 1;
+        seen.removals += settled.len();
         Ok(if seen.removals < job.head.chunk_count {
             RemoveUnsettled::Remaining
         } else {
@@ -368,13 +374,17 @@ impl JobStore for Table {
         .await
     }
 
-    async fn remove_unsettled(&self, at: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
-        self.write(self.flawed_remove_unsettled(at), |seen, answer| match answer {
+    async fn remove_unsettled(
+        &self,
+        job: JobId,
+        settled: &[ChunkIndex],
+    ) -> Result<RemoveUnsettled, StoreError> {
+        self.write(self.flawed_remove_unsettled(job, settled), |seen, answer| match answer {
             RemoveUnsettled::Remaining => seen.count("remove unsettled: remaining"),
             RemoveUnsettled::AllSettled(head) => {
                 seen.count("remove unsettled: all settled");
                 if head.state != JobState::Open {
-                    seen.violation.get_or_insert(format!("{at}: AllSettled for an ended job"));
+                    seen.violation.get_or_insert(format!("{job}: AllSettled for an ended job"));
                 }
             }
             RemoveUnsettled::Ended => seen.count("remove unsettled: ended"),

@@ -198,6 +198,13 @@ impl World {
         }
     }
 
+    /// Delivers messages of the job to one worker, which settles their chunks together.
+    pub(crate) fn begin_work_together(&mut self, ids: &[usize]) {
+        let received =
+            ids.iter().filter_map(|id| self.process.queue.deliver(*id)).filter(|it| !it.dead).collect();
+        self.tasks.begin(self.process(0).work_together(received));
+    }
+
     /// Moves a message to the dead-letter queue and delivers it from there.
     pub(crate) fn begin_dead_letter(&mut self, message: usize) {
         if let Some(id) = self.process.queue.pick(message, self.orderly) {

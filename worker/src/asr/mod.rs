@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use longhand_shared::AudioPath;
 use longhand_shared::domain::job::{ChunkError, ErrorCode, Timestamps, TranscribeOptions, Transcription};
 use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::Progress;
@@ -31,7 +30,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use crate::audio::{AudioError, AudioStore};
+use crate::audio::{AudioError, ChunkAudio};
 use crate::failure::{Failure, MAX_OUTAGES, Next, Signal};
 use crate::slots::HeldSlot;
 use answer::CallError;
@@ -43,9 +42,6 @@ pub use settings::AsrSettings;
 
 /// The longest pause with the chunk in hand. For a longer `Retry-After` the message returns to the queue.
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
-
-/// The timeout of opening the audio, which includes the download of remote audio.
-const AUDIO_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why there is no transcription.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,8 +66,7 @@ pub enum TranscribeError {
 #[derive(Clone, Copy)]
 #[expect(missing_debug_implementations, reason = "a closure has nothing to show")]
 pub struct ChunkRequest<'a> {
-    pub audio: &'a AudioStore,
-    pub path: &'a AudioPath,
+    pub audio: &'a ChunkAudio<'a>,
     pub options: &'a TranscribeOptions,
     pub traceparent: Option<&'a str>,
     /// The progress of earlier deliveries.
@@ -232,14 +227,7 @@ impl Asr {
         if tally.calls > 0 && !(request.still_ours)().await {
             return Err(CallError::new(Failure::LeaseLost, "a newer attempt has claimed the chunk"));
         }
-        let opened = timeout(AUDIO_TIMEOUT, request.audio.open(request.path)).await;
-        let audio = opened.unwrap_or_else(|_| {
-            Err(AudioError::Unavailable(format!(
-                "{} could not be read within {} s",
-                request.path.shown(),
-                AUDIO_TIMEOUT.as_secs()
-            )))
-        })?;
+        let audio = request.audio.open().await?;
         permit.begin();
         tally.calls += 1;
         request.calls.fetch_add(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use longhand_shared::domain::job::{ChunkError, ErrorCode, TranscribeOptions, Tra
 use longhand_shared::queue::Progress;
 use longhand_sim_asr::{Answer, Behaviour, Books, ErrorBody, Latency, Odd, Script, SimAsr, text_for};
 use longhand_worker::asr::{Asr, AsrSettings, ChunkRequest, TranscribeError};
-use longhand_worker::audio::AudioStore;
+use longhand_worker::audio::{AudioStore, ChunkAudio};
 use longhand_worker::slots::HeldSlot;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -65,8 +65,7 @@ impl AsrClient {
     ) -> CallOutcome {
         let path = file.parse().expect("a path");
         let request = ChunkRequest {
-            audio: &self.audio,
-            path: &path,
+            audio: &ChunkAudio::new(&self.audio, &path),
             options,
             traceparent,
             progress: Progress::default(),

@@ -16,7 +16,7 @@ fn completed(text: &str) -> Verdict {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_of_six_chunks_is_transcribed_with_one_claim_and_two_writes_for_each() {
+async fn a_chunk_costs_two_writes_and_a_job_in_one_worker_two_more() {
     let world = World::new(Behaviour::taking(Latency::Uniform { from_ms: 5_000, to_ms: 9_000 })).await;
     let files = ["a.wav", "b.wav", "c.wav", "d.wav", "e.wav", "f.wav"];
     let job = world.submit(&files).await;
@@ -31,8 +31,45 @@ async fn a_job_of_six_chunks_is_transcribed_with_one_claim_and_two_writes_for_ea
     assert!(result.chunks.iter().all(|chunk| chunk.attempts == 1 && chunk.error.is_none()));
     let counts = [Op::Claim, Op::Settle, Op::RemoveUnsettled, Op::Chunks, Op::Finish, Op::Release]
         .map(|op| world.store.count(op));
-    assert_eq!(counts, [6, 6, 6, 1, 1, 0]);
+    assert_eq!(counts, [6, 6, 1, 1, 1, 0]);
     assert_eq!((world.sim.books().calls, world.dead.len().await), (6, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_or_stopped_sibling_delays_no_other_message() {
+    let world = World::new(Behaviour::taking(Latency::Fixed(1_000))).await;
+    world.sim.script("a.wav", [Answer::Hang, Answer::Hang, Answer::Hang, Answer::Hang]);
+    let job = world.submit(&["a.wav", "b.wav", "c.wav"]).await;
+    let running = world.work();
+    // The settled chunks wait for the one that hangs, but not for long.
+    assert!(world.sim.wait_until(|books| books.in_flight == 1, secs(5)).await);
+    sleep(secs(25)).await;
+    assert_eq!((world.queue.len().await, world.store.count(Op::RemoveUnsettled)), (1, 2));
+    running.stop().await;
+
+    world.sim.set(Behaviour::default());
+    let next = world.work();
+    let result = world.ended(job).await;
+    world.emptied().await;
+    next.stop().await;
+    assert_eq!((result.job_status, world.store.count(Op::RemoveUnsettled)), (JobStatus::Completed, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_ends_at_once_though_its_chunks_wait_in_several_workers() {
+    let world = World::new(Behaviour::default()).await;
+    for (file, ms) in [("a.wav", 2_000), ("b.wav", 9_000), ("c.wav", 1_000), ("d.wav", 8_000)] {
+        world.sim.script(file, [Answer::After { ms, answer: Box::new(Answer::Echo) }]);
+    }
+    let began = Instant::now();
+    let job = world.submit(&["a.wav", "b.wav", "c.wav", "d.wav"]).await;
+    let workers = [(); 2].map(|()| world.work_with(world.processor(), limits(2)));
+    let result = world.ended(job).await;
+    assert!(began.elapsed() < secs(10), "{:?}", began.elapsed());
+    for worker in workers {
+        worker.stop().await;
+    }
+    assert_eq!(result.job_status, JobStatus::Completed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,7 +113,10 @@ async fn the_message_of_a_settled_chunk_ends_a_job_that_a_crash_left_open() {
         let settled = store.settle(chunk, &Attempt::number(1), &completed("before"), Timestamp::now()).await;
         assert_eq!(settled.expect("memory answers"), Settle::Settled);
         if struck {
-            assert!(matches!(store.remove_unsettled(chunk).await, Ok(RemoveUnsettled::AllSettled(_))));
+            assert!(matches!(
+                store.remove_unsettled(job, &[chunk.index]).await,
+                Ok(RemoveUnsettled::AllSettled(_))
+            ));
         }
         let running = world.work();
         let result = world.ended(job).await;
@@ -238,12 +278,14 @@ async fn one_who_lost_the_chunk_may_still_complete_it_but_not_fail_it() {
 async fn the_last_two_chunks_at_the_same_moment_finish_the_job_once() {
     let world = World::new(Behaviour::taking(Latency::Fixed(5_000))).await;
     let job = world.submit(&["a.wav", "b.wav"]).await;
-    let running = world.work();
+    let workers = [(); 2].map(|()| world.work_with(world.processor(), limits(1)));
     let result = world.ended(job).await;
     world.emptied().await;
-    running.stop().await;
+    for worker in workers {
+        worker.stop().await;
+    }
     assert_eq!((result.job_status, world.store.count(Op::RemoveUnsettled)), (JobStatus::Completed, 2));
-    let again = world.lifecycle().conclude(chunk_of(job, 0), Timestamp::now()).await;
+    let again = world.lifecycle().conclude(job, &[chunk_of(job, 0).index], Timestamp::now()).await;
     assert!(!again.expect("memory answers"), "it has ended before");
     assert_eq!(world.result(job).await, result);
 }

@@ -269,14 +269,21 @@ async fn a_receive_that_is_never_answered_keeps_no_other_from_being_received() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_queue_is_received_by_two_loops() {
-    let queue = FaultyQueue::holding(&messages(200)).await;
+async fn a_long_queue_is_received_by_many_loops() {
+    let queue = FaultyQueue::holding(&messages(400)).await;
     queue.fault(|call| if call.kind == Kind::Receive { Fault::Slow(secs(1)) } else { Fault::None });
     let handler = script(|_, _| async { Outcome::Done });
     let began = Instant::now();
-    let running = Running::start(&queue, None, handler.clone(), limits(100));
-    eventually("all are done", || handler.ended().len() == 200).await;
-    assert!(began.elapsed() < secs(13), "{:?} for 20 receives of a second", began.elapsed());
+    let running = Running::start(&queue, None, handler.clone(), limits(300));
+    eventually("all are done", || handler.ended().len() == 400).await;
+    assert!(began.elapsed() < secs(10), "{:?} for 40 receives of a second", began.elapsed());
+    let during = queue.calls(Kind::Receive).len();
+    assert!((41..=48).contains(&during), "{during} receives");
+    // Quiet again: one loop with a long poll.
+    queue.heal();
+    sleep(secs(600)).await;
+    let quiet = queue.calls(Kind::Receive).len() - during;
+    assert!((118..=122).contains(&quiet), "{quiet} receives in 600 s of polls of 5 s");
     running.stop().await;
 }
 

@@ -12,7 +12,7 @@ use longhand_shared::queue::{ChunkMessage, Progress};
 use longhand_shared::store::JobStore;
 use longhand_sim_asr::{Behaviour, SimAsr};
 use longhand_worker::asr::{Asr, ChunkRequest, TranscribeError};
-use longhand_worker::audio::{AudioError, AudioStore};
+use longhand_worker::audio::{AudioError, AudioStore, ChunkAudio};
 use longhand_worker::failure::Failure;
 use longhand_worker::slots::HeldSlot;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,9 +77,9 @@ async fn a_body_that_stalls_or_breaks_off_never_reaches_the_model() {
         let audio = s3(ok(1_000_000, &wav(64 * 1024)), then).await;
         let sim = SimAsr::start(Behaviour::default()).await.expect("a port");
         let asr = Asr::new(asr_settings(sim.base_url())).expect("a client");
+        let path = "s3://audio/a.wav".parse().expect("a path");
         let request = ChunkRequest {
-            audio: &audio,
-            path: &"s3://audio/a.wav".parse().expect("a path"),
+            audio: &ChunkAudio::new(&audio, &path),
             options: &TranscribeOptions::default(),
             traceparent: None,
             progress: Progress::default(),

@@ -41,7 +41,7 @@ pub(crate) fn message(body: impl Into<String>) -> Outgoing {
 
 /// One who asks for a chunk for the message of this id.
 pub(crate) fn by(message: &str) -> Claimant<'_> {
-    Claimant { origin: message, message, generation: 0, worker: "w" }
+    Claimant { origin: message, message, generation: 0, redelivered: false, worker: "w" }
 }
 
 /// Messages named by their numbers.

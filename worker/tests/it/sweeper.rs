@@ -109,7 +109,12 @@ async fn what_a_crash_left_between_two_writes_is_finished() {
         for index in 0..2 {
             settle(&world, job, index, submitted).await;
             if struck {
-                world.store.inner.remove_unsettled(chunk_of(job, index)).await.expect("memory answers");
+                world
+                    .store
+                    .inner
+                    .remove_unsettled(job, &[chunk_of(job, index).index])
+                    .await
+                    .expect("memory answers");
             }
         }
         assert_eq!(swept(&world, submitted.plus(secs(40))).await, 1, "struck: {struck}");

@@ -7,7 +7,7 @@ use super::finding::{Finding, fault, ok};
 use crate::operator::queues::{CHUNKS, WEBHOOKS};
 
 /// The workers' default.
-const DEFAULT_VISIBILITY: u64 = 30;
+const DEFAULT_VISIBILITY: u64 = 12;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Settings {

@@ -180,7 +180,15 @@ fn in_progress(user: &UserId, limit: usize) -> Search {
 fn by(message: &'static str) -> Claimant<'static> {
     // Leaks a few bytes of the test.
     let id = Box::leak(format!("id-{message}").into_boxed_str());
-    Claimant { origin: message, message: id, generation: 0, worker: "w-1" }
+    Claimant { origin: message, message: id, generation: 0, redelivered: false, worker: "w-1" }
+}
+
+async fn removed(store: &Store, chunk: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
+    store.remove_unsettled(chunk.job, &[chunk.index]).await
+}
+
+fn again(message: &'static str) -> Claimant<'static> {
+    Claimant { redelivered: true, ..by(message) }
 }
 
 async fn claimed(store: &Store, chunk: ChunkRef, now: Timestamp) -> Attempt {
@@ -197,7 +205,7 @@ async fn finished(store: &Store, job: &NewJob, verdict: &Verdict, when: Timestam
         let chunk = ChunkRef { job: job.id, index: each.index };
         let attempt = claimed(store, chunk, when).await;
         assert_eq!(store.settle(chunk, &attempt, verdict, when).await.expect("settled"), Settle::Settled);
-        if let RemoveUnsettled::AllSettled(last) = store.remove_unsettled(chunk).await.expect("removed") {
+        if let RemoveUnsettled::AllSettled(last) = removed(&store, chunk).await.expect("removed") {
             head = Some(last);
         }
     }
@@ -222,16 +230,13 @@ async fn create_is_idempotent(store: Store) {
 
 async fn the_last_removal_reports_all_settled(store: Store) {
     let job = made(&store, 2).await;
-    assert_eq!(store.remove_unsettled(chunk(&job, 1)).await.expect("removed"), RemoveUnsettled::Remaining);
-    assert_eq!(
-        store.remove_unsettled(chunk(&job, 1)).await.expect("removed again"),
-        RemoveUnsettled::Remaining
-    );
+    assert_eq!(removed(&store, chunk(&job, 1)).await.expect("removed"), RemoveUnsettled::Remaining);
+    assert_eq!(removed(&store, chunk(&job, 1)).await.expect("removed again"), RemoveUnsettled::Remaining);
     let left = store.job(job.id).await.expect("read").expect("there").unsettled;
     assert_eq!(left, BTreeSet::from([chunk(&job, 0).index]));
     for _ in 0..2 {
         let all = RemoveUnsettled::AllSettled(Box::new(job.job().head));
-        assert_eq!(store.remove_unsettled(chunk(&job, 0)).await.expect("removed"), all);
+        assert_eq!(removed(&store, chunk(&job, 0)).await.expect("removed"), all);
     }
 }
 
@@ -242,7 +247,7 @@ async fn a_job_is_finished_once(store: Store) {
             .settle(chunk(&job, each), &Attempt::number(0), &transcribed("word"), at(5))
             .await
             .expect("settled");
-        store.remove_unsettled(chunk(&job, each)).await.expect("removed");
+        removed(&store, chunk(&job, each)).await.expect("removed");
     }
     let chunks = store.chunks(job.id).await.expect("chunks");
     let ended =
@@ -257,7 +262,7 @@ async fn a_job_is_finished_once(store: Store) {
     assert_eq!(read(store.as_ref(), job.id).await.expect("read"), Some(standing.clone()));
     assert_eq!(standing.transcription.as_deref(), Some("word word"));
     assert!(!standing.partial);
-    assert_eq!(store.remove_unsettled(chunk(&job, 0)).await.expect("removed"), RemoveUnsettled::Ended);
+    assert_eq!(removed(&store, chunk(&job, 0)).await.expect("removed"), RemoveUnsettled::Ended);
     let head = store.job(job.id).await.expect("read").expect("there").head;
     let time = standing.completed_time.expect("ended");
     assert_eq!(head.state, JobState::Ended { completely: true, at: time });
@@ -395,13 +400,15 @@ async fn an_expired_job_is_gone_until_it_is_retried(store: Store) {
     };
     is_gone(&job.job().head).await;
     assert_eq!(claim(0).await, Claim::Gone);
+    let redelivered = store.claim(chunk(&job, 0), again("message"), now(), CLAIM_TIMEOUT).await;
+    assert_eq!(redelivered.expect("an answer"), Claim::Gone);
 
     // It ended before, with one of its chunks completed.
     let verdicts = [transcribed("kept"), failed(), failed()];
     let mut chunks = job.chunks();
     for (index, verdict) in (0..).zip(&verdicts) {
         store.settle(chunk(&job, index), &Attempt::number(0), verdict, past).await.expect("settled");
-        store.remove_unsettled(chunk(&job, index)).await.expect("struck");
+        removed(&store, chunk(&job, index)).await.expect("struck");
         let state = ChunkState::Settled { at: past, verdict: verdict.clone() };
         chunks[usize::try_from(index).expect("small")].state = state;
     }
@@ -424,7 +431,7 @@ async fn an_expired_job_is_gone_until_it_is_retried(store: Store) {
             .settle(chunk(&job, index), &Attempt::number(2), &transcribed("now"), at(1))
             .await
             .expect("settled");
-        store.remove_unsettled(chunk(&job, index)).await.expect("struck");
+        removed(&store, chunk(&job, index)).await.expect("struck");
     }
     let chunks = store.chunks(job.id).await.expect("an answer");
     let result = TranscriptResult::ended(&opened.head, &chunks, at(2)).expect("settled");
@@ -474,7 +481,7 @@ async fn a_write_with_a_lost_answer_is_recognised() {
 
 /// Each write to a large item costs by its size, even if its condition fails.
 #[tokio::test]
-async fn a_claim_of_a_settled_chunk_writes_nothing() {
+async fn a_redelivered_settled_chunk_is_claimed_without_a_write() {
     let calls = Calls::default();
     let store: Store = clients().await.resources.clients(&calls).await.store();
     let job = made(&store, 1).await;
@@ -482,7 +489,7 @@ async fn a_claim_of_a_settled_chunk_writes_nothing() {
     store.settle(it, &Attempt::number(0), &transcribed(&"word ".repeat(700)), at(1)).await.expect("settled");
     calls.reset();
     assert_eq!(
-        store.claim(it, by("message"), at(2), CLAIM_TIMEOUT).await.expect("an answer"),
+        store.claim(it, again("message"), at(2), CLAIM_TIMEOUT).await.expect("an answer"),
         Claim::Settled
     );
     assert_eq!((calls.of("UpdateItem"), calls.of("GetItem"), calls.counts().len()), (0, 1, 1));
@@ -525,10 +532,9 @@ async fn unknown_jobs_are_gone(store: Store) {
     let unknown = ChunkRef { job: JobId::random(), index: ChunkIndex::try_from(0).expect("an index") };
     assert_eq!(store.job(unknown.job).await.expect("an answer"), None);
     assert_eq!(store.chunks(unknown.job).await.expect("an answer"), []);
-    assert_eq!(
-        store.claim(unknown, by("message"), now(), CLAIM_TIMEOUT).await.expect("an answer"),
-        Claim::Gone
-    );
+    for by in [by("message"), again("message")] {
+        assert_eq!(store.claim(unknown, by, now(), CLAIM_TIMEOUT).await.expect("an answer"), Claim::Gone);
+    }
     assert_eq!(
         store.settle(unknown, &Attempt::number(1), &failed(), now()).await.expect("an answer"),
         Settle::Gone
@@ -537,7 +543,7 @@ async fn unknown_jobs_are_gone(store: Store) {
         store.settle(unknown, &Attempt::number(0), &transcribed("x"), now()).await.expect("an answer"),
         Settle::Gone
     );
-    assert_eq!(store.remove_unsettled(unknown).await.expect("an answer"), RemoveUnsettled::Gone);
+    assert_eq!(removed(&store, unknown).await.expect("an answer"), RemoveUnsettled::Gone);
     store.release(unknown, &Attempt::number(1)).await.expect("nothing happens");
     let job = new_job(&some_user(), 1, now());
     let mut chunks = job.chunks();

@@ -136,7 +136,7 @@ const CLAIM: &str = "SET chunkStatus = :inProgress, claimedTime = :now, claimedB
      claimId = :claimId, history = list_append(if_not_exists(history, :none), :begun) ADD attempt :one";
 
 /// The rules of [`JobStore::claim`].
-const MAY_CLAIM: &str = "attribute_exists(jobId) AND (\
+const MAY_CLAIM: &str = "attribute_exists(jobId) AND (attribute_not_exists(#ttl) OR #ttl >= :unix) AND (\
      (chunkStatus = :pending AND (attribute_not_exists(claimedBy) OR claimedBy <> :by \
      OR claimedMessage = :message OR claimId < :generation)) \
      OR (chunkStatus = :inProgress AND (claimedTime <= :silent \
@@ -167,16 +167,20 @@ impl JobStore for DynamoStore {
     ) -> Result<Claim, StoreError> {
         // A conditional write costs by the size of the item, even one whose condition fails, and a settled chunk holds
         // its text. A read costs a fraction of it.
-        match self.read_status(at).await? {
-            None => return Ok(Claim::Gone),
-            Some(ChunkStatus::Completed | ChunkStatus::Failed) => return Ok(Claim::Settled),
-            Some(ChunkStatus::Pending | ChunkStatus::InProgress) => {}
+        if by.redelivered {
+            match self.read_status(at).await? {
+                None => return Ok(Claim::Gone),
+                Some(ChunkStatus::Completed | ChunkStatus::Failed) => return Ok(Claim::Settled),
+                Some(ChunkStatus::Pending | ChunkStatus::InProgress) => {}
+            }
         }
         let claim_id = item::claim_id(by.generation);
         let update = self
             .update(key(at.job, chunk_key(at.index)))
             .update_expression(CLAIM)
             .condition_expression(MAY_CLAIM)
+            .expression_attribute_names("#ttl", "ttl")
+            .expression_attribute_values(":unix", number(Timestamp::now().unix()))
             .expression_attribute_values(":pending", text("PENDING"))
             .expression_attribute_values(":inProgress", text("IN_PROGRESS"))
             .expression_attribute_values(":now", text(now.to_string()))
@@ -195,7 +199,9 @@ impl JobStore for DynamoStore {
             Err(None) => return Ok(Claim::Gone),
             Err(Some(existing)) => decode(existing)?,
         };
-        Ok(if existing.is_settled() {
+        Ok(if is_expired(existing.ttl) {
+            Claim::Gone
+        } else if existing.is_settled() {
             Claim::Settled
         } else if existing.claim_id.as_deref() == Some(&claim_id) {
             // The SDK repeated the request after a lost response.
@@ -275,12 +281,17 @@ impl JobStore for DynamoStore {
         })
     }
 
-    async fn remove_unsettled(&self, at: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
+    async fn remove_unsettled(
+        &self,
+        job: JobId,
+        settled: &[ChunkIndex],
+    ) -> Result<RemoveUnsettled, StoreError> {
+        let settled = settled.iter().map(ToString::to_string).collect();
         let update = self
-            .update(key(at.job, JOB))
-            .update_expression("DELETE unsettled :index")
+            .update(key(job, JOB))
+            .update_expression("DELETE unsettled :settled")
             .condition_expression("attribute_exists(jobId)")
-            .expression_attribute_values(":index", AttributeValue::Ns(vec![at.index.to_string()]))
+            .expression_attribute_values(":settled", AttributeValue::Ns(settled))
             .return_values(ReturnValue::AllNew);
         match apply(update).await? {
             Ok(job) => Ok(RemoveUnsettled::of(&Job::try_from(decode::<JobItem>(job)?)?)),

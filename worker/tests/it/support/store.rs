@@ -167,8 +167,12 @@ impl JobStore for FaultyStore {
         self.step(Op::Settle, self.inner.settle(chunk, attempt, verdict, now)).await
     }
 
-    async fn remove_unsettled(&self, chunk: ChunkRef) -> Result<RemoveUnsettled, StoreError> {
-        self.step(Op::RemoveUnsettled, self.inner.remove_unsettled(chunk)).await
+    async fn remove_unsettled(
+        &self,
+        job: JobId,
+        settled: &[ChunkIndex],
+    ) -> Result<RemoveUnsettled, StoreError> {
+        self.step(Op::RemoveUnsettled, self.inner.remove_unsettled(job, settled)).await
     }
 
     async fn finish(&self, head: &JobHead, result: &TranscriptResult) -> Result<Finish, StoreError> {

@@ -20,6 +20,7 @@ use longhand_worker::audio::AudioStore;
 use longhand_worker::dead_letters::DeadLetters;
 use longhand_worker::process::Processor;
 use longhand_worker::runner::{EndedEarly, Limits};
+use longhand_worker::siblings::Siblings;
 use longhand_worker::{Parts, Worker};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -142,6 +143,7 @@ impl World {
             asr: Arc::new(Asr::new(asr).expect("a client")),
             claim_timeout: CLAIM_TIMEOUT,
             name: "w-1".to_owned(),
+            siblings: Siblings::default(),
         }
     }
 

@@ -7,7 +7,9 @@ use longhand_shared::domain::job::{ChunkState, ChunkStatus, ErrorCode, JobState,
 use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::store::{Claim, Detail, Finish, RemoveUnsettled, Search, Settle, read};
 
-use super::{CLAIM_TIMEOUT, Store, at, by, chunk, claimed, failed, finished, made, transcribed};
+use super::{
+    CLAIM_TIMEOUT, Store, again, at, by, chunk, claimed, failed, finished, made, removed, transcribed,
+};
 
 pub(super) async fn a_claim_excludes_other_messages_until_its_timeout(store: Store) {
     let job = made(&store, 1).await;
@@ -36,7 +38,8 @@ pub(super) async fn only_a_later_copy_may_claim(store: Store) {
     let job = made(&store, 1).await;
     let it = chunk(&job, 0);
     let claim = async |message, generation, seconds| {
-        let by = Claimant { origin: "origin", message, generation, worker: "w-1" };
+        let by =
+            Claimant { origin: "origin", message, generation, redelivered: generation > 9, worker: "w-1" };
         match store.claim(it, by, at(seconds), CLAIM_TIMEOUT).await.expect("an answer") {
             Claim::Claimed(attempt) => Some(attempt),
             Claim::Busy => None,
@@ -70,7 +73,8 @@ pub(super) async fn only_a_later_copy_may_claim(store: Store) {
     // At the maximum count, a copy must not be deleted as an earlier one.
     let it = chunk(&made(&store, 1).await, 0);
     for message in ["last", "copy of the last"] {
-        let by = Claimant { origin: "origin", message, generation: u32::MAX, worker: "w-1" };
+        let by =
+            Claimant { origin: "origin", message, generation: u32::MAX, redelivered: true, worker: "w-1" };
         let answer = store.claim(it, by, at(0), CLAIM_TIMEOUT).await.expect("an answer");
         assert!(matches!(answer, Claim::Claimed(_)), "{message}");
     }
@@ -129,10 +133,10 @@ pub(super) async fn a_chunk_is_settled_once(store: Store) {
     let chunks = store.chunks(job.id).await.expect("read");
     assert_eq!(chunks[0].state, ChunkState::Settled { at: at(1), verdict: transcribed("first") });
     assert_eq!(chunks[1].state, ChunkState::Settled { at: at(3), verdict: failed() });
-    assert_eq!(
-        store.claim(chunk(&job, 0), by("message"), at(60), CLAIM_TIMEOUT).await.expect("an answer"),
-        Claim::Settled
-    );
+    for by in [by("message"), again("message")] {
+        let answer = store.claim(chunk(&job, 0), by, at(60), CLAIM_TIMEOUT).await.expect("an answer");
+        assert_eq!(answer, Claim::Settled);
+    }
 }
 
 pub(super) async fn only_the_newest_claim_may_fail_a_chunk(store: Store) {
@@ -195,11 +199,10 @@ pub(super) async fn a_failed_job_is_reopened_once(store: Store) {
     let job = made(&store, 2).await;
     let first = claimed(&store, chunk(&job, 0), at(1)).await;
     store.settle(chunk(&job, 0), &first, &transcribed("kept"), at(1)).await.expect("settled");
-    store.remove_unsettled(chunk(&job, 0)).await.expect("removed");
+    removed(&store, chunk(&job, 0)).await.expect("removed");
     let second = claimed(&store, chunk(&job, 1), at(1)).await;
     store.settle(chunk(&job, 1), &second, &failed(), at(2)).await.expect("settled");
-    let RemoveUnsettled::AllSettled(head) = store.remove_unsettled(chunk(&job, 1)).await.expect("removed")
-    else {
+    let RemoveUnsettled::AllSettled(head) = removed(&store, chunk(&job, 1)).await.expect("removed") else {
         panic!("both are settled");
     };
     let chunks = store.chunks(job.id).await.expect("chunks");
@@ -240,8 +243,7 @@ pub(super) async fn a_failed_job_is_reopened_once(store: Store) {
 
     let third = claimed(&store, chunk(&job, 1), at(20)).await;
     store.settle(chunk(&job, 1), &third, &transcribed("too"), at(21)).await.expect("settled");
-    let RemoveUnsettled::AllSettled(head) = store.remove_unsettled(chunk(&job, 1)).await.expect("removed")
-    else {
+    let RemoveUnsettled::AllSettled(head) = removed(&store, chunk(&job, 1)).await.expect("removed") else {
         panic!("both are settled");
     };
     let chunks = store.chunks(job.id).await.expect("chunks");

@@ -163,7 +163,7 @@ pub(super) async fn an_erased_job_leaves_no_items(store: Store) {
     let late = store.settle(chunk(&open, 0), &attempt, &transcribed("x"), at(6)).await.expect("an answer");
     assert_eq!(late, Settle::Gone);
     store.release(chunk(&open, 0), &Attempt::number(1)).await.expect("nothing happens");
-    assert_eq!(store.remove_unsettled(chunk(&open, 0)).await.expect("an answer"), RemoveUnsettled::Gone);
+    assert_eq!(removed(&store, chunk(&open, 0)).await.expect("an answer"), RemoveUnsettled::Gone);
     assert_eq!(store.chunks(open.id).await.expect("read"), []);
     // Its key can be used again, and searches do not find it.
     let new = under("k", "other", new_job(&user, 1, at(7)));
