@@ -1,5 +1,6 @@
 //! Conditional requests (RFC 9110, section 13) and caching by clients (RFC 9111).
 
+use axum::body::Bytes;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -14,23 +15,40 @@ const COMPLETED: HeaderValue = HeaderValue::from_static("private, max-age=10");
 /// A job in progress changes, and a failed one may be retried.
 const MAY_CHANGE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
+/// The bytes of an answer, and their `ETag`.
+#[derive(Clone, Debug)]
+pub(crate) struct Body {
+    pub(crate) bytes: Bytes,
+    tag: HeaderValue,
+}
+
+impl Body {
+    pub(crate) fn new(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        // 128 bits of the digest suffice here.
+        let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&bytes)[..16]));
+        Self { bytes, tag: HeaderValue::try_from(tag).expect("base64 and quotes are fit for a header") }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// A job in one format, with its `ETag` and how long it may be reused; `304` if the client has it.
 pub(crate) fn representation(
     request: &HeaderMap,
     status: JobStatus,
     content_type: HeaderValue,
-    body: Vec<u8>,
+    Body { bytes, tag }: Body,
 ) -> Response {
-    // 128 bits of the digest suffice here.
-    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&body)[..16]));
     let cache_control = if status == JobStatus::Completed { COMPLETED } else { MAY_CHANGE };
-    let known = has(request, &tag);
-    let tag = HeaderValue::try_from(tag).expect("base64 and quotes are fit for a header");
+    let known = tag.to_str().is_ok_and(|tag| has(request, tag));
     let headers = [(ETAG, tag), (CACHE_CONTROL, cache_control)];
     if known {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
-    (headers, [(CONTENT_TYPE, content_type)], body).into_response()
+    (headers, [(CONTENT_TYPE, content_type)], bytes).into_response()
 }
 
 /// Whether `If-None-Match` has the tag or `*`, by weak comparison (section 13.1.2).

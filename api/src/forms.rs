@@ -1,6 +1,7 @@
 //! A transcript in the format that a client asks for.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use axum::http::header::VARY;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -8,11 +9,12 @@ use axum::response::Response;
 use longhand_shared::domain::transcript::TranscriptResult;
 use serde::Serialize;
 
+use crate::accept;
 use crate::captions::{DEFAULT_LINE_CHARS, Timeline};
+use crate::conditional::{self, Body};
 use crate::error::ApiError;
 use crate::input::Fields;
 use crate::state::AppState;
-use crate::{accept, conditional};
 
 /// The available formats, the default first.
 const MEDIA_TYPES: [&str; 4] = ["application/json", "text/plain", "text/vtt", "application/x-subrip"];
@@ -103,7 +105,7 @@ impl Form {
         self,
         app: &AppState,
         request: &HeaderMap,
-        result: &TranscriptResult,
+        result: &Arc<TranscriptResult>,
     ) -> Result<Response, ApiError> {
         let id = result.job_id;
         let timeline = async || match app.store().chunks(id).await? {
@@ -119,32 +121,31 @@ impl Form {
         };
         let has_speakers = result.chunks.iter().any(|chunk| !chunk.speakers.is_empty());
         let (content_type, body, notes) = match self {
-            Self::Json { segments: false, .. } => (JSON, json(result)?, [None, None]),
+            Self::Json { segments: false, .. } => {
+                (JSON, app.rendered.json(result).map_err(not_json)?, [None, None])
+            }
             Self::Json { segments: true, words } => {
                 let timeline = timeline().await?;
                 let timeline = if words { timeline } else { timeline.without_words() };
-                (JSON, json(&WithSegments { result, timeline })?, [None, None])
+                let json = serde_json::to_vec(&WithSegments { result, timeline }).map_err(not_json)?;
+                (JSON, Body::new(json), [None, None])
             }
             Self::Text => {
                 let text = match &result.transcription {
                     Some(_) if has_speakers => timeline().await?.text_by_speaker(),
                     text => text.clone().unwrap_or_default(),
                 };
-                (
-                    "text/plain; charset=utf-8",
-                    text.into_bytes(),
-                    [Some((PARTIAL, flag(result.partial))), None],
-                )
+                ("text/plain; charset=utf-8", Body::new(text), [Some((PARTIAL, flag(result.partial))), None])
             }
             Self::Vtt(lines) => {
                 let timeline = captions(lines).await?;
-                ("text/vtt; charset=utf-8", timeline.vtt(lines.chars).into_bytes(), notes(&timeline))
+                ("text/vtt; charset=utf-8", Body::new(timeline.vtt(lines.chars)), notes(&timeline))
             }
             Self::Srt(lines) => {
                 let timeline = captions(lines).await?;
                 (
                     "application/x-subrip; charset=utf-8",
-                    timeline.srt(lines.chars).into_bytes(),
+                    Body::new(timeline.srt(lines.chars)),
                     notes(&timeline),
                 )
             }
@@ -165,8 +166,9 @@ fn line_length(text: &str) -> Result<usize, String> {
     length.ok_or_else(|| format!("must be a number from {} to {}", LINE_CHARS.start(), LINE_CHARS.end()))
 }
 
-fn json(value: &impl Serialize) -> Result<Vec<u8>, ApiError> {
-    serde_json::to_vec(value).map_err(|error| ApiError::Internal { cause: error.to_string() })
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn not_json(error: serde_json::Error) -> ApiError {
+    ApiError::Internal { cause: error.to_string() }
 }
 
 fn notes(timeline: &Timeline) -> [Option<(HeaderName, &'static str)>; 2] {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use longhand_api::auth::settings::AuthSettings;
 use longhand_api::settings::Settings;
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, Signer, description, lambda, router, server};
+use longhand_api::{AppState, Auth, Rendered, Signer, description, lambda, router, server};
 use longhand_shared::cache::Cache;
 use longhand_shared::cache::remote::Redis;
 use longhand_shared::lifecycle::Lifecycle;
@@ -79,6 +79,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         tickets: settings.tickets,
         dead_letters: dead_letters.map(|queue| Arc::new(queue) as Arc<dyn ChunkQueue>),
         waiting: waiting.clone(),
+        rendered: Rendered::default(),
         stop,
     });
     if lambda::is_lambda() {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Auth;
 use crate::cors::Origins;
 use crate::limits::Limits;
+use crate::rendered::Rendered;
 use crate::signer::Signer;
 use crate::tickets::Tickets;
 use crate::waiting::Waiting;
@@ -41,6 +42,8 @@ pub struct AppState {
     pub dead_letters: Option<Arc<dyn ChunkQueue>>,
     /// The waits for a job's end, and the cache of results.
     pub waiting: Waiting,
+    /// The JSON of these results.
+    pub rendered: Rendered,
     /// Cancelled when the process was asked to stop. It still answers for a while, and tells load balancers to send
     /// requests elsewhere.
     pub stop: CancellationToken,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, SharedCredentialsProvider};
 use cap::Cap;
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, Origins, Signer, Tickets, router, server};
+use longhand_api::{AppState, Auth, Origins, Rendered, Signer, Tickets, router, server};
 use longhand_shared::cache::Cache;
 use longhand_shared::domain::id::ChunkRef;
 use longhand_shared::domain::id::MAX_CHUNKS;
@@ -107,6 +107,7 @@ async fn attacks_take_a_bounded_amount_of_memory() {
         s3: s3.clone(),
         upload_signer: Arc::new(Signer::new(s3, SharedCredentialsProvider::new(credentials))),
         waiting: Waiting::new(store.clone(), Cache::local(), stop.clone()),
+        rendered: Rendered::default(),
         stop: stop.clone(),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

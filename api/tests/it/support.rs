@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, Origins, Signer, Tickets, router};
+use longhand_api::{AppState, Auth, Origins, Rendered, Signer, Tickets, router};
 use longhand_shared::cache::Cache;
 use longhand_shared::domain::path::AudioSources;
 use longhand_shared::lifecycle::Lifecycle;
@@ -87,6 +87,7 @@ impl Api {
             tickets: Tickets::new(None),
             dead_letters: None,
             waiting,
+            rendered: Rendered::default(),
             stop: stop.clone(),
         };
         let router = router(change(state));

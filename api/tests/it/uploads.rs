@@ -10,7 +10,7 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, SharedCredentialsProvider
 use axum::body::Body;
 use axum::http::Request;
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, Origins, Signer, Tickets, router};
+use longhand_api::{AppState, Auth, Origins, Rendered, Signer, Tickets, router};
 use longhand_shared::cache::Cache;
 use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::path::AudioSources;
@@ -188,6 +188,7 @@ async fn problem(buckets: &[&str], s3: aws_sdk_s3::Client) -> (u16, Value) {
         tickets: Tickets::new(None),
         dead_letters: None,
         waiting,
+        rendered: Rendered::default(),
         stop: CancellationToken::new(),
     };
     let request = Request::post("/uploads").body(Body::from(body(&[wav("a.wav")]).to_string()));

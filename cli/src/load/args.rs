@@ -14,9 +14,9 @@ Set the environment of the services (. .local/env) and use a simulated model (AS
 which a real model may reject. The jobs, of users load-0, load-1 and so on, and their audio under load/RUN/ in the
 bucket are not removed.
 
-Turnaround is the job's completedTime minus its submittedTime. The jobs are polled one after the other after the last
-submit, which costs few requests. CPU and AWS calls are differences between /metrics before the first submit and
-after the last job, so they include idle work.
+Turnaround is the time from when a submit was due until the client has the result. The command waits for every job
+(Prefer: wait). Without Redis the servers poll the table for waiting clients, which adds up to a second. CPU and AWS
+calls are differences between /metrics before the first submit and after the last job, so they include idle work.
 
 Exit codes:
     0  every job completed and every transcript is correct
@@ -56,6 +56,10 @@ pub(crate) struct Load {
     /// Number of users. Each job has a random one.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) user_count: u32,
+
+    /// Also print each step of the job with the largest overhead, with its time.
+    #[arg(long)]
+    pub(crate) trace: bool,
 
     /// Also write the report to this file, as JSON.
     #[arg(long, value_name = "FILE")]

@@ -1,12 +1,12 @@
-//! Submits at a rate, then polls the jobs until they end.
+//! Submits at a rate, and waits for each job's end as a client does.
 
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use longhand_shared::JobId;
 use longhand_shared::domain::job::{JobStatus, Metadata, TranscribeOptions};
 use longhand_shared::domain::transcript::TranscriptResult;
+use longhand_shared::{JobId, Timestamp};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::plan::{Job, Plan};
@@ -19,57 +19,79 @@ use crate::progress;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long one request waits for the end of a job.
+const WAIT: Duration = Duration::from_secs(25);
+
 #[derive(Debug)]
-pub(super) struct Submitted<'a> {
+pub(super) struct Driven<'a> {
     pub(super) job: &'a Job,
+    /// When the submit was due.
+    pub(super) due: Timestamp,
     /// From the due time of the submit to its answer, so that it also shows a generator that cannot keep up.
     pub(super) latency: Duration,
-    pub(super) answer: Result<JobId, Failure>,
+    pub(super) answer: Result<Accepted, Failure>,
+}
+
+/// An accepted job.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) id: JobId,
+    pub(super) last: LastState,
+    /// The number of requests for its result.
+    pub(super) looks: u64,
 }
 
 /// The last known state of an accepted job.
 #[derive(Debug)]
 pub(super) enum LastState {
-    /// `COMPLETED` or `FAILED`.
-    Ended(Box<TranscriptResult>),
+    /// `COMPLETED` or `FAILED`, and the time from when the submit was due until the result arrived.
+    Ended(Box<TranscriptResult>, Duration),
     /// The service has no such job.
     Lost,
     /// In progress, or unknown since the service could not be reached.
     Unfinished,
 }
 
-/// The last states of all accepted jobs, in order, and the number of polls.
-#[derive(Debug, Default)]
-pub(super) struct Polled {
-    pub(super) jobs: Vec<LastState>,
-    pub(super) looks: u64,
-}
-
-/// Submits each job at its due time, independent of earlier answers. Returns them in order.
-pub(super) async fn submit<'a>(context: &Context, plan: &'a Plan, rate: f64) -> Vec<Submitted<'a>> {
-    let began = Instant::now();
-    let mut due = Duration::ZERO;
+/// Submits each job at its due time, independent of earlier answers, and waits for its end, at most until `timeout` after
+/// the last submit. Returns the jobs in order. Fails if the server is not Longhand.
+pub(super) async fn drive<'a>(
+    context: &Context,
+    plan: &'a Plan,
+    rate: f64,
+    timeout: Duration,
+) -> Result<Vec<Driven<'a>>, Failure> {
+    let (began, now) = (Instant::now(), Timestamp::now());
     let gap = if rate > 0.0 { Duration::from_secs_f64(rate.recip()) } else { Duration::ZERO };
-    let mut calls = FuturesUnordered::new();
-    for (number, job) in plan.jobs.iter().enumerate() {
-        let at = began + due;
-        due += gap;
-        calls.push(async move {
+    let dues = (0..).map(|number| gap.saturating_mul(number));
+    let deadline = began + dues.clone().take(plan.jobs.len()).last().unwrap_or_default() + timeout;
+    let mut jobs: FuturesUnordered<_> = plan
+        .jobs
+        .iter()
+        .zip(dues)
+        .enumerate()
+        .map(|(number, (job, due))| async move {
+            let at = began + due;
             sleep_until(at).await;
-            (number, submit_one(context, plan, job, at).await)
-        });
-    }
-    let progress = progress::steps("submitting jobs", plan.jobs.len());
+            let answer = submit(context, plan, job).await;
+            let latency = at.elapsed();
+            let answer = match answer {
+                Ok(id) => Ok(follow(context, id, at, deadline).await?),
+                Err(failure) => Err(failure),
+            };
+            Ok((number, Driven { job, due: now.plus(due), latency, answer }))
+        })
+        .collect();
+    let progress = progress::steps("jobs", plan.jobs.len());
     let mut all = Vec::new();
-    while let Some(submitted) = calls.next().await {
+    while let Some(driven) = jobs.next().await {
         progress.inc(1);
-        all.push(submitted);
+        all.push(driven?);
     }
     all.sort_by_key(|(number, _)| *number);
-    all.into_iter().map(|(_, submitted)| submitted).collect()
+    Ok(all.into_iter().map(|(_, driven)| driven).collect())
 }
 
-async fn submit_one<'a>(context: &Context, plan: &Plan, job: &'a Job, due: Instant) -> Submitted<'a> {
+async fn submit(context: &Context, plan: &Plan, job: &Job) -> Result<JobId, Failure> {
     let paths: Vec<String> = job.files.iter().map(|file| plan.path(file)).collect();
     let new = NewTranscription {
         user_id: Some(&job.user),
@@ -79,49 +101,44 @@ async fn submit_one<'a>(context: &Context, plan: &Plan, job: &'a Job, due: Insta
         callback_url: None,
         start_offset: 0.0,
     };
-    let answer = context.api.submit(&new, None).await.map(|answer| answer.value.job_id);
-    Submitted { job, latency: due.elapsed(), answer }
+    context.api.submit(&new, None).await.map(|answer| answer.value.job_id)
 }
 
-/// Polls one job after the other until it ends. Later jobs have often ended by their first poll, so there are few polls.
-/// After `timeout` each remaining job is polled once. Fails if the server is not Longhand.
-pub(super) async fn wait(context: &Context, ids: &[JobId], timeout: Duration) -> Result<Polled, Failure> {
-    let deadline = Instant::now() + timeout;
-    let progress = progress::steps("waiting for jobs", ids.len());
-    let mut polled = Polled::default();
-    let mut reachable = true;
-    for id in ids {
-        let mut pause = FIRST_PAUSE;
-        let seen = loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() && !reachable {
-                break LastState::Unfinished;
+/// Waits for the end of a job with long requests. It polls if the service refuses them or answers too early.
+async fn follow(context: &Context, id: JobId, due: Instant, deadline: Instant) -> Result<Accepted, Failure> {
+    let mut pause = FIRST_PAUSE;
+    let mut wait = WAIT;
+    let mut looks = 0;
+    let last = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait_now = wait.min(left);
+        looks += 1;
+        let asked = Instant::now();
+        let hint = match context.api.transcript(id, wait_now, wait_now + CALL_TIMEOUT).await {
+            Ok(answer) if answer.value.job_status != JobStatus::InProgress => {
+                break LastState::Ended(Box::new(answer.value), due.elapsed());
             }
-            polled.looks += 1;
-            let limit = left.clamp(Duration::from_secs(1), CALL_TIMEOUT);
-            let mut hint = Duration::ZERO;
-            match context.api.transcript(*id, Duration::ZERO, limit).await {
-                Ok(answer) if answer.value.job_status != JobStatus::InProgress => {
-                    reachable = true;
-                    break LastState::Ended(Box::new(answer.value));
+            Ok(_) => {
+                if asked.elapsed() < wait_now / 2 {
+                    wait = Duration::ZERO;
                 }
-                Ok(_) => reachable = true,
-                Err(failure) if failure.exit == Exit::NoSuchJob => break LastState::Lost,
-                Err(failure) => {
-                    let Some(retry_after) = failure.retryable else { return Err(failure) };
-                    hint = retry_after.unwrap_or_default();
-                    reachable = false;
-                }
+                None
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break LastState::Unfinished;
+            Err(failure) if failure.exit == Exit::NoSuchJob => break LastState::Lost,
+            Err(failure) => {
+                let Some(retry_after) = failure.retryable else { return Err(failure) };
+                wait = Duration::ZERO;
+                retry_after
             }
-            sleep(pause.max(hint).min(left)).await;
-            pause = pause.mul_f64(1.5).min(LONGEST_PAUSE);
         };
-        progress.inc(1);
-        polled.jobs.push(seen);
-    }
-    Ok(polled)
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break LastState::Unfinished;
+        }
+        if wait.is_zero() {
+            sleep(pause.max(hint.unwrap_or_default()).min(left)).await;
+            pause = pause.mul_f64(1.5).min(LONGEST_PAUSE);
+        }
+    };
+    Ok(Accepted { id, last, looks })
 }

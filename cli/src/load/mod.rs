@@ -1,7 +1,8 @@
 //! `longhand load`: submits test jobs at a rate and reports how the service performed.
 //!
-//! The main result is the overhead: a job's turnaround minus the model's time for its slowest chunk. The simulated
-//! model reports that time; with another model the overhead is left out.
+//! The main result is the overhead: a job's turnaround, from when its submit was due until the client has the result,
+//! minus the model's time for its slowest chunk. The simulated model reports that time; with another model the overhead
+//! is left out.
 
 pub(crate) mod args;
 mod drive;
@@ -9,12 +10,11 @@ mod figures;
 mod plan;
 mod report;
 mod sources;
+mod trace;
 
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-
-use longhand_shared::JobId;
 
 use crate::context::Context;
 use crate::error::{Exit, Failure, Fault};
@@ -53,11 +53,7 @@ pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
         args.chunks,
         report::pace(args.rate)
     ));
-    let submitted = drive::submit(context, &plan, args.rate).await;
-    let accepted: Vec<JobId> =
-        submitted.iter().filter_map(|submitted| submitted.answer.as_ref().ok().copied()).collect();
-    output::note(format_args!("longhand: {} jobs were accepted; waiting until they end", accepted.len()));
-    let polled = drive::wait(context, &accepted, args.timeout).await?;
+    let driven = drive::drive(context, &plan, args.rate, args.timeout).await?;
     let after = sources::read_all(context, &args.api_url, &args.worker_url).await;
 
     let books = match books {
@@ -65,8 +61,8 @@ pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
         absent => absent,
     };
     let books = books.map_err(|why| notes.push(why)).ok();
-    let (processes, aws_calls) = sources::difference(before, after, accepted.len(), &mut notes);
-    let run = Run { args: &args, plan: &plan, submitted: &submitted, polled: &polled, books: books.as_ref() };
+    let run = Run { args: &args, plan: &plan, driven: &driven, books: books.as_ref() };
+    let (processes, aws_calls) = sources::difference(before, after, run.accepted().count(), &mut notes);
     let report = Report::of(&run, processes, aws_calls, notes);
 
     let json = serde_json::to_string_pretty(&report).expect("texts and numbers fit in JSON");
@@ -74,6 +70,9 @@ pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
         writeln!(file, "{json}").map_err(|error| not_written(Exit::NotWritten, path, &error))?;
     }
     output::print(&if context.json { json } else { report.text() })?;
+    if args.trace {
+        output::print(&trace::slowest(&run))?;
+    }
     verdict(&run, &report)
 }
 
@@ -118,7 +117,7 @@ fn verdict(run: &Run<'_>, report: &Report<'_>) -> Result<(), Failure> {
     );
     let named = run.accepted().filter_map(|(_, id, seen)| {
         let detail = match seen {
-            LastState::Ended(result) => {
+            LastState::Ended(result, _) => {
                 let error = result.chunks.iter().find_map(|chunk| chunk.error.as_ref());
                 error.map(|error| format!("failed: {}", error.message))?
             }

@@ -9,7 +9,7 @@ use longhand_shared::{JobId, Timestamp};
 use serde::Serialize;
 
 use super::args::Load;
-use super::drive::{LastState, Polled, Submitted};
+use super::drive::{Accepted, Driven, LastState};
 use super::figures::{Spread, count, ratio};
 use super::plan::{Job, Plan};
 use super::sources::{AwsCalls, Books, Used};
@@ -21,8 +21,7 @@ const IN_TIME: Duration = Duration::from_secs(15);
 pub(super) struct Run<'a> {
     pub(super) args: &'a Load,
     pub(super) plan: &'a Plan,
-    pub(super) submitted: &'a [Submitted<'a>],
-    pub(super) polled: &'a Polled,
+    pub(super) driven: &'a [Driven<'a>],
     /// `None` if the model is not the simulated one.
     pub(super) books: Option<&'a Books>,
 }
@@ -39,6 +38,8 @@ pub(super) struct Report<'a> {
     answered_within15_seconds: f64,
     pub(super) model: Option<Model>,
     aws_calls_per_job: f64,
+    /// Without the reads of the api, which depend on how clients wait.
+    aws_calls_per_job_without_reads: f64,
     aws_calls: Vec<AwsCalls>,
     processes: Vec<Used>,
     /// Requests of this command for jobs.
@@ -88,6 +89,10 @@ pub(super) struct Model {
     slowest_chunk_seconds: Option<Spread>,
     /// Turnaround minus the slowest chunk's time.
     overhead_seconds: Option<Spread>,
+    /// From the submit until a worker has received the slowest chunk.
+    queue_wait_seconds: Option<Spread>,
+    /// The overhead minus that wait.
+    overhead_without_wait_seconds: Option<Spread>,
     transcripts_right: usize,
     pub(super) transcripts_wrong: usize,
 }
@@ -95,32 +100,61 @@ pub(super) struct Model {
 impl Run<'_> {
     /// The accepted jobs with their last states.
     pub(super) fn accepted(&self) -> impl Iterator<Item = (&Job, JobId, &LastState)> {
-        let accepted = self.submitted.iter().filter_map(|submitted| {
-            let id = submitted.answer.as_ref().ok()?;
-            Some((submitted.job, *id))
-        });
-        accepted.zip(&self.polled.jobs).map(|((job, id), seen)| (job, id, seen))
+        self.driven.iter().filter_map(|driven| {
+            let Accepted { id, last, .. } = driven.answer.as_ref().ok()?;
+            Some((driven.job, *id, last))
+        })
     }
 
     pub(super) fn refusals(&self) -> impl Iterator<Item = &Failure> {
-        self.submitted.iter().filter_map(|submitted| submitted.answer.as_ref().err())
+        self.driven.iter().filter_map(|driven| driven.answer.as_ref().err())
     }
 
     /// Completed jobs whose transcript differs from the simulated model's text.
     pub(super) fn wrong(&self) -> impl Iterator<Item = JobId> {
         let checked = self.completed().filter(|_| self.books.is_some());
-        checked.filter(|(job, result)| !is_right(job, result)).map(|(_, result)| result.job_id)
+        checked.filter(|ended| !is_right(ended.job, ended.result)).map(|ended| ended.result.job_id)
     }
 
-    fn ended(&self) -> impl Iterator<Item = (&Job, &TranscriptResult)> {
-        self.accepted().filter_map(|(job, _, seen)| match seen {
-            LastState::Ended(result) => Some((job, &**result)),
+    /// The jobs that ended, with their turnarounds.
+    fn ended(&self) -> impl Iterator<Item = Ended<'_>> {
+        self.driven.iter().filter_map(|driven| match &driven.answer.as_ref().ok()?.last {
+            LastState::Ended(result, turnaround) => {
+                let (job, due, latency) = (driven.job, driven.due, driven.latency);
+                Some(Ended { job, due, latency, result, turnaround: *turnaround })
+            }
             LastState::Lost | LastState::Unfinished => None,
         })
     }
 
-    fn completed(&self) -> impl Iterator<Item = (&Job, &TranscriptResult)> {
-        self.ended().filter(|(_, result)| result.job_status == JobStatus::Completed)
+    pub(super) fn completed(&self) -> impl Iterator<Item = Ended<'_>> {
+        self.ended().filter(|ended| ended.result.job_status == JobStatus::Completed)
+    }
+}
+
+/// A job that has ended.
+pub(super) struct Ended<'a> {
+    pub(super) job: &'a Job,
+    pub(super) due: Timestamp,
+    /// From then until the answer to the submit.
+    pub(super) latency: Duration,
+    pub(super) result: &'a TranscriptResult,
+    /// From when the submit was due until the client had the result.
+    pub(super) turnaround: Duration,
+}
+
+impl Ended<'_> {
+    /// The model's time for the slowest chunk, and the chunk's number.
+    pub(super) fn slowest(&self, books: &Books) -> Option<(Duration, usize)> {
+        let files = self.job.files.iter().enumerate();
+        let times = files.map(|(chunk, file)| Some((books.took(&file.name)?, chunk)));
+        let (took, chunk) = times.collect::<Option<Vec<_>>>()?.into_iter().max()?;
+        Some((Duration::from_millis(took), chunk))
+    }
+
+    /// From the submit until a worker has received this chunk for the first time.
+    fn waited(&self, chunk: usize) -> Option<Duration> {
+        Some(self.result.chunks.get(chunk)?.history.first()?.started_time.since(self.result.submitted_time))
     }
 }
 
@@ -140,9 +174,10 @@ impl<'a> Report<'a> {
         notes: Vec<String>,
     ) -> Self {
         let args = run.args;
-        let turnarounds = run.completed().filter_map(|(_, result)| turnaround(result)).collect();
-        let in_time =
-            run.ended().filter(|(_, result)| turnaround(result).is_some_and(|took| took <= IN_TIME)).count();
+        let turnarounds = run.completed().map(|ended| ended.turnaround).collect();
+        let in_time = run.ended().filter(|ended| ended.turnaround <= IN_TIME).count();
+        let accepted = run.driven.iter().filter(|driven| driven.answer.is_ok());
+        let looks = run.driven.iter().filter_map(|driven| driven.answer.as_ref().ok()).map(|job| job.looks);
         Self {
             settings: Settings {
                 run: &run.plan.run,
@@ -155,20 +190,19 @@ impl<'a> Report<'a> {
             },
             jobs: Jobs::of(run),
             throughput: Throughput::of(run),
-            submit_latency_seconds: Spread::of(
-                run.submitted
-                    .iter()
-                    .filter(|submitted| submitted.answer.is_ok())
-                    .map(|submitted| submitted.latency)
-                    .collect(),
-            ),
+            submit_latency_seconds: Spread::of(accepted.map(|driven| driven.latency).collect()),
             turnaround_seconds: Spread::of(turnarounds),
             answered_within15_seconds: 100.0 * ratio(count(in_time), count(run.accepted().count())),
             model: run.books.map(|books| Model::of(run, books)),
             aws_calls_per_job: aws_calls.iter().map(|calls| calls.per_job).sum(),
+            aws_calls_per_job_without_reads: aws_calls
+                .iter()
+                .filter(|calls| !calls.is_read_of_the_api())
+                .map(|calls| calls.per_job)
+                .sum(),
             aws_calls,
             processes,
-            looks: run.polled.looks,
+            looks: looks.sum(),
             notes,
         }
     }
@@ -212,7 +246,10 @@ impl<'a> Report<'a> {
             ("", String::new()),
             ("seconds", "     p50       p90       p99       max".to_owned()),
             ("submit latency", spread(self.submit_latency_seconds, "POST /transcribe, from when it was due")),
-            ("job turnaround", spread(self.turnaround_seconds, "completedTime less submittedTime")),
+            (
+                "job turnaround",
+                spread(self.turnaround_seconds, "until the client has the result, from when it was due"),
+            ),
             ("answered within 15 s", format!("{in_time:>7.1} %  of the jobs accepted")),
         ];
         if let Some(model) = &self.model {
@@ -222,6 +259,8 @@ impl<'a> Report<'a> {
             rows.extend([
                 ("slowest chunk's ASR time", spread(model.slowest_chunk_seconds, "as the simulated model recorded it")),
                 ("turnaround over that", spread(model.overhead_seconds, "what Longhand adds")),
+                ("  waiting in the queue", spread(model.queue_wait_seconds, "from submittedTime to the claim of the slowest chunk")),
+                ("  the rest", spread(model.overhead_without_wait_seconds, "what Longhand adds, less that wait")),
                 ("", String::new()),
                 ("ASR calls", format!("{calls}, {most_at_once} at once at most, {most_calls_per_chunk} for one chunk at most")),
                 ("transcripts", format!("{transcripts_right} right, {transcripts_wrong} wrong")),
@@ -231,7 +270,10 @@ impl<'a> Report<'a> {
             ("", String::new()),
             (
                 "AWS calls per job",
-                format!("{:>10.2}  (looks at jobs: {})", self.aws_calls_per_job, self.looks),
+                format!(
+                    "{:>10.2}  ({:.2} without reads of the api; requests for results: {})",
+                    self.aws_calls_per_job, self.aws_calls_per_job_without_reads, self.looks
+                ),
             ),
         ]);
         rows.into_iter().map(|(name, what)| (name.to_owned(), what)).collect()
@@ -268,11 +310,13 @@ fn blank() -> (String, String) {
 impl Jobs {
     fn of(run: &Run<'_>) -> Self {
         let mut jobs =
-            Self { asked: run.plan.jobs.len(), not_accepted: run.refusals().count(), ..Self::default() };
+            Self { asked: run.driven.len(), not_accepted: run.refusals().count(), ..Self::default() };
         for (_, _, seen) in run.accepted() {
             match seen {
-                LastState::Ended(result) if result.job_status == JobStatus::Completed => jobs.completed += 1,
-                LastState::Ended(_) => jobs.failed += 1,
+                LastState::Ended(result, _) if result.job_status == JobStatus::Completed => {
+                    jobs.completed += 1;
+                }
+                LastState::Ended(..) => jobs.failed += 1,
                 LastState::Lost => jobs.lost += 1,
                 LastState::Unfinished => jobs.unfinished += 1,
             }
@@ -283,7 +327,7 @@ impl Jobs {
 
 impl Throughput {
     fn of(run: &Run<'_>) -> Self {
-        let ended: Vec<&TranscriptResult> = run.ended().map(|(_, result)| result).collect();
+        let ended: Vec<&TranscriptResult> = run.ended().map(|ended| ended.result).collect();
         let first: Option<Timestamp> = ended.iter().map(|result| result.submitted_time).min();
         let last = ended.iter().filter_map(|result| result.completed_time).max();
         let span = last.zip(first).map_or(Duration::ZERO, |(last, first)| last.since(first));
@@ -299,30 +343,28 @@ impl Throughput {
 impl Model {
     fn of(run: &Run<'_>, books: &Books) -> Self {
         let calls = books.calls(run.plan);
-        let times: Vec<(Duration, Duration)> = run
+        let times: Vec<(Duration, Duration, Duration)> = run
             .completed()
-            .filter_map(|(job, result)| {
-                let chunks: Option<Vec<u64>> = job.files.iter().map(|file| books.took(&file.name)).collect();
-                let slowest = Duration::from_millis(chunks?.into_iter().max()?);
-                Some((slowest, turnaround(result)?.saturating_sub(slowest)))
+            .filter_map(|ended| {
+                let (slowest, chunk) = ended.slowest(books)?;
+                Some((slowest, ended.turnaround.saturating_sub(slowest), ended.waited(chunk)?))
             })
             .collect();
+        let spread =
+            |of: fn(&(Duration, Duration, Duration)) -> Duration| Spread::of(times.iter().map(of).collect());
         let wrong = run.wrong().count();
         Self {
             calls: calls.calls,
             most_calls_per_chunk: calls.most_per_chunk,
             most_at_once: calls.most_at_once,
-            slowest_chunk_seconds: Spread::of(times.iter().map(|(slowest, _)| *slowest).collect()),
-            overhead_seconds: Spread::of(times.iter().map(|(_, over)| *over).collect()),
+            slowest_chunk_seconds: spread(|(slowest, _, _)| *slowest),
+            overhead_seconds: spread(|(_, over, _)| *over),
+            queue_wait_seconds: spread(|(_, _, waited)| *waited),
+            overhead_without_wait_seconds: spread(|(_, over, waited)| over.saturating_sub(*waited)),
             transcripts_right: run.completed().count() - wrong,
             transcripts_wrong: wrong,
         }
     }
-}
-
-/// By the service's clock.
-fn turnaround(result: &TranscriptResult) -> Option<Duration> {
-    Some(result.completed_time?.since(result.submitted_time))
 }
 
 pub(super) fn pace(rate: f64) -> String {

@@ -62,6 +62,13 @@ pub(super) struct AwsCalls {
     pub(super) not_ok: f64,
 }
 
+impl AwsCalls {
+    /// Whether clients that wait for results caused these calls.
+    pub(super) fn is_read_of_the_api(&self) -> bool {
+        self.process == "api" && ["BatchGetItem", "GetItem", "Query"].contains(&self.operation.as_str())
+    }
+}
+
 /// Reads the `/metrics` of each api server, by default the one at `--url`, and of each worker.
 pub(super) async fn read_all(context: &Context, apis: &[Url], workers: &[Url]) -> Vec<Process> {
     let called = std::slice::from_ref(context.api.base());

@@ -55,6 +55,9 @@ struct Service {
     made: Arc<Made>,
 }
 
+/// How long a request for a result takes.
+const ENDS_AFTER: Duration = Duration::from_millis(300);
+
 /// The id of a job by its number.
 fn id(number: usize) -> String {
     format!("0198c1d2-7a3e-7cc0-8000-{number:012}")
@@ -117,6 +120,7 @@ async fn submit(State(made): State<Arc<Made>>, Json(body): Json<Value>) -> Respo
 }
 
 async fn transcript(State(made): State<Arc<Made>>, Path(asked): Path<String>) -> Response {
+    tokio::time::sleep(ENDS_AFTER).await;
     *made.looks.lock().expect("not poisoned") += 1;
     let number: usize = asked.rsplit('-').next().and_then(|number| number.parse().ok()).expect("a number");
     let manner = made.manner;
@@ -136,8 +140,17 @@ async fn transcript(State(made): State<Arc<Made>>, Path(asked): Path<String>) ->
         names.reverse();
     }
     let chunk = |(index, path): (usize, &String)| {
-        let mut chunk =
-            json!({ "index": index, "audioChunkPath": path, "chunkStatus": chunk_status, "attempts": 1 });
+        let claimed = format!("2026-11-22T23:10:{number:02}.070Z");
+        let attempt =
+            json!({ "startedTime": claimed, "worker": "w", "outcome": chunk_status, "seconds": 1.0 });
+        let mut chunk = json!({
+            "index": index,
+            "audioChunkPath": path,
+            "chunkStatus": chunk_status,
+            "attempts": 1,
+            "completedTime": (chunk_status != "PENDING").then_some("2026-11-22T23:10:09.000Z"),
+            "history": if chunk_status == "PENDING" { json!([]) } else { json!([attempt]) },
+        });
         if chunk_status == "FAILED" {
             chunk["error"] = json!({ "code": "ASR_REJECTED", "message": "the model refused it" });
         }
@@ -157,7 +170,7 @@ async fn transcript(State(made): State<Arc<Made>>, Path(asked): Path<String>) ->
     .into_response()
 }
 
-/// Chunk n of a job was called for twice; the call that gave its transcript took 3 s and n tenths.
+/// Chunk n of a job was called for twice; the call that gave its transcript took 100 ms and 10 ms more for each n.
 async fn books(State(made): State<Arc<Made>>) -> Response {
     if made.manner.no_sim {
         return StatusCode::NOT_FOUND.into_response();
@@ -168,7 +181,7 @@ async fn books(State(made): State<Arc<Made>>) -> Response {
     )]);
     for job in made.jobs.lock().expect("not poisoned").iter() {
         for (index, path) in job.paths.iter().enumerate() {
-            let took = json!([50, 3000 + 100 * index]);
+            let took = json!([5, 100 + 10 * index]);
             files.insert(name(path), json!({ "calls": 2, "ok": 1, "arrived": [0, 1000], "took": took }));
         }
     }
@@ -222,14 +235,20 @@ async fn a_successful_load_is_reported() {
     let ends =
         json!({ "asked": 4, "completed": 4, "failed": 0, "lost": 0, "unfinished": 0, "notAccepted": 0 });
     assert_eq!(report["jobs"], ends);
-    // Turnarounds of 4.0 to 4.3 s, the slowest chunk 3.2 s, a tenth more for the job of each number.
-    for (figure, [p50, max]) in [
-        ("/turnaroundSeconds", [4.1, 4.3]),
-        ("/model/slowestChunkSeconds", [3.2, 3.2]),
-        ("/model/overheadSeconds", [0.9, 1.1]),
-    ] {
-        let found = report.pointer(figure).expect("a figure");
-        assert!(close(&found["p50"], p50) && close(&found["max"], max), "{figure}: {found}");
+    // The slowest chunk of each job takes 120 ms, and 70 ms pass until its claim.
+    let figure = |name: &str| report.pointer(name).and_then(Value::as_f64).expect("a figure");
+    for rank in ["p50", "max"] {
+        let turnaround = figure(&format!("/turnaroundSeconds/{rank}"));
+        assert!(turnaround >= ENDS_AFTER.as_secs_f64(), "{report}");
+        for (name, expected) in [
+            ("slowestChunkSeconds", 0.12),
+            ("overheadSeconds", turnaround - 0.12),
+            ("queueWaitSeconds", 0.07),
+            ("overheadWithoutWaitSeconds", turnaround - 0.12 - 0.07),
+        ] {
+            let found = figure(&format!("/model/{name}/{rank}"));
+            assert!((found - expected).abs() < 1e-6, "{name} {rank}: {found}, not {expected}");
+        }
     }
     assert!(report["submitLatencySeconds"]["max"].as_f64().is_some_and(|max| max > 0.0), "{report}");
     // From 23:10:00 to 23:10:07.3.
@@ -238,11 +257,12 @@ async fn a_successful_load_is_reported() {
     assert!(close(&report["answeredWithin15Seconds"], 100.0), "{report}");
     let model = &report["model"];
     assert_eq!((&model["calls"], &model["mostCallsPerChunk"]), (&json!(24), &json!(2)));
-    // Those that took 3 s and more overlap each other, not those of 50 ms before them.
+    // Those that took 100 ms and more overlap each other, not those of 5 ms before them.
     assert_eq!((&model["mostAtOnce"], &model["transcriptsRight"]), (&json!(12), &json!(4)));
 
     // Two processes, 31 calls each, one of them throttled.
     assert!(close(&report["awsCallsPerJob"], 62.0 / 4.0), "{report}");
+    assert!(close(&report["awsCallsPerJobWithoutReads"], 62.0 / 4.0), "{report}");
     let calls = report["awsCalls"].as_array().expect("calls");
     assert_eq!(calls.len(), 2, "{report}");
     assert_eq!((&calls[1]["process"], &calls[1]["operation"]), (&json!("worker"), &json!("UpdateItem")));
@@ -267,15 +287,35 @@ async fn the_text_report_has_every_figure_with_its_unit() {
     for expected in [
         "jobs                      2 completed, 0 failed, 0 lost, 0 unfinished, 0 not accepted\n",
         "seconds                        p50       p90       p99       max\n",
-        "job turnaround               4.000     4.100     4.100     4.100  completedTime less submittedTime\n",
+        "  until the client has the result, from when it was due\n",
         "answered within 15 s        100.0 %  of the jobs accepted\n",
-        "turnaround over that         0.900     1.000     1.000     1.000  what Longhand adds\n",
+        "slowest chunk's ASR time     0.110     0.110     0.110     0.110  as the simulated model recorded it\n",
+        "  waiting in the queue       0.070     0.070     0.070     0.070  from submittedTime to the claim of",
+        "  the rest                   ",
         "ASR calls                 8, 4 at once at most, 2 for one chunk at most\n",
         "transcripts               2 right, 0 wrong\n",
         "dynamodb UpdateItem (31 calls, 1 of them not ok)\n",
         " 1.5 s CPU, 20.0 MB peak memory since its start, http://",
     ] {
         assert!(ran.stdout.contains(expected), "{expected}{}", ran.stdout);
+    }
+}
+
+#[tokio::test]
+async fn the_steps_of_a_job_are_traced() {
+    let service = Service::start(Manner::default()).await;
+    let ran = service.load("--jobs 1 --chunks 2 --rate 0 --trace").await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let (_, steps) = ran.stdout.split_once("steps of job ").expect("a trace");
+    let count = |text: &str| steps.matches(text).count();
+    for (step, times) in [
+        ("0.000  the submit is due\n", 1),
+        ("  the client has the answer, 202\n", 1),
+        (": a worker has the message\n", 2),
+        ("; the model took 0.110 s\n", 1),
+        ("  the client has the result\n", 1),
+    ] {
+        assert_eq!(count(step), times, "{step}{steps}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_api::waiting::Waiting;
-use longhand_api::{AppState, Auth, Origins, Tickets};
+use longhand_api::{AppState, Auth, Origins, Rendered, Tickets};
 use longhand_shared::JobId;
 use longhand_shared::cache::Cache;
 use longhand_shared::lifecycle::Lifecycle;
@@ -121,6 +121,7 @@ impl Service {
             tickets: Tickets::new(None),
             dead_letters: None,
             waiting: waiting.clone(),
+            rendered: Rendered::default(),
             stop: CancellationToken::new(),
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

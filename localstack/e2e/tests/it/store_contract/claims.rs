@@ -194,7 +194,6 @@ pub(super) async fn each_attempt_is_in_the_history(store: Store) {
     assert!(history[..MAX_HISTORY - 1].iter().all(|attempt| attempt.outcome == AttemptOutcome::Throttled));
 }
 
-#[expect(clippy::too_many_lines, reason = "one scenario, in order")]
 pub(super) async fn a_failed_job_is_reopened_once(store: Store) {
     let job = made(&store, 2).await;
     let first = claimed(&store, chunk(&job, 0), at(1)).await;

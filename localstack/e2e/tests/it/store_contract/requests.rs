@@ -9,7 +9,7 @@ use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::store::{Created, MAX_PAGE_BYTES, RemoveUnsettled, Search, Settle, read, read_page};
 use longhand_shared::{Attempt, JobId, Timestamp};
 
-use super::{Store, at, chunk, claimed, failed, finished, made, new_job, some_user, transcribed};
+use super::{Store, at, chunk, claimed, failed, finished, made, new_job, removed, some_user, transcribed};
 
 fn under(key: &str, digest: &str, mut job: NewJob) -> NewJob {
     let key = key.to_owned().try_into().expect("a key");
