@@ -21,7 +21,7 @@ use crate::error::ApiError;
 use crate::error_codes::Code;
 use crate::input::Fields;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, problems};
-use crate::state::AppState;
+use crate::state::{App, AppState};
 
 /// How long a queue may take to answer.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -159,7 +159,7 @@ problems!(Problems: COMMON, AUTHENTICATED, &[
     responses((status = 200, description = "The state of the service.", body = Operations), Problems),
 )]
 pub(crate) async fn read(
-    State(app): State<AppState>,
+    State(app): State<App>,
     caller: Caller,
     uri: Uri,
 ) -> Result<Json<Operations>, ApiError> {
@@ -322,7 +322,7 @@ problems!(RedriveProblems: COMMON, AUTHENTICATED, &[
     operation_id = "redrive",
     responses((status = 200, description = "What was done.", body = Redriven), RedriveProblems),
 )]
-pub(crate) async fn redrive(State(app): State<AppState>, caller: Caller) -> Result<Json<Redriven>, ApiError> {
+pub(crate) async fn redrive(State(app): State<App>, caller: Caller) -> Result<Json<Redriven>, ApiError> {
     caller.operator()?;
     app.limits.read(caller.name())?;
     let queue = app.dead_letters.as_deref().ok_or(ApiError::NoDeadLetterQueue)?;

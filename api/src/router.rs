@@ -15,7 +15,7 @@ use crate::error::{ApiError, Problem};
 use crate::health::Readiness;
 use crate::jobs::search::{JobSummaries, SearchResults};
 use crate::jobs::{self, audio, create, erase, read, retry, search};
-use crate::state::AppState;
+use crate::state::{App, AppState};
 use crate::tickets::{self, Gate};
 use crate::waiting::events;
 use crate::{auth, body, console, edge, error, health, limits, openapi, operations, reads, uploads};
@@ -26,7 +26,7 @@ use crate::{auth, body, console, edge, error, health, limits, openapi, operation
 struct Schemas;
 
 /// The operations that need to know their caller.
-fn operations() -> OpenApiRouter<AppState> {
+fn operations() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Schemas::openapi())
         .routes(routes!(create::create))
         .routes(routes!(search::search))
@@ -39,7 +39,7 @@ fn operations() -> OpenApiRouter<AppState> {
 }
 
 /// The operations that accept a ticket in place of a credential.
-fn with_tickets() -> OpenApiRouter<AppState> {
+fn with_tickets() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(events::follow)).routes(routes!(audio::fetch))
 }
 
@@ -80,7 +80,7 @@ pub fn router(state: AppState) -> Router {
         .route_layer(from_fn_with_state(auth, auth::authenticate))
         .merge(with_tickets)
         .merge(console::routes())
-        .with_state(state)
+        .with_state(Arc::new(state))
         .merge(Router::from(probes()).with_state(Arc::new(readiness)))
         .merge(description)
         .fallback(async || ApiError::NoSuchRoute)

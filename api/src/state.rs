@@ -17,7 +17,10 @@ use crate::signer::Signer;
 use crate::tickets::Tickets;
 use crate::waiting::Waiting;
 
-/// What the handlers share. Cloning it shares it.
+/// The state of the router, which is cloned for each request.
+pub(crate) type App = Arc<AppState>;
+
+/// What the handlers share.
 #[derive(Clone, Debug)]
 pub struct AppState {
     /// Reads and changes jobs.

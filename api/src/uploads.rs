@@ -23,7 +23,7 @@ use crate::input::{Fields, kind};
 use crate::openapi::examples;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JSON_BODY, problems};
 use crate::signer::Signing;
-use crate::state::AppState;
+use crate::state::App;
 
 /// The longest name of a file, in characters.
 const MAX_NAME_CHARS: usize = 255;
@@ -65,7 +65,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JSON_BODY, &[
     ),
 )]
 pub(crate) async fn create(
-    State(app): State<AppState>,
+    State(app): State<App>,
     caller: Caller,
     request: Request,
 ) -> Result<Json<Uploads>, ApiError> {

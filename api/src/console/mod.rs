@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use crate::auth::caller::Caller;
 use crate::error::ApiError;
-use crate::state::AppState;
+use crate::state::App;
 use crate::{conditional, edge};
 
 const PAGE: &str = "index.html";
@@ -119,7 +119,7 @@ fn accepts_gzip(request: &HeaderMap) -> bool {
 }
 
 /// The page and its files. Open to everybody: they contain no data.
-pub(crate) fn routes() -> Router<AppState> {
+pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/console", get(page))
         .route("/console/", get(async || Redirect::permanent("../console")))
@@ -128,14 +128,14 @@ pub(crate) fn routes() -> Router<AppState> {
 }
 
 /// Who the caller is, for the page. Behind authentication.
-pub(crate) fn session() -> Router<AppState> {
+pub(crate) fn session() -> Router<App> {
     let session = async |caller: Caller| -> Json<Value> {
         Json(json!({"userId": caller.name(), "operator": caller.is_operator()}))
     };
     Router::new().route("/console/session.json", get(session))
 }
 
-async fn page(State(app): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
+async fn page(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
     let mut response = named(PAGE)?.respond(&headers);
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy::of(&app).await);
     Ok(response)
@@ -150,7 +150,7 @@ fn named(name: &str) -> Result<&'static File, ApiError> {
 }
 
 /// What the page must know before its user signs in.
-async fn config(State(app): State<AppState>, headers: HeaderMap) -> Json<Value> {
+async fn config(State(app): State<App>, headers: HeaderMap) -> Json<Value> {
     Json(json!({
         "auth": app.auth.mode(),
         "streams": !edge::through_gateway(&headers),

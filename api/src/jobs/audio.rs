@@ -36,7 +36,7 @@ use crate::error_codes::Code;
 use crate::fault::Fault;
 use crate::input::Fields;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JOB_PATH, problems};
-use crate::state::AppState;
+use crate::state::{App, AppState};
 
 /// A file may be replaced, and is private.
 const FILE_CACHE: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -146,7 +146,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
     ),
 )]
 pub(crate) async fn fetch(
-    State(app): State<AppState>,
+    State(app): State<App>,
     caller: Caller,
     ChunkPath { job, index }: ChunkPath,
     headers: HeaderMap,

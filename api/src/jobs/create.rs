@@ -28,7 +28,7 @@ use crate::input::Fields;
 use crate::openapi::examples;
 use crate::openapi::parameters::PreferWait;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JSON_BODY, problems};
-use crate::state::AppState;
+use crate::state::{App, AppState};
 use crate::waiting::{Detail, Waited, prefer};
 use crate::{body, edge};
 
@@ -97,7 +97,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JSON_BODY, &[
     ),
 )]
 pub(crate) async fn create(
-    State(app): State<AppState>,
+    State(app): State<App>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, ApiError> {

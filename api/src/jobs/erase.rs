@@ -9,7 +9,7 @@ use crate::error::ApiError;
 use crate::error_codes::Code;
 use crate::input::Fields;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JOB_PATH, problems};
-use crate::state::AppState;
+use crate::state::App;
 use crate::uploads;
 
 /// The query in the description.
@@ -36,7 +36,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[Code::InvalidRequest, Cod
     responses((status = 204, description = "The job is erased."), Problems),
 )]
 pub(crate) async fn erase(
-    State(app): State<AppState>,
+    State(app): State<App>,
     caller: Caller,
     JobPath(id): JobPath,
     uri: Uri,

@@ -19,7 +19,7 @@ use crate::openapi::examples;
 use crate::openapi::parameters::PreferWait;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JOB_PATH, problems};
 use crate::reads::Reading;
-use crate::state::AppState;
+use crate::state::{App, AppState};
 use crate::waiting::{Detail, Waited, prefer};
 
 problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
@@ -78,7 +78,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
     ),
 )]
 pub(crate) async fn read(
-    State(app): State<AppState>,
+    State(app): State<App>,
     caller: Caller,
     JobPath(id): JobPath,
     headers: HeaderMap,

@@ -14,7 +14,7 @@ use crate::error::ApiError;
 use crate::error_codes::Code;
 use crate::openapi::examples;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JOB_PATH, problems};
-use crate::state::AppState;
+use crate::state::App;
 
 problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
     Code::AnswerTooLarge,
@@ -45,7 +45,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
     ),
 )]
 pub(crate) async fn retry(
-    State(app): State<AppState>,
+    State(app): State<App>,
     caller: Caller,
     JobPath(id): JobPath,
 ) -> Result<impl IntoResponse, ApiError> {

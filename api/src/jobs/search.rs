@@ -25,7 +25,7 @@ use crate::error_codes::Code;
 use crate::input::Fields;
 use crate::openapi::examples;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, problems};
-use crate::state::AppState;
+use crate::state::App;
 
 /// How many results a page has when the client does not say.
 const DEFAULT_LIMIT: usize = 20;
@@ -142,11 +142,7 @@ problems!(Problems: COMMON, AUTHENTICATED, &[
         Problems,
     ),
 )]
-pub(crate) async fn search(
-    State(app): State<AppState>,
-    caller: Caller,
-    uri: Uri,
-) -> Result<Response, ApiError> {
+pub(crate) async fn search(State(app): State<App>, caller: Caller, uri: Uri) -> Result<Response, ApiError> {
     let (search, summary) = new_search(&uri, &caller, Timestamp::now())?;
     let user = caller.name().unwrap_or(&search.user);
     app.limits.read(Some(user))?;

@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::error_codes::Code;
 use crate::input::{Fields, text};
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JOB_PATH, JSON_BODY, problems};
-use crate::state::AppState;
+use crate::state::App;
 use crate::tickets::{LIFETIME, Purpose};
 
 /// A ticket, and until when it is valid.
@@ -63,7 +63,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, JSON_BODY, &[Code::RateLimi
     ),
 )]
 pub(crate) async fn create(
-    State(app): State<AppState>,
+    State(app): State<App>,
     caller: Caller,
     JobPath(id): JobPath,
     request: Request,

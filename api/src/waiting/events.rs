@@ -38,7 +38,7 @@ use crate::jobs::path::JobPath;
 use crate::openapi::examples;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JOB_PATH, problems};
 use crate::reads::{Charge, Reads, SMALL, charged};
-use crate::state::AppState;
+use crate::state::App;
 use crate::waiting::{Detail, Watch, running};
 
 /// The interval between comments while nothing happens: load balancers close silent connections after a minute.
@@ -118,7 +118,7 @@ fn example() -> String {
     ),
 )]
 pub(crate) async fn follow(
-    State(app): State<AppState>,
+    State(app): State<App>,
     caller: Caller,
     JobPath(id): JobPath,
     headers: HeaderMap,
