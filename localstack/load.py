@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 """Runs `longhand load` on a separate stack with the simulated model, which is stopped at the end.
 
+The stack has nginx and Redis, as in production: an api tells waiting clients at once that a job has ended.
+
 The arguments are those of `longhand load`. Settings in addition to those of stack.py:
 
   LOAD_LATENCY_MS    duration of a call of the simulated model: 5000..10000 (random) by default
   LOAD_CONCURRENCY   the worker's LONGHAND_CONCURRENCY, 256 by default. Needed: jobs/s x chunks x seconds of a call
+  LOAD_EMULATOR      ministack (default) or localstack
   PROFILE            release by default
 
-SCALE=3 loads three apis behind nginx and three workers with this concurrency each.
+SCALE=3 loads three apis behind nginx and three workers with this concurrency each; 1 is the default. REDIS=none omits
+Redis: then the apis poll the table for waiting clients.
 
 The stack has a directory of its own (load/ in that of `make up`) and free ports.
 """
@@ -36,7 +40,8 @@ def own_stack() -> Stack:
     # These override the settings of another stack in this shell's environment.
     os.environ |= {
         "ASR": "sim",
-        "EMULATOR": "ministack",
+        "EMULATOR": os.environ.get("LOAD_EMULATOR") or "ministack",
+        "SCALE": str(scale),
         "LONGHAND_LOCAL_DIR": str(local / "load"),
         "LONGHAND_CONCURRENCY": os.environ.get("LOAD_CONCURRENCY") or "256",
         "SIM_LATENCY_MS": os.environ.get("LOAD_LATENCY_MS") or "5000..10000",
@@ -63,7 +68,8 @@ def main(arguments: list[str]) -> int:
         stack = Stack()
         code = 1
         try:
-            who = f"{stack.scale.count} apis behind nginx, as many workers" if stack.scale else "one worker"
+            count = stack.scale.count if stack.scale else 1
+            who = f"{count} apis behind nginx, as many workers" if count > 1 else "one api behind nginx, one worker"
             say(
                 f"A stack of its own in {stack.local}: simulated model, {os.environ['SIM_LATENCY_MS']} ms a call, "
                 f"{who} with {os.environ['LONGHAND_CONCURRENCY']} slots, {os.environ['PROFILE']} build"

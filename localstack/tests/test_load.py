@@ -34,7 +34,7 @@ class Load(unittest.TestCase):
         self.assertNotIn(f"http://127.0.0.1:{stack.ports['API_PORT']}", done.stdout, "another stack's port was taken")
         self.assertEqual(stack.processes(), [])
         self.assertIn("The logs are kept", done.stdout)
-        self.assertTrue((stack.local / "logs" / "worker.log").exists())
+        self.assertTrue((stack.local / "logs" / "worker-1.log").exists())
 
         done = stack.run(script="load.py", LOAD_CONCURRENCY="9")
         self.assertEqual(done.returncode, 0, done.stdout)

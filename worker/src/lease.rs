@@ -1,4 +1,4 @@
-//! Leases on messages in hand. The visibility timeout is renewed in batches after a third of it has passed. The renewal
+//! Leases on messages in hand. The visibility timeout is renewed in batches after half of it has passed. The renewal
 //! of a message ends before the message is deleted or released.
 
 use std::collections::HashMap;
@@ -98,7 +98,7 @@ impl Leases {
     /// at the beginning of the long poll.
     pub fn begin(&self, receipt: Receipt, received: Instant) -> Lease {
         let lease = Lease::default();
-        let term = Term { ends: received + self.visibility, renew: received + self.visibility / 3 };
+        let term = Term { ends: received + self.visibility, renew: received + self.visibility / 2 };
         let held =
             Held { lease: lease.clone(), since: Instant::now(), term: Arc::new(AsyncMutex::new(term)) };
         self.held.lock().insert(receipt, held);
@@ -173,7 +173,7 @@ impl Leases {
             batch.iter().map(|(receipt, _, _)| (receipt.clone(), self.visibility)).collect();
         // A call that is never answered must not block the renewal or the expiry of other leases.
         let deadline =
-            batch.iter().map(|(_, _, term)| term.ends).fold(asked + self.visibility / 3, Instant::min);
+            batch.iter().map(|(_, _, term)| term.ends).fold(asked + self.visibility / 4, Instant::min);
         let answers =
             timeout_at(deadline, self.queue.change_visibility(&changes)).await.unwrap_or_else(|_| {
                 let error = QueueError::Unavailable("a renewal was not answered in time".to_owned());
@@ -190,7 +190,7 @@ impl Leases {
             match answer {
                 Ok(()) => {
                     term.ends = asked + self.visibility;
-                    term.renew = asked + self.visibility / 3;
+                    term.renew = asked + self.visibility / 2;
                 }
                 Err(QueueError::LeaseLost(what)) => {
                     warn!(what, "lease lost");

@@ -14,7 +14,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Opening = AbortOnDropHandle<Result<Audio, AudioError>>;
 
-/// The audio of one chunk. It is opened anew for each call of the model.
+/// The audio of one chunk. It is opened again for each call of the model.
 #[derive(Debug)]
 pub struct ChunkAudio<'a> {
     store: &'a AudioStore,

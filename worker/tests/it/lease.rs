@@ -43,14 +43,14 @@ async fn stopped(kept: &Kept, place: usize) -> (Stop, Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn visibility_is_renewed_at_about_a_third_of_its_timeout() {
+async fn visibility_is_renewed_after_half_of_its_timeout() {
     let kept = keep(1).await;
     sleep(secs(95)).await;
     let mut at = vec![kept.began];
     at.extend(kept.queue.calls(Kind::Change).iter().map(|call| call.began));
     let gaps: Vec<_> = at.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
-    assert!((8..=10).contains(&gaps.len()), "{gaps:?}");
-    assert!(gaps.iter().all(|gap| (8_700..=11_300).contains(gap)), "{gaps:?}");
+    assert!((5..=7).contains(&gaps.len()), "{gaps:?}");
+    assert!(gaps.iter().all(|gap| (13_700..=16_300).contains(gap)), "{gaps:?}");
     assert_eq!(kept.queue.held().await.in_flight, 1, "it was ours all the time");
 }
 
@@ -86,7 +86,7 @@ async fn short_work_that_came_late_in_a_long_poll_is_not_renewed() {
 #[tokio::test(start_paused = true)]
 async fn renewals_of_more_than_ten_go_ten_to_a_call() {
     let kept = keep(25).await;
-    sleep(secs(15)).await;
+    sleep(secs(18)).await;
     let mut sizes = kept.queue.sizes(Kind::Change);
     sizes.sort_unstable();
     assert_eq!(sizes, [5, 10, 10]);
@@ -103,7 +103,7 @@ async fn a_failed_entry_is_renewed_again_soon_and_the_others_are_not() {
         }
         Fault::None
     });
-    sleep(secs(17)).await;
+    sleep(secs(22)).await;
     let calls = kept.queue.calls(Kind::Change);
     assert_eq!(kept.queue.sizes(Kind::Change), [3, 1]);
     assert_eq!(calls[1].entries, [calls[0].entries[1].clone()]);
@@ -162,7 +162,7 @@ async fn a_renewal_answered_with_lease_lost_stops_that_work_alone() {
         }
         Fault::None
     });
-    sleep(secs(14)).await;
+    sleep(secs(18)).await;
     let lost: Vec<bool> = kept.held.iter().map(has_stopped).collect();
     assert_eq!(lost.iter().filter(|lost| **lost).count(), 1);
     let place = lost.iter().position(|lost| *lost).expect("one is");
@@ -227,11 +227,11 @@ async fn only_the_first_reason_to_stop_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_under_way_has_ended_before_the_delete_and_none_follows() {
+async fn a_renewal_in_flight_ends_before_the_delete_and_none_follows() {
     let queue = FaultyQueue::holding(&messages(1)).await;
     queue.fault(|call| if call.kind == Kind::Change { Fault::Slow(secs(4)) } else { Fault::None });
     let handler = script(|_, _| async {
-        sleep(secs(11)).await;
+        sleep(secs(16)).await;
         Outcome::Done
     });
     let running = Running::start(&queue, None, handler.clone(), limits(1));
