@@ -192,7 +192,7 @@ class Deploying(unittest.TestCase):
         self.assertIn("A plan: nothing was changed.", output)
         self.assertEqual(self.stacks()["data"], "CREATE_COMPLETE")
         left = self.ask("cloudformation", "list_change_sets", StackName="longhand-test-data")["Summaries"]
-        self.assertEqual(self.queue("VisibilityTimeout"), 30)
+        self.assertEqual(self.queue("VisibilityTimeout"), 12)
         self.assertNotIn("AVAILABLE", [change_set["ExecutionStatus"] for change_set in left])
 
         self.assertRegex(self.deployed(), "\nChanged: data")
@@ -394,7 +394,10 @@ class Deploying(unittest.TestCase):
         self.assertEqual(self.stacks(), {})
 
         # AUTH defaults to jwt. With apikey, an issuer would make the gateway refuse every caller.
-        for setting, fault in (("", "AUTH is jwt, and JWT_ISSUER is missing"), ("AUTH=apikey\n", "JWT_ISSUER is set")):
+        for setting, fault in (
+            ("", "AUTH is jwt, and JWT_ISSUER is missing"),
+            ("AUTH=apikey\n", "would require tokens of JWT_ISSUER"),
+        ):
             issuer = "JWT_ISSUER=https://issuer\nGATEWAY_TARGET=lambda\n" if setting else ""
             self.write("infra/env/test.env", self.text.replace("AUTH=none\n", setting) + issuer)
             code, output = self.deploy()
