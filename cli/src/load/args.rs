@@ -57,7 +57,7 @@ pub(crate) struct Load {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) user_count: u32,
 
-    /// Also print each step of the job with the largest overhead, with its time.
+    /// Also print each step of the job with the largest overhead, with its time. Not with --json.
     #[arg(long)]
     pub(crate) trace: bool,
 

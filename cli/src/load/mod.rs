@@ -69,10 +69,8 @@ pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
     if let Some((mut file, path)) = file.zip(args.report.as_deref()) {
         writeln!(file, "{json}").map_err(|error| not_written(Exit::NotWritten, path, &error))?;
     }
-    output::print(&if context.json { json } else { report.text() })?;
-    if args.trace {
-        output::print(&trace::slowest(&run))?;
-    }
+    let steps = if args.trace { trace::slowest(&run) } else { String::new() };
+    output::print(&if context.json { json } else { report.text() + &steps })?;
     verdict(&run, &report)
 }
 

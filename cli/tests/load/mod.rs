@@ -317,6 +317,8 @@ async fn the_steps_of_a_job_are_traced() {
     ] {
         assert_eq!(count(step), times, "{step}{steps}");
     }
+    let ran = service.load("--jobs 1 --chunks 2 --rate 0 --trace --json").await;
+    assert_eq!(json_of(&ran)["jobs"]["completed"], json!(1), "one document");
 }
 
 #[tokio::test]
