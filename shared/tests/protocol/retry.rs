@@ -134,11 +134,8 @@ async fn a_late_failure_does_not_settle_a_retried_chunk() {
 async fn a_late_removal_from_the_set_does_not_block_the_end() {
     let world = World::ended().await;
     world.retry(at(10)).await;
-    let early = world
-        .lifecycle
-        .conclude(world.chunks[1].job, &[world.chunks[1].index], at(11))
-        .await
-        .expect("memory never fails");
+    let late = world.chunks[1];
+    let early = world.lifecycle.conclude(late.job, &[late.index], at(11)).await.expect("memory never fails");
     assert!(!early, "the chunk is not settled");
     world.work(1, &words("two"), at(12)).await;
     assert_eq!(world.result().await.job_status, JobStatus::Completed);
