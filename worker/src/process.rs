@@ -160,7 +160,7 @@ impl Processor {
         delivery: &Delivery,
         lease: &Lease,
     ) -> Outcome {
-        let mut pauses = settle_pauses();
+        let mut pauses = backoff(SETTLE_PAUSE, SETTLE_PAUSE * 32).take(SETTLE_RETRIES);
         let mut stored = self.store(member.chunk(), attempt, &verdict, calls, &mut pauses).await;
         if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&stored, &verdict) {
             // The table would reject it again.
@@ -176,6 +176,7 @@ impl Processor {
         report(&verdict, stored, attempt.number, calls, took);
         match stored {
             Settle::Settled | Settle::AlreadySettled => {
+                // The rest may wait for siblings.
                 lease.slot().release();
                 let concluded = self.conclude_together(member, &mut pauses).await;
                 concluded.map_or_else(|error| after_store_error(delivery, &error), |()| Outcome::Done)
@@ -324,10 +325,6 @@ fn after_store_error(delivery: &Delivery, error: &StoreError) -> Outcome {
 
 fn requeue_backoff(delivery: &Delivery) -> Duration {
     retry_backoff(delivery.envelope.requeues.saturating_add(1))
-}
-
-fn settle_pauses() -> impl Iterator<Item = Duration> {
-    backoff(SETTLE_PAUSE, SETTLE_PAUSE * 32).take(SETTLE_RETRIES)
 }
 
 /// Repeats a step while the table does not answer and there are pauses left.

@@ -6,6 +6,7 @@ use longhand_shared::AudioPath;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::{Audio, AudioError, AudioStore};
 
@@ -30,12 +31,13 @@ impl<'a> ChunkAudio<'a> {
     /// Starts to open the audio for the first call.
     pub fn begin(&self) {
         let (store, path) = (self.store.clone(), self.path.clone());
-        let opening = tokio::spawn(async move { open_in_time(&store, &path).await });
-        *self.early.lock() = Some(AbortOnDropHandle::new(opening));
+        let opening = async move { open_in_time(&store, &path).await }.in_current_span();
+        *self.early.lock() = Some(AbortOnDropHandle::new(tokio::spawn(opening)));
     }
 
     pub(crate) async fn open(&self) -> Result<Audio, AudioError> {
         let early = self.early.lock().take();
+        // If that panicked, the audio is opened here, where a panic is reported.
         if let Some(opening) = early
             && let Ok(opened) = opening.await
         {
