@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         stack = Stack()
         code = 1
         try:
-            count = stack.scale.count if stack.scale else 1
+            count = stack.scale.count
             who = f"{count} apis behind nginx, as many workers" if count > 1 else "one api behind nginx, one worker"
             say(
                 f"A stack of its own in {stack.local}: simulated model, {os.environ['SIM_LATENCY_MS']} ms a call, "
