@@ -46,9 +46,9 @@ SETTLE = CHUNKS * (write(K.claimed_chunk) + write(K.typical_chunk) + write(K.job
 FINISH = 2 * (write(K.typical_transcript) + write(K.job_item))
 INDEX_WRITES = 3 * write(K.user_index_entry) + 2 * write(K.open_index_entry)
 WRITES = CREATE + SETTLE + FINISH + INDEX_WRITES
-# Reads: the count of open jobs, each chunk before its claim, all chunks at the end, the webhook's state, one wait with
-# Redis, and one look at the result.
-CHUNK_READS = CHUNKS * math.ceil(K.claimed_chunk / 4096) + math.ceil(CHUNKS * K.typical_chunk / 4096)
+# Reads: the count of open jobs, all chunks at the end, the webhook's state, one wait with Redis, and one look at the
+# result. A redelivered chunk, which is read before its claim, is rare.
+CHUNK_READS = math.ceil(CHUNKS * K.typical_chunk / 4096)
 READS = 2.5 + CHUNK_READS + (2 + K.waits_redis) * JOB_READ + RESULT_READ
 STORED = K.job_item + CHUNKS * K.typical_chunk + K.typical_transcript + K.user_index_entry + (CHUNKS + 3) * K.overhead
 
