@@ -17,8 +17,8 @@ use crate::eventually;
 
 const TEMPLATE: &str = include_str!("../../../infra/data.yaml");
 
-/// The retention of items in tests.
-pub const RETENTION: Duration = Duration::from_hours(24);
+/// The retention of items in tests. Recorded jobs of 0.1.0 keep their submission times, so it must be long.
+pub const RETENTION: Duration = Duration::from_hours(24 * 3650);
 
 /// A table, four queues and a bucket, for one test.
 #[derive(Clone, Debug)]
