@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000
 # Of speech that is read at once, in seconds.
 LONGEST_CLIP = 29
+# Of a word in a span of speech, in seconds. A shorter overlap is an imprecise time of the model.
+SHORTEST_PART = 0.1
 # Whisper invents text for silence ("Thank you."). A segment above this probability is dropped.
 NO_SPEECH = 0.85
 
@@ -136,7 +138,7 @@ class Engine:
         result = Transcript(info.language, info.duration)
         for segment in found:  # the iterator does the work
             check()
-            begin_in_speech(segment.words or [], spans)
+            move_into_speech(segment.words or [], spans)
             if segment.no_speech_prob <= NO_SPEECH:
                 result.segments.append(segment)
         self.usual_time += (time.monotonic() - begun - self.usual_time) * 0.2
@@ -162,12 +164,16 @@ def clips(spans: list[tuple[float, float]]) -> list[float]:
     return joined
 
 
-def begin_in_speech(words: list, spans: list[tuple[float, float]]) -> None:
-    """Moves words that begin in a pause to its end. The model often begins the first word after a pause too early."""
+def move_into_speech(words: list, spans: list[tuple[float, float]]) -> None:
+    """Keeps each word in one span of speech: the last that it overlaps, else the nearest.
+
+    The model often begins the first word after a pause too early, in the pause or even before it.
+    """
     for word in words:
-        start = next((start for start, end in spans if end > word.start), word.start)
-        if word.start < start < word.end:
-            word.start = start
+        parts = [span for span in spans if min(word.end, span[1]) - max(word.start, span[0]) >= SHORTEST_PART]
+        start, end = parts[-1] if parts else min(spans, key=lambda span: max(span[0] - word.end, word.start - span[1]))
+        word.start = min(max(word.start, start), end)
+        word.end = max(min(word.end, end), word.start)
 
 
 def decode(source: BinaryIO, longest: float, check: Callable[[], None]):

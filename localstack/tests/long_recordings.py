@@ -88,21 +88,29 @@ class LongRecordings(unittest.TestCase):
         print(f"{len(order)} samples, {len(expected)} words, {len(job.get('jobs', [job]))} jobs")
         print(f"word errors: alone {before}, in the recording {after}")
 
+        durations = [one["durationSeconds"] for one in alone["chunks"]]
         truth = [
-            (word, start + at, end + at)
+            (word, start + at, end + at, at, at + durations[number])
             for number, at in zip(order, offsets, strict=True)
             for word, start, end in spoken[number]
         ]
-        off = times_off(truth, found)
+        compared = times_off(truth, found)
+        off = [seconds for seconds, _, _ in compared]
         share = sum(one <= SECONDS_OFF for one in off) / len(off)
-        median, most = off[len(off) // 2], off[-1]
-        print(f"{len(off)} words: times {median:.3f} s off in the median, at most {most:.3f} s")
-        print(f"within {SECONDS_OFF} s: {share:.2%}")
+        median, p95, p99, most = (off[int(part * (len(off) - 1))] for part in (0.5, 0.95, 0.99, 1))
+        print(f"{len(off)} words: times off by {median:.3f} (p50), {p95:.3f} (p95), {p99:.3f} (p99), {most:.3f} s")
+        print(f"within {SECONDS_OFF} s: {share:.2%}. The others:")
+        for seconds, (word, start, end, begin, finish), (_, found_start, found_end) in compared:
+            self.assertGreater(found_start, begin - SECONDS_OFF, f"{word} begins before its sample")
+            self.assertLess(found_end, finish + SECONDS_OFF, f"{word} ends after its sample")
+            if seconds > SECONDS_OFF:
+                print(f"  {word}: {start:.2f} to {end:.2f} s, found {found_start:.2f} to {found_end:.2f} s")
         self.assertLessEqual(after - before, MORE_ERRORS * len(expected))
         self.assertGreater(len(off), 0.95 * len(expected))
-        # The model misses the start of some words after a gap. The tones show that Longhand's own times are exact.
+        # The model's own times vary: it begins a few words up to half a second early. The tones show that Longhand's
+        # own times are exact.
         self.assertLess(median, 0.05)
-        self.assertGreaterEqual(share, 0.97)
+        self.assertGreaterEqual(share, 0.98)
 
     def talk(self, seconds: int) -> tuple[list[int], list[float]]:
         """Writes the samples in random order with gaps; which they are, and where each begins."""
@@ -174,12 +182,11 @@ def spoken_words(job: dict, chunk: int) -> list[tuple[str, float, float]]:
     return [(word, start - begin, end - begin) for word, start, end in found]
 
 
-def times_off(truth: list[tuple], found: list[tuple]) -> list[float]:
-    """For the words that both have, how far the start or the end is off, sorted."""
+def times_off(truth: list[tuple], found: list[tuple]) -> list[tuple[float, tuple, tuple]]:
+    """For the words that both have: how far the start or the end is off, and both words. The largest is last."""
     matcher = difflib.SequenceMatcher(None, [one[0] for one in truth], [one[0] for one in found], autojunk=False)
-    pairs = [(a + n, b + n) for a, b, size in matcher.get_matching_blocks() for n in range(size)]
-    off = [max(abs(truth[a][1] - found[b][1]), abs(truth[a][2] - found[b][2])) for a, b in pairs]
-    return sorted(off)
+    pairs = [(truth[a + n], found[b + n]) for a, b, size in matcher.get_matching_blocks() for n in range(size)]
+    return sorted((max(abs(one[1] - other[1]), abs(one[2] - other[2])), one, other) for one, other in pairs)
 
 
 if __name__ == "__main__":

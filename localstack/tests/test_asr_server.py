@@ -14,8 +14,13 @@ import urllib.request
 import wave
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 from support import LOCALSTACK, PYTHON, TOOLS, eventually, free_port
+
+# By the path that support makes.
+# isort: split
+from asr_engine import move_into_speech
 from wer import errors, words
 
 SAMPLES = LOCALSTACK / "samples"
@@ -42,6 +47,26 @@ def wav(seconds: float, sample: bytes = b"\0\0") -> bytes:
         sound.setframerate(16_000)
         sound.writeframes(sample * int(seconds * 16_000))
     return buffer.getvalue()
+
+
+class WordTimes(unittest.TestCase):
+    def test_each_word_is_in_one_span_of_speech(self):
+        spans = [(0.1, 2.0), (3.0, 5.0)]
+        for what, given, kept in [
+            ("in a span", (0.5, 0.9), (0.5, 0.9)),
+            ("begins in the pause", (2.4, 3.5), (3.0, 3.5)),
+            ("begins before the pause", (1.8, 3.5), (3.0, 3.5)),
+            ("ends in the pause", (1.7, 2.5), (1.7, 2.0)),
+            ("ends just after the pause", (1.7, 3.05), (1.7, 2.0)),
+            ("in the pause, nearer to its end", (2.7, 2.9), (3.0, 3.0)),
+            ("in the pause, nearer to its start", (2.1, 2.2), (2.0, 2.0)),
+            ("before all speech", (0.0, 0.05), (0.1, 0.1)),
+            ("after all speech", (5.2, 5.6), (5.0, 5.0)),
+        ]:
+            with self.subTest(what):
+                word = SimpleNamespace(start=given[0], end=given[1])
+                move_into_speech([word], spans)
+                self.assertEqual((word.start, word.end), kept)
 
 
 class Server:
