@@ -1,4 +1,4 @@
-//! The number of AWS calls of a job with six chunks, without faults. Each call costs money.
+//! The number of AWS calls and write units of a job with six chunks, without faults. Each costs money.
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ async fn a_job_of_six_chunks_has_a_fixed_number_of_aws_calls() {
     assert_eq!(calls.get("TransactWriteItems"), Some(&1), "{calls:?}");
     assert_eq!(calls.get("SendMessageBatch"), Some(&1), "{calls:?}");
     assert_eq!(calls.len(), 2, "no other calls: {calls:?}");
+    // A transaction costs twice. It writes the job, six chunks, the entry of recent jobs, and one entry in each index.
+    assert!(service.calls.write_units() <= 18.0, "{} write units", service.calls.write_units());
 
     service.calls.reset();
     // Long enough that no message is renewed, even on a slow machine.
@@ -31,11 +33,14 @@ async fn a_job_of_six_chunks_has_a_fixed_number_of_aws_calls() {
     worker.stop().await;
 
     let calls = service.calls.counts();
+    let write_units = service.calls.write_units();
     // For each chunk: claim and settle. Then the removal from the unsettled set, for all that the worker had in hand.
     assert!(!calls.contains_key("GetItem"), "{calls:?}");
     assert!((13..=18).contains(&calls["UpdateItem"]), "{calls:?}");
     // Once for the job: one read of the chunks, one write of the end.
     assert_eq!(calls.get("TransactWriteItems"), Some(&1), "{calls:?}");
+    // One unit for each update, since these items have at most 1 KB, and 11 for the transaction and the indexes.
+    assert!(write_units <= 29.0, "{write_units} write units of {calls:?}");
     let reads_for_the_end = 1;
     // The sweeper queries each of the four shards: every second here, every 15 s in production.
     let sweeps = calls["Query"] - reads_for_the_end;
