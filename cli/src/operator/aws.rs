@@ -33,6 +33,8 @@ pub(crate) enum DescribeError {
     Unreachable(String),
 }
 
+pub(crate) type Described<T> = Result<T, DescribeError>;
+
 /// A received dead letter.
 pub(crate) struct DeadLetter {
     /// The message as a worker would see it.
@@ -70,11 +72,7 @@ impl Aws {
     }
 
     /// Receives a batch of messages with all their attributes.
-    pub(crate) async fn receive(
-        &self,
-        url: &str,
-        visibility: Duration,
-    ) -> Result<Vec<DeadLetter>, DescribeError> {
+    pub(crate) async fn receive(&self, url: &str, visibility: Duration) -> Described<Vec<DeadLetter>> {
         let answer = self
             .sqs
             .receive_message()
@@ -142,7 +140,7 @@ fn letter(message: Message) -> Option<DeadLetter> {
 /// Makes a call that describes a resource, within [`CHECK_TIMEOUT`].
 pub(crate) async fn describe<T, E>(
     call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-) -> Result<T, DescribeError>
+) -> Described<T>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {

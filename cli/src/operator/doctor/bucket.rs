@@ -1,35 +1,43 @@
 //! The buckets.
 
 use aws_sdk_s3::types::{
-    CorsRule, ExpirationStatus, LifecycleRule, PublicAccessBlockConfiguration, ServerSideEncryption,
+    CorsRule, ExpirationStatus, LifecycleRule, LifecycleRuleFilter, PublicAccessBlockConfiguration,
+    ServerSideEncryptionConfiguration,
 };
 use futures::future::join_all;
 use longhand_shared::service::aws;
 
-use super::finding::{DEPLOY, Finding, Verdict, described, fault, ok, on_emulator, tls_only, warning};
-use super::policy::is_tls_only;
-use crate::operator::aws::{Aws, DescribeError, describe};
+use super::finding::{DEPLOY, Finding, Verdict, fault, listed, ok, undescribed, warning};
+use super::policy;
+use crate::operator::aws::{Aws, DescribeError, Described, describe};
 
-/// The prefix of uploads.
 const UPLOADS: &str = "uploads/";
 
 /// The signed header of an upload that CORS must allow. Browsers may always send the other one, the size.
 const SIGNED_HEADER: &str = "content-type";
 
-/// The only check of a bucket that is only read from: its configuration is its owner's concern.
-pub(super) async fn exists(aws: &Aws, name: &str) -> Finding {
-    let found = describe(aws::s3(&aws.config).head_bucket().bucket(name).send()).await;
-    finding(name, "bucket", "s3:ListBucket", found.map(|_| ok(format!("{name} exists"))))
+/// The first bucket is for uploads, also from web pages of `origins`.
+pub(super) async fn check(aws: &Aws, names: &[String], origins: &[String]) -> Vec<Finding> {
+    let (uploads, others) = futures::join!(
+        join_all(names.first().map(|name| uploads(aws, name, origins))),
+        join_all(names.iter().skip(1).map(|name| exists(aws, name))),
+    );
+    uploads.into_iter().flatten().chain(others).collect()
 }
 
-/// The bucket for uploads, also from web pages of `origins`.
-pub(super) async fn uploads(aws: &Aws, name: &str, origins: &[String]) -> Vec<Finding> {
+/// The only check of a bucket that is only read from: its configuration is its owner's concern.
+async fn exists(aws: &Aws, name: &str) -> Finding {
+    let found = describe(aws::s3(&aws.config).head_bucket().bucket(name).send()).await;
+    finding(name, "", "ListBucket", found.map(|_| ok(format!("{name} exists"))))
+}
+
+async fn uploads(aws: &Aws, name: &str, origins: &[String]) -> Vec<Finding> {
     let there = exists(aws, name).await;
     if there.verdict == Verdict::Fault {
         return vec![there];
     }
     let s3 = aws::s3(&aws.config);
-    let (block, encryption, lifecycle, policy, cors) = futures::join!(
+    let (block, sse, expiry, policy, cors) = futures::join!(
         describe(s3.get_public_access_block().bucket(name).send()),
         describe(s3.get_bucket_encryption().bucket(name).send()),
         describe(s3.get_bucket_lifecycle_configuration().bucket(name).send()),
@@ -37,41 +45,33 @@ pub(super) async fn uploads(aws: &Aws, name: &str, origins: &[String]) -> Vec<Fi
         // Asked only if pages of other origins may call the api.
         join_all(origins.first().map(|_| describe(s3.get_bucket_cors().bucket(name).send()))),
     );
-    let block = configured(block, |answer| answer.public_access_block_configuration)
-        .map(|block| public_access(name, block.as_ref()));
-    let encryption = configured(encryption, |answer| {
-        let rules = answer.server_side_encryption_configuration?.rules;
-        Some(rules.into_iter().find_map(|rule| rule.apply_server_side_encryption_by_default)?.sse_algorithm)
-    })
-    .map(|algorithm| self::encryption(algorithm.as_ref().map(ServerSideEncryption::as_str)));
-    let lifecycle = configured(lifecycle, |answer| answer.rules)
-        .map(|rules| self::lifecycle(&rules.unwrap_or_default(), aws.is_emulator("S3")));
-    let policy = configured(policy, |answer| answer.policy)
-        .map(|policy| tls(name, policy.as_deref(), aws.partition()));
-    let mut findings = vec![
-        there,
-        finding(name, "bucket public access", "s3:GetBucketPublicAccessBlock", block),
-        finding(name, "bucket encryption", "s3:GetEncryptionConfiguration", encryption),
-        finding(name, "bucket lifecycle", "s3:GetLifecycleConfiguration", lifecycle),
-        finding(name, "bucket TLS", "s3:GetBucketPolicy", policy),
+    let block = configured(block, |answer| answer.public_access_block_configuration);
+    let sse = configured(sse, |answer| answer.server_side_encryption_configuration);
+    let expiry = configured(expiry, |answer| answer.rules).map(Option::unwrap_or_default);
+    let policy = configured(policy, |answer| answer.policy);
+    let emulator = aws.is_emulator("S3");
+    let mut checks = vec![
+        (" public access", "GetBucketPublicAccessBlock", block.map(|block| public_access(name, block))),
+        (" encryption", "GetEncryptionConfiguration", sse.map(encryption)),
+        (" lifecycle", "GetLifecycleConfiguration", expiry.map(|rules| lifecycle(&rules, emulator))),
+        (" TLS", "GetBucketPolicy", policy.map(|policy| tls(name, policy.as_deref(), aws.partition()))),
     ];
-    findings.extend(cors.into_iter().map(|cors| {
-        let rules = configured(cors, |answer| answer.cors_rules);
-        let cors = rules.map(|rules| self::cors(origins, &rules.unwrap_or_default()));
-        finding(name, "bucket CORS", "s3:GetBucketCORS", cors)
+    checks.extend(cors.into_iter().map(|rules| {
+        let rules = configured(rules, |answer| answer.cors_rules).map(Option::unwrap_or_default);
+        (" CORS", "GetBucketCORS", rules.map(|rules| self::cors(origins, &rules)))
     }));
-    findings
+    let findings = checks.into_iter().map(|(check, call, found)| finding(name, check, call, found));
+    [there].into_iter().chain(findings).collect()
 }
 
-fn finding(name: &str, check: &str, permission: &str, found: Result<Finding, DescribeError>) -> Finding {
-    described(found, &format!("bucket {name}"), "LONGHAND_AUDIO_BUCKETS", permission).of(check)
+fn finding(name: &str, check: &str, permission: &str, found: Described<Finding>) -> Finding {
+    let (what, permission) = (format!("bucket {name}"), format!("s3:{permission}"));
+    let found = found.unwrap_or_else(|why| undescribed(why, &what, "LONGHAND_AUDIO_BUCKETS", &permission));
+    found.of(format!("bucket{check}"))
 }
 
 /// S3 answers 404 for a configuration that was never set. [`exists`] checks the bucket itself.
-fn configured<T, C>(
-    answer: Result<T, DescribeError>,
-    part: impl FnOnce(T) -> Option<C>,
-) -> Result<Option<C>, DescribeError> {
+fn configured<T, C>(answer: Described<T>, part: impl FnOnce(T) -> Option<C>) -> Described<Option<C>> {
     match answer {
         Ok(answer) => Ok(part(answer)),
         Err(DescribeError::Missing) => Ok(None),
@@ -79,41 +79,34 @@ fn configured<T, C>(
     }
 }
 
-fn public_access(name: &str, block: Option<&PublicAccessBlockConfiguration>) -> Finding {
-    let is_on = |setting: fn(&PublicAccessBlockConfiguration) -> Option<bool>| {
-        block.and_then(setting).unwrap_or(false)
-    };
+fn public_access(name: &str, block: Option<PublicAccessBlockConfiguration>) -> Finding {
+    let block = block.unwrap_or_else(|| PublicAccessBlockConfiguration::builder().build());
     let settings = [
-        ("BlockPublicAcls", is_on(|block| block.block_public_acls)),
-        ("IgnorePublicAcls", is_on(|block| block.ignore_public_acls)),
-        ("BlockPublicPolicy", is_on(|block| block.block_public_policy)),
-        ("RestrictPublicBuckets", is_on(|block| block.restrict_public_buckets)),
+        ("BlockPublicAcls", block.block_public_acls),
+        ("IgnorePublicAcls", block.ignore_public_acls),
+        ("BlockPublicPolicy", block.block_public_policy),
+        ("RestrictPublicBuckets", block.restrict_public_buckets),
     ];
-    let off: Vec<_> = settings.into_iter().filter(|(_, on)| !on).map(|(setting, _)| setting).collect();
-    if off.is_empty() {
-        return ok("blocked");
-    }
-    fault(
-        format!("{name} could be made public: {} is off", off.join(", ")),
-        format!("{DEPLOY}, or block all public access to the bucket: it holds recordings of people."),
-    )
+    let off = listed(settings.into_iter().filter(|(_, on)| *on != Some(true)).map(|(setting, _)| setting));
+    fault(format!("{name} could be made public: {off} is off"))
+        .remedy(format!("{DEPLOY}, or block all public access to the bucket: it holds recordings of people."))
+        .unless(off.is_empty(), "blocked")
 }
 
-fn encryption(algorithm: Option<&str>) -> Finding {
-    match algorithm {
-        Some(algorithm) => ok(algorithm),
-        None => fault("none", format!("{DEPLOY}, or switch on SSE-S3 or SSE-KMS.")),
+fn encryption(configuration: Option<ServerSideEncryptionConfiguration>) -> Finding {
+    let mut rules = configuration.into_iter().flat_map(|configuration| configuration.rules);
+    match rules.find_map(|rule| rule.apply_server_side_encryption_by_default) {
+        Some(default) => ok(default.sse_algorithm.as_str()),
+        None => fault("none").remedy(format!("{DEPLOY}, or switch on SSE-S3 or SSE-KMS.")),
     }
 }
 
 fn lifecycle(rules: &[LifecycleRule], emulator: bool) -> Finding {
     match rules.iter().filter_map(upload_expiry).min() {
         Some(days) => ok(format!("uploads are deleted after {days} days")),
-        None if emulator => on_emulator("none: uploads are kept", "lifecycle rules"),
-        None => fault(
-            "no rule deletes uploads: recordings are kept forever",
-            format!("{DEPLOY}, or add a rule that expires {UPLOADS}."),
-        ),
+        None => fault("no rule deletes uploads: recordings are kept forever")
+            .remedy(format!("{DEPLOY}, or add a rule that expires {UPLOADS}."))
+            .on_emulator(emulator, "none: uploads are kept", "lifecycle rules"),
     }
 }
 
@@ -123,10 +116,7 @@ fn upload_expiry(rule: &LifecycleRule) -> Option<i32> {
     let old_prefix = rule.prefix.as_deref();
     let filter = rule.filter.as_ref();
     let partial = filter.is_some_and(|filter| {
-        filter.tag.is_some()
-            || filter.and.is_some()
-            || filter.object_size_greater_than.is_some()
-            || filter.object_size_less_than.is_some()
+        *filter != LifecycleRuleFilter::builder().set_prefix(filter.prefix.clone()).build()
     });
     let prefix = filter.and_then(|filter| filter.prefix.as_deref()).or(old_prefix).unwrap_or_default();
     let applies = rule.status == ExpirationStatus::Enabled && !partial && UPLOADS.starts_with(prefix);
@@ -136,47 +126,41 @@ fn upload_expiry(rule: &LifecycleRule) -> Option<i32> {
 /// `partition` is `aws`, `aws-cn` or `aws-us-gov`.
 fn tls(name: &str, policy: Option<&str>, partition: &str) -> Finding {
     let bucket = format!("arn:{partition}:s3:::{name}");
-    let objects = format!("{bucket}/*");
-    tls_only(policy.is_some_and(|policy| is_tls_only(policy, "s3:*", &[&bucket, &objects])))
+    policy::tls(policy, "s3:*", &[&bucket, &format!("{bucket}/*")])
 }
 
 /// Whether pages of `LONGHAND_CORS_ORIGINS`, which may call the api, may also upload.
 fn cors(origins: &[String], rules: &[CorsRule]) -> Finding {
-    let refused = origins.iter().filter(|origin| !rules.iter().any(|rule| allows(rule, origin)));
-    let refused: Vec<_> = refused.map(String::as_str).collect();
-    if refused.is_empty() {
-        return ok(format!("pages of {} may upload", origins.join(", ")));
-    }
-    warning(
-        format!("pages of {} may call the api, but not upload into the bucket", refused.join(", ")),
-        format!(
-            "If they should upload, allow PUT with {SIGNED_HEADER} for these origins in the bucket's CORS configuration."
-        ),
-    )
+    let refused = listed(origins.iter().filter(|origin| !rules.iter().any(|rule| allows(rule, origin))));
+    warning(format!("pages of {refused} may call the api, but not upload into the bucket"))
+        .remedy(format!(
+            "If they should upload, allow PUT with {SIGNED_HEADER} for these origins in the bucket's CORS \
+             configuration."
+        ))
+        .unless(refused.is_empty(), format!("pages of {} may upload", origins.join(", ")))
 }
 
 fn allows(rule: &CorsRule, origin: &str) -> bool {
-    let any = |patterns: &[String], text: &str| {
-        patterns.iter().any(|pattern| matches(&pattern.to_ascii_lowercase(), &text.to_ascii_lowercase()))
-    };
-    any(rule.allowed_origins(), origin)
+    match_one(rule.allowed_origins(), origin)
         && rule.allowed_methods().iter().any(|method| method == "PUT")
-        && any(rule.allowed_headers(), SIGNED_HEADER)
+        && match_one(rule.allowed_headers(), SIGNED_HEADER)
 }
 
 /// S3 allows one `*` in an origin or a header.
-fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        Some((before, after)) => {
-            text.len() >= before.len() + after.len() && text.starts_with(before) && text.ends_with(after)
-        }
+fn match_one(patterns: &[String], text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).any(|pattern| match pattern.split_once('*') {
+        Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| rest.ends_with(after)),
         None => pattern == text,
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_s3::types::{LifecycleExpiration, LifecycleRuleFilter, Tag};
+    use aws_sdk_s3::types::{
+        LifecycleExpiration, ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionRule,
+        Tag,
+    };
 
     use super::super::finding::tests::{Fault, Ok, Warning};
     use super::*;
@@ -194,13 +178,18 @@ mod tests {
     fn public_access_encryption_and_tls_are_checked() {
         let block =
             PublicAccessBlockConfiguration::builder().block_public_acls(true).ignore_public_acls(true);
-        let open = public_access("audio", Some(&block.clone().build()));
+        let open = public_access("audio", Some(block.clone().build()));
         assert_eq!(open.verdict, Fault);
         assert!(open.detail.ends_with("BlockPublicPolicy, RestrictPublicBuckets is off"), "{}", open.detail);
         let closed = block.block_public_policy(true).restrict_public_buckets(true).build();
-        assert_eq!(public_access("audio", Some(&closed)).verdict, Ok);
+        assert_eq!(public_access("audio", Some(closed)).verdict, Ok);
         assert_eq!(public_access("audio", None).verdict, Fault);
-        assert_eq!((encryption(Some("AES256")).verdict, encryption(None).verdict), (Ok, Fault));
+        let default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256);
+        let rule = ServerSideEncryptionRule::builder()
+            .apply_server_side_encryption_by_default(default.build().expect("an algorithm"));
+        let encrypted = ServerSideEncryptionConfiguration::builder().rules(rule.build()).build();
+        assert_eq!(encryption(encrypted.ok()).verdict, Ok);
+        assert_eq!(encryption(None).verdict, Fault);
         assert_eq!(tls("audio", Some(TLS), "aws").verdict, Ok);
         let half = TLS.replace(r#","arn:aws:s3:::audio/*""#, "");
         for (name, policy) in [("audio", None), ("other", Some(TLS)), ("audio", Some(half.as_str()))] {

@@ -23,59 +23,61 @@ pub(super) struct Finding {
     pub(super) check: String,
     pub(super) verdict: Verdict,
     pub(super) detail: String,
-    /// What to do, in one sentence. `None` if the verdict is ok.
+    /// `None` if the verdict is ok.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remedy: Option<String>,
 }
+
+/// A warning or a fault, which needs a remedy.
+pub(super) struct Problem(Finding);
 
 pub(super) fn ok(detail: impl Into<String>) -> Finding {
     Finding { check: String::new(), verdict: Verdict::Ok, detail: detail.into(), remedy: None }
 }
 
-pub(super) fn warning(detail: impl Into<String>, remedy: impl Into<String>) -> Finding {
-    Finding { verdict: Verdict::Warning, remedy: Some(remedy.into()), ..ok(detail) }
+pub(super) fn warning(detail: impl Into<String>) -> Problem {
+    Problem(Finding { verdict: Verdict::Warning, ..ok(detail) })
 }
 
-pub(super) fn fault(detail: impl Into<String>, remedy: impl Into<String>) -> Finding {
-    Finding { verdict: Verdict::Fault, ..warning(detail, remedy) }
+pub(super) fn fault(detail: impl Into<String>) -> Problem {
+    Problem(Finding { verdict: Verdict::Fault, ..ok(detail) })
 }
 
-/// A difference from the template that an emulator causes.
-pub(super) fn on_emulator(detail: &str, what: &str) -> Finding {
-    warning(detail, format!("Nothing to do on an emulator: some ignore {what} in templates."))
-}
-
-/// A queue or a bucket must deny plain HTTP by its policy.
-pub(super) fn tls_only(denied: bool) -> Finding {
-    if denied {
-        return ok("plain HTTP is refused");
+impl Problem {
+    /// What to do, in one sentence.
+    pub(super) fn remedy(self, remedy: impl Into<String>) -> Finding {
+        Finding { remedy: Some(remedy.into()), ..self.0 }
     }
-    warning("plain HTTP is not refused", format!("{DEPLOY}: its policy refuses it."))
 }
 
-/// The finding of a check that describes a resource. `setting` names the resource; the call needs `permission`.
-pub(super) fn described(
-    found: Result<Finding, DescribeError>,
-    what: &str,
-    setting: &str,
-    permission: &str,
-) -> Finding {
-    found.unwrap_or_else(|why| match why {
-        DescribeError::Missing => {
-            fault(format!("{what} does not exist"), format!("{DEPLOY}, or correct {setting} or AWS_REGION."))
-        }
-        DescribeError::Denied(why) => fault(
-            format!("no permission to look at {what}: {why}"),
-            format!("Allow {permission} for these credentials, or use others."),
-        ),
-        DescribeError::Unreachable(why) => fault(
-            format!("{what} cannot be checked: {why}"),
-            "Check AWS_REGION, AWS_ENDPOINT_URL, the credentials and the network.",
-        ),
-    })
+pub(super) fn listed(names: impl Iterator<Item = impl AsRef<str>>) -> String {
+    names.map(|name| name.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
+}
+
+/// The finding about a resource that cannot be described. `setting` names it; the call needs `permission`.
+pub(super) fn undescribed(why: DescribeError, what: &str, setting: &str, permission: &str) -> Finding {
+    match why {
+        DescribeError::Missing => fault(format!("{what} does not exist"))
+            .remedy(format!("{DEPLOY}, or correct {setting} or AWS_REGION.")),
+        DescribeError::Denied(why) => fault(format!("no permission to look at {what}: {why}"))
+            .remedy(format!("Allow {permission} for these credentials, or use others.")),
+        DescribeError::Unreachable(why) => fault(format!("{what} cannot be checked: {why}"))
+            .remedy("Check AWS_REGION, AWS_ENDPOINT_URL, the credentials and the network."),
+    }
 }
 
 impl Finding {
+    /// Replaces this problem by ok if `good`.
+    pub(super) fn unless(self, good: bool, detail: impl Into<String>) -> Self {
+        if good { ok(detail) } else { self }
+    }
+
+    /// Replaces this problem on an emulator, which may ignore `what` in the template.
+    pub(super) fn on_emulator(self, emulator: bool, detail: &str, what: &str) -> Self {
+        let remedy = format!("Nothing to do on an emulator: some ignore {what} in templates.");
+        if emulator { warning(detail).remedy(remedy) } else { self }
+    }
+
     pub(super) fn of(self, check: impl Into<String>) -> Self {
         Self { check: check.into(), ..self }
     }
@@ -105,7 +107,7 @@ pub(super) mod tests {
             (DescribeError::Denied("no".to_owned()), "dynamodb:DescribeTable"),
             (DescribeError::Unreachable("no route".to_owned()), "AWS_ENDPOINT_URL"),
         ] {
-            let found = described(Err(why.clone()), "table jobs", "LONGHAND_TABLE", "dynamodb:DescribeTable");
+            let found = undescribed(why.clone(), "table jobs", "LONGHAND_TABLE", "dynamodb:DescribeTable");
             assert_eq!(found.verdict, Fault);
             assert!(found.remedy.is_some_and(|text| text.contains(remedy)), "{why:?}");
         }

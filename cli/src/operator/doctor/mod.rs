@@ -10,7 +10,6 @@ mod servers;
 mod settings;
 mod table;
 
-use futures::future::join_all;
 use longhand_shared::service::settings::environment;
 use serde::Serialize;
 
@@ -44,26 +43,16 @@ struct Report<'a> {
 pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
     let (settings, mut findings) = settings::read(&environment);
     let (aws, http) = (Aws::load().await, servers::client()?);
-    let (table, chunks, webhooks, uploads, others, model, api, clock) = futures::join!(
-        join_all(settings.table.iter().map(|name| table::check(&aws, name))),
+    let (table, chunks, webhooks, buckets, model, api, clock) = futures::join!(
+        table::check(&aws, settings.table.as_deref()),
         queue::check(&aws, CHUNKS, &settings.chunks, settings.visibility),
         queue::check(&aws, WEBHOOKS, &settings.webhooks, settings.visibility),
-        join_all(settings.buckets.first().map(|name| bucket::uploads(&aws, name, &settings.origins))),
-        join_all(settings.buckets.iter().skip(1).map(|name| bucket::exists(&aws, name))),
-        join_all(settings.model.iter().map(|url| servers::model(&http, url, settings.model_key.as_deref()))),
+        bucket::check(&aws, &settings.buckets, &settings.origins),
+        servers::model(&http, settings.model.as_deref(), settings.model_key.as_deref()),
         servers::api(&http, context.api.base()),
         servers::clock(&http, &aws, settings.chunks.queue.as_deref(), context.api.base()),
     );
-    let others = others.into_iter().chain(model).chain(api).chain([clock]);
-    findings.extend(
-        table
-            .into_iter()
-            .flatten()
-            .chain(chunks)
-            .chain(webhooks)
-            .chain(uploads.into_iter().flatten())
-            .chain(others),
-    );
+    findings.extend([table, chunks, webhooks, buckets, model, api, clock].into_iter().flatten());
     report(context.json, &findings)
 }
 
@@ -87,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_line_has_the_fault_and_the_remedy() {
-        let fault = finding::fault("it is\u{1b} slow", "Wind it.").of("clock");
+        let fault = finding::fault("it is\u{1b} slow").remedy("Wind it.").of("clock");
         assert_eq!(fault.line(), format!("FAULT    {:<24}  it is  slow. Wind it.", "clock"));
         let fault = report(true, &[fault]).expect_err("a fault");
         assert_eq!((fault.exit, fault.message.as_str()), (Exit::Failed, "1 fault found"));

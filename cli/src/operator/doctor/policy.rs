@@ -2,25 +2,31 @@
 
 use serde_json::Value;
 
+use super::finding::{DEPLOY, Finding, warning};
+
+/// A queue or a bucket must deny plain HTTP by its policy.
+pub(super) fn tls(policy: Option<&str>, actions: &str, resources: &[&str]) -> Finding {
+    let denied = is_tls_only(policy.unwrap_or_default(), actions, resources);
+    warning("plain HTTP is not refused")
+        .remedy(format!("{DEPLOY}: its policy refuses it."))
+        .unless(denied, "plain HTTP is refused")
+}
+
 /// Whether the policy denies plain HTTP to everyone, for all `actions` (`sqs:*`) on each of `resources`.
 ///
 /// A statement with further conditions denies less and does not count.
-pub(super) fn is_tls_only(policy: &str, actions: &str, resources: &[&str]) -> bool {
+fn is_tls_only(policy: &str, actions: &str, resources: &[&str]) -> bool {
     let policy: Value = serde_json::from_str(policy).unwrap_or_default();
-    let refusing: Vec<_> = one_or_many(&policy["Statement"])
-        .filter(|statement| refuses_plain_http(statement, actions))
-        .collect();
-    resources.iter().all(|resource| {
-        let mut named = refusing.iter().flat_map(|statement| one_or_many(&statement["Resource"]));
-        named.any(|named| named == "*" || named == resource)
-    })
+    let refusing = one_or_many(&policy["Statement"]).filter(|one| refuses_plain_http(one, actions));
+    let named: Vec<_> = refusing.flat_map(|statement| one_or_many(&statement["Resource"])).collect();
+    resources.iter().all(|resource| named.iter().any(|named| *named == "*" || *named == resource))
 }
 
 fn refuses_plain_http(statement: &Value, actions: &str) -> bool {
     let principal = &statement["Principal"];
     let everybody = principal == "*" || one_or_many(&principal["AWS"]).any(|who| who == "*");
-    let all = one_or_many(&statement["Action"]).filter_map(Value::as_str);
-    let all = all.into_iter().any(|action| action == "*" || action.eq_ignore_ascii_case(actions));
+    let mut named = one_or_many(&statement["Action"]).filter_map(Value::as_str);
+    let all = named.any(|action| action == "*" || action.eq_ignore_ascii_case(actions));
     statement["Effect"] == "Deny" && everybody && all && is_about_plain_http_alone(&statement["Condition"])
 }
 
@@ -35,13 +41,9 @@ fn is_about_plain_http_alone(condition: &Value) -> bool {
 }
 
 /// A list with one element may be written without brackets.
-fn one_or_many(value: &Value) -> impl Iterator<Item = &Value> {
-    match value {
-        Value::Null => &[],
-        Value::Array(many) => many.as_slice(),
-        one => std::slice::from_ref(one),
-    }
-    .iter()
+pub(super) fn one_or_many(value: &Value) -> impl Iterator<Item = &Value> {
+    let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    values.iter().filter(|value| !value.is_null())
 }
 
 #[cfg(test)]

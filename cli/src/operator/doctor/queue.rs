@@ -1,13 +1,12 @@
 //! The queues and their dead-letter queues.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 
 use aws_sdk_sqs::types::QueueAttributeName as Name;
 use serde_json::Value;
 
-use super::finding::{self, DEPLOY, Finding, fault, ok, tls_only, warning};
-use super::policy::is_tls_only;
+use super::finding::{DEPLOY, Finding, fault, listed, ok, undescribed, warning};
+use super::policy::{self, one_or_many};
 use super::settings::Urls;
 use crate::operator::aws::{Aws, describe};
 use crate::operator::queues::{Pair, age};
@@ -33,6 +32,7 @@ const DLQ: [(&str, Check); 6] = [
     (" TLS", tls),
 ];
 
+const RETENTION: Name = Name::MessageRetentionPeriod;
 /// SQS's own default: four days, in seconds.
 const SHORT_RETENTION: u64 = 4 * 86_400;
 const MANY_RECEIVES: u64 = 10;
@@ -51,32 +51,23 @@ struct Side<'a> {
 }
 
 pub(super) async fn check(aws: &Aws, pair: Pair, urls: &Urls, visibility: u64) -> Vec<Finding> {
-    let described = async |url: Option<&String>| {
-        let request = aws.sqs.get_queue_attributes().queue_url(url?).attribute_names(Name::All);
-        Some(describe(request.send()).await.map(|answer| Queue(answer.attributes.unwrap_or_default())))
+    let get = async |url: &Option<String>, setting| {
+        let url = url.as_ref().ok_or(None)?;
+        let answer =
+            describe(aws.sqs.get_queue_attributes().queue_url(url).attribute_names(Name::All).send()).await;
+        let fault = |why| undescribed(why, &format!("queue {url}"), setting, "sqs:GetQueueAttributes");
+        answer.map(|answer| Queue(answer.attributes.unwrap_or_default())).map_err(|why| Some(fault(why)))
     };
-    let (queue, dlq) = futures::join!(described(urls.queue.as_ref()), described(urls.dlq.as_ref()));
-    let sides = [
-        (&queue, &dlq, &QUEUE[..], pair.queue, pair.queue_url, &urls.queue),
-        (&dlq, &queue, &DLQ[..], pair.dlq, pair.dlq_url, &urls.dlq),
-    ];
-    let mut findings = Vec::new();
-    for (own, other, checks, name, setting, url) in sides {
-        match own {
-            Some(Ok(own)) => {
-                let other = other.as_ref().and_then(|other| other.as_ref().ok());
-                let side = Side { pair, own, other, visibility };
-                findings.extend(checks.iter().map(|(check, of)| of(&side).of(format!("{name}{check}"))));
-            }
-            Some(Err(why)) => {
-                let what = format!("queue {}", url.as_deref().unwrap_or_default());
-                let why = Err(why.clone());
-                findings.push(finding::described(why, &what, setting, "sqs:GetQueueAttributes").of(name));
-            }
-            None => {}
+    let (queue, dlq) = futures::join!(get(&urls.queue, pair.queue_url), get(&urls.dlq, pair.dlq_url));
+    let sides = [(&queue, &dlq, pair.queue, &QUEUE[..]), (&dlq, &queue, pair.dlq, &DLQ[..])];
+    let findings = sides.into_iter().flat_map(|(own, other, name, checks)| match own {
+        Ok(own) => {
+            let side = Side { pair, own, other: other.as_ref().ok(), visibility };
+            checks.iter().map(|(check, of)| of(&side).of(format!("{name}{check}"))).collect()
         }
-    }
-    findings
+        Err(fault) => fault.iter().map(|fault| fault.clone().of(name)).collect::<Vec<_>>(),
+    });
+    findings.collect()
 }
 
 impl Queue {
@@ -96,174 +87,141 @@ impl Queue {
         self.text(&Name::QueueArn).unwrap_or_default()
     }
 
-    fn retention(&self) -> Option<u64> {
-        self.number(&Name::MessageRetentionPeriod)
-    }
-
-    /// `3 waiting, 1 hidden`; `None` if the queue is empty.
-    fn depth(&self) -> Option<String> {
+    /// The number of messages, and their states: `3 waiting, 1 hidden`.
+    fn depth(&self) -> (u64, String) {
         let count = |name| self.number(&name).unwrap_or(0);
         let waiting = count(Name::ApproximateNumberOfMessages);
         let hidden = count(Name::ApproximateNumberOfMessagesNotVisible);
         let delayed = count(Name::ApproximateNumberOfMessagesDelayed);
-        let mut text = format!("{waiting} waiting, {hidden} hidden");
-        if delayed > 0 {
-            let _ = write!(text, ", {delayed} delayed");
-        }
-        (waiting + hidden + delayed > 0).then_some(text)
+        let also = if delayed > 0 { format!(", {delayed} delayed") } else { String::new() };
+        (waiting + hidden + delayed, format!("{waiting} waiting, {hidden} hidden{also}"))
     }
 }
 
 fn queue(side: &Side<'_>) -> Finding {
     let arn = side.own.arn();
-    if arn.rsplit('.').next() == Some("fifo") {
-        let detail = "it is a FIFO queue, which rejects messages without a deduplication id";
-        return fault(detail, format!("{DEPLOY}, and correct {}.", side.pair.queue_url));
-    }
-    ok(format!("{}, {}", last(arn), side.own.depth().as_deref().unwrap_or("0 waiting, 0 hidden")))
+    fault("it is a FIFO queue, which rejects messages without a deduplication id")
+        .remedy(format!("{DEPLOY}, and correct {}.", side.pair.queue_url))
+        .unless(arn.rsplit('.').next() != Some("fifo"), format!("{}, {}", last(arn), side.own.depth().1))
 }
 
 fn visibility(side: &Side<'_>) -> Finding {
     let asked = side.visibility;
-    let set = match side.own.number(&Name::VisibilityTimeout) {
-        Some(set) if set == asked => return ok(format!("{asked} s, as for the workers")),
-        set => set.map_or_else(|| "unknown".to_owned(), |set| format!("{set} s")),
-    };
+    let set = side.own.number(&Name::VisibilityTimeout);
+    let text = set.map_or_else(|| "unknown".to_owned(), |set| format!("{set} s"));
     // Not a fault: each receive of a worker sets the visibility timeout.
-    warning(
-        format!("the queue has {set}, LONGHAND_VISIBILITY_SECONDS is {asked} s"),
-        "Make them equal: the workers use the setting, other readers the queue's.",
-    )
+    warning(format!("the queue has {text}, LONGHAND_VISIBILITY_SECONDS is {asked} s"))
+        .remedy("Make them equal: the workers use the setting, other readers the queue's.")
+        .unless(set == Some(asked), format!("{asked} s, as for the workers"))
 }
 
 fn retention(side: &Side<'_>) -> Finding {
-    match side.own.retention() {
-        Some(kept) if kept >= SHORT_RETENTION => ok(age(kept)),
-        kept => warning(
-            format!("messages are kept for only {}", age_or_unknown(kept)),
-            "Keep them for 14 days, so that they survive an outage of the model or of a receiver.",
-        ),
-    }
+    let why = "so that they survive an outage of the model or of a receiver";
+    long_enough(side.own.number(&RETENTION), "messages", why)
+}
+
+/// `kept`: for how many seconds; unknown if `None`.
+fn long_enough(kept: Option<u64>, what: &str, why: &str) -> Finding {
+    let text = kept.map_or_else(|| "an unknown time".to_owned(), age);
+    warning(format!("{what} are kept for only {text}"))
+        .remedy(format!("Keep them for 14 days, {why}."))
+        .unless(kept.is_some_and(|kept| kept >= SHORT_RETENTION), text)
 }
 
 fn polling(side: &Side<'_>) -> Finding {
-    match side.own.number(&Name::ReceiveMessageWaitTimeSeconds) {
-        Some(wait @ 1..) => ok(format!("a receive waits for {wait} s")),
-        _ => warning(
-            "receives do not wait by default",
-            "Set ReceiveMessageWaitTimeSeconds to 20: empty receives cost money, and short polls miss messages.",
-        ),
-    }
+    const REMEDY: &str =
+        "Set ReceiveMessageWaitTimeSeconds to 20: empty receives cost money, and short polls miss messages.";
+    let wait = side.own.number(&Name::ReceiveMessageWaitTimeSeconds).unwrap_or(0);
+    warning("receives do not wait by default")
+        .remedy(REMEDY)
+        .unless(wait > 0, format!("a receive waits for {wait} s"))
 }
 
 fn encryption(side: &Side<'_>) -> Finding {
     let sqs_key = side.own.text(&Name::SqsManagedSseEnabled) == Some("true");
-    if sqs_key || side.own.text(&Name::KmsMasterKeyId).is_some() {
-        return ok("on");
-    }
-    warning("off: messages name users and their files", format!("{DEPLOY}, or switch on SSE-SQS or SSE-KMS."))
+    let on = sqs_key || side.own.text(&Name::KmsMasterKeyId).is_some();
+    warning("off: messages name users and their files")
+        .remedy(format!("{DEPLOY}, or switch on SSE-SQS or SSE-KMS."))
+        .unless(on, "on")
 }
 
 fn tls(side: &Side<'_>) -> Finding {
-    let policy = side.own.text(&Name::Policy);
-    tls_only(policy.is_some_and(|policy| is_tls_only(policy, "sqs:*", &[side.own.arn()])))
+    policy::tls(side.own.text(&Name::Policy), "sqs:*", &[side.own.arn()])
 }
 
 fn redrive(side: &Side<'_>) -> Finding {
+    const REMEDY: &str = "Set maxReceiveCount to 3.";
     let Pair { dlq_url, message, .. } = side.pair;
     let policy = side.own.json(&Name::RedrivePolicy);
     // The count is a number on AWS, a string with some templates and emulators.
     let count = &policy["maxReceiveCount"];
     let count = count.as_u64().or_else(|| count.as_str()?.parse().ok());
     let Some((target, count)) = policy["deadLetterTargetArn"].as_str().zip(count) else {
-        return fault(
-            format!("no policy: {message} that crashes its worker is received forever"),
-            format!("{DEPLOY}, or set a redrive policy to {dlq_url} with maxReceiveCount 3."),
-        );
+        return fault(format!("no policy: {message} that crashes its worker is received forever"))
+            .remedy(format!("{DEPLOY}, or set a redrive policy to {dlq_url} with maxReceiveCount 3."));
     };
     if let Some(arn) = side.other.map(Queue::arn).filter(|arn| *arn != target) {
-        return fault(
-            format!("dead letters go to {}, not to {}", last(target), last(arn)),
-            format!("Correct {dlq_url} or the redrive policy: no worker reads that queue."),
-        );
+        return fault(format!("dead letters go to {}, not to {}", last(target), last(arn)))
+            .remedy(format!("Correct {dlq_url} or the redrive policy: no worker reads that queue."));
     }
+    let set_to = format!("maxReceiveCount is {count}");
     match count {
-        0 | 1 => fault(
-            format!("maxReceiveCount is {count}: the first crash of a worker causes dead letters"),
-            "Set maxReceiveCount to 3.",
-        ),
+        0 | 1 => fault(format!("{set_to}: the first crash of a worker causes dead letters")).remedy(REMEDY),
         2..=MANY_RECEIVES => ok(format!("to {} after {count} receives", last(target))),
-        _ => warning(
-            format!(
-                "maxReceiveCount is {count}: {message} that crashes its worker crashes that many workers"
-            ),
-            "Set maxReceiveCount to 3.",
-        ),
+        _ => warning(format!("{set_to}: {message} that crashes its worker crashes that many workers"))
+            .remedy(REMEDY),
     }
 }
 
 fn dead_letters(side: &Side<'_>) -> Finding {
     let Pair { queue_url, dlq_url, list, .. } = side.pair;
-    let arn = side.own.arn();
-    if side.other.is_some_and(|queue| queue.arn() == arn) {
-        return fault("it is its own dead-letter queue", format!("Correct {dlq_url} or {queue_url}."));
-    }
+    let (arn, name) = (side.own.arn(), last(side.own.arn()));
     match side.own.depth() {
-        None => ok(format!("{} is empty", last(arn))),
-        Some(depth) => warning(format!("{} has {depth}", last(arn)), format!("List them with `{list}`.")),
+        _ if side.other.is_some_and(|queue| queue.arn() == arn) => {
+            fault("it is its own dead-letter queue").remedy(format!("Correct {dlq_url} or {queue_url}."))
+        }
+        (0, _) => ok(format!("{name} is empty")),
+        (_, depth) => warning(format!("{name} has {depth}")).remedy(format!("List them with `{list}`.")),
     }
 }
 
 fn dead_letter_retention(side: &Side<'_>) -> Finding {
-    match (side.own.retention(), side.other.and_then(Queue::retention)) {
+    let kept = side.own.number(&RETENTION);
+    match kept.zip(side.other.and_then(|queue| queue.number(&RETENTION))) {
         // A dead letter keeps its original send time.
-        (Some(kept), Some(queue)) if kept < queue => fault(
-            format!("{}, less than the queue's {}: old messages expire on arrival", age(kept), age(queue)),
-            "Make it at least as long as the queue's; 14 days is the longest.",
-        ),
-        (Some(kept), _) if kept >= SHORT_RETENTION => ok(age(kept)),
-        (kept, _) => warning(
-            format!("dead letters are kept for only {}", age_or_unknown(kept)),
-            "Keep them for 14 days, to have time to look at them.",
-        ),
+        Some((kept, queue)) if kept < queue => {
+            let (kept, queue) = (age(kept), age(queue));
+            fault(format!("{kept}, less than the queue's {queue}: old messages expire on arrival"))
+                .remedy("Make it at least as long as the queue's; 14 days is the longest.")
+        }
+        _ => long_enough(kept, "dead letters", "to have time to look at them"),
     }
 }
 
 /// Without a redrive allow policy, SQS accepts dead letters from every queue.
 fn sources(side: &Side<'_>) -> Finding {
-    let refused = |allowed: &str| {
-        let remedy = format!("{DEPLOY}, or correct {} or {}.", side.pair.dlq_url, side.pair.queue_url);
-        fault(format!("its redrive allow policy allows {allowed}"), remedy)
-    };
+    let Pair { queue_url, dlq_url, .. } = side.pair;
     let policy = side.own.json(&Name::RedriveAllowPolicy);
-    match policy["redrivePermission"].as_str() {
-        Some("denyAll") => return refused("no dead letters"),
-        Some("byQueue") => {}
-        _ => {
-            return warning(
-                "any queue of this account and region may send dead letters here",
-                format!("{DEPLOY}: its redrive allow policy names one queue."),
-            );
-        }
-    }
-    let allowed = policy["sourceQueueArns"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let allowed: Vec<_> = allowed.collect();
-    let names = allowed.iter().map(|arn| last(arn)).collect::<Vec<_>>().join(", ");
-    match side.other.map(Queue::arn) {
-        Some(arn) if !allowed.contains(&arn) => {
+    let sources: Vec<_> = one_or_many(&policy["sourceQueueArns"]).filter_map(Value::as_str).collect();
+    let names = listed(sources.iter().map(|arn| last(arn)));
+    let refused = |allowed: &str| {
+        fault(format!("its redrive allow policy allows {allowed}"))
+            .remedy(format!("{DEPLOY}, or correct {dlq_url} or {queue_url}."))
+    };
+    match (policy["redrivePermission"].as_str(), side.other.map(Queue::arn)) {
+        (Some("denyAll"), _) => refused("no dead letters"),
+        (Some("byQueue"), Some(arn)) if !sources.contains(&arn) => {
             refused(&format!("the dead letters of {names}, not of {}", last(arn)))
         }
-        _ => ok(format!("only {names}")),
+        (Some("byQueue"), _) => ok(format!("only {names}")),
+        _ => warning("any queue of this account and region may send dead letters here")
+            .remedy(format!("{DEPLOY}: its redrive allow policy names one queue.")),
     }
 }
 
 /// The last part of an ARN.
 fn last(arn: &str) -> &str {
     arn.rsplit(':').next().unwrap_or(arn)
-}
-
-fn age_or_unknown(seconds: Option<u64>) -> String {
-    seconds.map_or_else(|| "an unknown time".to_owned(), age)
 }
 
 #[cfg(test)]

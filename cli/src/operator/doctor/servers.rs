@@ -8,6 +8,7 @@ use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::Value;
 
 use super::finding::{Finding, fault, ok, warning};
+use super::policy::one_or_many;
 use crate::error::{Failure, chain};
 use crate::operator::aws::{Aws, CHECK_TIMEOUT};
 
@@ -15,8 +16,7 @@ const MOST_SKEW_SECONDS: i64 = 30;
 
 pub(super) fn client() -> Result<Client, Failure> {
     let builder = Client::builder().user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")));
-    let client = builder.timeout(CHECK_TIMEOUT).build();
-    client.map_err(|error| Failure::internal(chain(&error)))
+    builder.timeout(CHECK_TIMEOUT).build().map_err(|error| Failure::internal(chain(&error)))
 }
 
 async fn send(request: RequestBuilder) -> Result<Response, String> {
@@ -26,22 +26,19 @@ async fn send(request: RequestBuilder) -> Result<Response, String> {
     })
 }
 
-pub(super) async fn model(http: &Client, base: &str, key: Option<&str>) -> Finding {
+pub(super) async fn model(http: &Client, base: Option<&str>, key: Option<&str>) -> Vec<Finding> {
+    let Some(base) = base else { return Vec::new() };
     let url = format!("{}/v1/models", base.trim_end_matches('/'));
-    let request = http.get(&url);
-    let request = if let Some(key) = key { request.bearer_auth(key) } else { request };
-    model_answer(&url, send(request).await.map(|answer| answer.status().as_u16())).of("model")
+    let request = key.into_iter().fold(http.get(&url), RequestBuilder::bearer_auth);
+    vec![model_answer(&url, send(request).await.map(|answer| answer.status().as_u16())).of("model")]
 }
 
 fn model_answer(url: &str, status: Result<u16, String>) -> Finding {
     match status {
-        Ok(status @ (401 | 403)) => warning(
-            format!("{url} answers, but with {status}"),
-            "Check ASR_API_KEY, unless this server protects only its list of models.",
-        ),
+        Ok(status @ (401 | 403)) => warning(format!("{url} answers, but with {status}"))
+            .remedy("Check ASR_API_KEY, unless this server protects only its list of models."),
         Ok(status) => ok(format!("{url} answers ({status})")),
-        Err(why) => fault(
-            format!("{url} cannot be reached: {why}"),
+        Err(why) => fault(format!("{url} cannot be reached: {why}")).remedy(
             "Start the model's server, or correct ASR_BASE_URL (without /v1); until then chunks wait in the queue.",
         ),
     }
@@ -49,41 +46,37 @@ fn model_answer(url: &str, status: Result<u16, String>) -> Finding {
 
 /// The api's readiness, and whether the queue accepted the messages that it sent.
 pub(super) async fn api(http: &Client, base: &Url) -> Vec<Finding> {
+    const REMEDY: &str = "Start the api, or correct --url or LONGHAND_URL.";
     let url = format!("{}/readyz", base.as_str().trim_end_matches('/'));
     match send(http.get(&url)).await {
         Ok(answer) => {
             let status = answer.status().as_u16();
             readiness(&url, status, &answer.json().await.unwrap_or_default())
         }
-        Err(why) => {
-            let remedy = "Start the api, or correct --url or LONGHAND_URL.";
-            vec![fault(format!("{url} cannot be reached: {why}"), remedy).of("api")]
-        }
+        Err(why) => vec![fault(format!("{url} cannot be reached: {why}")).remedy(REMEDY).of("api")],
     }
 }
 
 fn readiness(url: &str, status: u16, body: &Value) -> Vec<Finding> {
     const REMEDY: &str = "Fix what it names, and look at the api's log.";
-    let reasons = body["reasons"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let reasons: Vec<_> = reasons.collect();
+    let reasons: Vec<_> = one_or_many(&body["reasons"]).filter_map(Value::as_str).collect();
     let readiness = match status {
         200..300 if reasons.is_empty() => ok(format!("{url} is ready")),
-        200..300 => warning(format!("{url} is degraded: {}", reasons.join("; ")), REMEDY),
+        200..300 => warning(format!("{url} is degraded: {}", reasons.join("; "))).remedy(REMEDY),
         _ => {
             let why = body["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
-            fault(format!("{url} answers {status}{why}"), REMEDY)
+            fault(format!("{url} answers {status}{why}")).remedy(REMEDY)
         }
     };
-    let groups = warning(
-        "the queue rejects MessageGroupId: jobs still end, but one user's backlog may delay others",
-        "Use SQS, or a newer emulator: LocalStack 4.7, ElasticMQ 1.6.14.",
-    );
+    let groups =
+        warning("the queue rejects MessageGroupId: jobs still end, but one user's backlog may delay others")
+            .remedy("Use SQS, or a newer emulator: LocalStack 4.7, ElasticMQ 1.6.14.");
     let rejects_groups = body["messageGroups"] == false;
     [readiness.of("api")].into_iter().chain(rejects_groups.then(|| groups.of("queue groups"))).collect()
 }
 
 /// Compares the clock with AWS's, or with the api's if AWS does not answer.
-pub(super) async fn clock(http: &Client, aws: &Aws, queue: Option<&str>, api: &Url) -> Finding {
+pub(super) async fn clock(http: &Client, aws: &Aws, queue: Option<&str>, api: &Url) -> Vec<Finding> {
     let aws = aws.config.endpoint_url().or(queue).and_then(|url| Url::parse(url).ok());
     let answers = join_all([aws.as_ref(), Some(api)].into_iter().flatten().map(async |url| {
         let origin = url.origin().ascii_serialization();
@@ -93,21 +86,20 @@ pub(super) async fn clock(http: &Client, aws: &Aws, queue: Option<&str>, api: &U
         let there = httpdate::parse_http_date(date).ok()?.duration_since(UNIX_EPOCH).ok()?;
         Some((here.saturating_sub(i64::try_from(there.as_secs()).ok()?), origin))
     }));
-    let unknown = || warning("not checked: neither AWS nor the api answered", "Fix the connection to them.");
+    let unknown =
+        warning("not checked: neither AWS nor the api answered").remedy("Fix the connection to them.");
     let answer = answers.await.into_iter().flatten().next();
-    answer.map_or_else(unknown, |(ahead, whose)| skew(ahead, &whose)).of("clock")
+    vec![answer.map_or(unknown, |(ahead, whose)| skew(ahead, &whose)).of("clock")]
 }
 
 /// `ahead`: seconds by which this machine's clock is ahead of `whose`.
 fn skew(ahead: i64, whose: &str) -> Finding {
-    if ahead.abs() <= MOST_SKEW_SECONDS {
-        return ok(format!("within {MOST_SKEW_SECONDS} s of {whose}"));
-    }
+    const REMEDY: &str = "Let NTP set the clock: claims and expiry depend on it, and AWS rejects calls that \
+                          are 5 minutes off.";
     let side = if ahead > 0 { "ahead of" } else { "behind" };
-    fault(
-        format!("this machine is {} s {side} {whose}", ahead.abs()),
-        "Let NTP set the clock: claims and expiry depend on it, and AWS rejects calls that are 5 minutes off.",
-    )
+    fault(format!("this machine is {} s {side} {whose}", ahead.abs()))
+        .remedy(REMEDY)
+        .unless(ahead.abs() <= MOST_SKEW_SECONDS, format!("within {MOST_SKEW_SECONDS} s of {whose}"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use longhand_shared::service::settings::List;
 use longhand_shared::webhook::signature::MasterSecret;
 
-use super::finding::{Finding, fault, ok};
+use super::finding::{Finding, fault, listed, ok};
 use crate::operator::queues::{CHUNKS, WEBHOOKS};
 
 /// The workers' default.
@@ -23,7 +23,6 @@ pub(super) struct Settings {
     pub(super) visibility: u64,
 }
 
-/// A queue and its dead-letter queue.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Urls {
     pub(super) queue: Option<String>,
@@ -62,14 +61,17 @@ impl Reader<'_> {
     }
 
     fn fault(&mut self, name: &str, detail: impl Into<String>, remedy: &str) {
-        self.findings.push(fault(detail, remedy).of(name));
+        self.findings.push(fault(detail).remedy(remedy).of(name));
     }
 
     fn required(&mut self, name: &str) -> Option<String> {
+        self.present(name, "is not set", "Set it as for the services. Its value is in the stack's outputs.")
+    }
+
+    fn present(&mut self, name: &str, missing: &str, remedy: &str) -> Option<String> {
         let value = self.value(name);
         if value.is_none() {
-            let remedy = "Set it as for the services. Its value is in the stack's outputs.";
-            self.fault(name, "is not set", remedy);
+            self.fault(name, missing, remedy);
         }
         value
     }
@@ -80,26 +82,21 @@ impl Reader<'_> {
         let urls = Urls { queue: self.value(queue), dlq: self.value(dlq) };
         if urls.queue.is_none() {
             let others = ["LONGHAND_CALLBACK_HOSTS", dlq, SECRET];
-            let set: Vec<_> = others.into_iter().filter(|name| self.value(name).is_some()).collect();
+            let set = listed(others.into_iter().filter(|name| self.value(name).is_some()));
             self.findings.push(if set.is_empty() {
                 ok("none: webhooks are disabled").of(WEBHOOKS.queue)
             } else {
                 let remedy = "Set it, or remove the others: without the queue webhooks are disabled.";
-                fault(format!("is not set, but {} is", set.join(", ")), remedy).of(queue)
+                fault(format!("is not set, but {set} is")).remedy(remedy).of(queue)
             });
             return urls;
         }
         let missing = format!("is not set, but {queue} is");
-        if urls.dlq.is_none() {
-            let remedy = "Set it to the queue's dead-letter queue: the workers do not start without it.";
-            self.fault(dlq, missing.clone(), remedy);
-        }
-        match self.value(SECRET).as_deref().map(MasterSecret::new) {
-            None => self.fault(SECRET, missing, "Set it as for the workers: they do not start without it."),
-            Some(Err(error)) => {
-                self.fault(SECRET, error.to_string(), "Correct it: the workers do not start with it.");
-            }
-            Some(Ok(_)) => {}
+        let remedy = "Set it to the queue's dead-letter queue: the workers do not start without it.";
+        self.present(dlq, &missing, remedy);
+        let remedy = "Set it as for the workers: they do not start without it.";
+        if let Some(Err(error)) = self.present(SECRET, &missing, remedy).as_deref().map(MasterSecret::new) {
+            self.fault(SECRET, error.to_string(), "Correct it: the workers do not start with it.");
         }
         urls
     }
@@ -108,16 +105,14 @@ impl Reader<'_> {
         let buckets = self.list("LONGHAND_AUDIO_BUCKETS");
         if buckets.is_empty() {
             let places = [("LONGHAND_AUDIO_ROOT", "under"), ("LONGHAND_AUDIO_HOSTS", "at")];
-            let mut places = places.into_iter().filter_map(|(name, side)| Some((side, self.value(name)?)));
-            let finding = match places.next() {
-                Some((side, place)) => ok(format!("none: audio is {side} {place}")).of("bucket"),
-                None => fault(
-                    "is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT",
-                    "Set at least one of them as for the services.",
-                )
-                .of("LONGHAND_AUDIO_BUCKETS"),
-            };
-            self.findings.push(finding);
+            let place =
+                places.into_iter().find_map(|(name, side)| Some(format!("{side} {}", self.value(name)?)));
+            self.findings.push(match place {
+                Some(place) => ok(format!("none: audio is {place}")).of("bucket"),
+                None => fault("is not set, nor are LONGHAND_AUDIO_HOSTS and LONGHAND_AUDIO_ROOT")
+                    .remedy("Set at least one of them as for the services.")
+                    .of("LONGHAND_AUDIO_BUCKETS"),
+            });
         }
         buckets
     }
@@ -135,15 +130,11 @@ impl Reader<'_> {
 
     /// Finds two settings with the same queue.
     fn check_distinct(&mut self, Settings { chunks, webhooks, .. }: &Settings) {
-        let all = [
-            (CHUNKS.queue_url, &chunks.queue),
-            (CHUNKS.dlq_url, &chunks.dlq),
-            (WEBHOOKS.queue_url, &webhooks.queue),
-            (WEBHOOKS.dlq_url, &webhooks.dlq),
-        ];
+        let pairs = [(CHUNKS, chunks), (WEBHOOKS, webhooks)].into_iter();
+        let all = pairs.flat_map(|(pair, urls)| [(pair.queue_url, &urls.queue), (pair.dlq_url, &urls.dlq)]);
+        let all: Vec<_> = all.filter_map(|(name, url)| Some((name, url.as_ref()?))).collect();
         for (place, (name, url)) in all.iter().enumerate() {
-            let Some(url) = url else { continue };
-            for (other, _) in all[..place].iter().filter(|(_, before)| before.as_ref() == Some(url)) {
+            for (other, _) in all[..place].iter().filter(|(_, before)| before == url) {
                 let detail = format!("is {url}, the same queue as {other}");
                 self.fault(name, detail, "Correct one of them: each needs a queue of its own.");
             }

@@ -7,17 +7,15 @@ use aws_sdk_dynamodb::types::{
 };
 use longhand_shared::service::aws;
 
-use super::finding::{DEPLOY, Finding, described, fault, ok, on_emulator, warning};
-use crate::operator::aws::{Aws, DescribeError, describe};
+use super::finding::{DEPLOY, Finding, fault, listed, ok, undescribed, warning};
+use crate::operator::aws::{Aws, DescribeError, Described, describe};
 
 /// `bool`: whether the table is in an emulator.
 type Check = fn(&TableDescription, bool) -> Finding;
 
 const CHECKS: [(&str, Check); 6] = [
     ("table", table),
-    ("index userId-jobStatus", |table, _| {
-        index(table, "userId-jobStatus", "userId + jobStatusTime", &LISTED)
-    }),
+    ("index userId-jobStatus", |table, _| index(table, "userId-jobStatus", "userId + jobStatusTime", &SHOWN)),
     ("index openJobs", |table, _| index(table, "openJobs", "openShard + nextCheckTime", &[])),
     ("table billing", billing),
     ("table encryption", encryption),
@@ -27,13 +25,15 @@ const CHECKS: [(&str, Check); 6] = [
 const TABLE_KEYS: &str = "jobId + item";
 
 /// The attributes of the index that listings show.
-const LISTED: [&str; 5] = ["jobStatus", "submittedTime", "completedTime", "chunkCount", "metadata"];
+const SHOWN: [&str; 5] = ["jobStatus", "submittedTime", "completedTime", "chunkCount", "metadata"];
 
-pub(super) async fn check(aws: &Aws, name: &str) -> Vec<Finding> {
+pub(super) async fn check(aws: &Aws, name: Option<&str>) -> Vec<Finding> {
+    let Some(name) = name else { return Vec::new() };
     let client = aws::dynamodb(&aws.config);
     let emulator = aws.is_emulator("DYNAMODB");
-    let finding = |check: &str, permission, found: Result<Finding, DescribeError>| {
-        described(found, &format!("table {name}"), "LONGHAND_TABLE", permission).of(check)
+    let what = format!("table {name}");
+    let finding = |check: &str, permission, found: Described<Finding>| {
+        found.unwrap_or_else(|why| undescribed(why, &what, "LONGHAND_TABLE", permission)).of(check)
     };
     let (table, ttl, backups) = futures::join!(
         describe(client.describe_table().table_name(name).send()),
@@ -56,117 +56,96 @@ fn table(table: &TableDescription, _: bool) -> Finding {
     let name = table.table_name().unwrap_or_default();
     let keys = keys(table.key_schema());
     if keys != TABLE_KEYS {
-        let detail = format!("{name} has the keys {keys}, not {TABLE_KEYS}");
-        let remedy =
-            format!("Keys cannot be changed: {DEPLOY} under another name, and correct LONGHAND_TABLE.");
-        return fault(detail, remedy);
+        return fault(format!("{name} has the keys {keys}, not {TABLE_KEYS}")).remedy(format!(
+            "Keys cannot be changed: {DEPLOY} under another name, and correct LONGHAND_TABLE."
+        ));
     }
     match table.table_status().map_or("", |status| status.as_str()) {
         "ACTIVE" => ok(format!("{name} is ACTIVE, keys {keys}")),
-        "UPDATING" => warning(format!("{name} is UPDATING"), "Run doctor again later."),
-        other => fault(
-            format!("{name} is {other}"),
-            "Wait until it is ACTIVE. Restore a table that is archived or being deleted.",
-        ),
+        "UPDATING" => warning(format!("{name} is UPDATING")).remedy("Run doctor again later."),
+        other => fault(format!("{name} is {other}"))
+            .remedy("Wait until it is ACTIVE. Restore a table that is archived or being deleted."),
     }
 }
 
 fn index(table: &TableDescription, name: &str, keys: &str, needed: &[&str]) -> Finding {
-    let Some(index) = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(name))
-    else {
+    let Some(index) = table.global_secondary_indexes().iter().find(|it| it.index_name() == Some(name)) else {
         let table = table.table_name().unwrap_or_default();
-        return fault(format!("{table} has no such index"), format!("{DEPLOY}."));
+        return fault(format!("{table} has no such index")).remedy(format!("{DEPLOY}."));
     };
     let remedy = format!("Delete the index, then: {DEPLOY}.");
     let found = self::keys(index.key_schema());
     if found != keys {
-        return fault(format!("it has the keys {found}, not {keys}"), remedy);
+        return fault(format!("it has the keys {found}, not {keys}")).remedy(remedy);
     }
     let projection = index.projection();
-    if projection.and_then(|projection| projection.projection_type()) != Some(&ProjectionType::All) {
-        let held = projection.map_or(&[][..], |projection| projection.non_key_attributes());
-        let missing = needed.iter().copied().filter(|name| !held.iter().any(|held| held == name));
-        let missing: Vec<_> = missing.collect();
-        if !missing.is_empty() {
-            return fault(format!("it lacks {}, which listings show", missing.join(", ")), remedy);
-        }
+    let all = projection.and_then(|projection| projection.projection_type()) == Some(&ProjectionType::All);
+    let held = projection.map_or(&[][..], |projection| projection.non_key_attributes());
+    let missing = listed(needed.iter().filter(|name| !all && !held.iter().any(|held| held == **name)));
+    if !missing.is_empty() {
+        return fault(format!("it lacks {missing}, which listings show")).remedy(remedy);
     }
     // Some emulators (ministack) report no status for indexes of a stack.
     match index.index_status().map(IndexStatus::as_str) {
         None => ok(format!("exists, keys {keys}")),
         Some("ACTIVE") => ok(format!("ACTIVE, keys {keys}")),
-        Some(other) => fault(
-            format!("it is {other}"),
-            "Wait until it is ACTIVE: until then listings and the sweeper miss jobs.",
-        ),
+        Some(other) => fault(format!("it is {other}"))
+            .remedy("Wait until it is ACTIVE: until then listings and the sweeper miss jobs."),
     }
 }
 
 fn billing(table: &TableDescription, _: bool) -> Finding {
     // Absent for a table with provisioned capacity.
-    if table.billing_mode_summary().and_then(|billing| billing.billing_mode())
-        == Some(&BillingMode::PayPerRequest)
-    {
-        return ok("on demand");
-    }
-    warning(
-        "provisioned capacity: calls above it are throttled",
-        format!("{DEPLOY}, or set the billing mode to PAY_PER_REQUEST."),
-    )
+    let mode = table.billing_mode_summary().and_then(|billing| billing.billing_mode());
+    warning("provisioned capacity: calls above it are throttled")
+        .remedy(format!("{DEPLOY}, or set the billing mode to PAY_PER_REQUEST."))
+        .unless(mode == Some(&BillingMode::PayPerRequest), "on demand")
 }
 
 fn encryption(table: &TableDescription, emulator: bool) -> Finding {
     const NOT_OWN: &str = "not with a key of this account";
     // Absent if the key belongs to AWS.
-    match table.sse_description().and_then(|encryption| encryption.status()) {
-        Some(SseStatus::Enabled | SseStatus::Enabling | SseStatus::Updating) => {
-            ok("with a key of this account")
-        }
-        _ if emulator => on_emulator(NOT_OWN, "encryption"),
-        _ => warning(NOT_OWN, format!("{DEPLOY}: the use of a key that AWS owns is not logged.")),
-    }
+    let status = table.sse_description().and_then(|encryption| encryption.status());
+    let own = matches!(status, Some(SseStatus::Enabled | SseStatus::Enabling | SseStatus::Updating));
+    warning(NOT_OWN)
+        .remedy(format!("{DEPLOY}: the use of a key that AWS owns is not logged."))
+        .on_emulator(emulator, NOT_OWN, "encryption")
+        .unless(own, "with a key of this account")
 }
 
 fn protection(table: &TableDescription, emulator: bool) -> Finding {
-    match table.deletion_protection_enabled() {
-        Some(true) => ok("deletion protection is on"),
-        _ if emulator => ok("off, which is fine on an emulator"),
-        _ => warning(
-            "deletion protection is off: one call can delete the table",
-            "Deploy infra/data.yaml with DeletionProtection=true, at least in production.",
-        ),
-    }
+    warning("deletion protection is off: one call can delete the table")
+        .remedy("Deploy infra/data.yaml with DeletionProtection=true, at least in production.")
+        .unless(emulator, "off, which is fine on an emulator")
+        .unless(table.deletion_protection_enabled() == Some(true), "deletion protection is on")
 }
 
 fn recovery(backups: Option<&ContinuousBackupsDescription>, emulator: bool) -> Finding {
     const OFF: &str = "point-in-time recovery is off: deleted data cannot be restored";
     let recovery = backups.and_then(|backups| backups.point_in_time_recovery_description());
-    match recovery.and_then(|recovery| recovery.point_in_time_recovery_status()) {
-        Some(PointInTimeRecoveryStatus::Enabled) => ok("to any second of the last 35 days"),
-        _ if emulator => on_emulator(OFF, "point-in-time recovery"),
-        _ => warning(OFF, format!("{DEPLOY}, or switch it on.")),
-    }
+    let status = recovery.and_then(|recovery| recovery.point_in_time_recovery_status());
+    warning(OFF)
+        .remedy(format!("{DEPLOY}, or switch it on."))
+        .on_emulator(emulator, OFF, "point-in-time recovery")
+        .unless(status == Some(&PointInTimeRecoveryStatus::Enabled), "to any second of the last 35 days")
 }
 
 fn ttl(description: Option<TimeToLiveDescription>, emulator: bool) -> Finding {
     const REMEDY: &str = "Turn TTL on for the attribute ttl, as in infra/data.yaml.";
-    let on = description.filter(|ttl| {
-        matches!(ttl.time_to_live_status, Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
-    });
+    let off = fault("off: transcripts are kept forever").remedy(REMEDY);
+    let on = [Some(TimeToLiveStatus::Enabled), Some(TimeToLiveStatus::Enabling)];
+    let on = description.filter(|ttl| on.contains(&ttl.time_to_live_status));
     match on.and_then(|ttl| ttl.attribute_name).as_deref() {
         Some("ttl") => ok("items expire by ttl"),
-        Some(other) => fault(format!("items expire by {other}, which no item has"), REMEDY),
-        None if emulator => on_emulator("off: items do not expire", "TTL"),
-        None => fault("off: transcripts are kept forever", REMEDY),
+        Some(other) => fault(format!("items expire by {other}, which no item has")).remedy(REMEDY),
+        None => off.on_emulator(emulator, "off: items do not expire", "TTL"),
     }
 }
 
 /// `partition key + sort key`.
 fn keys(schema: &[KeySchemaElement]) -> String {
-    let name = |kind: KeyType| {
-        let found = schema.iter().find(|element| element.key_type == kind);
-        found.map(|element| element.attribute_name.as_str())
-    };
+    let name =
+        |kind: KeyType| schema.iter().find(|it| it.key_type == kind).map(|it| it.attribute_name.as_str());
     format!("{} + {}", name(KeyType::Hash).unwrap_or_default(), name(KeyType::Range).unwrap_or("none"))
 }
 
@@ -199,7 +178,7 @@ mod tests {
                 GlobalSecondaryIndexDescription::builder().index_name(name).set_key_schema(Some(keys));
             index.projection(projection).index_status(IndexStatus::Active).build()
         };
-        let listed = projection(ProjectionType::Include, &LISTED);
+        let listed = projection(ProjectionType::Include, &SHOWN);
         let keys_only = projection(ProjectionType::KeysOnly, &[]);
         TableDescription::builder()
             .table_name("jobs")
