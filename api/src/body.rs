@@ -1,7 +1,6 @@
 //! Reads a JSON body, with limits on size and time. Repeated keys are refused.
 
 use longhand_shared::domain::id::MAX_CHUNKS;
-use longhand_shared::domain::job::MAX_METADATA_BYTES;
 use longhand_shared::domain::url::MAX_URL_BYTES;
 use std::fmt;
 use std::time::Duration;
@@ -17,11 +16,8 @@ use tokio::time::timeout;
 
 use crate::error::ApiError;
 
-/// The maximum size of a body.
-pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
-
-const _: () =
-    assert!(MAX_BODY_BYTES > MAX_CHUNKS * MAX_URL_BYTES + MAX_METADATA_BYTES, "a job may be too large");
+/// The maximum size of a body, 64 KiB: the longest paths, and 16 KiB for everything else.
+pub(crate) const MAX_BODY_BYTES: usize = MAX_CHUNKS * MAX_URL_BYTES + 16 * 1024;
 
 /// How long a client may take to send it. A client that sends less than its `Content-Length` is disconnected then.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
