@@ -75,6 +75,25 @@ impl ErrorCode {
     pub const fn as_str(self) -> &'static str {
         self.into_str()
     }
+
+    /// The code that programs of 0.1.0 read in place of this one. They cannot read newer codes than theirs.
+    pub(crate) const fn known_to_0_1_0(self) -> Self {
+        match self {
+            Self::AudioTooLong => Self::AudioTooLarge,
+            Self::AudioNotFound
+            | Self::AudioForbidden
+            | Self::AudioTooLarge
+            | Self::AudioEmpty
+            | Self::AudioUnsupported
+            | Self::AsrRejected
+            | Self::AsrUnavailable
+            | Self::AsrTimeout
+            | Self::AsrProtocol
+            | Self::TranscriptTooLarge
+            | Self::DeadLettered
+            | Self::Internal => self,
+        }
+    }
 }
 
 /// Why a chunk failed.

@@ -13,8 +13,8 @@ use crate::domain::transcript::TranscriptResult;
 const EXACT: &str = "exactCode";
 
 /// The code that 0.1.0 reads in place of a newer one.
-fn known_to_0_1_0(code: ErrorCode) -> Option<ErrorCode> {
-    (code == ErrorCode::AudioTooLong).then_some(ErrorCode::AudioTooLarge)
+fn known_to_0_1_0(newer: ErrorCode) -> Option<ErrorCode> {
+    Some(newer.known_to_0_1_0()).filter(|known| *known != newer)
 }
 
 /// An error or an attempt as it is stored.
