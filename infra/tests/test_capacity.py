@@ -67,9 +67,9 @@ class Inputs(unittest.TestCase):
             ("shards", "shared/src/store/item.rs", r"OPEN_SHARDS: u8 = (\d+);"),
             ("sweep", "worker/src/settings.rs", r'"LONGHAND_SWEEP_SECONDS",\s*(\d+)'),
             ("rate", "api/src/limits.rs", r'"LONGHAND_RATE_PER_MINUTE",\s*(\d+)'),
-            ("first_pause", "worker/src/settings.rs", r"first_pause: Duration::from_millis\((\d+)\)"),
+            ("first_pause", "worker/src/asr/settings.rs", r"first_pause: Duration::from_millis\((\d+)\)"),
             ("result_kept", "shared/src/cache/remote.rs", r"SHARED_TTL: Duration = Duration::from_mins\((\d+)\)"),
-            ("tries", "worker/src/settings.rs", r'"ASR_MAX_RETRIES",\s*(\d+)'),
+            ("tries", "worker/src/asr/settings.rs", r'"ASR_MAX_RETRIES",\s*(\d+)'),
             ("kept_days", "infra/data.yaml", r"AudioRetentionDays:\s*Type: Number\s*Default: (\d+)"),
         ]:
             with self.subTest(name):

@@ -11,8 +11,7 @@ use longhand_shared::service::telemetry::LogSettings;
 use longhand_shared::webhook::CallbackSettings;
 use longhand_shared::webhook::signature::MasterSecrets;
 
-use crate::asr::probe::Recording;
-use crate::asr::{AsrSettings, LONGEST_PAUSE};
+use crate::asr::AsrSettings;
 use crate::runner::Limits;
 
 #[derive(Clone, Debug)]
@@ -83,9 +82,6 @@ mod about {
     pub(super) const HEALTH_LISTEN: &str = "address and port of /healthz and /metrics of the worker";
     pub(super) const NAME: &str =
         "name of the worker, up to 100 bytes; clients see only a hash of it in chunks' histories";
-    pub(super) const TIMEOUT: &str = "time limit for one call of the model, including the upload, in seconds";
-    pub(super) const MAX_RETRIES: &str = "retries of a call of the model in one attempt at a chunk, including calls with another response format";
-    pub(super) const PROBE: &str = "recording for health probes of the model: built-in, a file, or off";
 }
 
 /// Fargate kills a task 120 s after SIGTERM at the latest.
@@ -120,7 +116,7 @@ impl Settings {
         if name.len() > MAX_NAME_BYTES {
             r.fault("LONGHAND_WORKER_NAME", format_args!("is over {MAX_NAME_BYTES} bytes"));
         }
-        let asr = asr(r, &limits);
+        let asr = AsrSettings::read(r, limits.slots, limits.longest);
         let redis = RedisUrl::read(r);
         let webhooks = WebhookSettings::read(r);
         let log = LogSettings::read(r);
@@ -162,47 +158,6 @@ fn limits(r: &mut Reader<'_>) -> Limits {
     }
     let [poll, visibility, longest, drain] = [poll, visibility, longest, drain].map(Duration::from_secs);
     Limits { slots, poll, visibility, longest, drain }
-}
-
-fn asr(r: &mut Reader<'_>, limits: &Limits) -> Option<AsrSettings> {
-    let base_url: Option<HttpUrl> =
-        r.required("ASR_BASE_URL", "URL of the model server, with or without /v1");
-    let api_key = r.optional("ASR_API_KEY", "API key of the model, sent as a bearer token");
-    let model = r.or("ASR_MODEL", "whisper-1".to_owned(), "name of the model");
-    let timeout: f64 = r.or("ASR_TIMEOUT_SECONDS", 30.0, about::TIMEOUT);
-    let max_retries: u32 = r.within("ASR_MAX_RETRIES", 3, 0..=20, about::MAX_RETRIES);
-    let probe: String = r.or("ASR_PROBE", "built-in".to_owned(), about::PROBE);
-    if !(timeout.is_finite() && timeout > 0.0 && timeout <= 3600.0) {
-        r.fault("ASR_TIMEOUT_SECONDS", "must be more than 0 and at most 3600");
-    }
-    let probe = Recording::read(&probe).unwrap_or_else(|error| {
-        r.fault("ASR_PROBE", error);
-        None
-    });
-    // One call more: the probe's, which the last retry may wait for.
-    let needed =
-        (f64::from(max_retries) + 2.0) * timeout + f64::from(max_retries) * LONGEST_PAUSE.as_secs_f64();
-    if needed > limits.longest.as_secs_f64() {
-        r.fault(
-            "LONGHAND_MAX_CHUNK_SECONDS",
-            format_args!(
-                "must be at least {needed}: ASR_TIMEOUT_SECONDS for each of the ASR_MAX_RETRIES + 1 calls and a probe, \
-                 and {} s between the calls",
-                LONGEST_PAUSE.as_secs()
-            ),
-        );
-    }
-    Some(AsrSettings {
-        base_url: base_url?.0,
-        api_key,
-        model,
-        timeout: Duration::try_from_secs_f64(timeout).ok()?,
-        max_retries,
-        // Each chunk in hand makes one call at a time.
-        max_concurrency: limits.slots,
-        first_pause: Duration::from_millis(500),
-        probe,
-    })
 }
 
 /// The host's name, which on most platforms is the container's, and the process id.

@@ -37,11 +37,9 @@ use answer::CallError;
 use call::Client;
 use format::Form;
 use guard::{Guard, Open, Permit, Verdict};
+use settings::LONGEST_PAUSE;
 
 pub use settings::AsrSettings;
-
-/// The longest pause with the chunk in hand. For a longer `Retry-After` the message returns to the queue.
-pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 /// Why there is no transcription.
 #[derive(Clone, Debug, PartialEq)]
