@@ -28,8 +28,8 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(dropped)} | settings
 
 
-def transcribe(user: str | None, settings: dict[str, str]) -> tuple[dict, float, float]:
-    """The finished job, the word error rate of its transcript, and the seconds that it took."""
+def transcribe(user: str | None, settings: dict[str, str], logs: str) -> tuple[dict, float, float]:
+    """The finished job, the word error rate of its transcript, and the seconds that it took. `logs`: where they are."""
     references = json.loads((SAMPLES / "references.json").read_text())
     # Relative to the repository, so that the progress shows short names.
     files = [str((SAMPLES / reference["file"]).relative_to(ROOT)) for reference in references]
@@ -40,9 +40,7 @@ def transcribe(user: str | None, settings: dict[str, str]) -> tuple[dict, float,
     done = subprocess.run(command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, text=True)
     took = time.monotonic() - begun
     if done.returncode != 0:
-        raise Failure(
-            f"longhand transcribe failed with exit code {done.returncode}. The stack's logs: make logs\n{done.stdout}"
-        )
+        raise Failure(f"longhand transcribe failed with exit code {done.returncode}. {logs}\n{done.stdout}")
     job = json.loads(done.stdout)
     return job, wer(" ".join(reference["text"] for reference in references), job["transcription"]), took
 
@@ -54,13 +52,14 @@ def main() -> int:
     parser.add_argument("--erase", action="store_true", help="erase the job at the end")
     options = parser.parse_args()
     if options.url:
+        logs = "See the logs of the api and the workers."
         settings = {**os.environ, "LONGHAND_URL": options.url}
         Binaries().check(["longhand"])
         Binaries().build(["longhand"], local_directory() / "logs" / "build.log")
     else:
-        settings = environment()
+        logs, settings = "The stack's logs: make logs", environment()
         print("\nTranscribing 6 recordings as one job\n", flush=True)
-    job, rate, took = transcribe(options.user or (None if options.url else "demo"), settings)
+    job, rate, took = transcribe(options.user or (None if options.url else "demo"), settings, logs)
     if options.erase:
         print(f"  six recordings: {job['jobStatus']} in {took:.1f} s, word error rate {rate:.1%}", flush=True)
         # No audio or text stays on the service. This also tests erasure.

@@ -72,7 +72,8 @@ def private_emulator(tools: Tools, parent: Path, command: list[str], kind: str) 
     if not command:
         raise Failure("The command is missing. Usage: stack.py test -- COMMAND...")
     if kind == "localstack-docker":
-        raise Failure("EMULATOR has to be ministack or localstack for stack.py test, which starts its own.")
+        can = "EMULATOR can be ministack or localstack, not localstack-docker."
+        raise Failure(f"stack.py test starts an emulator of its own: {can}")
     ensure_tools(tools)
     parent.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(dir=parent))

@@ -117,7 +117,7 @@ def wait_ready(url: str) -> None:
         if time.monotonic() > deadline:
             raise Failure(
                 f"the function behind {url}\ndid not answer /readyz with 200 within a minute. Its log is in the "
-                "emulator's log group /aws/lambda/longhand-api."
+                "emulator's log group /longhand/longhand/function."
             )
         time.sleep(0.2)
     say(f"  gateway is ready on {url}")
