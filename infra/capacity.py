@@ -6,7 +6,8 @@
 
 The inputs and their sources are in capacity.toml. The rest is arithmetic and a simulation of the worst minute: chunks
 wait in one queue for one of N slots, first come, first served. A chunk holds its slot from its first model call to its
-last, including the pauses between retries, as in the worker. The seeds are fixed, so the figures are reproducible.
+last, including the pauses between retries. The worker frees the slot in these pauses, so it needs slightly fewer slots.
+The seeds are fixed, so the figures are reproducible.
 """
 
 from __future__ import annotations
