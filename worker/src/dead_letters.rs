@@ -58,7 +58,7 @@ impl Handler for DeadLetters {
         counter!("longhand_dead_letters_total", "outcome" => outcome).increment(1);
         match applied {
             Ok(DeadLetter::Failed) => {
-                warn!(dead_lettered = 1, %job_id, %chunk_index, "a dead letter failed its chunk");
+                warn!(dead_lettered = 1, %job_id, %chunk_index, "the chunk of a dead letter has failed");
                 Outcome::Done
             }
             Ok(DeadLetter::Stale) => {

@@ -254,7 +254,7 @@ impl Processor {
         while failed.changed().await.is_ok() {
             let Some(FailedCall { code, calls, most }) = *failed.borrow_and_update() else { continue };
             if let Err(error) = self.lifecycle.note(chunk, &attempt.retrying(code, calls, most)).await {
-                warn!(%error, "cannot store the failed call for clients");
+                warn!(%error, "cannot store that a call of the model failed; clients do not see it");
             }
         }
         std::future::pending().await

@@ -222,5 +222,5 @@ fn report(job: &JobHead, posted: &PostOutcome, attempt: &CallbackAttempt, tries:
     };
     counter!("longhand_webhooks_total", "outcome" => outcome).increment(1);
     let CallbackAttempt { status, milliseconds, error, .. } = attempt;
-    info!(job_id = %job.id, outcome, tries, ?status, milliseconds, error, "webhook");
+    info!(job_id = %job.id, outcome, tries, ?status, milliseconds, error, "webhook attempt ended");
 }

@@ -50,7 +50,7 @@ impl Repair {
         for (kind, count) in kinds {
             ::metrics::counter!("longhand_sweep_repairs_total", "kind" => kind).increment(count as u64);
         }
-        warn!(job_id = %job, sent, struck, failed, finished, "repaired a job");
+        warn!(job_id = %job, sent, settled = struck, failed, finished, "the sweeper repaired a job");
     }
 }
 

@@ -33,13 +33,15 @@ impl Log {
     fn counted_by(&self, filter: &str) -> usize {
         let template = include_str!("../../../infra/alarms.yaml");
         let (_, filter) = template.split_once(&format!("  {filter}:\n")).expect("a metric filter");
-        let (_, pattern) = filter.split_once("FilterPattern: '{ $.message = \"").expect("a pattern");
-        let (message, rest) = pattern.split_once("\" && $.").expect("a message");
-        let (field, _) = rest.split_once(" = * }'").expect("a field");
+        let (_, pattern) = filter.split_once("FilterPattern: '{ ").expect("a pattern");
+        let (pattern, _) = pattern.split_once(" = * }'").expect("a pattern");
+        let message = pattern.strip_prefix("$.message = \"").and_then(|rest| rest.split_once('"'));
+        let (_, field) = pattern.rsplit_once("$.").expect("a field");
         (&*self.file).rewind().expect("a file");
         let text = read_to_string(&*self.file).expect("a file");
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        lines.filter(|line| line["message"] == message && line[field] == json!(1)).count()
+        let matching = |line: &Value| message.is_none_or(|(message, _)| line["message"] == message);
+        lines.filter(|line| matching(line) && line[field] == json!(1)).count()
     }
 }
 
