@@ -71,7 +71,7 @@ struct QueueDepth {
 #[serde(rename_all = "camelCase")]
 struct DeadLetters {
     visible: u64,
-    /// Held by a worker. Messages that are not Longhand's are set aside for 15 minutes at a time.
+    /// Hidden: a worker processes them, or they are invalid. Workers hide invalid ones for 15 minutes at a time.
     hidden: u64,
     /// With `deadLetters=true` only: some of the visible ones.
     messages: Vec<DeadLetter>,

@@ -45,7 +45,8 @@ pub(crate) fn run(context: &Context, command: KeyCommand) -> Result<(), Failure>
         return output::print(&json!({ "key": key.reveal(), "entry": entry }).to_string()).map(drop);
     }
     output::note(
-        "The first line is the key: give it to its user, it is not shown again. Add the second line to LONGHAND_API_KEYS_FILE.",
+        "The first line is the key. Give it to its user: it is not shown again. Add the second line to \
+         LONGHAND_API_KEYS_FILE or, on AWS, to apiKeys in the secret.",
     );
     output::print(&format!("{}\n{line}", key.reveal())).map(drop)
 }

@@ -12,7 +12,7 @@ Exit codes:
     2  wrong usage or files, or the service rejected the request (4xx)
     3  no such job or dead letter
     4  the service or S3 cannot be reached, answers with 5xx, or is limiting requests (429)
-    5  the time limit (--timeout) ended; the job continues
+    5  the time limit (--timeout) was reached; the job continues
    74  the result could not be written
   130  interrupted (Ctrl-C); a submitted job continues
 

@@ -23,7 +23,7 @@ Exit codes:
     1  a job failed or was lost, or a transcript is wrong
     2  wrong usage, or the service rejected a job (4xx)
     4  the service or S3 cannot be reached, or did not accept a job
-    5  the time limit (--timeout) ended before all jobs
+    5  some jobs had not ended when the time limit (--timeout) was reached
    74  the report could not be written";
 
 #[derive(Debug, Args)]

@@ -21,7 +21,7 @@ pub(crate) enum Dlq {
     /// List dead letters. This adds one to their receive counts.
     #[command(after_help = AFTER_HELP)]
     List(DlqList),
-    /// Print one dead letter in full.
+    /// Print one dead letter in full. This adds one to the receive counts.
     #[command(after_help = AFTER_HELP)]
     Show(DlqShow),
     /// Send dead letters back to their queue, with new receive counts.
@@ -74,7 +74,7 @@ pub(crate) struct DlqRedrive {
     #[arg(long, conflicts_with = "job")]
     pub(crate) all: bool,
 
-    /// Print what would be done, and change nothing.
+    /// Print what would be done, without sending or deleting. This adds one to the receive counts.
     #[arg(long)]
     pub(crate) dry_run: bool,
 

@@ -9,6 +9,7 @@ use longhand_shared::queue::sqs::SqsQueue;
 use longhand_shared::queue::{ChunkQueue, QueueError, Receipt};
 use tokio::time::Instant;
 
+use super::args::Which;
 use crate::error::{Exit, Failure};
 use crate::operator::aws::{Aws, DeadLetter, DescribeError};
 use crate::output;
@@ -20,7 +21,7 @@ pub(super) const HOLD: Duration = Duration::from_secs(30);
 const BROWSE_LIMIT: Duration = Duration::from_secs(15);
 
 /// The summary: the messages shown and the number of hidden ones.
-pub(super) fn seen(shown: usize, more: bool, hidden: u64) -> String {
+pub(super) fn seen(which: Which, shown: usize, more: bool, hidden: u64) -> String {
     let mut text = match shown {
         0 => "no visible dead letter".to_owned(),
         1 => "1 dead letter".to_owned(),
@@ -30,10 +31,11 @@ pub(super) fn seen(shown: usize, more: bool, hidden: u64) -> String {
         text.push_str(", possibly more (raise --limit)");
     }
     if hidden > 0 {
-        let _ = write!(
-            text,
-            "; about {hidden} hidden: held by a worker, or not a message of Longhand and set aside for up to 15 minutes"
-        );
+        let why = match which {
+            Which::Chunks => "a worker processes them, or they are invalid and hidden for up to 15 minutes",
+            Which::Webhooks => "another reader holds them, such as `longhand dlq` or the SQS console",
+        };
+        let _ = write!(text, "; about {hidden} hidden: {why}");
     }
     text
 }
@@ -98,4 +100,22 @@ pub(super) fn unavailable(why: &DescribeError) -> Failure {
         DescribeError::Unreachable(why) => format!("the dead-letter queue cannot be read: {why}"),
     };
     Failure::new(Exit::Unavailable, "DLQ_UNAVAILABLE", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_says_who_hides_messages() {
+        assert_eq!(seen(Which::Chunks, 2, false, 0), "2 dead letters");
+        let chunks = seen(Which::Chunks, 0, false, 1);
+        assert!(chunks.starts_with("no visible dead letter; about 1 hidden: a worker"), "{chunks}");
+        // No worker reads this queue.
+        let webhooks = seen(Which::Webhooks, 1, true, 3);
+        assert!(
+            webhooks.contains("; about 3 hidden: another reader") && !webhooks.contains("worker"),
+            "{webhooks}"
+        );
+    }
 }

@@ -44,7 +44,10 @@ async fn list(context: &Context, aws: &Aws, args: &DlqList) -> Result<(), Failur
         let lines: Vec<_> = std::iter::once(heading).chain(rows.iter().map(Row::line)).collect();
         output::print(&lines.join("\n"))?;
     }
-    output::note(format_args!("longhand: {}", seen(rows.len(), letters.len() >= limit, hidden)));
+    output::note(format_args!(
+        "longhand: {}",
+        seen(args.dlq.which, rows.len(), letters.len() >= limit, hidden)
+    ));
     Ok(())
 }
 

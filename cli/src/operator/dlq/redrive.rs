@@ -101,11 +101,11 @@ pub(super) async fn run(context: &Context, aws: &Aws, args: &DlqRedrive) -> Resu
         keep.extend(kept);
     };
     release(&dlq, keep).await;
-    print_report(context, &all, hidden)?;
+    print_report(context, which, &all, hidden)?;
     end?;
     let failed = all.iter().filter(|done| done.outcome == Outcome::Failed).count();
     if failed > 0 {
-        let message = format!("{failed} of {} could not be sent; run the command again", all.len());
+        let message = format!("{failed} of {} could not be redriven; run the command again", all.len());
         return Err(Failure::new(Exit::Unavailable, "NOT_REDRIVEN", message));
     }
     Ok(())
@@ -173,14 +173,14 @@ async fn put_back(
     (done, keep)
 }
 
-fn print_report(context: &Context, all: &[Done], hidden: u64) -> Result<(), Failure> {
+fn print_report(context: &Context, which: Which, all: &[Done], hidden: u64) -> Result<(), Failure> {
     if context.json {
         return output::print(&json!({ "messages": all, "hidden": hidden }).to_string()).map(drop);
     }
     if !all.is_empty() {
         output::print(&all.iter().map(Done::line).collect::<Vec<_>>().join("\n"))?;
     }
-    output::note(format_args!("longhand: {}", seen(all.len(), false, hidden)));
+    output::note(format_args!("longhand: {}", seen(which, all.len(), false, hidden)));
     Ok(())
 }
 

@@ -151,7 +151,7 @@ fn tls(side: &Side<'_>) -> Finding {
 
 fn redrive(side: &Side<'_>) -> Finding {
     const REMEDY: &str = "Set maxReceiveCount to 3.";
-    let Pair { dlq_url, message, .. } = side.pair;
+    let Pair { dlq_url, message, list, .. } = side.pair;
     let policy = side.own.json(&Name::RedrivePolicy);
     // The count is a number on AWS, a string with some templates and emulators.
     let count = &policy["maxReceiveCount"];
@@ -161,8 +161,9 @@ fn redrive(side: &Side<'_>) -> Finding {
             .remedy(format!("{DEPLOY}, or set a redrive policy to {dlq_url} with maxReceiveCount 3."));
     };
     if let Some(arn) = side.other.map(Queue::arn).filter(|arn| *arn != target) {
-        return fault(format!("dead letters go to {}, not to {}", last(target), last(arn)))
-            .remedy(format!("Correct {dlq_url} or the redrive policy: no worker reads that queue."));
+        return fault(format!("dead letters go to {}, not to {}", last(target), last(arn))).remedy(format!(
+            "Correct {dlq_url} or the redrive policy: `{list}` and the alarms watch another queue."
+        ));
     }
     let set_to = format!("maxReceiveCount is {count}");
     match count {

@@ -28,9 +28,16 @@ async fn send(request: RequestBuilder) -> Result<Response, String> {
 
 pub(super) async fn model(http: &Client, base: Option<&str>, key: Option<&str>) -> Vec<Finding> {
     let Some(base) = base else { return Vec::new() };
-    let url = format!("{}/v1/models", base.trim_end_matches('/'));
+    let url = models_url(base);
     let request = key.into_iter().fold(http.get(&url), RequestBuilder::bearer_auth);
     vec![model_answer(&url, send(request).await.map(|answer| answer.status().as_u16())).of("model")]
+}
+
+/// The list of models. Like the workers, it accepts the server, its `/v1`, or the whole path of a call.
+fn models_url(base: &str) -> String {
+    let base = base.trim_end_matches('/');
+    let server = ["/v1/audio/transcriptions", "/v1"].into_iter().find_map(|path| base.strip_suffix(path));
+    format!("{}/v1/models", server.unwrap_or(base))
 }
 
 fn model_answer(url: &str, status: Result<u16, String>) -> Finding {
@@ -39,7 +46,7 @@ fn model_answer(url: &str, status: Result<u16, String>) -> Finding {
             .remedy("Check ASR_API_KEY, unless this server protects only its list of models."),
         Ok(status) => ok(format!("{url} answers ({status})")),
         Err(why) => fault(format!("{url} cannot be reached: {why}")).remedy(
-            "Start the model's server, or correct ASR_BASE_URL (without /v1); until then chunks wait in the queue.",
+            "Start the model's server, or correct ASR_BASE_URL; until then chunks wait in the queue.",
         ),
     }
 }
@@ -58,7 +65,7 @@ pub(super) async fn api(http: &Client, base: &Url) -> Vec<Finding> {
 }
 
 fn readiness(url: &str, status: u16, body: &Value) -> Vec<Finding> {
-    const REMEDY: &str = "Fix what it names, and look at the api's log.";
+    const REMEDY: &str = "Correct the cause. The api's log has more about it.";
     let reasons: Vec<_> = one_or_many(&body["reasons"]).filter_map(Value::as_str).collect();
     let readiness = match status {
         200..300 if reasons.is_empty() => ok(format!("{url} is ready")),
@@ -123,6 +130,17 @@ mod tests {
         assert_eq!(skew(-31, "AWS").detail, "this machine is 31 s behind AWS");
         assert_eq!(skew(31, "AWS").verdict, Fault);
         assert_eq!(model_answer("http://asr", Result::Ok(401)).verdict, Warning);
+    }
+
+    #[test]
+    fn the_models_address_may_end_anywhere_in_the_path() {
+        for path in ["", "/", "/v1", "/v1/", "/v1/audio/transcriptions"] {
+            assert_eq!(
+                models_url(&format!("http://asr/openai{path}")),
+                "http://asr/openai/v1/models",
+                "{path}"
+            );
+        }
     }
 
     #[test]

@@ -65,7 +65,9 @@ impl Reader<'_> {
     }
 
     fn required(&mut self, name: &str) -> Option<String> {
-        self.present(name, "is not set", "Set it as for the services. Its value is in the stack's outputs.")
+        let remedy =
+            "Set it as for the services (on AWS: the parameter file and the outputs of the data stack).";
+        self.present(name, "is not set", remedy)
     }
 
     fn present(&mut self, name: &str, missing: &str, remedy: &str) -> Option<String> {

@@ -115,7 +115,7 @@ fn encryption(table: &TableDescription, emulator: bool) -> Finding {
 
 fn protection(table: &TableDescription, emulator: bool) -> Finding {
     warning("deletion protection is off: one call can delete the table")
-        .remedy("Deploy infra/data.yaml with DeletionProtection=true, at least in production.")
+        .remedy("Deploy with DELETION_PROTECTION=true in the parameter file, at least in production.")
         .unless(emulator, "off, which is fine on an emulator")
         .unless(table.deletion_protection_enabled() == Some(true), "deletion protection is on")
 }
