@@ -332,6 +332,24 @@ class Deployment(unittest.TestCase):
         for part, template in TEMPLATES.items():
             self.assertLessEqual(len(template.body.encode()), 51_200, part)
 
+    def test_a_template_allows_no_number_that_a_program_rejects(self):
+        sources = [path.read_text() for path in ROOT.glob("*/src/**/*.rs")]
+        ranges = re.findall(r'"([A-Z_]+)",\s*[^,]+,\s*([\d_]+)\.\.=([\d_]+)', "\n".join(sources))
+        bounds = {name: (int(lowest), int(highest)) for name, lowest, highest in ranges}
+        text, compared = (INFRA / "service.yaml").read_text(), set()
+        for setting, parameter in re.findall(r"Name: (\w+), Value: !Ref (\w+)", text):
+            if setting in bounds:
+                lowest, highest = bounds[setting]
+                asked = TEMPLATES["service"].parameters[parameter]
+                with self.subTest(parameter):
+                    self.assertGreaterEqual(asked["MinValue"], lowest)
+                    # Nobody reaches larger maxima.
+                    self.assertLessEqual(asked.get("MaxValue", 100_000), highest)
+                compared.add(parameter)
+        self.assertLessEqual({"VisibilityTimeoutSeconds", "AsrMaxRetries", "StreamMinutes"}, compared)
+        lowest = [TEMPLATES[part].parameters["VisibilityTimeoutSeconds"]["MinValue"] for part in ("data", "service")]
+        self.assertEqual(lowest, [3, 3])
+
     def test_functions_of_rules_have_their_long_form(self):
         """AWS documents no short form of these, and may refuse it."""
         for part in ORDER:
