@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from botocore.exceptions import ClientError
 
 import build
 from command import connect, parser, run
-from environment import ALSO_CALLED, INFRA, Environment
+from environment import ALSO_CALLED, EXAMPLE, INFRA, Environment
 from stacks import Failure, Stacks, line, loses, task_failures
 
 SKIPPED = "  SKIPPED (--emulator):"
@@ -56,7 +57,8 @@ class Deployment:
         if not identity:
             return found
         arn = environment.values.get("SECRET_ARN", "")
-        if arn.startswith("arn:"):
+        # An emulator needs no secret, so the example's ARN will do there.
+        if arn.startswith("arn:") and not (options.emulator and re.search(EXAMPLE, arn)):
             # The current version is a parameter, so that a new version is a change.
             try:
                 versions = session.client("secretsmanager").describe_secret(SecretId=arn)["VersionIdsToStages"]
@@ -75,7 +77,8 @@ class Deployment:
         plan, function = self.options.plan, self.environment.gateway == "lambda"
         if not plan:
             self.create_ecs_role()
-        for part in self.environment.parts:
+        target = self.stacks.parameters(self.environment.stack("gateway")).get("Target", "")
+        for part in self.environment.order(target):
             if part == "gateway" and function and self.options.emulator and not plan:
                 print(f"{SKIPPED} gateway: it needs the function; `make up GATEWAY=1` runs both")
                 continue

@@ -19,16 +19,18 @@ import yaml
 INFRA = Path(__file__).resolve().parents[1]
 # In the order of deployment: each stack has outputs that later ones need. Images come first, since builds fail most.
 ORDER = ["images", "code", "network", "data", "cache", "service", "gateway", "alarms"]
-# The keys that only deploy.sh reads, and the form of their values.
+# The keys that only deploy.sh reads, the form of their values, and what it means.
 OWN = {
-    "AWS_REGION": "[a-z0-9-]+",
-    "AWS_ACCOUNT": r"\d{12}",
-    "CLOUDFORMATION_ROLE_ARN": "arn:.+",
-    "MIN_LAMBDA_CONCURRENCY": r"\d{1,6}",
-    "PRIVATE_HOSTS": ".+",
-    "CACHE": "none|valkey",
-    "GATEWAY_TARGET": "none|lambda|vpclink",
+    "AWS_REGION": ("[a-z0-9-]+", "a region, such as eu-central-1"),
+    "AWS_ACCOUNT": (r"\d{12}", "the 12 digits of an account"),
+    "CLOUDFORMATION_ROLE_ARN": ("arn:.+", "the ARN of a role"),
+    "MIN_LAMBDA_CONCURRENCY": (r"\d{1,6}", "a whole number of at most 6 digits"),
+    "PRIVATE_HOSTS": (".+", "host names, separated by commas"),
+    "CACHE": ("none|valkey", "none or valkey"),
+    "GATEWAY_TARGET": ("none|lambda|vpclink", "none, lambda or vpclink"),
 }
+ANY = (".*", "")
+EXAMPLE = "example.com|123456789012"
 # Parameters whose key or output has another name.
 ALSO_CALLED = {"Target": "GatewayTarget", "ListenerArn": "LoadBalancerListenerArn"}
 # The parameters that deploy.sh adds after a stack.
@@ -163,16 +165,20 @@ class Environment:
 
     @property
     def parts(self) -> list[str]:
-        """The stacks to deploy, in order."""
+        """The stacks to deploy."""
         left_out = {
             "network": "VPC_ID" in self.values,
             "cache": self.values.get("CACHE", "none") == "none",
             "code": self.gateway != "lambda",
             "gateway": self.gateway == "none",
         }
-        found = [part for part in ORDER if not left_out.get(part)]
-        if self.gateway == "lambda":
-            # A gateway that used the load balancer must be changed before the service removes it.
+        return [part for part in ORDER if not left_out.get(part)]
+
+    def order(self, target: str) -> list[str]:
+        """The stacks to deploy, in order: workers before the api. `target` is the present one of the gateway."""
+        found = self.parts
+        if target == "vpclink" and self.gateway == "lambda":
+            # The gateway must stop using the load balancer before the service removes it.
             found.remove("gateway")
             found.insert(found.index("service"), "gateway")
         return found
@@ -236,8 +242,10 @@ class Environment:
                 faults.append(
                     f"{key} is unknown: no template in infra/ has this parameter. Correct the name or remove the line"
                 )
-            elif not re.fullmatch(OWN.get(key, ".*"), value):
-                faults.append(f"{key} is {value!r}; it can be {OWN[key].replace('|', ', ')}")
+                continue
+            form, meaning = OWN.get(key, ANY)
+            if not re.fullmatch(form, value):
+                faults.append(f"{key} is {value!r}; it has to be {meaning}")
         coming = {"Name"}
         for part in self.parts:
             if part not in self.templates:
@@ -263,6 +271,8 @@ class Environment:
             "PRIVATE_SUBNET_IDS is set": has("PRIVATE_SUBNET_IDS") and ["VPC_ID"],
             "AUTH is jwt": auth == "jwt" and ["JWT_ISSUER", "JWT_AUDIENCE", "JWT_JWKS_URL"],
             "DOMAIN_NAME is set": has("DOMAIN_NAME") and ["DOMAIN_CERTIFICATE_ARN"],
+            "LOAD_BALANCER_SCHEME is internet-facing": has("LOAD_BALANCER_SCHEME") == "internet-facing"
+            and ["CERTIFICATE_ARN"],
             "CERTIFICATE_ARN is set": self.gateway == "vpclink" and has("CERTIFICATE_ARN") and ["LISTENER_SERVER_NAME"],
             "GATEWAY_TARGET is 'none'": not behind and ["CLIENT_CIDR"],
         }
@@ -273,6 +283,10 @@ class Environment:
         caches += ["CACHE=valkey"] if has("CACHE") == "valkey" else []
         if len(caches) > 1:
             faults.append(f"{' and '.join(caches)} are set: choose one cache")
+        own, nat = "VPC_ID" in self.values, has("INTERNET_EGRESS") == "nat"
+        if has("LOAD_BALANCER_SCHEME") == "internet-facing" and not has("PUBLIC_SUBNET_IDS") and (own or not nat):
+            remedy = "set PUBLIC_SUBNET_IDS" if own else "set INTERNET_EGRESS=nat"
+            faults.append(f"LOAD_BALANCER_SCHEME is internet-facing, but there are no public subnets: {remedy}")
         if has("DOMAIN_NAME") and not behind:
             faults.append("DOMAIN_NAME needs a gateway; the name of a load balancer is LISTENER_SERVER_NAME")
         blanks = [key for key in ("CORS_ORIGINS", "UPLOAD_ORIGINS", "AUDIO_BUCKETS") if " " in has(key, "")]
@@ -324,7 +338,7 @@ class Environment:
         return [f"{about}: request more (quota L-B99A9384), set GATEWAY_TARGET=vpclink, {accept}"]
 
     def placeholders(self) -> list[str]:
-        examples = [(key, value) for key, value in self.values.items() if re.search("example.com|123456789012", value)]
+        examples = [(key, value) for key, value in self.values.items() if re.search(EXAMPLE, value)]
         return [f"{key} still has the value of the example: {value}" for key, value in examples]
 
 

@@ -74,6 +74,9 @@ class Stacks:
     def outputs(self, name: str) -> dict[str, str]:
         return {one["OutputKey"]: one["OutputValue"] for one in self.describe(name).get("Outputs", [])}
 
+    def parameters(self, name: str) -> dict[str, str]:
+        return {one["ParameterKey"]: one["ParameterValue"] for one in self.describe(name).get("Parameters", [])}
+
     def fault(self, name: str) -> str | None:
         """Why the stack cannot be updated in its present state."""
         status = self.status(name)

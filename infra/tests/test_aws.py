@@ -154,6 +154,15 @@ class Files(unittest.TestCase):
         self.assert_faults("CLIENT_CIDR is missing", CLIENT_CIDR="")
         self.assert_faults(None, CLIENT_CIDR="", GATEWAY_TARGET="vpclink")
 
+    def test_a_public_load_balancer_needs_public_subnets(self):
+        public = {"LOAD_BALANCER_SCHEME": "internet-facing", "CERTIFICATE_ARN": "arn:aws:acm:x"}
+        own = {"VPC_ID": "vpc-1", "PRIVATE_SUBNET_IDS": "subnet-1,subnet-2", "VPC_CIDR": "10.0.0.0/16"}
+        self.assert_faults("there are no public subnets: set INTERNET_EGRESS=nat", **public)
+        self.assert_faults("there are no public subnets: set PUBLIC_SUBNET_IDS", INTERNET_EGRESS="nat", **public, **own)
+        self.assert_faults("CERTIFICATE_ARN is missing", INTERNET_EGRESS="nat", **{**public, "CERTIFICATE_ARN": ""})
+        self.assert_faults(None, INTERNET_EGRESS="nat", **public)
+        self.assert_faults(None, PUBLIC_SUBNET_IDS="subnet-3,subnet-4", **public, **own)
+
     def test_a_function_in_an_account_with_few_environments_is_refused(self):
         found = environment(GATEWAY_TARGET="lambda")
         self.assertIn("MIN_LAMBDA_CONCURRENCY=10", found.too_few_environments(10)[0])
@@ -162,14 +171,24 @@ class Files(unittest.TestCase):
         self.assertEqual(environment().too_few_environments(10), [])
         self.assert_faults("MIN_LAMBDA_CONCURRENCY is 'x'", MIN_LAMBDA_CONCURRENCY="x")
 
+    def test_a_fault_says_what_a_value_has_to_be(self):
+        for key, value, wanted in (
+            ("AWS_ACCOUNT", "12", "the 12 digits of an account"),
+            ("MIN_LAMBDA_CONCURRENCY", "x", "a whole number"),
+            ("CLOUDFORMATION_ROLE_ARN", "x", "the ARN of a role"),
+            ("AWS_REGION", "EU", "a region, such as eu-central-1"),
+        ):
+            self.assert_faults(f"{key} is '{value}'; it has to be {wanted}", **{key: value})
+
 
 class Gateway(unittest.TestCase):
     def test_a_gateway_lets_go_of_the_load_balancer_before_that_goes(self):
-        order = environment(GATEWAY_TARGET="lambda").parts
+        order = environment(GATEWAY_TARGET="lambda").order("vpclink")
         self.assertLess(order.index("gateway"), order.index("service"))
-        order = environment(GATEWAY_TARGET="vpclink").parts
-        self.assertLess(order.index("service"), order.index("gateway"))
-        self.assertEqual(order[-1], "alarms")
+        for wanted, present in (("lambda", ""), ("lambda", "lambda"), ("vpclink", "lambda"), ("vpclink", "vpclink")):
+            order = environment(GATEWAY_TARGET=wanted).order(present)
+            self.assertLess(order.index("service"), order.index("gateway"))
+            self.assertEqual(order[-1], "alarms")
 
     def test_a_function_leaves_no_load_balancer_behind(self):
         made = resolved("service", environment(GATEWAY_TARGET="lambda"))

@@ -209,7 +209,26 @@ class Deploying(unittest.TestCase):
             self.assertRegex(output, r"add +AWS::DynamoDB::Table +JobsTable")
             for part in ("service", "gateway", "alarms"):
                 self.assertRegex(output, rf"{part}: new, up to \d+ resources")
+            # Workers first: they have to understand what the api sends.
+            self.assertLess(output.index("service: new"), output.index("gateway: new"))
             self.assertEqual(self.stacks(), {})
+
+    def test_the_gateway_leaves_the_load_balancer_first(self) -> None:
+        self.small()
+        text = (self.checkout / "infra/env/test.env").read_text()
+        self.write("infra/env/test.env", f"{text}GATEWAY_TARGET=vpclink\n")
+        output = self.deployed()
+        self.assertLess(output.index("service: new"), output.index("gateway: new"))
+        self.write("infra/env/test.env", f"{text}GATEWAY_TARGET=lambda\n")
+        output = self.deployed("--plan")
+        self.assertLess(output.index("\ngateway: "), output.index("\nservice: "))
+
+    def test_the_emulator_needs_no_secret(self) -> None:
+        self.small()
+        text = (self.checkout / "infra/env/test.env").read_text()
+        example = "SECRET_ARN=arn:aws:secretsmanager:us-east-1:123456789012:secret:longhand-example-AbCdEf"
+        self.write("infra/env/test.env", re.sub("SECRET_ARN=.*", example, text))
+        self.assertIn("Changed: images, data, service, alarms.", self.deployed())
 
     def test_a_replacement_of_what_holds_data_is_refused(self) -> None:
         self.small()
@@ -382,7 +401,7 @@ class Deploying(unittest.TestCase):
             "AUTH is jwt, and JWT_ISSUER is missing",
             "API_TASK is unknown: no template",
             "WORKER_SLOTS is 'many', which is not a number",
-            "CACHE is 'memcached'; it can be none, valkey",
+            "CACHE is 'memcached'; it has to be none or valkey",
             "VPC_ID is set, and PRIVATE_SUBNET_IDS is missing",
             "line 8 is not KEY=value",
             "ASR_BASE_URL is missing",
