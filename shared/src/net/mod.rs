@@ -1,6 +1,7 @@
-//! Calls to other servers: backoff, and addresses that clients supply.
+//! Calls to other servers: backoff, the model's address, and addresses that clients supply.
 
 pub mod backoff;
+pub mod model;
 pub mod outbound;
 
 /// The causes of an error, without its URL.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use longhand_shared::domain::job::{TranscribeOptions, Transcription};
-use longhand_shared::net::causes;
+use longhand_shared::net::{causes, model};
 use longhand_shared::service::trace;
 use reqwest::header::HeaderValue;
 use reqwest::multipart::{Form as Multipart, Part};
@@ -22,8 +22,6 @@ use crate::failure::Failure;
 
 /// The maximum size of a response, in bytes. A transcription must be smaller.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-
-const PATH: &str = "/v1/audio/transcriptions";
 
 /// The end of the path for a translation to English.
 const TRANSLATIONS: &str = "translations";
@@ -46,7 +44,7 @@ impl Client {
             .redirect(redirect::Policy::none())
             .user_agent(concat!("longhand/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        let url = url(&settings.base_url);
+        let url = format!("{}{}", model::server(&settings.base_url), model::TRANSCRIPTIONS);
         Ok(Self {
             http,
             translations: url.trim_end_matches("transcriptions").to_owned() + TRANSLATIONS,
@@ -135,13 +133,6 @@ impl Client {
     }
 }
 
-/// The URL of the call. The setting may be the server, its `/v1`, or the whole path.
-fn url(base: &str) -> String {
-    let base = base.trim_end_matches('/');
-    let base = base.strip_suffix(PATH).or_else(|| base.strip_suffix("/v1")).unwrap_or(base);
-    format!("{base}{PATH}")
-}
-
 fn part(part: Part, mime: &str) -> Result<Part, CallError> {
     part.mime_str(mime).map_err(|error| CallError::new(Failure::BadAudio, error.to_string()))
 }
@@ -190,23 +181,4 @@ async fn body(mut response: reqwest::Response) -> Result<Vec<u8>, CallError> {
         body.extend_from_slice(&part);
     }
     Ok(body)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::url;
-
-    #[test]
-    fn the_address_may_end_anywhere_in_the_path() {
-        for base in [
-            "http://model:8000",
-            "http://model:8000/",
-            "http://model:8000/v1",
-            "http://model:8000/v1/",
-            "http://model:8000/v1/audio/transcriptions",
-        ] {
-            assert_eq!(url(base), "http://model:8000/v1/audio/transcriptions", "{base}");
-        }
-        assert_eq!(url("https://host/openai/v1"), "https://host/openai/v1/audio/transcriptions");
-    }
 }

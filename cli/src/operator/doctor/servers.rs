@@ -4,6 +4,7 @@ use std::time::UNIX_EPOCH;
 
 use futures::future::join_all;
 use longhand_shared::Timestamp;
+use longhand_shared::net;
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::Value;
 
@@ -28,16 +29,9 @@ async fn send(request: RequestBuilder) -> Result<Response, String> {
 
 pub(super) async fn model(http: &Client, base: Option<&str>, key: Option<&str>) -> Vec<Finding> {
     let Some(base) = base else { return Vec::new() };
-    let url = models_url(base);
+    let url = format!("{}/v1/models", net::model::server(base));
     let request = key.into_iter().fold(http.get(&url), RequestBuilder::bearer_auth);
     vec![model_answer(&url, send(request).await.map(|answer| answer.status().as_u16())).of("model")]
-}
-
-/// The list of models. Like the workers, it accepts the server, its `/v1`, or the whole path of a call.
-fn models_url(base: &str) -> String {
-    let base = base.trim_end_matches('/');
-    let server = ["/v1/audio/transcriptions", "/v1"].into_iter().find_map(|path| base.strip_suffix(path));
-    format!("{}/v1/models", server.unwrap_or(base))
 }
 
 fn model_answer(url: &str, status: Result<u16, String>) -> Finding {
@@ -130,17 +124,6 @@ mod tests {
         assert_eq!(skew(-31, "AWS").detail, "this machine is 31 s behind AWS");
         assert_eq!(skew(31, "AWS").verdict, Fault);
         assert_eq!(model_answer("http://asr", Result::Ok(401)).verdict, Warning);
-    }
-
-    #[test]
-    fn the_models_address_may_end_anywhere_in_the_path() {
-        for path in ["", "/", "/v1", "/v1/", "/v1/audio/transcriptions"] {
-            assert_eq!(
-                models_url(&format!("http://asr/openai{path}")),
-                "http://asr/openai/v1/models",
-                "{path}"
-            );
-        }
     }
 
     #[test]
