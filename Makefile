@@ -21,7 +21,7 @@ test-programs:
 	cargo test --workspace --no-run
 	@$(STACK) install python redis nginx ffmpeg
 
-test: test-programs ## the tests for daily work, in parallel, with a private emulator
+test: test-programs ## the quick tests, in parallel; they start their own emulator
 	@$(STACK) test -- $(PYTHON) localstack/run_tests.py
 
 test-all: test-programs ## the long tests: deployment, outages, the demo, LocalStack, other model servers

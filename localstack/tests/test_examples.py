@@ -33,7 +33,7 @@ class Examples(unittest.TestCase):
         self.assertLessEqual(len(own.splitlines()), 5)
         ran = self.bash(own)
         self.assertIn("recording.wav", ran.stdout, "the simulated model names the file")
-        self.completes(json.loads(self.bash(f". .local/env\n{round_trip}").stdout))
+        self.completes(json.loads(self.bash(round_trip).stdout))
 
     def test_the_api_by_example(self) -> None:
         out = self.bash("\n".join([". .local/env", *blocks("docs/api.md")])).stdout
