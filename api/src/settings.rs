@@ -16,6 +16,8 @@ use crate::limits::Limits;
 use crate::tickets::Tickets;
 use crate::waiting::{MAX_WAITING, STREAM_AGE};
 
+const RETENTION: &str = "days from submission (or from a retry) until jobs and transcripts expire";
+
 /// Read once, at start.
 #[derive(Debug)]
 pub struct Settings {
@@ -86,8 +88,7 @@ impl Settings {
         );
         let sources = audio_sources(reader);
         let callbacks = CallbackSettings::read(reader);
-        let days =
-            reader.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, "days until jobs and transcripts expire");
+        let days = reader.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, RETENTION);
         let drain = reader.within(
             "LONGHAND_DRAIN_SECONDS",
             25,
@@ -106,7 +107,7 @@ impl Settings {
             .unwrap_or_default();
         let upload_endpoint = reader.optional(
             "LONGHAND_UPLOAD_ENDPOINT",
-            "S3 endpoint in upload URLs, if clients need another one than the api",
+            "S3 endpoint in the URLs that upload and play audio, if clients need another one than the api",
         );
         let redis = RedisUrl::read(reader);
         let log = LogSettings::read(reader);

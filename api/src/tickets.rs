@@ -90,8 +90,8 @@ impl Tickets {
     pub(crate) fn read_settings(reader: &mut Reader<'_>) -> Option<Self> {
         let secret: Option<Secret> = reader.optional(
             SECRET,
-            "secret that signs tickets for audio and events, 32 bytes at least, the same at all servers; default: \
-             random, of this process",
+            "secret that signs tickets for audio and events, at least 32 bytes, the same at all servers; without it each \
+             server accepts only its own tickets",
         );
         match secret.as_ref().map(|secret| secret.reveal().len()) {
             Some(bytes) if bytes < MIN_SECRET_BYTES => {

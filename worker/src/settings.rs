@@ -52,8 +52,10 @@ impl WebhookSettings {
         const DLQ: &str = "LONGHAND_WEBHOOK_DLQ_URL";
         const SECRET: &str = "LONGHAND_WEBHOOK_SECRET";
         let CallbackSettings { queue_url, hosts } = CallbackSettings::read(r);
-        let dlq_url: Option<HttpUrl> =
-            r.optional(DLQ, "URL of the dead-letter queue of LONGHAND_WEBHOOK_QUEUE_URL; required with it");
+        let dlq_url: Option<HttpUrl> = r.optional(
+            DLQ,
+            "URL of the dead-letter queue for webhooks; required with LONGHAND_WEBHOOK_QUEUE_URL",
+        );
         let secrets = MasterSecrets::read(r);
         let queue_url = queue_url?;
         if dlq_url.is_none() {
@@ -71,6 +73,8 @@ impl WebhookSettings {
 
 /// Long help texts.
 mod about {
+    pub(super) const RETENTION: &str =
+        "days from submission (or from a retry) until jobs and transcripts expire";
     pub(super) const CONCURRENCY: &str =
         "chunks in progress at the same time, which limits the concurrent calls of the model, 1 to 10000";
     pub(super) const DRAIN: &str =
@@ -108,8 +112,7 @@ impl Settings {
         let limits = limits(r);
         let sweep: u64 =
             r.within("LONGHAND_SWEEP_SECONDS", 15, 1..=3600, "seconds between sweeps of open jobs");
-        let retention: u64 =
-            r.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, "days until jobs and transcripts expire");
+        let retention: u64 = r.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, about::RETENTION);
         let health_listen =
             r.or("LONGHAND_HEALTH_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8081)), about::HEALTH_LISTEN);
         let name = r.or("LONGHAND_WORKER_NAME", host_and_process(lookup), about::NAME);

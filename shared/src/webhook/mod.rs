@@ -143,7 +143,8 @@ impl CallbackSettings {
         let hosts: AllowedHosts = reader
             .optional(
                 HOSTS,
-                "hosts for callbackUrl, separated by commas; *.example.com allows all subdomains",
+                "hosts for callbackUrl, separated by commas; *.example.com allows all subdomains; without it webhooks are \
+                 disabled; needs LONGHAND_WEBHOOK_QUEUE_URL",
             )
             .unwrap_or_default();
         if !hosts.is_empty() && queue_url.is_none() {
