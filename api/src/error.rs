@@ -104,7 +104,7 @@ pub(crate) enum ApiError {
     )]
     TooManyStreams,
     #[error(
-        "the user or the job has reached its share of this server's event streams and waits: close some, or try again"
+        "the user has a tenth, or the job a twentieth, of the event streams and waits that this server allows: close some, or try again"
     )]
     TooManyWaiting,
     #[error(

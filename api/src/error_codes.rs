@@ -108,7 +108,7 @@ error_codes! {
         "too many jobs in progress",
         "submit again after some have ended";
     TooManyWaiting = TOO_MANY_REQUESTS, "TOO_MANY_WAITING",
-        "the user (a tenth) or the job (a twentieth) has reached its share of this server's event streams and waits",
+        "the user has a tenth, or the job a twentieth, of the event streams and waits that this server allows",
         "close some, or try again after `Retry-After`";
     Internal = INTERNAL_SERVER_ERROR, "INTERNAL",
         "a fault in Longhand",

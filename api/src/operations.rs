@@ -61,7 +61,7 @@ pub(crate) struct Operations {
 struct QueueDepth {
     /// Messages that wait.
     visible: u64,
-    /// Messages in the hands of workers.
+    /// Messages that workers have received and not yet deleted.
     in_flight: u64,
     /// Messages whose delay has not passed.
     delayed: u64,
@@ -101,14 +101,15 @@ struct WorkerRow {
     name: String,
     started_time: Timestamp,
     reported_time: Timestamp,
-    /// How many chunks may be in hand now; 0 while the circuit is open.
+    /// The number of chunks that the worker may process at the same time now; 0 while the circuit breaker is open.
     slots: usize,
     /// The most slots that the worker may have (`LONGHAND_CONCURRENCY`).
     limit: usize,
+    /// The number of chunks that the worker processes now.
     in_hand: usize,
     /// Whether the circuit breaker is open: the model is down.
     circuit_open: bool,
-    /// Why the circuit is open.
+    /// Why the circuit breaker is open.
     #[schema(required)]
     problem: Option<String>,
 }
@@ -117,10 +118,11 @@ struct WorkerRow {
 #[serde(rename_all = "camelCase")]
 struct MinuteRow {
     time: Timestamp,
-    /// Chunks.
+    /// The number of chunks that were completed in this minute.
     completed: u64,
-    /// Chunks.
+    /// The number of chunks that failed in this minute.
     failed: u64,
+    /// The number of model calls in this minute.
     model_calls: u64,
     /// The average duration of a model call; null without calls.
     #[schema(required)]
@@ -149,7 +151,7 @@ problems!(Problems: COMMON, AUTHENTICATED, &[
 
 /// See the state of the service
 ///
-/// Queues, workers, the model and failures. For operators. What it says of workers is up to 15 seconds old.
+/// Queues, workers, the model and failures. For operators. The figures of workers are up to 15 seconds old.
 #[utoipa::path(
     get,
     path = "/operations",

@@ -48,7 +48,7 @@ pub struct Cue {
     #[serde(serialize_with = "seconds")]
     #[schema(value_type = f64)]
     pub start: u64,
-    /// Seconds from the same beginning; after `start`.
+    /// In seconds, from the same beginning as `start`. After `start`.
     #[serde(serialize_with = "seconds")]
     #[schema(value_type = f64)]
     pub end: u64,
@@ -77,11 +77,11 @@ pub struct Cue {
 pub struct CueWord {
     /// With its punctuation.
     pub word: String,
-    /// As of the segment.
+    /// In seconds, from the same beginning as the segment's `start`.
     #[serde(serialize_with = "seconds")]
     #[schema(value_type = f64)]
     pub start: u64,
-    /// As of the segment; not before `start`.
+    /// In seconds, from the same beginning as the segment's `start`. Not before the word's `start`.
     #[serde(serialize_with = "seconds")]
     #[schema(value_type = f64)]
     pub end: u64,

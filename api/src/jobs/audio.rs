@@ -104,7 +104,8 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
 
 /// Play a chunk's audio
 ///
-/// Audio in S3 and on the web is a redirect, which is valid for at most 15 minutes. Local audio is sent, also in ranges.
+/// Audio in S3 is a redirect to a link that is valid for at most 15 minutes. Audio on the web is a redirect to its address.
+/// Local audio is sent, also in ranges.
 #[utoipa::path(
     get,
     path = "/transcript/{jobId}/audio/{index}",

@@ -236,8 +236,8 @@ impl utoipa::IntoParams for IdempotencyKeyHeader {
             .parameter_in(ParameterIn::Header)
             .required(Required::False)
             .description(Some(
-                "A key that the client chooses for the request, kept for 24 hours: the same request with the same key \
-                 returns the same job. Visible ASCII characters, quoted or not.",
+                "A key that the client chooses for the request. The same request with the same key returns the same \
+                 job. A key is kept for 24 hours, or until its job is erased. Visible ASCII characters, quoted or not.",
             ))
             .schema(Some(schema))
             .example(Some("8e03978e-40d5-43dd-bc93-6894a57f9324".into()));

@@ -25,7 +25,7 @@ pub(crate) struct Ticket {
     expires_time: Timestamp,
 }
 
-/// The body in the description.
+/// What the ticket is for.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "`create` reads the body field by field, to report every fault")]
 pub(crate) struct NewTicket {

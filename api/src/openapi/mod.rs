@@ -77,8 +77,8 @@ fn document(paths: &Value, schemas: &Value) -> Value {
         "tags": [
             {"name": "Jobs", "description": "Submit, wait, read, list."},
             {"name": "Uploads", "description": "For clients without an AWS account."},
-            {"name": "Operations", "description": "For operators: callers with the scope or the key of one."},
-            {"name": "Service", "description": "For operators. Needs no credentials."},
+            {"name": "Operations", "description": "For operators: callers with the scope `longhand:operator`, or with an operator's API key."},
+            {"name": "Service", "description": "Health and metrics, for load balancers and monitoring. These calls need no credentials."},
         ],
         "paths": paths,
         "webhooks": {"jobEnded": {"post": webhook::job_ended()}},

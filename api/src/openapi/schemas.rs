@@ -49,14 +49,14 @@ pub(super) fn new_job() -> Value {
             },
             "translate": {
                 "type": ["boolean", "null"],
-                "description": "`true`: the text is translated to English. A model that cannot translate fails the chunks.",
+                "description": "`true`: the text is translated to English. If the model cannot translate, the chunks fail (`ASR_REJECTED`).",
             },
             "startOffset": {
                 "type": ["number", "null"],
                 "minimum": 0,
                 "maximum": MAX_START_OFFSET,
-                "description": "Where the first chunk begins in a longer recording, in seconds. Times of segments, words \
-                                and captions are later by it.",
+                "description": "Where the first chunk begins in a longer recording, in seconds. It is added to the times of \
+                                segments, words and captions.",
             },
             "metadata": {
                 "type": ["object", "null"],

@@ -105,7 +105,7 @@ impl Chunk {
         matches!(self.state, ChunkState::Settled { .. })
     }
 
-    /// How many claims count: those that ended with a verdict, took too long, or were lost.
+    /// How many claims count: the running one, and those that ended with a verdict, took too long, or were lost.
     pub fn attempts(&self) -> u32 {
         self.attempt.saturating_sub(self.released)
     }

@@ -28,7 +28,8 @@ pub struct TranscriptResult {
     /// When the job ended; null while it is in progress.
     #[schema(required)]
     pub completed_time: Option<Timestamp>,
-    /// The text in order of the chunks. A chunk without a text is marked. Null while no chunk has a text.
+    /// The text in order of the chunks. A chunk without a text becomes a mark, `[chunk 3 failed]` or `[chunk 3 pending]`,
+    /// with the chunk's `index`. Null until a chunk has a text.
     #[schema(required)]
     pub transcription: Option<String>,
     /// Whether some of the text is missing: the job is in progress, or a chunk failed.
@@ -36,15 +37,15 @@ pub struct TranscriptResult {
     /// The language of most of the text, as a language tag, if the model detects it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// Where the first chunk begins in a longer recording, in seconds, as submitted. Times of segments and captions
-    /// include it. Search results do not.
+    /// Where the first chunk begins in a longer recording, in seconds, as submitted. Times of segments, words and captions
+    /// include it. Search results do not have this field.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub start_offset: f64,
     /// The client's metadata, unchanged.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub metadata: Metadata,
-    /// The webhook and its delivery state. Search results do not include it.
+    /// The webhook and its delivery state. Search results do not have this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<Callback>,
     /// The chunks, in order.
@@ -59,8 +60,8 @@ pub struct ChunkResult {
     /// The audio's path, as submitted.
     pub audio_chunk_path: AudioPath,
     pub chunk_status: ChunkStatus,
-    /// The number of attempts that count. Attempts released through no fault of the chunk (the model
-    /// was down, a worker shut down) do not count.
+    /// The running attempt and those that ended with `COMPLETED`, `FAILED`, `OVERDUE` or `LOST`. It begins at 0 again
+    /// when a failed chunk is retried.
     pub attempts: u32,
     /// The last ten attempts, including those that do not count, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

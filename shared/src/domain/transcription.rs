@@ -66,13 +66,13 @@ pub struct Segment {
 pub enum WarningCode {
     /// The model decoded much less audio than the file states: the file is probably cut off or damaged.
     AudioShorter,
-    /// The text has characters that the model sent damaged.
+    /// The model sent characters that are not valid. The text has U+FFFD in their place.
     TextDamaged,
     /// Some times are estimates, since the model returned no usable ones.
     TimesEstimated,
     /// Times of words were requested, and the model returned none.
     NoWords,
-    /// A code of a later version.
+    /// A worker of a later version gave a warning whose code this server does not know. `message` explains it.
     #[serde(other)]
     Other,
 }

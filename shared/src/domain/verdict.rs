@@ -39,12 +39,13 @@ pub enum ErrorCode {
     ///
     /// Submit the recording itself.
     AudioUnsupported,
-    /// The model rejected the audio with a 4xx and works otherwise. For 400, 413, 415 and 422 the message quotes the model.
+    /// The model rejected this audio with a 4xx, and works for other audio. For 400, 413, 415 and 422 the message quotes
+    /// the model.
     ///
     /// Do as the message says.
     AsrRejected,
-    /// The model failed `ASR_MAX_RETRIES` + 1 times on this chunk while it worked otherwise, or went down three times with
-    /// it; or the model or the audio's host was unavailable for about a day.
+    /// The model failed `ASR_MAX_RETRIES` + 1 times on this chunk but worked for others, or it went down three times while
+    /// it transcribed this chunk, or the model or the audio's host was unavailable for about a day.
     ///
     /// Retry the job. The operator should check what the message names.
     AsrUnavailable,

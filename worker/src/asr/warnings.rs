@@ -27,7 +27,10 @@ pub(super) fn add(
         warn(WarningCode::AudioShorter, message);
     }
     if transcription.text().contains('\u{fffd}') {
-        warn(WarningCode::TextDamaged, "the model sent damaged characters, shown as \u{fffd}".to_owned());
+        warn(
+            WarningCode::TextDamaged,
+            "the model sent characters that are not valid, shown as \u{fffd}".to_owned(),
+        );
     }
     let segments = transcription.segments();
     let repaired = segments.iter().filter(|segment| segment.repaired).count();
