@@ -14,7 +14,7 @@ Set the environment of the services (. .local/env) and use a simulated model (AS
 which a real model may reject. The jobs, of users load-0, load-1 and so on, and their audio under load/RUN/ in the
 bucket are not removed.
 
-Turnaround is the time from when a submit was due until the client has the result. The command waits for every job
+Turnaround is the time from the planned submit until the client has the result. The command waits for every job
 (Prefer: wait). Without Redis the servers poll the table for waiting clients, which adds up to a second. CPU and AWS
 calls are differences between /metrics before the first submit and after the last job, so they include idle work.
 

@@ -44,7 +44,7 @@ pub(super) struct Accepted {
 /// The last known state of an accepted job.
 #[derive(Debug)]
 pub(super) enum LastState {
-    /// `COMPLETED` or `FAILED`, and the time from when the submit was due until the result arrived.
+    /// `COMPLETED` or `FAILED`, and the time from the planned submit until the result arrived.
     Ended(Box<TranscriptResult>, Duration),
     /// The service has no such job.
     Lost,

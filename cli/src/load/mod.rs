@@ -1,8 +1,7 @@
 //! `longhand load`: submits test jobs at a rate and reports how the service performed.
 //!
-//! The main result is the overhead: a job's turnaround, from when its submit was due until the client has the result,
-//! minus the model's time for its slowest chunk. The simulated model reports that time; with another model the overhead
-//! is left out.
+//! The main result is the overhead: a job's turnaround, from the planned submit until the client has the result, minus the
+//! model's time for its slowest chunk. The simulated model reports that time; with another model the overhead is left out.
 
 pub(crate) mod args;
 mod drive;

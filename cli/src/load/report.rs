@@ -224,6 +224,7 @@ impl<'a> Report<'a> {
         let Jobs { completed, failed, lost, unfinished, not_accepted, .. } = &self.jobs;
         let Throughput { seconds, jobs_per_second, chunks_per_second } = &self.throughput;
         let in_time = self.answered_within15_seconds;
+        let (latency, turnaround) = (self.submit_latency_seconds, self.turnaround_seconds);
         let mut rows = vec![
             (
                 "load",
@@ -245,11 +246,8 @@ impl<'a> Report<'a> {
             ),
             ("", String::new()),
             ("seconds", "     p50       p90       p99       max".to_owned()),
-            ("submit latency", spread(self.submit_latency_seconds, "POST /transcribe, from when it was due")),
-            (
-                "job turnaround",
-                spread(self.turnaround_seconds, "until the client has the result, from when it was due"),
-            ),
+            ("submit latency", spread(latency, "POST /transcribe, from the planned submit")),
+            ("job turnaround", spread(turnaround, "from the planned submit until the result arrives")),
             ("answered within 15 s", format!("{in_time:>7.1} %  of the jobs accepted")),
         ];
         if let Some(model) = &self.model {
@@ -258,9 +256,9 @@ impl<'a> Report<'a> {
             } = model;
             rows.extend([
                 ("slowest chunk's ASR time", spread(model.slowest_chunk_seconds, "as the simulated model recorded it")),
-                ("turnaround over that", spread(model.overhead_seconds, "what Longhand adds")),
+                ("overhead", spread(model.overhead_seconds, "turnaround minus the row above")),
                 ("  waiting in the queue", spread(model.queue_wait_seconds, "from submittedTime to the claim of the slowest chunk")),
-                ("  the rest", spread(model.overhead_without_wait_seconds, "what Longhand adds, less that wait")),
+                ("  other overhead", spread(model.overhead_without_wait_seconds, "overhead minus that wait")),
                 ("", String::new()),
                 ("ASR calls", format!("{calls}, {most_at_once} at once at most, {most_calls_per_chunk} for one chunk at most")),
                 ("transcripts", format!("{transcripts_right} right, {transcripts_wrong} wrong")),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use longhand_shared::Timestamp;
 
 use super::report::{Ended, Run};
+use crate::chunk::label;
 
 /// The steps of the completed job with the largest overhead.
 pub(super) fn slowest(run: &Run<'_>) -> String {
@@ -23,7 +24,7 @@ fn steps(run: &Run<'_>, ended: &Ended<'_>) -> String {
     let result = ended.result;
     let since = |at: Timestamp| at.since(ended.due);
     let mut steps = vec![
-        (Duration::ZERO, "the submit is due".to_owned()),
+        (Duration::ZERO, "the planned submit".to_owned()),
         (since(result.submitted_time), "the api has the request (submittedTime)".to_owned()),
         (ended.latency, "the client has the answer, 202".to_owned()),
         (ended.turnaround, "the client has the result".to_owned()),
@@ -32,9 +33,9 @@ fn steps(run: &Run<'_>, ended: &Ended<'_>) -> String {
         result.completed_time.map(|at| (since(at), "the job is about to end (completedTime)".to_owned())),
     );
     for (chunk, file) in result.chunks.iter().zip(&ended.job.files) {
-        let index = chunk.index;
+        let label = label(chunk.index.get(), result.chunks.len());
         for attempt in &chunk.history {
-            steps.push((since(attempt.started_time), format!("chunk {index}: a worker has the message")));
+            steps.push((since(attempt.started_time), format!("{label}: a worker has the message")));
         }
         let took = run.books.and_then(|books| books.took(&file.name));
         if let Some(at) = chunk.completed_time {
@@ -42,7 +43,7 @@ fn steps(run: &Run<'_>, ended: &Ended<'_>) -> String {
                 took.map(|ms| format!("; the model took {:.3} s", Duration::from_millis(ms).as_secs_f64()));
             steps.push((
                 since(at),
-                format!("chunk {index}: the result is about to be stored{}", model.unwrap_or_default()),
+                format!("{label}: the result is about to be stored{}", model.unwrap_or_default()),
             ));
         }
     }
