@@ -66,8 +66,11 @@ async fn segments(context: &Context, args: &Get) -> Result<(), Failure> {
     }
     joined::in_order(&mut answers, |answer| &answer.value.result)?;
     let (mut lines, mut results) = (Vec::new(), Vec::new());
-    for answer in answers {
-        let segments = &answer.value.segments;
+    for mut answer in answers {
+        let segments = &mut answer.value.segments;
+        for segment in segments.iter_mut() {
+            segment.text = joined::named_marks(&answer.value.result, &segment.text);
+        }
         if context.json {
             lines.push(answer.raw);
         } else if args.words {
@@ -79,7 +82,9 @@ async fn segments(context: &Context, args: &Get) -> Result<(), Failure> {
     }
     let results: Vec<_> = results.iter().collect();
     if args.words && lines.is_empty() {
-        output::note("longhand: there are no words with times. Submit the job with --timestamps word");
+        output::note(
+            "longhand: there are no words with times. The job needs --timestamps word, and a model that returns words",
+        );
     }
     output::write(&lines.join("\n"), args.output.as_deref())
         .map_err(|failure| failure.of_job(results[0].job_id))?;

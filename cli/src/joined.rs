@@ -41,14 +41,14 @@ pub(crate) async fn text(
     let mut turns = Vec::new();
     for result in results {
         let text = context.api.form(result.job_id, "text/plain", Layout::default()).await?.text;
-        turns.push(if results.len() > 1 { named_marks(result, text.trim()) } else { text });
+        turns.push(named_marks(result, text.trim()));
     }
     Ok(Some(turns.join("\n")))
 }
 
 fn plain(results: &[&TranscriptResult]) -> Option<String> {
     if let [result] = results {
-        return result.transcription.clone();
+        return result.transcription.as_ref().map(|text| named_marks(result, text));
     }
     results.iter().any(|result| result.transcription.is_some()).then(|| {
         let parts: Vec<_> = results.iter().map(|result| part(result)).collect();
@@ -64,8 +64,9 @@ fn part(result: &TranscriptResult) -> String {
     }
 }
 
-/// Chunks without a text are marked by their numbers, which are those of their own job. Names are clear in all jobs.
-fn named_marks(result: &TranscriptResult, text: &str) -> String {
+/// The text with the file's name in each mark of a chunk without a text. The service's marks have the chunk's index, which
+/// counts from 0 and in its own job. Messages for people count from 1, and may be about several jobs.
+pub(crate) fn named_marks(result: &TranscriptResult, text: &str) -> String {
     marks(result).fold(text.to_owned(), |text, (mark, named)| text.replacen(&mark, &named, 1))
 }
 
@@ -77,6 +78,22 @@ fn marks(result: &TranscriptResult) -> impl Iterator<Item = (String, String)> {
             ChunkStatus::Pending | ChunkStatus::InProgress => "pending",
         };
         Some((format!("[chunk {} {state}]", chunk.index), format!("[{} {state}]", own_name(chunk))))
+    })
+}
+
+/// As [`named_marks`], for captions: a mark may be on two lines, and a note may name a chunk. Characters with a meaning in
+/// captions become `_`.
+fn named_captions(result: &TranscriptResult, text: &str) -> String {
+    let safe = |name: &str| name.replace(['&', '<', '>'], "_");
+    let text = marks(result).fold(text.to_owned(), |text, (mark, named)| {
+        let on_two_lines =
+            mark.rsplit_once(' ').map_or_else(String::new, |(one, two)| format!("{one}\n{two}"));
+        let found = if text.contains(&mark) { &mark } else { &on_two_lines };
+        text.replacen(found, &safe(&named), 1)
+    });
+    result.chunks.iter().fold(text, |text, chunk| {
+        let note = |name: &str| format!("the length of {name} is not known");
+        text.replacen(&note(&format!("chunk {}", chunk.index)), &note(&safe(&own_name(chunk))), 1)
     })
 }
 
@@ -131,7 +148,7 @@ pub(crate) async fn captions(context: &Context, results: &[&TranscriptResult]) -
     for result in results {
         let captions = context.api.form(result.job_id, media_type, context.layout).await?;
         times_exact &= captions.times_exact;
-        files.push(captions.text);
+        files.push(named_captions(result, &captions.text));
     }
     if !times_exact {
         output::note(

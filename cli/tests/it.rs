@@ -127,7 +127,7 @@ async fn a_failed_job_prints_the_partial_text_and_the_reasons() {
     let (_folder, paths) = files(&["a.wav", "b.wav"]);
     let line = ["transcribe", &paths[0], &paths[1], "--user", "ana", "--wait"];
     let ran = fake.run(&line).await;
-    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), "And so [chunk 1 failed]\n"));
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), "And so [a.wav failed]\n"));
     assert!(ran.stderr.contains("1 of 2 chunks could not be transcribed"), "{}", ran.stderr);
     let reason = format!("chunk 2 of 2 {}: AUDIO_NOT_FOUND: there is no such object", paths[1]);
     assert!(ran.stderr.contains(&reason), "{}", ran.stderr);
@@ -363,7 +363,7 @@ async fn a_job_in_progress_is_printed_with_a_hint() {
     let half = result(IN_PROGRESS, Some("And so [chunk 1 pending]"), &[COMPLETED, "PENDING"]);
     let fake = Fake::start(vec![Reply::ok(&half)]).await;
     let ran = fake.run(&["get", JOB]).await;
-    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "And so [chunk 1 pending]\n"));
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "And so [a.wav pending]\n"));
     assert!(ran.stderr.contains("1 of 2 chunks are done"), "{}", ran.stderr);
 }
 

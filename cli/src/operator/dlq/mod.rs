@@ -80,7 +80,10 @@ async fn show(context: &Context, aws: &Aws, args: &DlqShow) -> Result<(), Failur
         format!("message   {}", row.message_id),
         format!("origin    {}", letter.delivery.origin()),
         format!("job       {}", row.job_id.as_deref().unwrap_or("-")),
-        format!("chunk     {}", row.chunk_index.map_or_else(|| "-".to_owned(), |index| index.to_string())),
+        format!(
+            "chunk     {}",
+            row.chunk_number().map_or_else(|| "-".to_owned(), |number| number.to_string())
+        ),
         format!("receives  {}", row.receive_count),
         format!("age       {}", row.age),
         format!("reason    {}", row.reason),

@@ -53,7 +53,7 @@ impl Done {
         if let Some(job) = &self.row.job_id {
             let _ = write!(line, "  job {job}");
         }
-        if let Some(chunk) = self.row.chunk_index {
+        if let Some(chunk) = self.row.chunk_number() {
             let _ = write!(line, " chunk {chunk}");
         }
         if let Some(because) = &self.because {

@@ -52,8 +52,13 @@ impl Row {
         }
     }
 
+    /// Counted from 1, as in all texts for people.
+    pub(super) fn chunk_number(&self) -> Option<u64> {
+        self.chunk_index.map(|index| index.saturating_add(1))
+    }
+
     pub(super) fn line(&self) -> String {
-        let chunk = self.chunk_index.map_or_else(|| "-".to_owned(), |index| index.to_string());
+        let chunk = self.chunk_number().map_or_else(|| "-".to_owned(), |number| number.to_string());
         let receives = self.receive_count.to_string();
         let job = self.job_id.as_deref().unwrap_or("-");
         columns([&self.message_id, job, &chunk, &receives, &self.age, &self.reason])
@@ -102,6 +107,7 @@ pub(super) mod tests {
         let now = Timestamp::from_unix(100 + 3 * 3600);
         let ours = Row::new(Which::Chunks, &letter(BODY, None), now);
         assert_eq!((ours.foreign, ours.chunk_index, ours.age.as_str()), (false, Some(7), "3 h"));
+        assert_eq!(ours.chunk_number(), Some(8));
         assert_eq!(ours.reason, "received too often, never finished");
         let foreign = Row::new(Which::Chunks, &letter("\u{1b}[2J", None), now);
         assert!(foreign.foreign && foreign.reason.starts_with("not a chunk message"), "{}", foreign.reason);

@@ -69,7 +69,7 @@ async fn dead_letters_can_be_listed_shown_and_redriven() {
 
     let one = longhand(&service, &[], &["dlq", "redrive", "--job", &job.to_string()]).await;
     assert_eq!(one.code, Some(0), "{}", one.stderr);
-    assert_eq!(one.stdout, format!("redriven  {own}  job {job} chunk 0\n"));
+    assert_eq!(one.stdout, format!("redriven  {own}  job {job} chunk 1\n"));
     assert_eq!(dlq.depth().await.expect("a depth").visible, 2);
 
     let wait = Duration::from_secs(1);
@@ -83,7 +83,7 @@ async fn dead_letters_can_be_listed_shown_and_redriven() {
 
     let all = longhand(&service, &[], &["dlq", "redrive", "--all"]).await;
     assert_eq!(all.code, Some(0), "{}", all.stderr);
-    assert!(all.stdout.contains(&format!("job {other} chunk 0")), "{}", all.stdout);
+    assert!(all.stdout.contains(&format!("job {other} chunk 1")), "{}", all.stdout);
     assert!(
         all.stdout.contains(&format!("refused  {foreign_id}: no worker could read it")),
         "{}",
@@ -115,7 +115,7 @@ async fn copies_of_a_dead_letter_do_not_hide_other_messages() {
     let other = dead_letter(&service).await;
     let all = longhand(&service, &[], &["dlq", "redrive", "--all"]).await;
     assert_eq!((all.code, all.stdout.lines().count()), (Some(0), 3), "{}{}", all.stdout, all.stderr);
-    assert!(all.stdout.contains(&format!("job {other} chunk 0")), "{}", all.stdout);
+    assert!(all.stdout.contains(&format!("job {other} chunk 1")), "{}", all.stdout);
 }
 
 #[tokio::test]
