@@ -75,7 +75,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Upload recordings and submit them. Prints the job id or, with --wait, the transcript. Long recordings are cut.
+    /// Upload recordings and submit them. Prints the job id or, with --wait, the transcript. Long recordings are divided
+    /// into chunks.
     #[command(after_help = AFTER_HELP)]
     Transcribe(Transcribe),
     /// Print the transcript of a job, or of the jobs of one recording. If a job is in progress, print the completed part.

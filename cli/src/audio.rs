@@ -146,7 +146,7 @@ fn stdin() -> Result<LocalFile, String> {
         1..=MAX_AUDIO_BYTES => {}
         _ => {
             return Err(
-                "has more than the 5 MB of a chunk. Save a long recording as a file, and name the file"
+                "has more than 5 MB, the limit for stdin. Save the recording as a file, and pass the file's name instead of -"
                     .to_owned(),
             );
         }

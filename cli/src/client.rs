@@ -209,7 +209,10 @@ impl Api {
     fn about(&self, job: JobId, mut failure: Failure) -> Failure {
         if failure.status == Some(StatusCode::NOT_FOUND.as_u16()) {
             failure.exit = Exit::NoSuchJob;
-            failure.message = format!("there is no job {job} at {}", self.base);
+            failure.message = format!(
+                "job {job} is not at {}: it was erased, has expired, or belongs to another user",
+                self.base
+            );
         }
         failure.of_job(job)
     }
@@ -274,8 +277,14 @@ impl Api {
         let retryable = (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
             || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
         let exit = if status.is_client_error() && !retryable { Exit::Refused } else { Exit::Unavailable };
-        let verb = if exit == Exit::Refused { "rejected" } else { "failed on" };
-        let mut message = format!("the service at {} {verb} the request ({status})", self.base);
+        let what = match status {
+            StatusCode::TOO_MANY_REQUESTS => "limits requests",
+            StatusCode::REQUEST_TIMEOUT => "timed out on the request",
+            StatusCode::NOT_IMPLEMENTED => "does not support the request",
+            _ if exit == Exit::Refused => "rejected the request",
+            _ => "failed on the request",
+        };
+        let mut message = format!("the service at {} {what} ({status})", self.base);
         // With faults, the detail repeats the first one with its JSON pointer. All are printed below the message.
         if let Some(detail) = problem.detail.or(problem.title).filter(|_| problem.errors.is_empty()) {
             message = format!("{message}: {detail}");

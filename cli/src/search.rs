@@ -13,7 +13,7 @@ use longhand_shared::{Timestamp, UserId};
 
 #[derive(Debug, Args)]
 pub(crate) struct Search {
-    /// The owner of the jobs. Default: the caller.
+    /// The owner of the jobs. Default: the user of the token. Required without a token.
     #[arg(long, value_name = "USER")]
     user: Option<UserId>,
 

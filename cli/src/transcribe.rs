@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::bodies::{NewTranscription, Submitted};
 use crate::client::Answer;
-use crate::context::{Context, continuing, listed};
+use crate::context::{Context, listed};
 use crate::error::Failure;
 use crate::options::{Waiting, first_of_list};
 use crate::parts::{self, Part};
@@ -35,11 +35,11 @@ pub(crate) struct Transcribe {
         required = true,
         value_name = "FILES",
         help = "1 to 24 recordings in order: local files, s3://bucket/key, https://host/.., or - for stdin. A local file of \
-                more than 5 minutes or 5 MB is cut at pauses, which needs ffmpeg"
+                more than 5 minutes or 5 MB is divided into chunks at pauses, which needs ffmpeg"
     )]
     files: Vec<OsString>,
 
-    /// The owner of the job. Default: the caller.
+    /// The owner of the job. Default: the user of the token. Required without a token.
     #[arg(long, value_name = "USER")]
     user: Option<UserId>,
 
@@ -93,7 +93,9 @@ pub(crate) async fn run(context: &Context, mut args: Transcribe) -> Result<(), F
     let files = if args.keep_order { files } else { in_order(files) };
     let parts = parts::of(audio::check(&files).await?).await?;
     if parts.len() > 1 && args.idempotency_key.as_ref().is_some_and(|key| key.len() > LONGEST_BASE_KEY) {
-        let message = format!("--idempotency-key may have {LONGEST_BASE_KEY} characters with several jobs");
+        let message = format!(
+            "--idempotency-key may have at most {LONGEST_BASE_KEY} characters, since the recording becomes several jobs"
+        );
         return Err(Failure::usage(message));
     }
     let length: f64 = parts.iter().map(Part::seconds).sum();
@@ -173,9 +175,11 @@ fn not_all(
     let jobs = context.jobs.all();
     if !jobs.is_empty() {
         failure.message = format!(
-            "part {number} of {parts} was not submitted: {}. The parts before it were: {}",
+            "job {number} of {parts} of this recording was not submitted: {}. The jobs before it were submitted: {}. Delete \
+             them ({} delete) before you submit the recording again",
             failure.message,
-            continuing(&jobs)
+            listed(&jobs, ", "),
+            context.command
         );
     }
     failure

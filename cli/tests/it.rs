@@ -173,7 +173,7 @@ async fn an_unknown_job_has_its_own_exit_code() {
     for line in [&["get", JOB][..], &["get", JOB, "--wait"]] {
         let ran = fake.run(line).await;
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(3), ""));
-        assert!(ran.stderr.contains(&format!("there is no job {JOB}")), "{}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("job {JOB} is not at http://")), "{}", ran.stderr);
     }
     assert_eq!(fake.run(&["get", JOB, "--json"]).await.error()["code"], "JOB_NOT_FOUND");
 }
@@ -217,8 +217,18 @@ async fn a_failing_service_is_exit_4() {
     let ran = fake.run(&["get", JOB, "--wait", "--json"]).await;
     assert_eq!((ran.code, &ran.error()["code"]), (Some(4), &json!("PROTOCOL")));
 
-    let fake = fake.on_submit(vec![Reply::problem(429, "TOO_MANY_REQUESTS", &json!([]))]);
-    assert_eq!(fake.run(&["transcribe", "s3://archive/a.wav", "--user", "ana"]).await.code, Some(4));
+    for (status, what) in [
+        (403, "rejected the request (403 Forbidden)"),
+        (408, "timed out on the request (408 Request Timeout)"),
+        (429, "limits requests (429 Too Many Requests)"),
+        (500, "failed on the request (500 Internal Server Error)"),
+        (501, "does not support the request (501 Not Implemented)"),
+    ] {
+        let fake = Fake::start(vec![Reply::problem(status, "A_CODE", &json!([]))]).await;
+        let ran = fake.run(&["get", JOB]).await;
+        assert_eq!(ran.code, Some(if status == 403 { 2 } else { 4 }), "{ran:?}");
+        assert!(ran.stderr.contains(what), "{ran:?}");
+    }
 }
 
 #[tokio::test]

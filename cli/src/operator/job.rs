@@ -69,7 +69,11 @@ pub(crate) async fn run(context: &Context, command: JobCommand) -> Result<(), Fa
         Ok(Retry::NothingFailed) => {
             (Exit::Refused, "NOTHING_FAILED", format!("job {job} has no failed chunk"))
         }
-        Ok(Retry::Gone) => (Exit::NoSuchJob, "NOT_FOUND", format!("there is no job {job}")),
+        Ok(Retry::Gone) => (
+            Exit::NoSuchJob,
+            "NOT_FOUND",
+            format!("job {job} is not in the table: it was erased or has expired"),
+        ),
         Err(error) => (Exit::Unavailable, "UNAVAILABLE", error.to_string()),
     };
     Err(Failure::new(exit, code, message).of_job(job))

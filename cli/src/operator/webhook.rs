@@ -14,7 +14,7 @@ use longhand_shared::UserId;
 #[derive(Debug, Subcommand)]
 pub(crate) enum WebhookCommand {
     #[command(
-        about = "Print the secret with which a user verifies webhooks. Needs LONGHAND_WEBHOOK_SECRET as for the worker",
+        about = "Print the secret with which a user verifies webhooks. Set LONGHAND_WEBHOOK_SECRET to the workers' value",
         after_help = AFTER_HELP
     )]
     Secret(WebhookSecret),

@@ -19,7 +19,8 @@ const BLOCK: usize = 64_000;
 /// The most characters of a message of ffmpeg's.
 const MESSAGE: usize = 300;
 
-const MISSING: &str = "ffmpeg is not installed, which cuts long recordings. Install it: apt install ffmpeg, or brew install ffmpeg";
+const MISSING: &str =
+    "long recordings need ffmpeg, which is not installed: apt install ffmpeg, or brew install ffmpeg";
 
 /// The length in seconds that a file states, if it states one.
 pub(crate) async fn stated_seconds(path: &Path) -> Result<Option<f64>, String> {
@@ -121,7 +122,7 @@ fn not_started(error: &io::Error) -> String {
 
 fn failed(status: ExitStatus, errors: &str) -> String {
     let reason = match errors.lines().find(|line| !line.trim().is_empty()) {
-        Some(line) if line.starts_with("Stream map") => "has no sound in it".to_owned(),
+        Some(line) if line.starts_with("Stream map") => "it has no audio track".to_owned(),
         Some(line) => line.trim().chars().take(MESSAGE).collect(),
         None => status.to_string(),
     };

@@ -51,7 +51,7 @@ impl Recording {
         })
         .await?;
         if samples == 0 {
-            return Err("has no sound in it".to_owned());
+            return Err("contains no audio".to_owned());
         }
         let frame = levels::FRAME_SAMPLES as u64;
         let piece = |frames: Range<usize>| {

@@ -109,7 +109,7 @@ async fn a_recording_can_come_from_stdin() {
     for (args, content, wrong) in [
         (&["transcribe", "-"][..], Vec::new(), "-: is empty"),
         (&["transcribe", "-"], b"no sound at all".to_vec(), "-: is not audio: it is text"),
-        (&["transcribe", "-"], sound(&vec![1; 5 << 20]), "-: has more than the 5 MB"),
+        (&["transcribe", "-"], sound(&vec![1; 5 << 20]), "-: has more than 5 MB, the limit for stdin"),
         (&["transcribe", "-", "-"], sound(b"x"), "-: is given more than once"),
     ] {
         let ran = run(args, content).await;

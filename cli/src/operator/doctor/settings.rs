@@ -66,7 +66,7 @@ impl Reader<'_> {
 
     fn required(&mut self, name: &str) -> Option<String> {
         let remedy =
-            "Set it as for the services (on AWS: the parameter file and the outputs of the data stack).";
+            "Set it to the services' value (on AWS: in the parameter file or the outputs of the data stack).";
         self.present(name, "is not set", remedy)
     }
 
@@ -96,7 +96,7 @@ impl Reader<'_> {
         let missing = format!("is not set, but {queue} is");
         let remedy = "Set it to the queue's dead-letter queue: the workers do not start without it.";
         self.present(dlq, &missing, remedy);
-        let remedy = "Set it as for the workers: they do not start without it.";
+        let remedy = "Set it to the workers' value: they do not start without it.";
         if let Some(Err(error)) = self.present(SECRET, &missing, remedy).as_deref().map(MasterSecret::new) {
             self.fault(SECRET, error.to_string(), "Correct it: the workers do not start with it.");
         }
