@@ -123,6 +123,35 @@ async function cuts() {
   assert.equal(cuts[2][1], 400);
 }
 
+/** A recording that this page cannot prepare has a command that works as printed, if the command line can help. */
+async function refuses() {
+  const page = await open(url);
+  await signIn(page, ana);
+  await page.goto(`${url}/console#/new`);
+  await page.waitForSelector("#files", { state: "attached" });
+  const mimeType = "audio/wav";
+  await page.setInputFiles("#files", [
+    { name: "empty.wav", mimeType, buffer: Buffer.alloc(0) },
+    { name: "it's noise.wav", mimeType, buffer: Buffer.alloc(6e6) },
+  ]);
+  await page.waitForSelector(".why >> text=This browser cannot decode it");
+  const whys = await page.locator(".why").allInnerTexts();
+  assert.equal(whys[0].trim(), "The file is empty. Check the recording.");
+  assert.match(whys[1], /Use the command line, which divides it into parts:/);
+  const commands = await page.locator(".why code").allInnerTexts();
+  assert.deepEqual(commands, [`longhand --url ${url} transcribe 'it'\\''s noise.wav' --wait`]);
+}
+
+/** Parts are counted from 1 in all texts of the page; the API counts chunks from 0. */
+async function numbers() {
+  const page = await open(url);
+  const text = await page.evaluate(async () => {
+    const { withParts } = await import("./console/format.js");
+    return withParts("[chunk 0 failed] Yes. [chunk 9 pending] NOTE the length of chunk 1 is not known.");
+  });
+  assert.equal(text, "[part 1 failed] Yes. [part 10 pending] NOTE the length of part 2 is not known.");
+}
+
 async function retries() {
   const paths = ["samples/lv_0880.wav", "later.wav"];
   const body = { audioChunkPaths: paths, metadata: { title: "Half of it is missing" } };
@@ -133,6 +162,10 @@ async function retries() {
   await page.waitForSelector(".facts .status.failed", { timeout: 60000 });
   await page.waitForSelector(".why >> text=There is no audio at this path.");
   await check(page, "job-failed");
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.click("text=Copy");
+  await page.waitForSelector(".toast.shown >> text=Copied");
+  assert.match(await page.evaluate(() => navigator.clipboard.readText()), /\[part 2 failed\]$/);
   copyFileSync(files[0], join(root, "later.wav"));
   await page.click("text=Retry 1 failed part");
   await page.waitForSelector(ended, { timeout: 90000 });
@@ -245,6 +278,7 @@ async function operates() {
 /** Each view in another size or scheme. */
 async function looks(name, options, job) {
   const page = await open(url, options);
+  await page.waitForSelector("#credential");
   await check(page, `${name}-sign-in`);
   await signIn(page, ops);
   for (const [view, place, seen] of [
@@ -275,6 +309,8 @@ async function step(name, run) {
 try {
   await step("signs in", signsIn);
   await step("cuts long audio", cuts);
+  await step("counts parts from 1", numbers);
+  await step("offers the command line", refuses);
   const page = await step("drops six files and watches", transcribes);
   await step("downloads and copies", () => downloads(page));
   const played = await step("plays from where it was clicked", plays);

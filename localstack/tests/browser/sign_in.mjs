@@ -14,8 +14,13 @@ try {
   // Without authentication everybody is an operator.
   assert.equal(await page.locator("nav >> text=Operations").count(), auth === "none" ? 1 : 0);
   await page.click("nav >> text=New");
+  // The command for what this page cannot prepare names the service, and the user where nothing else does.
+  await page.setInputFiles("#files", { name: "noise.wav", mimeType: "audio/wav", buffer: Buffer.alloc(6e6) });
+  const owner = auth === "none" ? ` --user '${user}'` : "";
+  assert.equal(await page.innerText(".why code"), `longhand --url ${url} transcribe 'noise.wav'${owner} --wait`);
+  await page.click("[aria-label='Remove noise.wav']");
   await drop(page, ".drop", JSON.parse(process.env.FILES));
-  await page.click("text=One of each recording");
+  await page.click("text=One transcript of each recording");
   await page.click("form .button.primary:enabled");
   await page.waitForFunction(() => document.querySelectorAll(".row .status.completed").length === 2);
   await check(page, `list-${auth}`);

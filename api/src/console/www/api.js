@@ -6,6 +6,9 @@ import { session, signOut } from "./session.js";
 const base = new URL(".", document.baseURI);
 export const address = (path) => new URL(path, base).href;
 
+/** The address of the service, for the command line. */
+export const service = base.href.replace(/\/$/, "");
+
 /** An answer that is not a success, or no answer (status 0). */
 export class Problem extends Error {
   constructor(status, body) {

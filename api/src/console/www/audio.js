@@ -10,8 +10,13 @@ const SEARCH_SECONDS = 30;
 const FRAME_SECONDS = 0.2;
 export const MAX_PARTS = 24;
 
-/** Why a recording cannot be prepared here. */
-export class Unsuitable extends Error {}
+/** Why a recording cannot be prepared here, and whether the command line can transcribe it. */
+export class Unsuitable extends Error {
+  constructor(why, byCommand = true) {
+    super(why);
+    this.byCommand = byCommand;
+  }
+}
 
 const stem = (name) => name.replace(/\.[^.]+$/, "");
 
@@ -95,22 +100,22 @@ function wav(samples) {
 
 /** The length of a recording and its parts to upload: the file itself where the service takes it. */
 export async function prepare(file) {
-  if (file.size === 0) throw new Unsuitable("The file is empty.");
+  if (file.size === 0) throw new Unsuitable("The file is empty. Check the recording.", false);
   const seconds = await duration(file);
   const fits = file.size <= MAX_BYTES && (seconds === undefined || seconds <= MAX_SECONDS);
   if (fits) return { seconds, parts: [{ name: file.name, blob: file }] };
-  if (seconds > MAX_PARTS * PART_SECONDS) throw new Unsuitable("It is too long to be cut in this page.");
+  if (seconds > MAX_PARTS * PART_SECONDS) throw new Unsuitable("It is too long to be divided into parts in this page.");
   let samples;
   try {
     samples = await decode(file);
   } catch {
-    throw new Unsuitable("This browser cannot decode it, so it cannot be cut in this page.");
+    throw new Unsuitable("This browser cannot decode it, so it cannot be divided into parts in this page.");
   }
   const parts = cuts(samples).map(([begin, end], index) => ({
     name: `${stem(file.name)}-${String(index + 1).padStart(2, "0")}.wav`,
     blob: wav(samples.subarray(begin, end)),
   }));
-  if (parts.length > MAX_PARTS) throw new Unsuitable("It is too long to be cut in this page.");
+  if (parts.length > MAX_PARTS) throw new Unsuitable("It is too long to be divided into parts in this page.");
   return { seconds: samples.length / RATE, parts };
 }
 
@@ -128,7 +133,7 @@ export function upload({ url, method, headers }, blob, progress) {
       if (request.status < 300) resolve();
       else reject(new Error(`The upload was refused with status ${request.status}.`));
     };
-    request.onerror = () => reject(new Error("The upload failed. The connection broke, or the bucket does not accept uploads from this page (UploadOrigins)."));
+    request.onerror = () => reject(new Error("The upload failed. The connection broke, or the bucket does not accept uploads from this page (the operator sets UPLOAD_ORIGINS)."));
     request.send(blob);
   });
 }

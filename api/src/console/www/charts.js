@@ -15,7 +15,8 @@ export function Bars({ heading, points, stack, format, total = false }) {
   const headline = largest > 0 ? format(newest) : total ? "0" : "–";
   const step = WIDTH / points.length;
   const scale = largest > 0 ? (HEIGHT - 4) / largest : 0;
-  const words = largest > 0 ? `${total ? "In all" : "Newest"} ${headline}, at most ${format(largest)} a minute` : "Nothing in this time";
+  const some = total ? `In total ${headline}, at most ${format(largest)} a minute` : `Newest ${headline}, longest ${format(largest)}`;
+  const words = largest > 0 ? some : "Nothing in this time";
   return html`<figure class="chart">
     <figcaption>
       <span>${heading}</span><strong>${headline}</strong>

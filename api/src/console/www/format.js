@@ -51,6 +51,14 @@ export function languageName(tag) {
 
 export const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
+/** A text of the API with parts that are counted from 1, as in this page. The API counts chunks from 0. */
+export function withParts(text) {
+  const part = (index) => `part ${Number(index) + 1}`;
+  return text
+    .replace(/\[chunk (\d+) (failed|pending)\]/g, (_, index, state) => `[${part(index)} ${state}]`)
+    .replace(/the length of chunk (\d+) is not known/, (_, index) => `the length of ${part(index)} is not known`);
+}
+
 /** The last part of a path, without a query. */
 export function fileName(path) {
   const plain = path.split(/[?#]/)[0];

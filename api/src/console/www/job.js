@@ -3,7 +3,7 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { get, post, send } from "./api.js";
 import { follow } from "./events.js";
-import { ago, audioLength, languageName, length, moment, plural, title, took } from "./format.js";
+import { ago, audioLength, languageName, length, moment, plural, title, took, withParts } from "./format.js";
 import { Confirm, Empty, Fault, Icon, Menu, Status, Toast, html } from "./parts.js";
 import { Parts } from "./timeline.js";
 import { Transcript } from "./transcript.js";
@@ -177,13 +177,14 @@ export function Job({ id }) {
     setFault(null);
     try {
       const answer = await send(`transcript/${id}${extension === "json" ? "?words=true" : ""}`, { headers: { accept: type } });
-      save(`${title(job).replace(/[^\p{L}\p{N}._ -]/gu, "_").slice(0, 80)}.${extension}`, await answer.blob());
+      const content = extension === "json" ? await answer.blob() : new Blob([withParts(await answer.text())], { type });
+      save(`${title(job).replace(/[^\p{L}\p{N}._ -]/gu, "_").slice(0, 80)}.${extension}`, content);
     } catch (error) {
       setFault(error);
     }
   };
   const copied = () =>
-    copy(job.transcription ?? "").then(() => setToast("Copied"), () => setToast("The browser did not allow it."));
+    copy(withParts(job.transcription ?? "")).then(() => setToast("Copied"), () => setToast("The browser did not allow it."));
   const failed = job.chunks.filter((chunk) => chunk.chunkStatus === "FAILED").length;
   return html`<div class="head">
       <h1>${title(job)}</h1>

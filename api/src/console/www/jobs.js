@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "./vendor/hooks.js";
 import { search } from "./api.js";
-import { ago, audioLength, length, moment, plural, title } from "./format.js";
+import { ago, audioLength, length, moment, plural, title, withParts } from "./format.js";
 import { Empty, Fault, Icon, Status, html, usePolling } from "./parts.js";
 import { session } from "./session.js";
 
@@ -19,7 +19,7 @@ const FILTERS = [
 ];
 
 const matches = (job, words) => {
-  const text = [title(job), job.jobId, job.transcription ?? "", ...job.chunks.map((chunk) => chunk.audioChunkPath)];
+  const text = [title(job), job.jobId, withParts(job.transcription ?? ""), ...job.chunks.map((chunk) => chunk.audioChunkPath)];
   const all = text.join("\n").toLowerCase();
   return words.every((word) => all.includes(word));
 };
@@ -57,7 +57,7 @@ function Row({ job }) {
       <span class="row-text">
         <span class="row-title">${title(job)}</span>
         <span class="row-snippet">
-          ${running ? `${done} of ${plural(job.chunks.length, "part")} done` : (job.transcription ?? "No text")}
+          ${running ? `${done} of ${plural(job.chunks.length, "part")} done` : withParts(job.transcription ?? "No text")}
         </span>
       </span>
       <span class="row-length"><span class="visually-hidden">Length </span>${length(seconds)}</span>
@@ -136,7 +136,7 @@ export function Jobs() {
         <${Icon} path="M9 4a5 5 0 1 0 0 10A5 5 0 0 0 9 4zm4 9l4 4" />
         <input
           type="search"
-          aria-label="Search names and text of the newest jobs"
+          aria-label="Search titles, job ids, file names and texts of the newest transcripts"
           placeholder="Search"
           value=${typed}
           onInput=${(event) => setTyped(event.target.value)}

@@ -2,7 +2,7 @@
 
 import { useRef, useState } from "./vendor/hooks.js";
 import { MAX_PARTS, Unsuitable, prepare, upload } from "./audio.js";
-import { forUser, post, requestId, send } from "./api.js";
+import { forUser, post, requestId, send, service } from "./api.js";
 import { bytes, languageName, length, plural } from "./format.js";
 import { Fault, Icon, html } from "./parts.js";
 import { session } from "./session.js";
@@ -27,7 +27,7 @@ function Recording({ item, first, last, busy, move, remove }) {
   const { file, state } = item;
   const about = {
     preparing: "Preparing…",
-    ready: item.parts && [length(item.seconds), item.parts.length > 1 && `cut into ${item.parts.length} parts`].filter(Boolean).join(", "),
+    ready: item.parts && [length(item.seconds), item.parts.length > 1 && `divided into ${item.parts.length} parts`].filter(Boolean).join(", "),
     unsuitable: "",
   }[state];
   return html`<li class="recording">
@@ -51,13 +51,19 @@ function Recording({ item, first, last, busy, move, remove }) {
     </div>
     ${state === "unsuitable" &&
     html`<div class="why" role="alert">
-      <p><strong>${item.why}</strong> Use the command line, which cuts it for you:</p>
-      <pre tabindex="0" aria-label="Command"><code>${command(file.name)}</code></pre>
+      <p><strong>${item.why}</strong>${item.byCommand && " Use the command line, which divides it into parts:"}</p>
+      ${item.byCommand && html`<pre tabindex="0" aria-label="Command"><code>${command(file.name)}</code></pre>`}
     </div>`}
   </li>`;
 }
 
-const command = (name) => `longhand transcribe '${name.replace(/'/g, "'\\''")}' --wait`;
+/** A word of a shell's command line. */
+const quoted = (text) => `'${text.replace(/'/g, "'\\''")}'`;
+
+function command(name) {
+  const user = session.config.auth === "none" ? ` --user ${quoted(session.user)}` : "";
+  return `longhand --url ${service} transcribe ${quoted(name)}${user} --wait`;
+}
 
 /** Runs `task` for each entry, some at once; the first failure ends it. */
 async function several(entries, task) {
@@ -110,7 +116,7 @@ export function NewJob() {
         change(id, { state: "ready", ...(await prepare(file)) });
       } catch (error) {
         if (!(error instanceof Unsuitable)) console.error(error);
-        change(id, { state: "unsuitable", why: error.message });
+        change(id, { state: "unsuitable", why: error.message, byCommand: error.byCommand ?? true });
       }
     }
   };
@@ -168,7 +174,7 @@ export function NewJob() {
         onDrop=${drop}
       >
         <${Icon} path="M10 13V3.5M6 7l4-4 4 4M3.5 12v3.5h13V12" />
-        <p><strong>Drop recordings here</strong> or choose them. Long ones are cut in this page.</p>
+        <p><strong>Drop recordings here</strong> or choose them. Long recordings are divided into parts in this page.</p>
         <input ref=${input} class="visually-hidden" id="files" type="file" multiple accept="audio/*,video/*" disabled=${busy}
           onChange=${(event) => { add(event.target.files); event.target.value = ""; }} />
         <label class="button" for="files">Choose files</label>
@@ -189,14 +195,14 @@ export function NewJob() {
         </ol>
         ${tooMany &&
         html`<div class="fault" role="alert">
-          <p><strong>These are ${parts} parts, and one transcript has ${MAX_PARTS} at most.</strong> Make one of each recording, or remove some.</p>
+          <p><strong>These recordings have ${parts} parts. One transcript can have ${MAX_PARTS}.</strong> Make one transcript of each recording, or remove recordings.</p>
         </div>`}
         <div class="options">
           ${items.length > 1 &&
           html`<fieldset>
             <legend>Transcripts</legend>
-            <label class="check"><input type="radio" name="together" checked=${together} onChange=${() => setTogether(true)} />One, in this order</label>
-            <label class="check"><input type="radio" name="together" checked=${!together} onChange=${() => setTogether(false)} />One of each recording</label>
+            <label class="check"><input type="radio" name="together" checked=${together} onChange=${() => setTogether(true)} />One transcript, in this order</label>
+            <label class="check"><input type="radio" name="together" checked=${!together} onChange=${() => setTogether(false)} />One transcript of each recording</label>
           </fieldset>`}
           <div class="field">
             <label for="title">Title</label>

@@ -31,11 +31,11 @@ function Tiles({ state }) {
   const sum = (name) => workers.reduce((all, worker) => all + worker[name], 0);
   const [word, note, tone] = model(workers);
   return html`<div class="tiles">
-    <${Tile} label="Waiting" value=${queue ? count(queue.visible) : "–"} note=${queue ? `${count(queue.inFlight)} in work, ${count(queue.delayed)} delayed` : "The queue does not answer"} tone=${queue ? "" : "bad"} />
+    <${Tile} label="Waiting" value=${queue ? count(queue.visible) : "–"} note=${queue ? `${count(queue.inFlight)} in flight, ${count(queue.delayed)} delayed` : "The queue does not answer"} tone=${queue ? "" : "bad"} />
     <${Tile} label="Time in the queue" value=${seconds(state.waitSeconds)} note="of chunks received lately" />
     <${Tile} label="Model" value=${word} note=${note} tone=${tone} />
     <${Tile} label="Slots in use" value=${`${sum("inHand")} of ${sum("slots")}`} note=${`Limit ${sum("limit")}, ${plural(workers.length, "worker")}`} />
-    <${Tile} label="Dead letters" value=${deadLetters ? count(deadLetters.visible + deadLetters.hidden) : "–"} note=${deadLetters ? `${count(deadLetters.hidden)} held by workers` : "Not configured (LONGHAND_DLQ_URL)"} tone=${deadLetters?.visible > 0 ? "bad" : ""} />
+    <${Tile} label="Dead letters" value=${deadLetters ? count(deadLetters.visible + deadLetters.hidden) : "–"} note=${deadLetters ? `${count(deadLetters.hidden)} held by workers` : "Not configured (LONGHAND_DLQ_URL), or the queue does not answer"} tone=${deadLetters?.visible > 0 ? "bad" : ""} />
   </div>`;
 }
 
@@ -164,7 +164,7 @@ export function Operations() {
   const refresh = () => setTurn(turn + 1);
   return html`<div class="head">
       <h1>Operations</h1>
-      <p class="muted small">The last 30 minutes, every 5 seconds</p>
+      <p class="muted small">The charts show the last 30 minutes. Updated every 5 seconds.</p>
     </div>
     <${Fault} problem=${problem} retry=${refresh} />
     ${!state && !problem && html`<div class="list skeleton" aria-busy="true" aria-label="Loading"></div>`}

@@ -1,4 +1,4 @@
-// The parts of a job: each with its attempts on a line of time, why it failed, and what to do.
+// The parts of a job: each with a timeline of its attempts, why it failed, and what to do.
 
 import { fileName, hour, length, moment, plural, took } from "./format.js";
 import { Status, html } from "./parts.js";
