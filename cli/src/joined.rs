@@ -81,22 +81,6 @@ fn marks(result: &TranscriptResult) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// As [`named_marks`], for captions: a mark may be on two lines, and a note may name a chunk. Characters with a meaning in
-/// captions become `_`.
-fn named_captions(result: &TranscriptResult, text: &str) -> String {
-    let safe = |name: &str| name.replace(['&', '<', '>'], "_");
-    let text = marks(result).fold(text.to_owned(), |text, (mark, named)| {
-        let on_two_lines =
-            mark.rsplit_once(' ').map_or_else(String::new, |(one, two)| format!("{one}\n{two}"));
-        let found = if text.contains(&mark) { &mark } else { &on_two_lines };
-        text.replacen(found, &safe(&named), 1)
-    });
-    result.chunks.iter().fold(text, |text, chunk| {
-        let note = |name: &str| format!("the length of {name} is not known");
-        text.replacen(&note(&format!("chunk {}", chunk.index)), &note(&safe(&own_name(chunk))), 1)
-    })
-}
-
 /// One document: the segments and, with `words`, their words, from the service; and each job without its segments.
 pub(crate) async fn json(
     context: &Context,
@@ -148,7 +132,7 @@ pub(crate) async fn captions(context: &Context, results: &[&TranscriptResult]) -
     for result in results {
         let captions = context.api.form(result.job_id, media_type, context.layout).await?;
         times_exact &= captions.times_exact;
-        files.push(named_captions(result, &captions.text));
+        files.push(captions.text);
     }
     if !times_exact {
         output::note(

@@ -32,18 +32,13 @@ async fn wait_prints_captions() {
 }
 
 #[tokio::test]
-async fn chunks_without_a_text_have_one_name_in_all_formats() {
+async fn a_chunk_without_a_text_has_its_files_name() {
     let mut answer = result(FAILED, Some("And so [chunk 1 failed]"), &[COMPLETED, FAILED]);
     answer["segments"] = json!([{ "chunk": 1, "start": 2.0, "end": 3.0, "text": "[chunk 1 failed]" }]);
-    let captions = "WEBVTT\n\nNOTE Times from here on are estimated: the length of chunk 1 is not known.\n\n\
-                    00:00:02.000 --> 00:00:03.000\n[chunk 1\nfailed]\n";
-    let named = "WEBVTT\n\nNOTE Times from here on are estimated: the length of a.wav is not known.\n\n\
-                 00:00:02.000 --> 00:00:03.000\n[a.wav failed]\n";
-    for (options, reply, expected) in [
-        (&["--format", "vtt", "--max-line-chars", "10"][..], Reply::text(captions), named),
-        (&["--segments"], Reply::ok(&answer), "[2.000 - 3.000] [a.wav failed]\n"),
-    ] {
-        let fake = Fake::start(vec![Reply::ok(&answer)]).await.on_other(vec![reply]);
+    for (options, expected) in
+        [(&[][..], "And so [a.wav failed]\n"), (&["--segments"], "[2.000 - 3.000] [a.wav failed]\n")]
+    {
+        let fake = Fake::start(vec![Reply::ok(&answer)]).await.on_other(vec![Reply::ok(&answer)]);
         let ran = fake.run(&[&["get", JOB], options].concat()).await;
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), expected), "{ran:?}");
         assert!(ran.stderr.contains("chunk 2 of 2 a.wav: AUDIO_NOT_FOUND"), "{ran:?}");
