@@ -104,7 +104,7 @@ pub(crate) enum ApiError {
     )]
     TooManyStreams,
     #[error(
-        "the user has a tenth, or the job a twentieth, of the event streams and waits that this server allows: close some, or try again"
+        "the limit of event streams and waits of one user, or of one job, is reached at this server: close some, or try again"
     )]
     TooManyWaiting,
     #[error(

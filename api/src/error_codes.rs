@@ -108,7 +108,7 @@ error_codes! {
         "too many jobs in progress",
         "submit again after some have ended";
     TooManyWaiting = TOO_MANY_REQUESTS, "TOO_MANY_WAITING",
-        "the user has a tenth, or the job a twentieth, of the event streams and waits that this server allows",
+        "the limit of event streams and waits of one user, or of one job, is reached at this server",
         "close some, or try again after `Retry-After`";
     Internal = INTERNAL_SERVER_ERROR, "INTERNAL",
         "a fault in Longhand",

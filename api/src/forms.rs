@@ -58,7 +58,7 @@ pub(crate) struct FormParams {
     /// `true`: the JSON has `segments` and `timesExact`.
     #[param(default = false)]
     segments: Option<bool>,
-    /// `true`: the segments have their words with times, too. The job needs `timestamps: "word"`.
+    /// `true`: as `segments=true`, and the segments have their words with times. The job needs `timestamps: "word"`.
     #[param(default = false)]
     words: Option<bool>,
     /// `true`: long segments become several captions of at most two lines, cut between words.

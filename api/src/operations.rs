@@ -316,7 +316,7 @@ problems!(RedriveProblems: COMMON, AUTHENTICATED, &[
 /// Redrive dead letters
 ///
 /// Sends up to 50 visible dead letters to the queue of chunks again. For operators. Workers do this by themselves for
-/// chunks that may be tried again; a chunk that has failed is retried with its job.
+/// chunks that may be tried again. To retry a failed chunk, retry its job: `POST /transcript/{jobId}/retry`.
 #[utoipa::path(
     post,
     path = "/operations/redrive",

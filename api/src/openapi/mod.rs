@@ -111,11 +111,11 @@ fn extend(schemas: &mut Value) {
     result["segments"] = json!({
         "type": "array",
         "items": {"$ref": "#/components/schemas/Cue"},
-        "description": "The text with its times; with `?segments=true` only.",
+        "description": "The text with its times; with `?segments=true` or `?words=true` only.",
     });
     result["timesExact"] = json!({
         "type": "boolean",
-        "description": "Whether all times are measured, none estimated; with `?segments=true` only.",
+        "description": "Whether all times are measured, none estimated; with `?segments=true` or `?words=true` only.",
     });
 }
 

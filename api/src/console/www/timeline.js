@@ -12,11 +12,11 @@ const CODES = {
   AUDIO_EMPTY: ["The file is empty.", "Check the recording, and submit it again."],
   AUDIO_UNSUPPORTED: ["The file is not audio.", "Submit the recording itself."],
   ASR_REJECTED: ["The model rejected the audio.", "Do as the message says: often the file is damaged."],
-  ASR_UNAVAILABLE: ["The model failed on this part, again and again.", "Retry. If it fails again, ask the operator."],
+  ASR_UNAVAILABLE: ["The model failed on this part, or the model or the host of the audio was unavailable for too long.", "Retry. If it fails again, ask the operator."],
   ASR_TIMEOUT: ["The model took too long.", "Cut the audio into shorter parts, or ask the operator to raise the limit."],
   ASR_PROTOCOL: ["The model answered without a transcription.", "Ask the operator to check the address of the model."],
   TRANSCRIPT_TOO_LARGE: ["The text is too long: probably the model repeats itself.", "Submit shorter parts."],
-  DEAD_LETTERED: ["Workers stopped several times with this part.", "Ask the operator to look into the workers' logs."],
+  DEAD_LETTERED: ["Attempts took too long, or their workers crashed.", "Ask the operator to look into the workers' logs."],
   INTERNAL: ["A fault in Longhand.", "Retry. If it fails again, report it to the operator."],
 };
 
