@@ -165,13 +165,13 @@ def clips(spans: list[tuple[float, float]]) -> list[float]:
 
 
 def move_into_speech(words: list, spans: list[tuple[float, float]]) -> None:
-    """Keeps each word in one span of speech: the last that it overlaps, else the nearest.
+    """Keeps each word in one span of speech: the last that it overlaps, else the next.
 
     The model often begins the first word after a pause too early, in the pause or even before it.
     """
     for word in words:
         parts = [span for span in spans if min(word.end, span[1]) - max(word.start, span[0]) >= SHORTEST_PART]
-        start, end = parts[-1] if parts else min(spans, key=lambda span: max(span[0] - word.end, word.start - span[1]))
+        start, end = parts[-1] if parts else next((span for span in spans if span[1] > word.start), spans[-1])
         word.start = min(max(word.start, start), end)
         word.end = max(min(word.end, end), word.start)
 

@@ -5,6 +5,7 @@ Alone: cd localstack/tests && python3 -m unittest long_recordings. LONG_MINUTES=
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import json
 import os
@@ -89,28 +90,29 @@ class LongRecordings(unittest.TestCase):
         print(f"word errors: alone {before}, in the recording {after}")
 
         durations = [one["durationSeconds"] for one in alone["chunks"]]
-        truth = [
-            (word, start + at, end + at, at, at + durations[number])
-            for number, at in zip(order, offsets, strict=True)
-            for word, start, end in spoken[number]
-        ]
-        compared = times_off(truth, found)
-        off = [seconds for seconds, _, _ in compared]
-        share = sum(one <= SECONDS_OFF for one in off) / len(off)
-        median, p95, p99, most = (off[int(part * (len(off) - 1))] for part in (0.5, 0.95, 0.99, 1))
+        ends = [at + durations[number] for number, at in zip(order, offsets, strict=True)]
+        # Each found word belongs to the sample whose time it has. A gap is divided in its middle.
+        borders = [(end + start) / 2 for end, start in zip(ends, offsets[1:], strict=False)]
+        off = []
+        for index, (number, at) in enumerate(zip(order, offsets, strict=True)):
+            truth = [(word, start + at, end + at) for word, start, end in spoken[number]]
+            here = [one for one in found if bisect.bisect(borders, (one[1] + one[2]) / 2) == index]
+            off += times_off(truth, here)
+        off.sort()
+        seconds = [one for one, _ in off]
+        share = sum(one <= SECONDS_OFF for one in seconds) / len(seconds)
+        median, p95, p99, most = (seconds[int(part * (len(seconds) - 1))] for part in (0.5, 0.95, 0.99, 1))
+        elsewhere = len(expected) - after - len(off)
         print(f"{len(off)} words: times off by {median:.3f} (p50), {p95:.3f} (p95), {p99:.3f} (p99), {most:.3f} s")
+        print(f"{max(0, elsewhere)} words have a time in another sample")
         print(f"within {SECONDS_OFF} s: {share:.2%}. The others:")
-        for seconds, (word, start, end, begin, finish), (_, found_start, found_end) in compared:
-            self.assertGreater(found_start, begin - SECONDS_OFF, f"{word} begins before its sample")
-            self.assertLess(found_end, finish + SECONDS_OFF, f"{word} ends after its sample")
-            if seconds > SECONDS_OFF:
-                print(f"  {word}: {start:.2f} to {end:.2f} s, found {found_start:.2f} to {found_end:.2f} s")
+        print("\n".join(times for one, times in off if one > SECONDS_OFF))
         self.assertLessEqual(after - before, MORE_ERRORS * len(expected))
-        self.assertGreater(len(off), 0.95 * len(expected))
         # The model's own times vary: it begins a few words up to half a second early. The tones show that Longhand's
         # own times are exact.
         self.assertLess(median, 0.05)
         self.assertGreaterEqual(share, 0.98)
+        self.assertLessEqual(elsewhere, len(expected) / 500)
 
     def talk(self, seconds: int) -> tuple[list[int], list[float]]:
         """Writes the samples in random order with gaps; which they are, and where each begins."""
@@ -182,11 +184,15 @@ def spoken_words(job: dict, chunk: int) -> list[tuple[str, float, float]]:
     return [(word, start - begin, end - begin) for word, start, end in found]
 
 
-def times_off(truth: list[tuple], found: list[tuple]) -> list[tuple[float, tuple, tuple]]:
-    """For the words that both have: how far the start or the end is off, and both words. The largest is last."""
+def times_off(truth: list[tuple], found: list[tuple]) -> list[tuple[float, str]]:
+    """For the words that both have: how far the start or the end is off, and both times."""
     matcher = difflib.SequenceMatcher(None, [one[0] for one in truth], [one[0] for one in found], autojunk=False)
-    pairs = [(truth[a + n], found[b + n]) for a, b, size in matcher.get_matching_blocks() for n in range(size)]
-    return sorted((max(abs(one[1] - other[1]), abs(one[2] - other[2])), one, other) for one, other in pairs)
+    off = []
+    for a, b, size in matcher.get_matching_blocks():
+        for (word, *true), (_, *seen) in zip(truth[a : a + size], found[b : b + size], strict=True):
+            seconds = max(abs(one - other) for one, other in zip(true, seen, strict=True))
+            off.append((seconds, f"{word}: {true[0]:.2f} to {true[1]:.2f} s, found {seen[0]:.2f} to {seen[1]:.2f} s"))
+    return off
 
 
 if __name__ == "__main__":
