@@ -27,7 +27,7 @@ pub(crate) struct Deleter(mpsc::UnboundedSender<Receipt>);
 impl Deleter {
     /// A deleter, and the future that deletes. It ends after all clones of the deleter are dropped.
     pub(crate) fn new(queue: Arc<dyn ChunkQueue>) -> (Self, impl Future<Output = ()>) {
-        // Bounded by the slots, each of which sends one receipt per message.
+        // Bounded by the messages in hand, each of which sends one receipt.
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(sender), run(queue, receiver))
     }

@@ -174,6 +174,7 @@ impl Processor {
             Err(error) => return after_store_error(delivery, &error),
         };
         report(&verdict, stored, attempt.number, calls, took);
+        drop(verdict);
         match stored {
             Settle::Settled | Settle::AlreadySettled => {
                 // The rest may wait for siblings.

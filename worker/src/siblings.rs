@@ -14,16 +14,29 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// How long a removal waits. If the worker crashes, the messages of such chunks are delivered again.
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub struct Siblings(Arc<Mutex<HashMap<JobId, Group>>>);
 
 #[derive(Debug, Default)]
 struct Group {
-    /// Chunks that are claimed and not settled.
-    busy: usize,
+    /// Chunks that are claimed and not settled. A chunk whose message was delivered twice may be here twice.
+    busy: Vec<ChunkIndex>,
     waiting: Vec<Waiting>,
+}
+
+impl Group {
+    fn leave(&mut self, index: ChunkIndex) {
+        if let Some(place) = self.busy.iter().position(|busy| *busy == index) {
+            self.busy.swap_remove(place);
+        }
+    }
+
+    /// Whether all chunks are settled, also if another message of a settled chunk is still in hand.
+    fn is_settled(&self) -> bool {
+        self.busy.iter().all(|busy| self.waiting.iter().any(|waiting| waiting.index == *busy))
+    }
 }
 
 #[derive(Debug)]
@@ -60,7 +73,7 @@ pub(crate) struct Member {
 impl Siblings {
     /// Adds a chunk that has just been claimed.
     pub(crate) fn join(&self, chunk: ChunkRef) -> Member {
-        self.0.lock().entry(chunk.job).or_default().busy += 1;
+        self.0.lock().entry(chunk.job).or_default().busy.push(chunk.index);
         Member { jobs: Arc::clone(&self.0), chunk, is_busy: true }
     }
 }
@@ -76,10 +89,10 @@ impl Member {
             let mut jobs = self.jobs.lock();
             self.is_busy = false;
             let Some(group) = jobs.get_mut(&self.chunk.job) else { return self.alone() };
-            group.busy -= 1;
+            group.leave(self.chunk.index);
             let (turn, waiting) = oneshot::channel();
             group.waiting.push(Waiting { index: self.chunk.index, turn });
-            if group.busy == 0 {
+            if group.is_settled() {
                 let group = jobs.remove(&self.chunk.job).unwrap_or_default();
                 return Turn::Remove(Removal::of(group.waiting));
             }
@@ -110,8 +123,8 @@ impl Drop for Member {
         }
         let mut jobs = self.jobs.lock();
         let Some(group) = jobs.get_mut(&self.chunk.job) else { return };
-        group.busy -= 1;
-        if group.busy > 0 {
+        group.leave(self.chunk.index);
+        if !group.is_settled() {
             return;
         }
         let mut waiting = jobs.remove(&self.chunk.job).unwrap_or_default().waiting;
@@ -161,6 +174,19 @@ mod tests {
         let mut numbers: Vec<_> = removal.chunks.iter().map(|index| index.get()).collect();
         numbers.sort_unstable();
         numbers
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_settled_chunk_does_not_wait_for_its_other_message() {
+        let siblings = Siblings::default();
+        let [a, again, b] = [0, 0, 1].map(|number| siblings.join(chunk(number)));
+        let mut a = Box::pin(a.settled());
+        assert!(a.as_mut().now_or_never().is_none());
+        let last = removal(b.settled().now_or_never());
+        assert_eq!(numbers(&last), [0, 1]);
+        last.done();
+        assert!(matches!(a.now_or_never(), Some(Turn::Removed)));
+        assert_eq!(numbers(&removal(again.settled().now_or_never())), [0]);
     }
 
     #[tokio::test(start_paused = true)]

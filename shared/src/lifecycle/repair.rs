@@ -22,6 +22,9 @@ pub const MAX_CHECK_INTERVAL: Duration = Duration::from_mins(10);
 /// The age of a job at which a message is first sent for an unclaimed chunk regardless of the queue's depth.
 pub const RESEND_AFTER: Duration = Duration::from_mins(5);
 
+/// How long a settled chunk may be in its job's unsettled set while others are not settled: its worker may wait for them.
+const LEFT_BEHIND_AFTER: Duration = Duration::from_mins(1);
+
 /// What the sweeper did for one job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Repair {
@@ -125,16 +128,21 @@ impl Lifecycle {
         let chunks = self.store.chunks(id).await?;
         let mut repair = Repair::default();
 
+        let all_settled = chunks.iter().all(Chunk::is_settled);
         let left_behind: Vec<_> = chunks
             .iter()
-            .filter(|chunk| chunk.is_settled() && job.unsettled.contains(&chunk.index))
+            .filter(|chunk| job.unsettled.contains(&chunk.index))
+            .filter(|chunk| match chunk.state {
+                ChunkState::Settled { at, .. } => all_settled || now.since(at) >= LEFT_BEHIND_AFTER,
+                ChunkState::Pending | ChunkState::InProgress { .. } => false,
+            })
             .map(|chunk| chunk.index)
             .collect();
         if !left_behind.is_empty() {
             repair.struck += left_behind.len();
             repair.finished |= self.conclude(id, &left_behind, now).await?;
         }
-        if chunks.iter().all(Chunk::is_settled) && left_behind.is_empty() {
+        if all_settled && left_behind.is_empty() {
             repair.finished |= self.finish(&job.head, &chunks, now).await?;
         }
 

@@ -6,6 +6,7 @@ mod reports;
 mod retries;
 mod transactions;
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -232,12 +233,13 @@ impl JobStore for DynamoStore {
         job: JobId,
         settled: &[ChunkIndex],
     ) -> Result<RemoveUnsettled, StoreError> {
-        let settled = settled.iter().map(ToString::to_string).collect();
+        // DynamoDB rejects a set with duplicates.
+        let settled: BTreeSet<String> = settled.iter().map(ToString::to_string).collect();
         let update = self
             .update(key(job, JOB))
             .update_expression("DELETE unsettled :settled")
             .condition_expression("attribute_exists(jobId)")
-            .expression_attribute_values(":settled", AttributeValue::Ns(settled))
+            .expression_attribute_values(":settled", AttributeValue::Ns(settled.into_iter().collect()))
             .return_values(ReturnValue::AllNew);
         match apply(update).await? {
             Ok(job) => Ok(RemoveUnsettled::of(&Job::try_from(decode::<JobItem>(job)?)?)),
