@@ -153,7 +153,8 @@ impl Leases {
             }
             // A locked term is being renewed.
             let Ok(term) = Arc::clone(&held.term).try_lock_owned() else { continue };
-            if term.ends <= now {
+            // The next look would be too late.
+            if term.ends <= now + tick {
                 held.lease.stop(Stop::LeaseLost);
             } else if term.renew <= now + tick / 2 && held.lease.why.get().is_none() {
                 due.push((receipt.clone(), held.clone(), term));
@@ -162,18 +163,20 @@ impl Leases {
         let mut batches = Vec::new();
         while !due.is_empty() {
             let rest = due.split_off(due.len().min(MAX_BATCH));
-            batches.push(self.renew(std::mem::replace(&mut due, rest)));
+            batches.push(self.renew(std::mem::replace(&mut due, rest), tick));
         }
         join_all(batches).await;
     }
 
-    async fn renew(&self, mut batch: Vec<(Receipt, Held, OwnedMutexGuard<Term>)>) {
+    async fn renew(&self, mut batch: Vec<(Receipt, Held, OwnedMutexGuard<Term>)>, tick: Duration) {
         let asked = Instant::now();
         let changes: Vec<_> =
             batch.iter().map(|(receipt, _, _)| (receipt.clone(), self.visibility)).collect();
         // A call that is never answered must not block the renewal or the expiry of other leases.
-        let deadline =
-            batch.iter().map(|(_, _, term)| term.ends).fold(asked + self.visibility / 4, Instant::min);
+        let deadline = batch
+            .iter()
+            .map(|(_, _, term)| term.ends - 2 * tick)
+            .fold(asked + self.visibility / 4, Instant::min);
         let answers =
             timeout_at(deadline, self.queue.change_visibility(&changes)).await.unwrap_or_else(|_| {
                 let error = QueueError::Unavailable("a renewal was not answered in time".to_owned());

@@ -175,6 +175,7 @@ impl Runner {
                 taken = slots => taken,
             };
             self.pulse.beat();
+            let asked = Instant::now();
             let received = self.receive_once(place, free.len(), poll).await;
             // Beat again: the receive and the pause after it may together exceed the health check's limit.
             self.pulse.beat();
@@ -184,7 +185,9 @@ impl Runner {
                     self.pulse.answered();
                     let outcome = if deliveries.is_empty() { "empty" } else { "messages" };
                     counter!("longhand_receives_total", "outcome" => outcome).increment(1);
-                    self.start(deliveries, free, &tasks, &deleter, &stop);
+                    // A slow answer is no later than the end of the long poll.
+                    let delivered = Instant::now().min(asked + poll);
+                    self.start(deliveries, delivered, free, &tasks, &deleter, &stop);
                 }
                 Err(error) => {
                     failures += 1;
@@ -222,12 +225,12 @@ impl Runner {
     fn start(
         self: &Arc<Self>,
         deliveries: Vec<Delivery>,
+        delivered: Instant,
         mut free: Vec<Slot>,
         tasks: &TaskTracker,
         deleter: &Deleter,
         stop: &CancellationToken,
     ) {
-        let received = Instant::now();
         for delivery in deliveries {
             // A repeated receipt handle is the same delivery.
             if self.leases.holds(&delivery.receipt) {
@@ -235,7 +238,7 @@ impl Runner {
             }
             // SQS never returns more messages than requested. An excess message would be handled without a slot.
             let slot = free.pop();
-            let lease = self.leases.begin(delivery.receipt.clone(), received);
+            let lease = self.leases.begin(delivery.receipt.clone(), delivered);
             if let Some(slot) = slot {
                 lease.slot().hold(slot);
             }

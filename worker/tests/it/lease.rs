@@ -119,7 +119,10 @@ async fn work_is_stopped_when_its_visibility_runs_out_while_renewals_fail() {
     kept.queue.fail(Kind::Change, unavailable());
     let (why, after) = stopped(&kept, 0).await;
     assert_eq!(why, Stop::LeaseLost);
-    assert!((secs(30)..=secs(33)).contains(&after), "the deadline was not moved: {after:?}");
+    assert!(
+        (secs(25)..secs(30)).contains(&after),
+        "just before the deadline, which was not moved: {after:?}"
+    );
     let tries = kept.queue.calls(Kind::Change).len();
     assert!((4..=9).contains(&tries), "{tries} renewals were tried");
     sleep(secs(60)).await;
@@ -133,7 +136,7 @@ async fn a_renewal_that_is_never_answered_hides_no_lost_lease() {
     kept.queue.hang(Kind::Change);
     let (why, after) = stopped(&kept, 0).await;
     assert_eq!(why, Stop::LeaseLost);
-    assert!((secs(30)..=secs(33)).contains(&after), "{after:?}");
+    assert!((secs(25)..secs(30)).contains(&after), "{after:?}");
 }
 
 #[tokio::test(start_paused = true)]
