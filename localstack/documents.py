@@ -92,7 +92,7 @@ def settings() -> str:
         values = {}
         for program in readers:
             default = "host-pid" if name == "LONGHAND_WORKER_NAME" else programs[program][name][1]
-            value = {"required": "required", "none": "no default"}.get(default, f"default `{default}`")
+            value = default if default in ("required", "no default") else f"default `{default}`"
             values.setdefault(value, []).append(program)
         who = "; ".join(f"{' and '.join(same)}, {value}" for value, same in values.items())
         lines.append(item(f"`{name}` ({who}): {about}."))

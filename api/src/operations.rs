@@ -105,7 +105,8 @@ struct WorkerRow {
     slots: usize,
     /// The most slots that the worker may have (`LONGHAND_CONCURRENCY`).
     limit: usize,
-    /// The number of chunks that the worker processes now.
+    /// The number of chunks that the worker has in hand. Some wait, for a retry or for other chunks of their job, and
+    /// need no slot.
     in_hand: usize,
     /// Whether the circuit breaker is open: the model is down.
     circuit_open: bool,

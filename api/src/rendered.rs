@@ -40,7 +40,7 @@ impl Rendered {
         {
             return Ok(entry.body);
         }
-        let body = Body::new(Bytes::from(serde_json::to_vec(result)?));
+        let body = Body::new(Bytes::from(serde_json::to_vec(result)?.into_boxed_slice()));
         if is_shared {
             self.0.insert(result.job_id, Entry { of: Arc::downgrade(result), body: body.clone() });
         }

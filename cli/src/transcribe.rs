@@ -175,8 +175,8 @@ fn not_all(
     let jobs = context.jobs.all();
     if !jobs.is_empty() {
         failure.message = format!(
-            "job {number} of {parts} of this recording was not submitted: {}. The jobs before it were submitted: {}. Delete \
-             them ({} delete) before you submit the recording again",
+            "submitting job {number} of {parts} of this recording failed: {}. The jobs before it were submitted: {}. Delete \
+             all jobs of this recording ({} delete) before you submit it again",
             failure.message,
             listed(&jobs, ", "),
             context.command

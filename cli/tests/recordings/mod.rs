@@ -206,8 +206,9 @@ async fn a_refused_part_names_the_accepted_jobs() {
     let fake = fake.on_submit(vec![accepted(JOB), refused]);
     let ran = fake.run(&line(&of_25_chunks(&folder), &["--wait"])).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(4), ""), "{ran:?}");
-    assert!(ran.stderr.contains("job 2 of 2 of this recording was not submitted"), "{ran:?}");
-    let remedy = format!("The jobs before it were submitted: {JOB}. Delete them (longhand ");
+    assert!(ran.stderr.contains("submitting job 2 of 2 of this recording failed"), "{ran:?}");
+    let remedy =
+        format!("The jobs before it were submitted: {JOB}. Delete all jobs of this recording (longhand ");
     assert!(ran.stderr.contains(&remedy), "{ran:?}");
 }
 

@@ -60,8 +60,8 @@ pub struct ChunkResult {
     /// The audio's path, as submitted.
     pub audio_chunk_path: AudioPath,
     pub chunk_status: ChunkStatus,
-    /// The running attempt and those that ended with `COMPLETED`, `FAILED`, `OVERDUE` or `LOST`. It begins at 0 again
-    /// when a failed chunk is retried.
+    /// The number of attempts: the running one and those that ended with `COMPLETED`, `FAILED`, `OVERDUE` or `LOST`. It
+    /// begins at 0 again when a failed chunk is retried.
     pub attempts: u32,
     /// The last ten attempts, including those that do not count, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
     where
         T: FromStr<Err: Display>,
     {
-        self.line(name, "none", about);
+        self.line(name, "no default", about);
         let value = self.value(name)?;
         self.parse(name, &value)
     }

@@ -34,7 +34,7 @@ function Tiles({ state }) {
     <${Tile} label="Waiting" value=${queue ? count(queue.visible) : "–"} note=${queue ? `${count(queue.inFlight)} in flight, ${count(queue.delayed)} delayed` : "The queue does not answer"} tone=${queue ? "" : "bad"} />
     <${Tile} label="Time in the queue" value=${seconds(state.waitSeconds)} note="of chunks received lately" />
     <${Tile} label="Model" value=${word} note=${note} tone=${tone} />
-    <${Tile} label="Slots in use" value=${`${sum("inHand")} of ${sum("slots")}`} note=${`Limit ${sum("limit")}, ${plural(workers.length, "worker")}`} />
+    <${Tile} label="In hand" value=${count(sum("inHand"))} note=${`${plural(sum("slots"), "slot")} of at most ${sum("limit")}, ${plural(workers.length, "worker")}`} />
     <${Tile} label="Dead letters" value=${deadLetters ? count(deadLetters.visible + deadLetters.hidden) : "–"} note=${deadLetters ? `${count(deadLetters.hidden)} held by workers` : "Not configured (LONGHAND_DLQ_URL), or the queue does not answer"} tone=${deadLetters?.visible > 0 ? "bad" : ""} />
   </div>`;
 }
@@ -65,14 +65,14 @@ function Workers({ workers }) {
     html`<div class="scroll" tabindex="0" role="group" aria-label="Table of workers">
       <table>
         <thead>
-          <tr><th scope="col">Name</th><th scope="col">Slots in use</th><th scope="col">Limit</th><th scope="col">Circuit</th><th scope="col">Started</th><th scope="col">Reported</th></tr>
+          <tr><th scope="col">Name</th><th scope="col">In hand</th><th scope="col">Slots</th><th scope="col">Circuit</th><th scope="col">Started</th><th scope="col">Reported</th></tr>
         </thead>
         <tbody>
           ${workers.map(
             (worker) => html`<tr key=${worker.name}>
               <th scope="row">${worker.name}</th>
-              <td class="gauge"><${Share} value=${worker.inHand} most=${worker.slots} />${worker.inHand} of ${worker.slots}</td>
-              <td>${worker.limit}</td>
+              <td class="gauge"><${Share} value=${worker.inHand} most=${worker.slots} />${worker.inHand}</td>
+              <td>${worker.slots} of at most ${worker.limit}</td>
               <td>${worker.circuitOpen ? html`<span class="bad-text">Open${worker.problem && `: ${worker.problem}`}</span>` : "Closed"}</td>
               <td><time title=${moment(worker.startedTime)}>${ago(worker.startedTime)}</time></td>
               <td><time title=${moment(worker.reportedTime)}>${ago(worker.reportedTime)}</time></td>
@@ -118,7 +118,7 @@ function DeadLetters({ state, refresh }) {
       </div>
     </div>
     <p class="muted">
-      Workers process dead letters by themselves: a chunk is tried again, or fails with <code>DEAD_LETTERED</code>. What stays is not a message of Longhand.
+      Workers process dead letters by themselves: a chunk is tried again, or fails with <code>DEAD_LETTERED</code>. What stays cannot be read by these workers: it is not a message of Longhand, or it is of a later version.
     </p>
     <${Fault} problem=${problem} />
     ${listed?.length === 0 && html`<p>None is visible${deadLetters.hidden > 0 ? `; ${count(deadLetters.hidden)} are held by workers` : ""}.</p>`}
