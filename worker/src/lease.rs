@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use longhand_shared::queue::{ChunkQueue, MAX_BATCH, QueueError, Receipt};
 use metrics::counter;
 use parking_lot::Mutex;
@@ -80,6 +80,9 @@ struct Held {
     term: Arc<AsyncMutex<Term>>,
 }
 
+/// Leases to renew with one request, with their locked terms.
+type Batch = Vec<(Receipt, Held, OwnedMutexGuard<Term>)>;
+
 #[derive(Debug)]
 struct Term {
     /// When the visibility timeout ends. Only a successful renewal changes it.
@@ -136,17 +139,22 @@ impl Leases {
     /// Renews due leases until `stop`.
     pub async fn keep(&self, stop: &CancellationToken) {
         let tick = (self.visibility / 12).max(Duration::from_millis(20));
+        let mut ticks = tokio::time::interval(tick);
+        let mut renewals = FuturesUnordered::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(tick) => self.renew_due(tick).await,
+                _ = ticks.tick() => renewals.extend(self.due(tick).into_iter().map(|batch| self.renew(batch, tick))),
+                // A slow renewal does not delay those of other leases.
+                Some(()) = renewals.next() => {}
             }
         }
     }
 
-    async fn renew_due(&self, tick: Duration) {
+    /// Stops leases that must not continue, and returns batches of those to renew.
+    fn due(&self, tick: Duration) -> Vec<Batch> {
         let now = Instant::now();
-        let mut due: Vec<(Receipt, Held, OwnedMutexGuard<Term>)> = Vec::new();
+        let mut due = Batch::new();
         for (receipt, held) in self.held.lock().iter() {
             if now - held.since >= self.longest {
                 held.lease.stop(Stop::Overdue);
@@ -163,20 +171,18 @@ impl Leases {
         let mut batches = Vec::new();
         while !due.is_empty() {
             let rest = due.split_off(due.len().min(MAX_BATCH));
-            batches.push(self.renew(std::mem::replace(&mut due, rest), tick));
+            batches.push(std::mem::replace(&mut due, rest));
         }
-        join_all(batches).await;
+        batches
     }
 
-    async fn renew(&self, mut batch: Vec<(Receipt, Held, OwnedMutexGuard<Term>)>, tick: Duration) {
+    async fn renew(&self, mut batch: Batch, tick: Duration) {
         let asked = Instant::now();
         let changes: Vec<_> =
             batch.iter().map(|(receipt, _, _)| (receipt.clone(), self.visibility)).collect();
         // A call that is never answered must not block the renewal or the expiry of other leases.
-        let deadline = batch
-            .iter()
-            .map(|(_, _, term)| term.ends - 2 * tick)
-            .fold(asked + self.visibility / 4, Instant::min);
+        let deadline =
+            batch.iter().map(|(_, _, term)| term.ends - tick).fold(asked + self.visibility / 4, Instant::min);
         let answers =
             timeout_at(deadline, self.queue.change_visibility(&changes)).await.unwrap_or_else(|_| {
                 let error = QueueError::Unavailable("a renewal was not answered in time".to_owned());
@@ -197,6 +203,10 @@ impl Leases {
                 }
                 Err(QueueError::LeaseLost(what)) => {
                     warn!(what, "lease lost");
+                    held.lease.stop(Stop::LeaseLost);
+                }
+                Err(error) if term.ends <= Instant::now() + tick => {
+                    warn!(%error, "renewal failed; the lease is given up");
                     held.lease.stop(Stop::LeaseLost);
                 }
                 Err(error) => {

@@ -26,19 +26,6 @@ struct Group {
     waiting: Vec<Waiting>,
 }
 
-impl Group {
-    fn leave(&mut self, index: ChunkIndex) {
-        if let Some(place) = self.busy.iter().position(|busy| *busy == index) {
-            self.busy.swap_remove(place);
-        }
-    }
-
-    /// Whether all chunks are settled, also if another message of a settled chunk is still in hand.
-    fn is_settled(&self) -> bool {
-        self.busy.iter().all(|busy| self.waiting.iter().any(|waiting| waiting.index == *busy))
-    }
-}
-
 #[derive(Debug)]
 struct Waiting {
     index: ChunkIndex,
@@ -89,10 +76,11 @@ impl Member {
             let mut jobs = self.jobs.lock();
             self.is_busy = false;
             let Some(group) = jobs.get_mut(&self.chunk.job) else { return self.alone() };
-            group.leave(self.chunk.index);
+            // The chunk is settled, whatever another message of it does.
+            group.busy.retain(|busy| *busy != self.chunk.index);
             let (turn, waiting) = oneshot::channel();
             group.waiting.push(Waiting { index: self.chunk.index, turn });
-            if group.is_settled() {
+            if group.busy.is_empty() {
                 let group = jobs.remove(&self.chunk.job).unwrap_or_default();
                 return Turn::Remove(Removal::of(group.waiting));
             }
@@ -123,8 +111,9 @@ impl Drop for Member {
         }
         let mut jobs = self.jobs.lock();
         let Some(group) = jobs.get_mut(&self.chunk.job) else { return };
-        group.leave(self.chunk.index);
-        if !group.is_settled() {
+        let Some(place) = group.busy.iter().position(|busy| *busy == self.chunk.index) else { return };
+        group.busy.swap_remove(place);
+        if !group.busy.is_empty() {
             return;
         }
         let mut waiting = jobs.remove(&self.chunk.job).unwrap_or_default().waiting;

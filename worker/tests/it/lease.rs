@@ -145,7 +145,8 @@ async fn a_renewal_that_is_never_answered_costs_the_others_nothing() {
     let mut first = true;
     kept.queue.fault(move |call| {
         let hangs = call.kind == Kind::Change && call.entries.len() == 10 && std::mem::take(&mut first);
-        if hangs { Fault::Hang } else { Fault::None }
+        // No request succeeds at once.
+        if hangs { Fault::Hang } else { Fault::Slow(Duration::from_millis(100)) }
     });
     sleep(secs(80)).await;
     assert!(kept.held.iter().all(|lease| !has_stopped(lease)), "one call in trouble lost a lease");
