@@ -105,7 +105,7 @@ class Deployment:
         elif not exists():
             if self.options.tag:
                 raise Failure(
-                    f"{name} does not exist: use a --tag that exists (the last fifty images are kept), or none"
+                    f"{name} does not exist: use a --tag that exists (the last fifty images are kept), or omit --tag"
                 )
             make()
 

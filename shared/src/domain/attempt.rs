@@ -63,11 +63,11 @@ pub enum AttemptOutcome {
     Throttled,
     /// The model was down; the chunk was returned to the queue.
     ModelDown,
-    /// S3 or the host of the URL was down; the chunk was returned to the queue.
+    /// The audio was missing or forbidden, or S3 or the host of the URL was down; the chunk was returned to the queue.
     AudioDown,
     /// The worker was stopped; the chunk was returned to the queue.
     Drained,
-    /// The worker lost its lease on the message; another worker has the chunk.
+    /// The worker lost its lease on the message; the message is delivered again.
     LeaseLost,
     /// The attempt took longer than `LONGHAND_MAX_CHUNK_SECONDS`.
     Overdue,
