@@ -168,6 +168,8 @@ impl Leases {
                 due.push((receipt.clone(), held.clone(), term));
             }
         }
+        // A request is cut at the end of its first lease, so those that end soon share one.
+        due.sort_by_key(|(_, _, term)| term.ends);
         let mut batches = Vec::new();
         while !due.is_empty() {
             let rest = due.split_off(due.len().min(MAX_BATCH));
@@ -203,6 +205,8 @@ impl Leases {
                 }
                 Err(QueueError::LeaseLost(what)) => {
                     warn!(what, "lease lost");
+                    // The handler may have been stopped for another reason.
+                    term.ends = asked;
                     held.lease.stop(Stop::LeaseLost);
                 }
                 Err(error) if term.ends <= Instant::now() + tick => {
