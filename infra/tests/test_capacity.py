@@ -41,9 +41,9 @@ class Page(unittest.TestCase):
         cost = " ".join(page.partition("\n## 8. Cost\n")[2].partition("\n## ")[0].split())
         for region, dollars in bills.items():
             self.assertIn(f"{hundreds(dollars)}{' dollars a month' * (region == 'us-east-1')} in {region}", cost)
-        self.assertIn(f"prices of {capacity.PRICED}", cost)
+        self.assertIn(f"us-east-1 are of {capacity.PRICED}", cost)
         outside = [dollars for line, dollars in capacity.production()["us-east-1"].items() if "NAT" in line]
-        self.assertIn(f"{hundreds(sum(outside))} of the {hundreds(bills['us-east-1'])} are", cost)
+        self.assertIn(f"{hundreds(sum(outside))} of the {hundreds(bills['us-east-1'])} dollars are", cost)
 
 
 class Inputs(unittest.TestCase):

@@ -59,7 +59,7 @@ pub enum AttemptOutcome {
     Completed,
     /// The chunk failed; `code` says why.
     Failed,
-    /// The model answered 429; the chunk was returned to the queue.
+    /// The model answered 429, or the concurrency limit permitted no call in time; the chunk was returned to the queue.
     Throttled,
     /// The model was down; the chunk was returned to the queue.
     ModelDown,

@@ -147,7 +147,7 @@ export function Jobs() {
     ${!page && !problem && html`<div class="list skeleton" aria-busy="true" aria-label="Loading"></div>`}
     ${page && results.length > 0 && html`<ul class="list">${results.map((job) => html`<${Row} key=${job.jobId} job=${job} />`)}</ul>`}
     ${page && results.length === 0 && query && html`<${Empty} heading="Nothing found">
-      <p>None of the newest ${SEARCHED_PAGES * SEARCHED_PAGE} transcripts contains “${query}”.</p>
+      <p>None of the newest transcripts (at most ${SEARCHED_PAGES * SEARCHED_PAGE}) contains “${query}”.</p>
     </${Empty}>`}
     ${page && results.length === 0 && !query && (status || cursor
       ? html`<${Empty} heading="None here"><p>There are no ${status ? `${label} ` : ""}transcripts.</p></${Empty}>`

@@ -28,9 +28,9 @@ const OUTCOMES = {
   MODEL_DOWN: "the model was down, so it waits",
   AUDIO_DOWN: "the audio could not be reached, so it waits",
   DRAINED: "the worker was stopped, and another takes over",
-  LEASE_LOST: "the worker lost its lease, so it waits",
-  OVERDUE: "it took too long, and is tried again",
-  LOST: "the worker was lost, and another takes over",
+  LEASE_LOST: "the worker lost its lease",
+  OVERDUE: "it took too long",
+  LOST: "the worker was lost",
 };
 
 const WIDTH = 1000;
