@@ -321,7 +321,7 @@ class Environment:
                 has("DOMAIN_NAME") and not has("HOSTED_ZONE_ID")
             ),
             "AUTH=none behind a gateway: everybody on the internet may call": behind and self.get("AUTH") == "none",
-            "CERTIFICATE_ARN without LISTENER_SERVER_NAME: it is not valid for AWS's name of the load balancer": (
+            "CERTIFICATE_ARN without LISTENER_SERVER_NAME: set this to a host name of the certificate, for HTTPS": (
                 not behind and has("CERTIFICATE_ARN") and unnamed
             ),
             "no gateway: only clients with a route into the VPC reach the internal load balancer": not behind

@@ -6,7 +6,7 @@ import { Status, html } from "./parts.js";
 /** By error code: what went wrong, and what its user can do. */
 const CODES = {
   AUDIO_NOT_FOUND: ["There is no audio at this path.", "Upload the recording and submit it again."],
-  AUDIO_FORBIDDEN: ["The audio may not be read.", "Give the service access to it, or upload the recording here."],
+  AUDIO_FORBIDDEN: ["The service is not allowed to read the audio.", "Give it access, or upload the recording here."],
   AUDIO_TOO_LARGE: ["The audio is larger than 5 MB.", "Cut it into smaller parts."],
   AUDIO_TOO_LONG: ["The audio is longer than five and a half minutes.", "Cut it into parts of up to five minutes."],
   AUDIO_EMPTY: ["The file is empty.", "Check the recording, and submit it again."],

@@ -165,7 +165,7 @@ async fn put_back(
             Err(error) => {
                 keep.push(receipt);
                 let because =
-                    format!("its copy was sent, but the message could not be deleted; a second copy is harmless: {error}");
+                    format!("its copy was sent, but the message could not be deleted ({error}); a second copy is harmless");
                 Done { row, outcome: Outcome::Failed, because: Some(because) }
             }
         });

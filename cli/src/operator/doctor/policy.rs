@@ -8,7 +8,7 @@ use super::finding::{DEPLOY, Finding, warning};
 pub(super) fn tls(policy: Option<&str>, actions: &str, resources: &[&str]) -> Finding {
     let denied = is_tls_only(policy.unwrap_or_default(), actions, resources);
     warning("plain HTTP is not refused")
-        .remedy(format!("{DEPLOY}: its policy refuses it."))
+        .remedy(format!("{DEPLOY}: its policies refuse plain HTTP."))
         .unless(denied, "plain HTTP is refused")
 }
 
