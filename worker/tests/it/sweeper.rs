@@ -169,6 +169,21 @@ async fn a_claimed_chunk_is_sent_again_only_when_it_has_long_been_silent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_settled_chunk_that_waits_for_its_siblings_is_not_repaired() {
+    let world = World::new(Behaviour::default()).await;
+    let (job, submitted) = unsent(&world, &["a.wav", "b.wav"]).await;
+    let settled = submitted.plus(secs(25));
+    settle(&world, job, 0, settled).await;
+    world.store.inner.claim(chunk_of(job, 1), by("b"), settled, CLAIM_TIMEOUT).await.expect("memory answers");
+    let mut age = FIRST_CHECK;
+    while swept(&world, submitted.plus(age)).await == 0 {
+        age += secs(15);
+        assert!(age <= secs(300), "forgotten for {age:?}");
+    }
+    assert!(age >= secs(85), "repaired after {age:?}, while its worker may wait");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ended_job_is_not_touched() {
     let world = World::new(Behaviour::default()).await;
     let new = world.job(&["a.wav"], true);
