@@ -102,6 +102,7 @@ class LongRecordings(unittest.TestCase):
         seconds = [one for one, _ in off]
         share = sum(one <= SECONDS_OFF for one in seconds) / len(seconds)
         median, p95, p99, most = (seconds[int(part * (len(seconds) - 1))] for part in (0.5, 0.95, 0.99, 1))
+        # Of the words that the model got right, those that are not found in their sample.
         elsewhere = len(expected) - after - len(off)
         print(f"{len(off)} words: times off by {median:.3f} (p50), {p95:.3f} (p95), {p99:.3f} (p99), {most:.3f} s")
         print(f"{max(0, elsewhere)} words have a time in another sample")
