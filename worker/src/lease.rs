@@ -1,5 +1,5 @@
 //! Leases on messages in hand. The visibility timeout is renewed in batches after half of it has passed. The renewal
-//! of a message ends before the message is deleted or released.
+//! of a message ends, or is given up, before the message is deleted or released.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -97,11 +97,11 @@ impl Leases {
         Self { queue, visibility, longest, held: Mutex::default() }
     }
 
-    /// Starts the lease of a message that was received at `received`. The visibility timeout starts at the delivery, not
-    /// at the beginning of the long poll.
-    pub fn begin(&self, receipt: Receipt, received: Instant) -> Lease {
+    /// Starts the lease of a message that was delivered at `delivered`. The visibility timeout starts then, not at the
+    /// beginning of the long poll.
+    pub fn begin(&self, receipt: Receipt, delivered: Instant) -> Lease {
         let lease = Lease::default();
-        let term = Term { ends: received + self.visibility, renew: received + self.visibility / 2 };
+        let term = Term { ends: delivered + self.visibility, renew: delivered + self.visibility / 2 };
         let held =
             Held { lease: lease.clone(), since: Instant::now(), term: Arc::new(AsyncMutex::new(term)) };
         self.held.lock().insert(receipt, held);

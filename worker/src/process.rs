@@ -174,6 +174,7 @@ impl Processor {
             Err(error) => return after_store_error(delivery, &error),
         };
         report(&verdict, stored, attempt.number, calls, took);
+        // The chunk may wait for its siblings, and a transcription may be large.
         drop(verdict);
         match stored {
             Settle::Settled | Settle::AlreadySettled => {

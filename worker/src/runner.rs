@@ -185,7 +185,7 @@ impl Runner {
                     self.pulse.answered();
                     let outcome = if deliveries.is_empty() { "empty" } else { "messages" };
                     counter!("longhand_receives_total", "outcome" => outcome).increment(1);
-                    // A slow answer is no later than the end of the long poll.
+                    // SQS delivers before the long poll ends. The answer may arrive later.
                     let delivered = Instant::now().min(asked + poll);
                     self.start(deliveries, delivered, free, &tasks, &deleter, &stop);
                 }

@@ -24,7 +24,8 @@ pub struct WorkerState {
     pub name: String,
     pub started: Timestamp,
     pub reported: Timestamp,
-    /// The number of chunks that the worker may process at the same time: the concurrency limit of model calls. 0 while the circuit is open.
+    /// The number of chunks that the worker may process at the same time: the concurrency limit of model calls. 0 while
+    /// the circuit breaker is open.
     pub slots: usize,
     /// The configured maximum of `slots`.
     pub ceiling: usize,

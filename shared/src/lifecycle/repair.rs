@@ -129,15 +129,7 @@ impl Lifecycle {
         let mut repair = Repair::default();
 
         let all_settled = chunks.iter().all(Chunk::is_settled);
-        let left_behind: Vec<_> = chunks
-            .iter()
-            .filter(|chunk| job.unsettled.contains(&chunk.index))
-            .filter(|chunk| match chunk.state {
-                ChunkState::Settled { at, .. } => all_settled || now.since(at) >= LEFT_BEHIND_AFTER,
-                ChunkState::Pending | ChunkState::InProgress { .. } => false,
-            })
-            .map(|chunk| chunk.index)
-            .collect();
+        let left_behind = left_behind(job, &chunks, all_settled, now);
         if !left_behind.is_empty() {
             repair.struck += left_behind.len();
             repair.finished |= self.conclude(id, &left_behind, now).await?;
@@ -176,6 +168,16 @@ impl Lifecycle {
         let settled = self.settle(chunk, &attempt, &Verdict::Failed(error), now).await?;
         Ok(matches!(settled, Settled::Done { finished: true, .. }))
     }
+}
+
+/// The settled chunks that are still in the job's unsettled set, without those that may wait for others.
+fn left_behind(job: &Job, chunks: &[Chunk], all_settled: bool, now: Timestamp) -> Vec<ChunkIndex> {
+    let is_left = |chunk: &&Chunk| match chunk.state {
+        ChunkState::Settled { at, .. } => all_settled || now.since(at) >= LEFT_BEHIND_AFTER,
+        ChunkState::Pending | ChunkState::InProgress { .. } => false,
+    };
+    let unsettled = chunks.iter().filter(|chunk| job.unsettled.contains(&chunk.index));
+    unsettled.filter(is_left).map(|chunk| chunk.index).collect()
 }
 
 /// Whether a chunk needs a new message. With `is_turn`, the queue's depth does not matter.

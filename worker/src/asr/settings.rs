@@ -17,7 +17,7 @@ const PROBE_HELP: &str = "recording for health probes of the model: built-in, a 
 
 #[derive(Clone, Debug)]
 pub struct AsrSettings {
-    /// `ASR_BASE_URL`, without `/v1`.
+    /// `ASR_BASE_URL`, with or without `/v1`.
     pub base_url: String,
     /// `ASR_API_KEY`.
     pub api_key: Option<Secret>,
