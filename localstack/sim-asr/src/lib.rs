@@ -91,6 +91,11 @@ impl SimAsr {
         self.state.set(behaviour);
     }
 
+    /// Cuts the connections of all calls in flight, as a crash does.
+    pub fn cut_calls(&self) {
+        self.state.crash.notify_waiters();
+    }
+
     /// Starts a schedule. The current behaviour stays until the first step. The last step has no end.
     pub fn schedule(&self, schedule: Schedule) {
         self.state.schedule(schedule);

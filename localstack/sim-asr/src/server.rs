@@ -83,6 +83,10 @@ async fn transcribe(
         biased;
         // The connection is cut, so this response is never sent.
         () = cut_handle.cancelled() => Response::default(),
+        () = state.crash.notified() => {
+            cut_handle.cut();
+            Response::default()
+        }
         response = answer(request, call, &cut_handle) => response,
     }
 }

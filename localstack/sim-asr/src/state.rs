@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,8 @@ use crate::books::{Books, FileBook};
 pub(crate) struct State {
     started: Instant,
     stop: CancellationToken,
+    /// Notified when all calls in flight are cut.
+    pub(crate) crash: Notify,
     books: watch::Sender<Books>,
     controls: Mutex<Controls>,
 }
@@ -65,6 +67,7 @@ impl State {
         Self {
             started: Instant::now(),
             stop: CancellationToken::new(),
+            crash: Notify::new(),
             books: watch::Sender::default(),
             controls: Mutex::new(Controls {
                 base: SeededBehaviour::new(behaviour),

@@ -26,7 +26,7 @@ use futures::future::BoxFuture;
 use longhand_shared::domain::job::{ChunkError, ErrorCode, Timestamps, TranscribeOptions, Transcription};
 use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::Progress;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
@@ -102,6 +102,10 @@ struct Tally {
     suspected: Option<Instant>,
 }
 
+/// Chunks that wait for their last chance return to the queue for a random part of this time, so that those of several
+/// workers rarely meet.
+const LAST_CHANCE_SPREAD: Duration = Duration::from_mins(2);
+
 /// The client and its guard.
 #[derive(Debug)]
 pub struct Asr {
@@ -109,6 +113,8 @@ pub struct Asr {
     settings: AsrSettings,
     guard: Arc<Guard>,
     known: format::Known,
+    /// Held by a chunk that the next outage makes fail.
+    last_chance: Semaphore,
 }
 
 impl Asr {
@@ -117,6 +123,7 @@ impl Asr {
             client: Client::new(&settings)?,
             guard: Guard::new(settings.max_concurrency, settings.probe.is_some()),
             known: format::Known::default(),
+            last_chance: Semaphore::new(1),
             settings,
         })
     }
@@ -137,9 +144,7 @@ impl Asr {
     pub async fn transcribe(&self, request: &ChunkRequest<'_>) -> Result<Transcription, TranscribeError> {
         let mut pauses = backoff(self.settings.first_pause, LONGEST_PAUSE);
         let mut tally = Tally::default();
-        if request.progress.outages > 0 {
-            self.check_first(request).await?;
-        }
+        let _last_chance = self.check_first(request).await?;
         loop {
             let error = match self.attempt(request, &mut tally).await {
                 Ok(transcription) => return Ok(transcription),
@@ -168,15 +173,30 @@ impl Asr {
     }
 
     /// A chunk that was in flight at the start of an outage is only sent to a working model. So only a new outage, which it
-    /// may have caused, counts against it.
-    async fn check_first(&self, request: &ChunkRequest<'_>) -> Result<(), TranscribeError> {
+    /// may have caused, counts against it. Before the last one that it may meet, it waits until no other such chunk is in
+    /// flight. Otherwise a chunk that causes the outages would make others fail, since they return at the same time.
+    async fn check_first(
+        &self,
+        request: &ChunkRequest<'_>,
+    ) -> Result<Option<SemaphorePermit<'_>>, TranscribeError> {
+        let progress = request.progress;
+        if progress.outages == 0 {
+            return Ok(None);
+        }
         request.slot.park();
-        match self.guard.probe_now().await {
-            Verdict::Healthy => Ok(()),
-            Verdict::Down(open) => {
-                let CallError { failure, error, pause, .. } = circuit_open(open);
-                Err(TranscribeError::GivenBack { failure, error, pause, progress: request.progress })
+        let back = |CallError { failure, error, pause, .. }| {
+            Err(TranscribeError::GivenBack { failure, error, pause, progress })
+        };
+        let mut alone = None;
+        if progress.outages >= MAX_OUTAGES - 1 {
+            match timeout(self.settings.timeout, self.last_chance.acquire()).await {
+                Ok(permit) => alone = permit.ok(),
+                Err(_) => return back(no_permit()),
             }
+        }
+        match self.guard.probe_now().await {
+            Verdict::Healthy => Ok(alone),
+            Verdict::Down(open) => back(circuit_open(open)),
         }
     }
 
@@ -254,12 +274,6 @@ impl Asr {
         }
         // The limit was cut while the message was in hand, so it waits in the queue.
         let permit = timeout(self.settings.timeout, self.guard.permit()).await;
-        let no_permit = || {
-            CallError::new(
-                Failure::NoPermit,
-                "no call was permitted in time: the model is at its concurrency limit",
-            )
-        };
         permit.map_err(|_| no_permit())?.map_err(circuit_open)
     }
 
@@ -292,6 +306,10 @@ impl Asr {
     }
 }
 
+fn no_permit() -> CallError {
+    CallError::new(Failure::NoPermit, "no call was permitted in time: the model is at its concurrency limit")
+}
+
 fn circuit_open(Open { pause }: Open) -> CallError {
     CallError { pause: Some(pause), ..CallError::new(Failure::CircuitOpen, "the model is down") }
 }
@@ -306,7 +324,10 @@ fn given_back_in_outage(mut progress: Progress, error: CallError, open: Open) ->
         );
         return TranscribeError::Failed(ChunkError::new(error.error.code, message));
     }
-    let pause = error.pause.unwrap_or_default().max(open.pause);
+    let mut pause = error.pause.unwrap_or_default().max(open.pause);
+    if progress.outages >= MAX_OUTAGES - 1 {
+        pause += LAST_CHANCE_SPREAD.mul_f64(rand::random());
+    }
     TranscribeError::GivenBack {
         failure: Failure::CircuitOpen,
         error: error.error,
