@@ -58,8 +58,13 @@ impl Lease {
         self.why.get().copied().unwrap_or(Stop::Draining)
     }
 
-    fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         self.why.get() == Some(&Stop::LeaseLost)
+    }
+
+    /// Whether the message is in use. A draining worker still returns it to the queue.
+    fn is_renewed(&self) -> bool {
+        matches!(self.why.get(), None | Some(Stop::Draining))
     }
 }
 
@@ -164,7 +169,7 @@ impl Leases {
             // The next look would be too late.
             if term.ends <= now + tick {
                 held.lease.stop(Stop::LeaseLost);
-            } else if term.renew <= now + tick / 2 && held.lease.why.get().is_none() {
+            } else if term.renew <= now + tick / 2 && held.lease.is_renewed() {
                 due.push((receipt.clone(), held.clone(), term));
             }
         }

@@ -260,9 +260,8 @@ impl Runner {
                 Outcome::Retry { delay: retry_backoff(delivery.receive_count) }
             }
         };
-        let leased_until = self.leases.end(&delivery.receipt).await;
         counter!("longhand_messages_total", "outcome" => outcome.name()).increment(1);
-        self.dispose(delivery, outcome, leased_until, &deleter).await;
+        self.dispose(delivery, outcome, &lease, &deleter).await;
         lease.slot().release();
     }
 }

@@ -9,65 +9,74 @@ use tracing::warn;
 use super::Runner;
 use crate::deleter::Deleter;
 use crate::handler::{Outcome, retry_backoff};
+use crate::lease::Lease;
+
+/// What is left to do when the lease has ended.
+enum Ending {
+    /// Delete the message, whoever has it: it is no longer needed.
+    Delete,
+    /// Delete the message if the lease was held to its end.
+    DeleteIfHeld,
+    /// Make the message visible after this time, if the lease was held to its end.
+    Show(Duration),
+    /// The lease is lost.
+    Nothing,
+}
 
 impl Runner {
-    /// Does what the handler decided. `leased_until` is `None` if the lease is lost.
+    /// Does what the handler decided.
     pub(super) async fn dispose(
         &self,
         delivery: Delivery,
         outcome: Outcome,
-        leased_until: Option<Instant>,
+        lease: &Lease,
         deleter: &Deleter,
     ) {
-        let until = match (&outcome, leased_until) {
-            (Outcome::Done, _) => return deleter.delete(delivery.receipt),
-            (Outcome::Abandon, _) | (_, None) => {
-                return warn!("the lease on the message is lost; another worker may have it");
-            }
-            (_, Some(until)) => until,
-        };
-        match outcome {
-            Outcome::Done | Outcome::Abandon => {}
-            Outcome::Superfluous => deleter.delete(delivery.receipt),
-            Outcome::Retry { delay } => self.make_visible(&delivery, delay, until).await,
+        let ending = match outcome {
+            Outcome::Done => Ending::Delete,
+            Outcome::Superfluous => Ending::DeleteIfHeld,
+            Outcome::Retry { delay } => Ending::Show(delay),
+            Outcome::Abandon => Ending::Nothing,
+            _ if lease.is_lost() => Ending::Nothing,
             Outcome::Requeue { delay } => {
-                let copy = delivery.requeued(delay);
-                self.move_to(self.queue.as_ref(), copy, &delivery, delay, until, deleter).await;
+                self.move_to(self.queue.as_ref(), delivery.requeued(delay), delay).await
             }
             Outcome::RequeueWith { delay, progress } => {
                 let mut copy = delivery.requeued(delay);
                 copy.envelope.progress = progress;
-                self.move_to(self.queue.as_ref(), copy, &delivery, delay, until, deleter).await;
+                self.move_to(self.queue.as_ref(), copy, delay).await
             }
             Outcome::Reject { reason } => {
                 warn!(reason, "message rejected");
-                let Some(dead_letters) = &self.dead_letters else {
-                    return self.make_visible(&delivery, self.limits.visibility, until).await;
-                };
-                let wait = retry_backoff(delivery.receive_count);
-                let letter = delivery.rejected(reason);
-                self.move_to(dead_letters.as_ref(), letter, &delivery, wait, until, deleter).await;
+                match &self.dead_letters {
+                    Some(dead_letters) => {
+                        let wait = retry_backoff(delivery.receive_count);
+                        self.move_to(dead_letters.as_ref(), delivery.rejected(reason), wait).await
+                    }
+                    None => Ending::Show(self.limits.visibility),
+                }
+            }
+        };
+        // No renewal may follow a delete or a change of the visibility.
+        let leased_until = self.leases.end(&delivery.receipt).await;
+        match (ending, leased_until) {
+            (Ending::Delete, _) | (Ending::DeleteIfHeld, Some(_)) => deleter.delete(delivery.receipt),
+            (Ending::Show(delay), Some(until)) => self.make_visible(&delivery, delay, until).await,
+            (Ending::Nothing, _) | (_, None) => {
+                warn!("the lease on the message is lost; another worker may have it");
             }
         }
     }
 
-    /// Sends a copy to `queue` and then deletes the message. If the copy cannot be sent, the message becomes visible
-    /// after the delay `otherwise`.
-    async fn move_to(
-        &self,
-        queue: &dyn ChunkQueue,
-        outgoing: Outgoing,
-        delivery: &Delivery,
-        otherwise: Duration,
-        until: Instant,
-        deleter: &Deleter,
-    ) {
-        match queue.send(&[outgoing]).await.pop() {
-            Some(Ok(())) => deleter.delete(delivery.receipt.clone()),
+    /// Sends a copy to `queue`, which replaces the message. The message is renewed meanwhile. If the copy cannot be sent,
+    /// the message becomes visible after the delay `otherwise`.
+    async fn move_to(&self, queue: &dyn ChunkQueue, copy: Outgoing, otherwise: Duration) -> Ending {
+        match queue.send(&[copy]).await.pop() {
+            Some(Ok(())) => Ending::Delete,
             answer => {
                 let error = answer.and_then(Result::err);
                 warn!(?error, "the message cannot be moved; it stays in its queue");
-                self.make_visible(delivery, otherwise, until).await;
+                Ending::Show(otherwise)
             }
         }
     }

@@ -207,6 +207,38 @@ async fn a_message_stolen_mid_work_is_left_alone_by_the_one_who_lost_it() {
     }
 }
 
+/// Also while a worker drains. Otherwise another worker could receive a message whose copy is on its way.
+#[tokio::test(start_paused = true)]
+async fn a_message_is_renewed_while_its_copy_is_sent() {
+    for (drains, work, send) in [(false, secs(5), secs(25)), (true, secs(1_000), secs(13))] {
+        let queue = FaultyQueue::holding(&messages(1)).await;
+        queue.fault(move |call| if call.kind == Kind::Send { Fault::Slow(send) } else { Fault::None });
+        let handler = script(move |delivery, lease: Lease| async move {
+            if delivery.envelope.requeues > 0 {
+                return Outcome::Done;
+            }
+            let _ = timeout(work, lease.stopped()).await;
+            Outcome::Requeue { delay: Duration::ZERO }
+        });
+        let limits = Limits { visibility: secs(12), drain: secs(60), ..limits(2) };
+        let running = Running::start(&queue, None, handler.clone(), limits);
+        eventually("it is in hand", || handler.begun().len() == 1).await;
+        if drains {
+            running.stop.cancel();
+        }
+        eventually("it is deleted", || queue.calls(Kind::Delete).len() == 1).await;
+        let sent = queue.calls(Kind::Send).remove(0);
+        let renewed = |from, to| {
+            let renewals = queue.calls(Kind::Change);
+            renewals.into_iter().filter(|renewal| (from..to).contains(&renewal.began)).count()
+        };
+        assert!(renewed(sent.began, sent.ended.expect("answered")) >= 1, "drains: {drains}");
+        assert_eq!(renewed(sent.ended.expect("answered"), Instant::now() + secs(1)), 0, "drains: {drains}");
+        assert!(handler.receive_counts("0").iter().all(|count| *count == 1), "drains: {drains}");
+        running.stop().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_message_is_renewed_up_to_the_longest_time_only_and_its_work_is_stopped() {
     let kept = keep(1).await;
