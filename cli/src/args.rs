@@ -143,7 +143,7 @@ impl Cli {
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
         if captions && matches!(&self.command, Command::Get(args) if args.words) {
-            let message = "--words needs --format text or json: --split splits captions between words";
+            let message = "--words needs --format text or json. To split captions between words, use --split";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
         if self.max_line_chars.is_some() && !captions {

@@ -77,7 +77,7 @@ fn document(paths: &Value, schemas: &Value) -> Value {
         "tags": [
             {"name": "Jobs", "description": "Submit, wait, read, list."},
             {"name": "Uploads", "description": "For clients without an AWS account."},
-            {"name": "Operations", "description": "For operators: callers with the scope `longhand:operator`, or with an operator's API key."},
+            {"name": "Operations", "description": "For operators: callers with the scope `longhand:operator`, or with an operator's API key. With `LONGHAND_AUTH=none` every caller is an operator."},
             {"name": "Service", "description": "Health and metrics, for load balancers and monitoring. These calls need no credentials."},
         ],
         "paths": paths,

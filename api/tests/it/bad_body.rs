@@ -280,7 +280,7 @@ async fn options_and_metadata() {
         (
             body_with("metadata", json!({&long_key: "x"})),
             &format!("#/metadata/{long_key}")[..200],
-            "must have a key of 1 to 512 bytes, has one of 513",
+            "must have a name of 1 to 512 bytes, has one of 513 bytes",
         ),
     ])
     .await;

@@ -13,7 +13,7 @@ use crate::lease::Lease;
 
 /// What is left to do when the lease has ended.
 enum Ending {
-    /// Delete the message, whoever has it: it is no longer needed.
+    /// Delete the message, also if another worker has received it.
     Delete,
     /// Delete the message if the lease was held to its end.
     DeleteIfHeld,
