@@ -1,7 +1,6 @@
 //! A worker: the consumer of chunks, the consumer of dead letters, the sweeper, and the consumer of webhooks.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use longhand_shared::Timestamp;
 use longhand_shared::domain::url::AllowedHosts;
@@ -20,7 +19,7 @@ use crate::dead_letters::DeadLetters;
 use crate::process::Processor;
 use crate::runner::{EndedEarly, Limits, Pulse, Runner};
 use crate::siblings::Siblings;
-use crate::sweeper::Sweeper;
+use crate::sweeper::{SweepSettings, Sweeper};
 use crate::webhooks::Webhooks;
 
 /// Dead letters handled at once. There should be none.
@@ -57,8 +56,7 @@ pub struct Parts {
     pub audio: AudioStore,
     pub asr: AsrSettings,
     pub limits: Limits,
-    /// The time from one sweep to the next.
-    pub sweep: Duration,
+    pub sweep: SweepSettings,
     /// The worker's name in the history of the chunks that it attempts.
     pub name: String,
 }
@@ -101,7 +99,7 @@ impl Worker {
             Arc::new(DeadLetters { lifecycle: lifecycle.clone() }),
             Limits { slots: DEAD_LETTER_SLOTS, ..limits },
         );
-        let sweeper = Sweeper { lifecycle, every: sweep, claim_timeout };
+        let sweeper = Sweeper { lifecycle, settings: sweep, claim_timeout };
         Ok(Self { chunks, dead_letters, webhooks, sweeper, asr })
     }
 

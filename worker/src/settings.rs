@@ -13,6 +13,7 @@ use longhand_shared::webhook::signature::MasterSecrets;
 
 use crate::asr::AsrSettings;
 use crate::runner::Limits;
+use crate::sweeper::SweepSettings;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -25,8 +26,7 @@ pub struct Settings {
     pub dlq_url: String,
     pub sources: AudioSources,
     pub limits: Limits,
-    /// The time from one sweep to the next.
-    pub sweep: Duration,
+    pub sweep: SweepSettings,
     /// This worker's name in the history of chunks.
     pub name: String,
     pub asr: AsrSettings,
@@ -110,8 +110,7 @@ impl Settings {
             r.required("LONGHAND_DLQ_URL", "URL of the dead-letter queue of LONGHAND_QUEUE_URL");
         let sources = audio_sources(r);
         let limits = limits(r);
-        let sweep: u64 =
-            r.within("LONGHAND_SWEEP_SECONDS", 15, 1..=3600, "seconds between sweeps of open jobs");
+        let sweep = SweepSettings::read(r);
         let retention: u64 = r.within("LONGHAND_RETENTION_DAYS", 30, 1..=3650, about::RETENTION);
         let health_listen =
             r.or("LONGHAND_HEALTH_LISTEN", SocketAddr::from(([127, 0, 0, 1], 8081)), about::HEALTH_LISTEN);
@@ -131,7 +130,7 @@ impl Settings {
             dlq_url: dlq_url?.0,
             sources,
             limits,
-            sweep: Duration::from_secs(sweep),
+            sweep,
             name,
             asr: asr?,
             redis,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use longhand_shared::Timestamp;
 use longhand_shared::lifecycle::Lifecycle;
+use longhand_shared::service::settings::Reader;
 use longhand_shared::store::StoreError;
 use metrics::gauge;
 use rand::RngExt;
@@ -18,11 +19,23 @@ const BATCH: usize = 100;
 /// The number of concurrent checks.
 const AT_ONCE: usize = 4;
 
+#[derive(Clone, Copy, Debug)]
+pub struct SweepSettings {
+    /// The time from one sweep to the next.
+    pub every: Duration,
+}
+
+impl SweepSettings {
+    pub(crate) fn read(r: &mut Reader<'_>) -> Self {
+        let every = r.within("LONGHAND_SWEEP_SECONDS", 15, 1..=3600, "seconds between sweeps of open jobs");
+        Self { every: Duration::from_secs(every) }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Sweeper {
     pub lifecycle: Lifecycle,
-    /// The time from one sweep to the next.
-    pub every: Duration,
+    pub settings: SweepSettings,
     /// The age of a claim whose message counts as lost.
     pub claim_timeout: Duration,
 }
@@ -35,7 +48,7 @@ impl Sweeper {
                 warn!(%error, "sweep failed; the next sweep continues");
             }
             // Workers that start together should not sweep together.
-            let pause = self.every.mul_f64(rand::rng().random_range(0.75..1.25));
+            let pause = self.settings.every.mul_f64(rand::rng().random_range(0.75..1.25));
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}

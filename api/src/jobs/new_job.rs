@@ -151,7 +151,8 @@ fn metadata(fields: &mut Fields) -> Metadata {
         };
         if key.is_empty() || key.len() > MAX_METADATA_BYTES {
             let bytes = key.len();
-            let detail = format!("must have a name of 1 to {MAX_METADATA_BYTES} bytes, has one of {bytes} bytes");
+            let detail =
+                format!("must have a name of 1 to {MAX_METADATA_BYTES} bytes, has one of {bytes} bytes");
             fields.fault_inside(FIELD, key, detail);
         } else if text.len() > MAX_METADATA_BYTES {
             let bytes = text.len();

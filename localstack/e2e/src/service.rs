@@ -18,6 +18,7 @@ use longhand_worker::asr::AsrSettings;
 use longhand_worker::asr::probe::Recording;
 use longhand_worker::audio::AudioStore;
 use longhand_worker::runner::{EndedEarly, Limits};
+use longhand_worker::sweeper::SweepSettings;
 use longhand_worker::{Parts, WebhookSources, Worker};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
@@ -177,7 +178,7 @@ impl Service {
             audio: AudioStore::new(self.aws.s3(), Outbound::new().expect("a client"), self.aws.sources()),
             asr: self.asr_settings(),
             limits,
-            sweep: Duration::from_secs(1),
+            sweep: SweepSettings { every: Duration::from_secs(1) },
             name: "test".to_owned(),
         });
         let worker = worker.expect("a worker");

@@ -10,6 +10,7 @@ use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::store::memory::MemoryStore;
 use longhand_worker::asr::guard::Guard;
 use longhand_worker::runner::Outcome;
+use longhand_worker::sweeper::SweepSettings;
 use longhand_worker::{Parts, Worker, health};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -134,7 +135,7 @@ async fn half_a_day_of_empty_polling_takes_no_memory() {
         audio,
         asr,
         limits: limits(8),
-        sweep: secs(15),
+        sweep: SweepSettings { every: secs(15) },
         name: "w".to_owned(),
     });
     let worker = worker.expect("a worker");

@@ -7,14 +7,18 @@ use longhand_shared::store::FIRST_CHECK;
 use longhand_shared::store::JobStore;
 use longhand_shared::{Attempt, JobId, Timestamp};
 use longhand_sim_asr::Behaviour;
-use longhand_worker::sweeper::Sweeper;
+use longhand_worker::sweeper::{SweepSettings, Sweeper};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{CLAIM_TIMEOUT, Kind, Op, StoreFault, World, by, chunk_of, message, secs, unavailable};
 
 fn sweeper(world: &World) -> Sweeper {
-    Sweeper { lifecycle: world.lifecycle(), every: secs(15), claim_timeout: CLAIM_TIMEOUT }
+    Sweeper {
+        lifecycle: world.lifecycle(),
+        settings: SweepSettings { every: secs(15) },
+        claim_timeout: CLAIM_TIMEOUT,
+    }
 }
 
 /// A job whose maker died before it sent a message.

@@ -21,7 +21,7 @@ use longhand_shared::{Attempt, JobId, Timestamp, UserId};
 use longhand_sim_asr::Behaviour;
 use longhand_worker::lease::{Lease, Stop};
 use longhand_worker::runner::{Handler, Outcome};
-use longhand_worker::sweeper::Sweeper;
+use longhand_worker::sweeper::{SweepSettings, Sweeper};
 use longhand_worker::webhooks::Webhooks;
 use standardwebhooks::Webhook;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -86,7 +86,11 @@ impl Post {
     }
 
     fn sweeper(&self) -> Sweeper {
-        Sweeper { lifecycle: self.lifecycle(), every: secs(15), claim_timeout: CLAIM_TIMEOUT }
+        Sweeper {
+            lifecycle: self.lifecycle(),
+            settings: SweepSettings { every: secs(15) },
+            claim_timeout: CLAIM_TIMEOUT,
+        }
     }
 
     async fn sweep(&self, now: Timestamp) {

@@ -21,6 +21,7 @@ use longhand_worker::dead_letters::DeadLetters;
 use longhand_worker::process::Processor;
 use longhand_worker::runner::{EndedEarly, Limits};
 use longhand_worker::siblings::Siblings;
+use longhand_worker::sweeper::SweepSettings;
 use longhand_worker::{Parts, Worker};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -233,7 +234,7 @@ impl World {
             audio: audio_store(self.root.path()),
             asr,
             limits: limits(slots),
-            sweep: secs(15),
+            sweep: SweepSettings { every: secs(15) },
             name: "w-1".to_owned(),
         });
         let worker = worker.expect("a worker");
