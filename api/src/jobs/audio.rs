@@ -8,22 +8,20 @@ use std::time::UNIX_EPOCH;
 use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::presigning::PresigningConfig;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{Path, State};
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LOCATION,
     RANGE,
 };
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use longhand_shared::domain::id::{ChunkIndex, InvalidJobId, MAX_CHUNKS};
+use longhand_shared::AudioPath;
+use longhand_shared::domain::id::{ChunkIndex, MAX_CHUNKS};
 use longhand_shared::domain::media;
-use longhand_shared::{AudioPath, JobId};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 use tokio::task::spawn_blocking;
 use tokio_util::io::ReaderStream;
-use tracing::{Span, field};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{KnownFormat, Required, SchemaFormat};
@@ -41,31 +39,11 @@ use crate::state::{App, AppState};
 /// A file may be replaced, and is private.
 const FILE_CACHE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// `jobId` and `index` in the path.
-pub(crate) struct ChunkPath {
-    job: JobId,
-    index: ChunkIndex,
-}
+/// `index` in the path, in the description. utoipa's attributes accept only literals as limits.
+pub(crate) struct IndexParam;
 
-impl<S: Send + Sync> FromRequestParts<S> for ChunkPath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
-        let Path((job, index)) = path.map_err(|_| ApiError::InvalidJobId(InvalidJobId))?;
-        let job: JobId = job.parse().map_err(ApiError::InvalidJobId)?;
-        Span::current().record("job_id", field::display(job));
-        let index = index.parse::<u64>().ok().and_then(|index| ChunkIndex::try_from(index).ok());
-        let fault = || {
-            let detail = format!("must be the index of a chunk, from 0 to {}", MAX_CHUNKS - 1);
-            ApiError::Invalid(vec![Fault::new("/{index}", detail)])
-        };
-        Ok(Self { job, index: index.ok_or_else(fault)? })
-    }
-}
-
-impl utoipa::IntoParams for ChunkPath {
-    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+impl utoipa::IntoParams for IndexParam {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let schema = ObjectBuilder::new()
             .schema_type(Type::Integer)
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)))
@@ -78,9 +56,7 @@ impl utoipa::IntoParams for ChunkPath {
             .description(Some("The chunk."))
             .schema(Some(schema))
             .example(Some(0.into()));
-        let mut parameters = JobPath::into_params(place);
-        parameters.push(index.build());
-        parameters
+        vec![index.build()]
     }
 }
 
@@ -112,7 +88,8 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
     tag = "Jobs",
     operation_id = "getAudio",
     params(
-        ChunkPath,
+        JobPath,
+        IndexParam,
         TicketParam,
         ("Range" = Option<String>, Header, description = "One range of bytes. Others are ignored.", example = "bytes=0-"),
         ("If-Range" = Option<String>, Header, description = "The `ETag` of the answer that the range continues."),
@@ -149,10 +126,16 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
 pub(crate) async fn fetch(
     State(app): State<App>,
     caller: Caller,
-    ChunkPath { job, index }: ChunkPath,
+    JobPath(job): JobPath,
+    Path((_, index)): Path<(String, String)>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
+    let index = index.parse::<u64>().ok().and_then(|index| ChunkIndex::try_from(index).ok());
+    let index = index.ok_or_else(|| {
+        let detail = format!("must be the index of a chunk, from 0 to {}", MAX_CHUNKS - 1);
+        ApiError::Invalid(vec![Fault::new("/{index}", detail)])
+    })?;
     let mut fields = Fields::of_query(&uri);
     let _ = fields.optional("ticket");
     fields.finish(Some(()))?;

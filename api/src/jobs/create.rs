@@ -16,8 +16,6 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::{Span, field};
 use utoipa::ToSchema;
-use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::{ObjectBuilder, Required, Type};
 
 use super::new_job::new_job;
 use crate::auth::caller::Caller;
@@ -26,10 +24,10 @@ use crate::error_codes::Code;
 use crate::fault::Fault;
 use crate::input::Fields;
 use crate::openapi::examples;
-use crate::openapi::parameters::PreferWait;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JSON_BODY, problems};
 use crate::state::{App, AppState};
-use crate::waiting::{Detail, Waited, prefer};
+use crate::waiting::prefer::{self, PreferWait};
+use crate::waiting::{Detail, Waited};
 use crate::{body, edge};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -64,7 +62,16 @@ problems!(Problems: COMMON, AUTHENTICATED, JSON_BODY, &[
     ),
     tag = "Jobs",
     operation_id = "transcribe",
-    params(IdempotencyKeyHeader, PreferWait),
+    params(
+        (
+            "Idempotency-Key" = Option<String>, Header,
+            description = "A key that the client chooses for the request. The same request with the same key returns the same \
+                job. A key is kept for 24 hours, or until its job is erased. Visible ASCII characters, quoted or not.",
+            min_length = 1, max_length = 255, pattern = "^[!#-~]+$",
+            example = "8e03978e-40d5-43dd-bc93-6894a57f9324",
+        ),
+        PreferWait,
+    ),
     request_body(
         content = ref("#/components/schemas/NewJob"),
         content_type = "application/json",
@@ -219,28 +226,4 @@ fn digest(job: &NewJob) -> String {
     };
     let json = json.expect("only finite numbers, strings and lists, and string keys");
     Sha256::digest(json).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
-}
-
-/// `Idempotency-Key` in the description.
-struct IdempotencyKeyHeader;
-
-impl utoipa::IntoParams for IdempotencyKeyHeader {
-    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let schema = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .min_length(Some(1))
-            .max_length(Some(255))
-            .pattern(Some("^[!#-~]+$"));
-        let parameter = ParameterBuilder::new()
-            .name("Idempotency-Key")
-            .parameter_in(ParameterIn::Header)
-            .required(Required::False)
-            .description(Some(
-                "A key that the client chooses for the request. The same request with the same key returns the same \
-                 job. A key is kept for 24 hours, or until its job is erased. Visible ASCII characters, quoted or not.",
-            ))
-            .schema(Some(schema))
-            .example(Some("8e03978e-40d5-43dd-bc93-6894a57f9324".into()));
-        vec![parameter.build()]
-    }
 }

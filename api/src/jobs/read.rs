@@ -16,11 +16,11 @@ use crate::error::ApiError;
 use crate::error_codes::Code;
 use crate::forms::{Form, FormParams};
 use crate::openapi::examples;
-use crate::openapi::parameters::PreferWait;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, JOB_PATH, problems};
 use crate::reads::Reading;
 use crate::state::{App, AppState};
-use crate::waiting::{Detail, Waited, prefer};
+use crate::waiting::prefer::{self, PreferWait};
+use crate::waiting::{Detail, Waited};
 
 problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
     Code::AnswerTooLarge,

@@ -6,7 +6,6 @@
 
 pub(crate) mod examples;
 mod page;
-pub(crate) mod parameters;
 pub(crate) mod problems;
 mod schemas;
 mod webhook;

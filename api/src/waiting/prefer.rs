@@ -7,12 +7,22 @@ use axum::http::{HeaderMap, HeaderValue};
 
 /// The longest wait, from the arrival of the request. What the request takes besides still fits into its
 /// time limit (`edge.rs`), and all of it into the 29 s of API Gateway.
-pub(crate) const MAX_WAIT: Duration = Duration::from_secs(25);
+const MAX_WAIT: Duration = Duration::from_secs(25);
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// What was done about the preference.
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// The header in the description.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "`wait` reads the header")]
+pub(crate) struct PreferWait {
+    /// `wait=n` (RFC 7240): answer when the job has ended, or after n seconds, at most 25. Other preferences are ignored.
+    #[param(rename = "Prefer", example = "wait=15")]
+    prefer: Option<String>,
+}
 
 /// How long the client wants to wait for the job's end, capped at [`MAX_WAIT`]. `None` without the preference, or with
 /// an invalid one (section 2: it is ignored).
