@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use futures::future::Either;
 use longhand_shared::service::secret::Secret;
 use longhand_shared::service::settings::Reader;
 use reqwest::Url;
@@ -89,29 +90,9 @@ impl FromStr for JwksUrl {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    None,
-    ApiKey,
-    Jwt,
-}
-
-impl FromStr for Mode {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "none" => Ok(Self::None),
-            "apikey" => Ok(Self::ApiKey),
-            "jwt" => Ok(Self::Jwt),
-            _ => Err("must be jwt, apikey or none"),
-        }
-    }
-}
-
 /// The settings as they are given.
 struct Given {
-    mode: Option<Mode>,
+    mode: Option<String>,
     /// `i-know`, where disabled authentication is meant.
     confirmation: Option<String>,
     keys_file: Option<PathBuf>,
@@ -127,8 +108,7 @@ struct Given {
 pub(crate) fn read(reader: &mut Reader<'_>, listen: Option<SocketAddr>) -> Option<AuthSettings> {
     let given = Given::read(reader);
     let loopback = listen.is_some_and(|address| address.ip().is_loopback());
-    match given.mode {
-        None if reader.is_faulted(AUTH) => None,
+    match given.mode.as_deref() {
         None if loopback => Some(AuthSettings::None),
         None => {
             reader.fault(
@@ -137,7 +117,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, listen: Option<SocketAddr>) -> Optio
             );
             None
         }
-        Some(Mode::None) => {
+        Some("none") => {
             if !loopback && given.confirmation.is_none_or(|text| text != "i-know") {
                 let detail = format!(
                     "disables authentication, and the api can be reached from other machines: to confirm, set {AUTH_NONE}=i-know too"
@@ -146,8 +126,15 @@ pub(crate) fn read(reader: &mut Reader<'_>, listen: Option<SocketAddr>) -> Optio
             }
             Some(AuthSettings::None)
         }
-        Some(Mode::ApiKey) => api_keys(reader, given.keys_file, given.keys).map(AuthSettings::ApiKeys),
-        Some(Mode::Jwt) => jwt(reader, given).map(AuthSettings::Jwt),
+        Some("apikey") => {
+            let keys = [given.keys_file.map(ApiKeys::File), given.keys.map(ApiKeys::Text)];
+            one_of(reader, "apikey", [KEYS_FILE, KEYS], keys).map(AuthSettings::ApiKeys)
+        }
+        Some("jwt") => jwt(reader, given).map(AuthSettings::Jwt),
+        Some(other) => {
+            reader.fault(AUTH, format_args!("is {other:?}: must be jwt, apikey or none"));
+            None
+        }
     }
 }
 
@@ -180,22 +167,24 @@ impl Given {
     }
 }
 
-fn api_keys(reader: &mut Reader<'_>, file: Option<PathBuf>, text: Option<Secret>) -> Option<ApiKeys> {
-    match (file, text) {
-        (Some(_), Some(_)) => {
-            reader.fault(KEYS, format_args!("and {KEYS_FILE} are both set: set one of them"));
+/// The value of the one setting of two that is set.
+fn one_of<T>(
+    reader: &mut Reader<'_>,
+    mode: &str,
+    [first, second]: [&str; 2],
+    values: [Option<T>; 2],
+) -> Option<T> {
+    match values {
+        [Some(_), Some(_)] => {
+            reader.fault(second, format_args!("and {first} are both set: set one of them"));
             None
         }
-        (Some(file), None) => Some(ApiKeys::File(file)),
-        (None, Some(text)) => Some(ApiKeys::Text(text)),
-        (None, None) if reader.is_faulted(KEYS_FILE) => None,
-        (None, None) => {
-            reader.fault(
-                KEYS_FILE,
-                format_args!("and {KEYS} are both not set: LONGHAND_AUTH=apikey needs one of them"),
-            );
+        [None, None] => {
+            let detail = format!("and {second} are both not set: LONGHAND_AUTH={mode} needs one of them");
+            reader.fault(first, detail);
             None
         }
+        [one, other] => one.or(other),
     }
 }
 
@@ -211,32 +200,21 @@ fn jwt(reader: &mut Reader<'_>, given: Given) -> Option<JwtSettings> {
 }
 
 fn keys(reader: &mut Reader<'_>, url: Option<String>, secret: Option<Secret>) -> Option<JwtKeys> {
-    match (url, secret) {
-        (Some(_), Some(_)) => {
-            reader.fault(SECRET, format_args!("and {JWKS_URL} are both set: set one of them"));
-            None
-        }
+    match one_of(reader, "jwt", [JWKS_URL, SECRET], [url.map(Either::Left), secret.map(Either::Right)])? {
         // Parsed here and not by the reader, whose fault would quote it: it may contain a password.
-        (Some(url), None) => match url.parse() {
+        Either::Left(url) => match url.parse() {
             Ok(url) => Some(JwtKeys::Set(url)),
             Err(error) => {
                 reader.fault(JWKS_URL, error);
                 None
             }
         },
-        (None, Some(secret)) => {
+        Either::Right(secret) => {
             let bytes = secret.reveal().len();
             if bytes < MIN_SECRET_BYTES {
                 reader.fault(SECRET, format_args!("has {bytes} bytes: must have {MIN_SECRET_BYTES} or more"));
             }
             Some(JwtKeys::Secret(secret))
-        }
-        (None, None) => {
-            reader.fault(
-                JWKS_URL,
-                format_args!("and {SECRET} are both not set: LONGHAND_AUTH=jwt needs one of them"),
-            );
-            None
         }
     }
 }

@@ -109,11 +109,6 @@ impl<'a> Reader<'a> {
         self.faults.push(format!("{name} {what}"));
     }
 
-    /// Whether a fault of this setting was recorded.
-    pub fn is_faulted(&self, name: &str) -> bool {
-        self.faults.iter().any(|fault| fault.split(' ').next() == Some(name))
-    }
-
     /// Returns the settings, or all faults. `settings` is `None` only if a fault was recorded.
     pub fn finish<T>(self, settings: Option<T>) -> Result<T, Faults> {
         match settings {
