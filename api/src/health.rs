@@ -8,14 +8,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use longhand_shared::cache::Cache;
-use longhand_shared::lifecycle::Lifecycle;
-use longhand_shared::queue::ChunkQueue;
-use longhand_shared::store::JobStore;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
@@ -24,6 +19,7 @@ use crate::edge;
 use crate::error::ApiError;
 use crate::error_codes::Code;
 use crate::openapi::problems::{COMMON, problems};
+use crate::state::App;
 
 /// The reason when the process was asked to stop.
 const STOPPING: &str = "this server is stopping";
@@ -34,24 +30,12 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a check is reused: many probes cost as little as one.
 const REUSE: Duration = Duration::from_secs(1);
 
-/// What the service depends on. It works without all but the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Dependency {
-    Table,
-    Queue,
-    Redis,
-}
+/// The required dependency.
+const TABLE: &str = "table";
 
-impl Dependency {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Table => "table",
-            Self::Queue => "queue",
-            Self::Redis => "redis",
-        }
-    }
-}
+/// The optional dependencies.
+const QUEUE: &str = "queue";
+const REDIS: &str = "redis";
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Alive {
@@ -73,7 +57,7 @@ pub(crate) struct Ready {
     #[schema(inline)]
     status: ReadyStatus,
     #[schema(schema_with = optional_dependencies)]
-    missing: Vec<Dependency>,
+    missing: Vec<&'static str>,
     /// Why the service is degraded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(min_items = 1)]
@@ -92,9 +76,8 @@ enum ReadyStatus {
 
 /// Without the table the answer is an error.
 fn optional_dependencies() -> ArrayBuilder {
-    let names = [Dependency::Queue, Dependency::Redis].map(Dependency::name);
     ArrayBuilder::new()
-        .items(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)))
+        .items(ObjectBuilder::new().schema_type(Type::String).enum_values(Some([QUEUE, REDIS])))
         .description(Some("The optional dependencies that do not answer."))
 }
 
@@ -153,9 +136,8 @@ pub(crate) async fn alive() -> Json<Alive> {
 )]
 pub(crate) async fn ready(State(readiness): State<Arc<Readiness>>) -> Result<Json<Ready>, ApiError> {
     let missing = readiness.missing_but_table().await?;
-    let queue = readiness.queue.standing();
-    let mut reasons: Vec<String> =
-        missing.iter().map(|dependency| format!("the {} does not answer", dependency.name())).collect();
+    let queue = readiness.app.lifecycle.queue().standing();
+    let mut reasons: Vec<String> = missing.iter().map(|name| format!("the {name} does not answer")).collect();
     // The code alone: SQS's message may name accounts and users, and this is open to everybody.
     reasons.extend(queue.refused.map(|code| format!("the queue refuses messages: {code}")));
     let status = if reasons.is_empty() { ReadyStatus::Ready } else { ReadyStatus::Degraded };
@@ -185,7 +167,7 @@ pub(crate) async fn ready(State(readiness): State<Arc<Readiness>>) -> Result<Jso
     ),
 )]
 pub(crate) async fn serving(State(readiness): State<Arc<Readiness>>) -> Result<Json<Alive>, ApiError> {
-    if readiness.stop.is_cancelled() || !readiness.started.load(Ordering::Relaxed) {
+    if readiness.app.stop.is_cancelled() || !readiness.started.load(Ordering::Relaxed) {
         readiness.missing_but_table().await?;
         readiness.started.store(true, Ordering::Relaxed);
     }
@@ -215,36 +197,31 @@ pub(crate) async fn metrics(headers: HeaderMap) -> Result<String, ApiError> {
 /// Checks the dependencies, and reuses a check for a second.
 #[derive(Debug)]
 pub(crate) struct Readiness {
-    store: Arc<dyn JobStore>,
-    queue: Arc<dyn ChunkQueue>,
-    cache: Cache,
-    stop: CancellationToken,
+    app: App,
     /// Whether the table has ever answered this process.
     started: AtomicBool,
-    last: Mutex<Option<(Instant, Vec<Dependency>)>>,
+    last: Mutex<Option<(Instant, Vec<&'static str>)>>,
 }
 
 impl Readiness {
-    pub(crate) fn new(lifecycle: &Lifecycle, cache: Cache, stop: CancellationToken) -> Self {
-        let (store, queue) = (Arc::clone(lifecycle.store()), Arc::clone(lifecycle.queue()));
-        Self { store, queue, cache, stop, started: AtomicBool::new(false), last: Mutex::new(None) }
+    pub(crate) fn new(app: App) -> Self {
+        Self { app, started: AtomicBool::new(false), last: Mutex::new(None) }
     }
 
     /// The dependencies that do not answer. Without the table, or while the process stops, it is an error.
-    async fn missing_but_table(&self) -> Result<Vec<Dependency>, ApiError> {
-        if self.stop.is_cancelled() {
+    async fn missing_but_table(&self) -> Result<Vec<&'static str>, ApiError> {
+        if self.app.stop.is_cancelled() {
             return Err(ApiError::NotReady(STOPPING.to_owned()));
         }
         let missing = self.missing().await;
-        if missing.contains(&Dependency::Table) {
-            let names: Vec<_> = missing.into_iter().map(Dependency::name).collect();
-            return Err(ApiError::NotReady(format!("no answer from {}", names.join(" and "))));
+        if missing.contains(&TABLE) {
+            return Err(ApiError::NotReady(format!("no answer from {}", missing.join(" and "))));
         }
         Ok(missing)
     }
 
     /// Probes that arrive during a check wait for its result.
-    async fn missing(&self) -> Vec<Dependency> {
+    async fn missing(&self) -> Vec<&'static str> {
         let mut last = self.last.lock().await;
         if let Some((at, missing)) = &*last
             && at.elapsed() < REUSE
@@ -252,19 +229,15 @@ impl Readiness {
             return missing.clone();
         }
         let (table, queue, redis) = tokio::join!(
-            timeout(CHECK_TIMEOUT, self.store.ping()),
-            timeout(CHECK_TIMEOUT, self.queue.depth()),
-            timeout(CHECK_TIMEOUT, self.cache.ping()),
+            timeout(CHECK_TIMEOUT, self.app.store().ping()),
+            timeout(CHECK_TIMEOUT, self.app.lifecycle.queue().depth()),
+            timeout(CHECK_TIMEOUT, self.app.waiting.cache().ping()),
         );
-        let answers = [
-            (Dependency::Table, failure(table)),
-            (Dependency::Queue, failure(queue)),
-            (Dependency::Redis, failure(redis)),
-        ];
+        let answers = [(TABLE, failure(table)), (QUEUE, failure(queue)), (REDIS, failure(redis))];
         let mut missing = Vec::new();
         for (dependency, failure) in answers {
             if let Some(cause) = failure {
-                warn!(dependency = dependency.name(), cause, "a dependency does not answer");
+                warn!(dependency, cause, "a dependency does not answer");
                 missing.push(dependency);
             }
         }

@@ -65,12 +65,11 @@ pub fn description() -> &'static str {
 
 /// All routes, with the layers around them. Every answer is made here, whatever fails.
 pub fn router(state: AppState) -> Router {
-    let cache = state.waiting.cache().clone();
-    let readiness = Readiness::new(&state.lifecycle, cache, state.stop.clone());
-    let reads = state.limits.reads().clone();
-    let description = openapi::routes(description(), &state.sources);
-    let (auth, cors, stop) = (state.auth.clone(), state.origins.layer(), state.stop.clone());
-    let gate = Gate { auth: auth.clone(), tickets: state.tickets.clone() };
+    let app = Arc::new(state);
+    let reads = app.limits.reads().clone();
+    let description = openapi::routes(description(), &app.sources);
+    let (auth, cors, stop) = (app.auth.clone(), app.origins.layer(), app.stop.clone());
+    let gate = Gate { auth: auth.clone(), tickets: app.tickets.clone() };
     let with_tickets =
         Router::from(with_tickets()).route_layer(from_fn_with_state(gate, tickets::authenticate));
     let router = Router::from(operations())
@@ -80,8 +79,8 @@ pub fn router(state: AppState) -> Router {
         .route_layer(from_fn_with_state(auth, auth::authenticate))
         .merge(with_tickets)
         .merge(console::routes())
-        .with_state(Arc::new(state))
-        .merge(Router::from(probes()).with_state(Arc::new(readiness)))
+        .with_state(Arc::clone(&app))
+        .merge(Router::from(probes()).with_state(Arc::new(Readiness::new(app))))
         .merge(description)
         .fallback(async || ApiError::NoSuchRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
