@@ -11,27 +11,22 @@ impl Timeline {
         match self.segments.iter().filter(|cue| cue.gap).count() {
             0 => {}
             1 => text.push_str("\nNOTE This transcript is partial: 1 chunk is missing.\n"),
-            gaps => put(
-                &mut text,
-                format_args!("\nNOTE This transcript is partial: {gaps} chunks are missing.\n"),
-            ),
+            gaps => _ = write!(text, "\nNOTE This transcript is partial: {gaps} chunks are missing.\n"),
         }
         let mut noted = false;
         for cue in &self.segments {
             if let (false, true, Some(chunk)) = (noted, cue.is_estimated_speech(), self.estimated) {
                 noted = true;
-                put(
-                    &mut text,
-                    format_args!(
-                        "\nNOTE Times from here on are estimated: the length of chunk {chunk} is not known.\n"
-                    ),
+                let _ = write!(
+                    text,
+                    "\nNOTE Times from here on are estimated: the length of chunk {chunk} is not known.\n"
                 );
             }
             // An arrow must not be in a text; it has a bracket, so the escapes break it.
             let words = escaped(&wrapped(&cue.text, line_chars));
             let voice = cue.speaker.as_ref().map_or(String::new(), |name| format!("<v {}>", escaped(name)));
             let (start, end) = (stamp(cue.start, '.'), stamp(cue.end, '.'));
-            put(&mut text, format_args!("\n{start} --> {end}\n{voice}{words}\n"));
+            let _ = write!(text, "\n{start} --> {end}\n{voice}{words}\n");
         }
         text
     }
@@ -44,7 +39,7 @@ impl Timeline {
             let words =
                 wrapped(&cue.named(&cue.text).replace("-->", "-- >").replace('<', "<\u{2060}"), line_chars);
             let (start, end) = (stamp(cue.start, ','), stamp(cue.end, ','));
-            put(&mut text, format_args!("{number}\n{start} --> {end}\n{words}\n\n"));
+            let _ = write!(text, "{number}\n{start} --> {end}\n{words}\n\n");
         }
         text
     }
@@ -91,8 +86,4 @@ fn stamp(millis: u64, decimal: char) -> String {
     let (seconds, millis) = (millis / 1000, millis % 1000);
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{hours:02}:{minutes:02}:{seconds:02}{decimal}{millis:03}")
-}
-
-fn put(text: &mut String, more: std::fmt::Arguments<'_>) {
-    text.write_fmt(more).expect("writing to a string cannot fail");
 }

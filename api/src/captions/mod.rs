@@ -38,7 +38,7 @@ pub struct Timeline {
 }
 
 /// A segment: text with its times, or a mark for a chunk without text.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cue {
     /// The index of its chunk.
@@ -106,7 +106,7 @@ impl Timeline {
                 Ok(words) => {
                     let measured = measured(words);
                     let length = measured.unwrap_or_else(|| estimate(words));
-                    (measured, length, spoken(words, length), line(words.text()))
+                    (measured, length, spoken(chunk.index, words, length), line(words.text()))
                 }
                 Err(mark) => (None, LEAST_ESTIMATE, Vec::new(), mark),
             };
@@ -122,19 +122,13 @@ impl Timeline {
                 estimated = estimated.or(Some(chunk.index));
             }
             if spoken.is_empty() && !text.is_empty() {
-                spoken.push(Spoken::new(0, length, text));
+                spoken.push(Cue { chunk: chunk.index, end: length, text, gap, ..Cue::default() });
             }
-            segments.extend(spoken.into_iter().map(|part| Cue {
-                chunk: chunk.index,
-                start: begin + part.start,
-                end: begin + part.end,
-                text: part.text,
-                gap,
-                speaker: part.speaker,
-                confidence: part.confidence,
-                words: part.words.into_iter().map(|word| word.shifted(begin)).collect(),
-                estimated: rests_on_estimate || part.repaired,
-            }));
+            for cue in &mut spoken {
+                cue.estimated |= rests_on_estimate;
+                cue.shift(begin);
+            }
+            segments.append(&mut spoken);
             begin += length;
         }
         separate(&mut segments);
@@ -147,9 +141,7 @@ impl Timeline {
     pub fn starting_at(mut self, seconds: f64) -> Self {
         let by = millis(seconds);
         for cue in &mut self.segments {
-            cue.start += by;
-            cue.end += by;
-            cue.words = std::mem::take(&mut cue.words).into_iter().map(|word| word.shifted(by)).collect();
+            cue.shift(by);
         }
         self
     }
@@ -166,10 +158,7 @@ impl Timeline {
     /// The text, with a line for each turn of a speaker.
     pub fn text_by_speaker(&self) -> String {
         let turns = self.segments.chunk_by(|a, b| a.speaker == b.speaker);
-        let turn = |cues: &[Cue]| {
-            let text = join(cues.iter().map(|cue| cue.text.as_str()));
-            cues[0].speaker.as_ref().map_or(text.clone(), |speaker| format!("{speaker}: {text}"))
-        };
+        let turn = |cues: &[Cue]| cues[0].named(&join(cues.iter().map(|cue| cue.text.as_str())));
         turns.map(turn).collect::<Vec<_>>().join("\n")
     }
 
@@ -183,6 +172,16 @@ impl Cue {
     fn is_estimated_speech(&self) -> bool {
         self.estimated && !self.gap
     }
+
+    /// Moves its times and those of its words.
+    fn shift(&mut self, by: u64) {
+        self.start += by;
+        self.end += by;
+        for word in &mut self.words {
+            word.start += by;
+            word.end += by;
+        }
+    }
 }
 
 /// The length that the model measured. Zero is not a length of a chunk that has text.
@@ -195,31 +194,9 @@ fn estimate(words: &Transcription) -> u64 {
     end.unwrap_or_else(|| (words.text().len() as u64 * 1000 / BYTES_PER_SECOND).max(LEAST_ESTIMATE))
 }
 
-/// A segment within its chunk, in milliseconds.
-struct Spoken {
-    start: u64,
-    end: u64,
-    text: String,
-    repaired: bool,
-    speaker: Option<String>,
-    confidence: Option<f64>,
-    words: Vec<CueWord>,
-}
-
-impl Spoken {
-    fn new(start: u64, end: u64, text: String) -> Self {
-        Self { start, end, text, repaired: false, speaker: None, confidence: None, words: vec![] }
-    }
-}
-
-impl CueWord {
-    fn shifted(self, by: u64) -> Self {
-        Self { start: self.start + by, end: self.end + by, ..self }
-    }
-}
-
-/// The segments that have text, by their beginnings. Models round up: none ends after its chunk.
-fn spoken(words: &Transcription, length: u64) -> Vec<Spoken> {
+/// The segments that have text, by their beginnings, with their times within the chunk. Models round up: none ends after
+/// its chunk.
+fn spoken(chunk: ChunkIndex, words: &Transcription, length: u64) -> Vec<Cue> {
     let within = |seconds| millis(seconds).min(length);
     let word = |word: &Word| CueWord {
         word: line(&word.text),
@@ -231,12 +208,16 @@ fn spoken(words: &Transcription, length: u64) -> Vec<Spoken> {
     let mut spoken: Vec<_> = words
         .segments()
         .iter()
-        .map(|segment| Spoken {
-            repaired: segment.repaired,
+        .map(|segment| Cue {
+            chunk,
+            start: within(segment.start),
+            end: within(segment.end),
+            text: line(&segment.text),
             speaker: segment.speaker.as_deref().map(line),
             confidence: segment.confidence,
             words: segment.words.iter().map(word).collect(),
-            ..Spoken::new(within(segment.start), within(segment.end), line(&segment.text))
+            estimated: segment.repaired,
+            ..Cue::default()
         })
         .filter(|segment| !segment.text.is_empty())
         .collect();
@@ -245,7 +226,7 @@ fn spoken(words: &Transcription, length: u64) -> Vec<Spoken> {
 }
 
 /// Whether the segments have the words of the text in its order. Servers differ in spaces.
-fn same_words(spoken: &[Spoken], text: &str) -> bool {
+fn same_words(spoken: &[Cue], text: &str) -> bool {
     let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
     spoken.iter().map(|segment| letters(&segment.text)).collect::<String>() == letters(text)
 }
