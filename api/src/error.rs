@@ -5,13 +5,13 @@
 //! - `requestId`, the `x-request-id` of the answer, for a report to the operator.
 
 use std::any::Any;
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 use std::time::Duration;
 
-use axum::Json;
 use axum::http::header::{CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use longhand_shared::domain::id::{InvalidJobId, JobId};
 use longhand_shared::store::StoreError;
 use serde::Serialize;
@@ -170,36 +170,31 @@ impl ApiError {
         }
     }
 
-    /// When a retry is useful, where that is known.
-    fn retry_after(&self, status: StatusCode) -> Option<Duration> {
+    /// The header of an error, if it has one.
+    fn header(&self, status: StatusCode) -> Option<(HeaderName, HeaderValue)> {
+        let retry = |after: Duration| (RETRY_AFTER, after.as_secs().into());
         match self {
-            Self::RateLimited { retry_after, .. } | Self::TooManyOpenJobs { retry_after, .. } => {
-                Some(*retry_after)
+            Self::Unauthorized(refusal) if *refusal != Refusal::Unavailable => {
+                Some((WWW_AUTHENTICATE, refusal.challenge()))
             }
-            Self::TooManyWaiting => Some(RETRY),
-            _ => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY),
-        }
-    }
-
-    /// `WWW-Authenticate`, for a 401.
-    fn challenge(&self) -> Option<HeaderValue> {
-        match self {
-            Self::Unauthorized(refusal) if *refusal != Refusal::Unavailable => Some(refusal.challenge()),
-            _ => None,
+            Self::NotAcceptable { .. } => Some((VARY, HeaderValue::from_static("accept"))),
+            // RFC 9110 section 14.4.
+            Self::RangeNotSatisfiable { length } => {
+                let range = HeaderValue::try_from(format!("bytes */{length}"));
+                Some((CONTENT_RANGE, range.expect("ASCII")))
+            }
+            // When a retry is useful, where that is known.
+            Self::RateLimited { retry_after, .. } | Self::TooManyOpenJobs { retry_after, .. } => {
+                Some(retry(*retry_after))
+            }
+            Self::TooManyWaiting => Some(retry(RETRY)),
+            _ => (status == StatusCode::SERVICE_UNAVAILABLE).then(|| retry(RETRY)),
         }
     }
 
     /// The error for audio that cannot be played.
     pub(crate) fn no_audio(reason: impl Display) -> Self {
         Self::NoAudio { reason: reason.to_string() }
-    }
-
-    /// `Content-Range`, for a 416 (RFC 9110 section 14.4).
-    fn content_range(&self) -> Option<HeaderValue> {
-        match self {
-            Self::RangeNotSatisfiable { length } => HeaderValue::try_from(format!("bytes */{length}")).ok(),
-            _ => None,
-        }
     }
 
     /// What the log says about an error that is ours.
@@ -232,18 +227,13 @@ impl ApiError {
 
 /// The first fault, and how many more there are.
 fn summary(faults: &[Fault]) -> String {
-    let mut text = String::new();
-    if let Some(Fault { pointer, detail }) = faults.first() {
-        let _ = write!(text, "{pointer} {detail}");
-    }
+    let first =
+        faults.first().map(|Fault { pointer, detail }| format!("{pointer} {detail}")).unwrap_or_default();
     match faults.len() {
-        0 | 1 => {}
-        2 => text.push_str(" (and 1 more fault)"),
-        count => {
-            let _ = write!(text, " (and {} more faults)", count - 1);
-        }
+        0 | 1 => first,
+        2 => first + " (and 1 more fault)",
+        count => format!("{first} (and {} more faults)", count - 1),
     }
-    text
 }
 
 /// RFC 9457 section 3.1. The type is `about:blank`: `code` identifies the problem.
@@ -269,8 +259,7 @@ impl IntoResponse for ApiError {
         if let Some(cause) = self.cause() {
             error!(code, cause, "request failed");
         }
-        let (retry_after, challenge) = (self.retry_after(status), self.challenge());
-        let content_range = self.content_range();
+        let header = self.header(status).map(|header| [header]);
         let problem = Problem {
             r#type: "about:blank",
             title: row.title(),
@@ -280,24 +269,9 @@ impl IntoResponse for ApiError {
             errors: self.faults(),
             request_id: request_id::current(),
         };
-        let mut response = (status, Json(problem)).into_response();
-        // For the log.
-        response.extensions_mut().insert(row);
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::NOT_ACCEPTABLE {
-            headers.insert(VARY, HeaderValue::from_static("accept"));
-        }
-        if let Some(retry_after) = retry_after {
-            headers.insert(RETRY_AFTER, retry_after.as_secs().into());
-        }
-        if let Some(content_range) = content_range {
-            headers.insert(CONTENT_RANGE, content_range);
-        }
-        if let Some(challenge) = challenge {
-            headers.insert(WWW_AUTHENTICATE, challenge);
-        }
-        response
+        let content_type = [(CONTENT_TYPE, "application/problem+json")];
+        // The row is for the log.
+        (status, header, content_type, Extension(row), Json(problem)).into_response()
     }
 }
 
