@@ -16,9 +16,8 @@ use crate::health::Readiness;
 use crate::jobs::search::{JobSummaries, SearchResults};
 use crate::jobs::{self, audio, create, erase, read, retry, search};
 use crate::state::{App, AppState};
-use crate::tickets::{self, Gate};
 use crate::waiting::events;
-use crate::{auth, body, console, edge, error, health, limits, openapi, operations, reads, uploads};
+use crate::{auth, body, console, edge, error, health, limits, openapi, operations, reads, tickets, uploads};
 
 /// Schemas that no route's answer refers to by its type.
 #[derive(OpenApi)]
@@ -69,7 +68,7 @@ pub fn router(state: AppState) -> Router {
     let reads = app.limits.reads().clone();
     let description = openapi::routes(description(), &app.sources);
     let (auth, cors, stop) = (app.auth.clone(), app.origins.layer(), app.stop.clone());
-    let gate = Gate { auth: auth.clone(), tickets: app.tickets.clone() };
+    let gate = (auth.clone(), app.tickets.clone());
     let with_tickets =
         Router::from(with_tickets()).route_layer(from_fn_with_state(gate, tickets::authenticate));
     let router = Router::from(operations())

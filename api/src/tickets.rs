@@ -4,14 +4,13 @@
 //! A ticket stands for the job's owner, so that its request passes the same checks as any other. It is in the query,
 //! which neither the log nor the traces contain (`edge.rs` has the pattern of the path alone).
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Query, RawPathParams, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -35,33 +34,21 @@ const MIN_SECRET_BYTES: usize = 32;
 const SECRET: &str = "LONGHAND_TICKET_SECRET";
 
 /// Signs and verifies tickets.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Tickets {
-    key: Vec<u8>,
-}
-
-impl fmt::Debug for Tickets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tickets")
-    }
+    key: Secret,
 }
 
 /// What a ticket permits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString, utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum Purpose {
     Events,
     Audio,
 }
 
 impl Purpose {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Events => "events",
-            Self::Audio => "audio",
-        }
-    }
-
     /// The purpose of a route.
     fn of(route: &str) -> Self {
         if route.ends_with("/events") { Self::Events } else { Self::Audio }
@@ -72,18 +59,15 @@ impl TryFrom<String> for Purpose {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        [Self::Events, Self::Audio]
-            .into_iter()
-            .find(|purpose| purpose.as_str() == text)
-            .ok_or("must be events or audio")
+        text.parse().map_err(|_| "must be events or audio")
     }
 }
 
 impl Tickets {
     /// With the secret that all servers share; without one, with a secret of this process.
     pub fn new(secret: Option<&Secret>) -> Self {
-        let own = || rand::random::<[u8; 32]>().to_vec();
-        Self { key: secret.map_or_else(own, |secret| secret.reveal().as_bytes().to_vec()) }
+        let own = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()).into();
+        Self { key: secret.cloned().unwrap_or_else(own) }
     }
 
     /// Reads the secret. `None` has recorded a fault.
@@ -134,45 +118,38 @@ impl Tickets {
     }
 
     fn mac(&self, job: JobId, purpose: Purpose, owner: &UserId, expires: i64) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        let key = self.key.reveal().as_bytes();
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
         // The owner is last: only it may contain anything.
-        let signed = format!("longhand ticket v1\n{job}\n{}\n{expires}\n{owner}", purpose.as_str());
+        let signed = format!("longhand ticket v1\n{job}\n{purpose}\n{expires}\n{owner}");
         mac.update(signed.as_bytes());
         mac
     }
 }
 
-/// What the layer before the routes with tickets needs.
-#[derive(Clone, Debug)]
-pub(crate) struct Gate {
-    pub(crate) auth: Arc<Auth>,
-    pub(crate) tickets: Tickets,
-}
-
 /// The layer before all routes that accept a ticket in place of a credential.
 pub(crate) async fn authenticate(
-    State(gate): State<Gate>,
+    State((auth, tickets)): State<(Arc<Auth>, Tickets)>,
     route: MatchedPath,
     params: RawPathParams,
     mut request: Request,
     next: Next,
-) -> Result<Response, Response> {
+) -> Result<Response, ApiError> {
     let caller = match given(&request) {
-        None => gate.auth.caller(request.headers()).await,
+        None => auth.caller(request.headers()).await,
         Some(_) if [AUTHORIZATION, X_API_KEY].iter().any(|name| request.headers().contains_key(name)) => {
             Err(Refusal::Invalid("there is more than one credential: send one"))
         }
         Some(ticket) => {
             let job = params.iter().find(|(name, _)| *name == "jobId").map(|(_, id)| id.parse());
             let Some(Ok(job)) = job else {
-                return Err(ApiError::InvalidJobId(InvalidJobId).into_response());
+                return Err(ApiError::InvalidJobId(InvalidJobId));
             };
-            let owner = gate.tickets.owner(&ticket, job, Purpose::of(route.as_str()), Timestamp::now());
+            let owner = tickets.owner(&ticket, job, Purpose::of(route.as_str()), Timestamp::now());
             owner.map(|owner| Caller::new(owner, false))
         }
     };
-    let caller = caller.map_err(|refusal| ApiError::Unauthorized(refusal).into_response())?;
-    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(caller.map_err(ApiError::Unauthorized)?);
     Ok(next.run(request).await)
 }
 

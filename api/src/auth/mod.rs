@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use self::caller::Caller;
 use self::jwt::Jwt;
@@ -85,9 +85,8 @@ pub(crate) async fn authenticate(
     State(auth): State<Arc<Auth>>,
     mut request: Request,
     next: Next,
-) -> Result<Response, Response> {
-    let caller = auth.caller(request.headers()).await;
-    let caller = caller.map_err(|refusal| ApiError::Unauthorized(refusal).into_response())?;
+) -> Result<Response, ApiError> {
+    let caller = auth.caller(request.headers()).await.map_err(ApiError::Unauthorized)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
