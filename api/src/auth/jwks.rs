@@ -1,12 +1,12 @@
 //! The issuer's public keys: fetched at first use, then again when they are old or a token names an unknown one. While
 //! the issuer is down, known keys stay valid.
 
-use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use longhand_shared::net::causes;
 use reqwest::{Client, redirect};
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,7 +16,6 @@ use tracing::{info, warn};
 
 use super::refusal::Refusal;
 use super::settings::JwksUrl;
-use super::token_key::TokenKey;
 
 /// How long the issuer may take to answer.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +36,13 @@ const MAX_AGE: Duration = Duration::from_mins(10);
 /// How old they may be before a request waits for the fetch. A Lambda function is frozen between requests, so a fetch in
 /// the background may never finish.
 const OVERDUE: Duration = MAX_AGE.saturating_mul(2);
+
+/// A key that tokens are verified with, and the algorithms that it may be used with.
+#[derive(Clone, Debug)]
+pub(super) struct TokenKey {
+    pub(super) key: DecodingKey,
+    pub(super) algorithms: Vec<Algorithm>,
+}
 
 /// The issuer's keys. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -120,11 +126,11 @@ impl KeySet {
     }
 
     async fn fetch(&self) -> Result<Vec<(Option<String>, TokenKey)>, String> {
-        let answer = self.0.client.get(self.0.url.0.clone()).send().await.map_err(|error| chain(&error))?;
+        let mut answer =
+            self.0.client.get(self.0.url.0.clone()).send().await.map_err(|error| chain(&error))?;
         if answer.status() != reqwest::StatusCode::OK {
             return Err(format!("the answer is {}", answer.status()));
         }
-        let mut answer = answer;
         let mut body = Vec::new();
         while let Some(piece) = answer.chunk().await.map_err(|error| chain(&error))? {
             if body.len() + piece.len() > MAX_SET_BYTES {
@@ -185,14 +191,7 @@ fn token_key(jwk: &Jwk) -> Option<TokenKey> {
 /// could sign.
 fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
     match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => vec![
-            Algorithm::RS256,
-            Algorithm::RS384,
-            Algorithm::RS512,
-            Algorithm::PS256,
-            Algorithm::PS384,
-            Algorithm::PS512,
-        ],
+        AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms().to_vec(),
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => vec![Algorithm::ES256],
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => vec![Algorithm::ES384],
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
@@ -204,12 +203,6 @@ fn algorithms(jwk: &Jwk) -> Vec<Algorithm> {
 
 /// An error with its causes, without the address, which may hold a password.
 fn chain(error: &reqwest::Error) -> String {
-    let mut text =
-        if error.is_timeout() { "no answer in time".to_owned() } else { "the call failed".to_owned() };
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    let what = if error.is_timeout() { "no answer in time" } else { "the call failed" };
+    format!("{what}: {}", causes(error))
 }

@@ -1,18 +1,15 @@
 //! Callers by signed tokens (RFC 7519), checked as RFC 8725 advises: the key decides which algorithms may be used, never
 //! the token.
 
-use std::time::Duration;
-
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
 use longhand_shared::UserId;
 use serde::Deserialize;
 
 use super::caller::Caller;
-use super::jwks::KeySet;
+use super::jwks::{KeySet, TokenKey};
 use super::refusal::Refusal;
 use super::settings::{JwtKeys, JwtSettings};
-use super::token_key::TokenKey;
 
 /// The scope that makes an operator.
 const OPERATOR: &str = "longhand:operator";
@@ -21,9 +18,8 @@ const OPERATOR: &str = "longhand:operator";
 #[derive(Debug)]
 pub(super) struct Jwt {
     keys: Keys,
-    issuer: String,
-    audience: String,
-    leeway: Duration,
+    /// All but the algorithm, which is the token's.
+    validation: Validation,
 }
 
 #[derive(Debug)]
@@ -68,7 +64,15 @@ impl Jwt {
             }),
             JwtKeys::Set(url) => Keys::Set(KeySet::new(url)?),
         };
-        Ok(Self { keys, issuer, audience, leeway })
+        let mut validation = Validation::default();
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        // Some issuers write their name with a final slash in one place and without it in another.
+        let bare = issuer.trim_end_matches('/');
+        validation.set_issuer(&[bare, &format!("{bare}/")]);
+        validation.set_audience(&[&audience]);
+        validation.leeway = leeway.as_secs();
+        validation.validate_nbf = true;
+        Ok(Self { keys, validation })
     }
 
     /// The caller that a token identifies.
@@ -86,7 +90,8 @@ impl Jwt {
         if !key.algorithms.contains(&header.alg) {
             return Err(Refusal::Invalid("the token's algorithm does not fit its key"));
         }
-        let claims = decode::<Claims>(token, &key.key, &self.validation(header.alg)).map_err(|error| {
+        let validation = Validation { algorithms: vec![header.alg], ..self.validation.clone() };
+        let claims = decode::<Claims>(token, &key.key, &validation).map_err(|error| {
             Refusal::Invalid(match error.kind() {
                 ErrorKind::ExpiredSignature => "the token has expired",
                 ErrorKind::ImmatureSignature => "the token is not valid yet",
@@ -100,17 +105,5 @@ impl Jwt {
         let Claims { sub, scope, scp } = claims.claims;
         let operator = [scope, scp].iter().flatten().any(|scopes| scopes.has(OPERATOR));
         Ok(Caller::new(sub, operator))
-    }
-
-    fn validation(&self, algorithm: Algorithm) -> Validation {
-        let mut validation = Validation::new(algorithm);
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // Some issuers write their name with a final slash in one place and without it in another.
-        let bare = self.issuer.trim_end_matches('/');
-        validation.set_issuer(&[bare, &format!("{bare}/")]);
-        validation.set_audience(&[&self.audience]);
-        validation.leeway = self.leeway.as_secs();
-        validation.validate_nbf = true;
-        validation
     }
 }

@@ -7,7 +7,6 @@ mod jwt;
 mod keys;
 pub(crate) mod refusal;
 pub mod settings;
-mod token_key;
 
 use std::sync::Arc;
 
