@@ -192,6 +192,11 @@ impl ApiError {
         }
     }
 
+    /// The error for a fault of this service.
+    pub(crate) fn internal(cause: impl Display) -> Self {
+        Self::Internal { cause: cause.to_string() }
+    }
+
     /// The error for audio that cannot be played.
     pub(crate) fn no_audio(reason: impl Display) -> Self {
         Self::NoAudio { reason: reason.to_string() }

@@ -28,24 +28,23 @@ const PARTIAL: HeaderName = HeaderName::from_static("longhand-partial");
 const TIMES_EXACT: HeaderName = HeaderName::from_static("longhand-times-exact");
 
 /// The format of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Form {
     Json { segments: bool, words: bool },
     Text,
-    Vtt(Lines),
-    Srt(Lines),
+    Captions(Captions),
 }
 
-/// How the text of captions is laid out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lines {
-    chars: LineChars,
+/// A format of captions, and how its text is laid out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Captions {
+    content_type: &'static str,
+    write: fn(&Timeline, Option<usize>) -> String,
+    /// The most characters of a line.
+    line_chars: Option<usize>,
     /// Whether long segments become several cues.
     split: bool,
 }
-
-/// The most characters of a line of captions.
-type LineChars = Option<usize>;
 
 /// The range of `maxLineChars`. Broadcasters use 42.
 const LINE_CHARS: RangeInclusive<usize> = 10..=1000;
@@ -89,11 +88,13 @@ impl Form {
         let line_chars = line_chars.and_then(|text| fields.check("maxLineChars", line_length(&text)));
         let flags = segments.zip(words).zip(split);
         let ((segments, words), split) = fields.finish(flags)?;
-        let lines = Lines { chars: line_chars.or(split.then_some(DEFAULT_LINE_CHARS)), split };
+        let line_chars = line_chars.or(split.then_some(DEFAULT_LINE_CHARS));
+        let captions =
+            |content_type, write| Ok(Self::Captions(Captions { content_type, write, line_chars, split }));
         match accept::choose(headers, &MEDIA_TYPES).map(|place| MEDIA_TYPES[place]) {
             Some("text/plain") => Ok(Self::Text),
-            Some("text/vtt") => Ok(Self::Vtt(lines)),
-            Some("application/x-subrip") => Ok(Self::Srt(lines)),
+            Some("text/vtt") => captions("text/vtt; charset=utf-8", Timeline::vtt),
+            Some("application/x-subrip") => captions("application/x-subrip; charset=utf-8", Timeline::srt),
             Some(_) => Ok(Self::Json { segments: segments || words, words }),
             None => Err(ApiError::NotAcceptable { offers: &MEDIA_TYPES }),
         }
@@ -112,49 +113,40 @@ impl Form {
             chunks if chunks.is_empty() => Err(ApiError::NoSuchJob(id)),
             chunks => Ok(Timeline::new(&chunks).starting_at(result.start_offset)),
         };
-        let captions = async |lines: Lines| {
-            let timeline = timeline().await?;
-            Ok::<_, ApiError>(match lines.chars.filter(|_| lines.split) {
-                Some(chars) => timeline.split(chars),
-                None => timeline,
-            })
-        };
         let has_speakers = result.chunks.iter().any(|chunk| !chunk.speakers.is_empty());
         let (content_type, body, notes) = match self {
             Self::Json { segments: false, .. } => {
-                (JSON, app.rendered.json(result).map_err(not_json)?, [None, None])
+                (JSON, app.rendered.json(result).map_err(ApiError::internal)?, vec![])
             }
             Self::Json { segments: true, words } => {
                 let timeline = timeline().await?;
                 let timeline = if words { timeline } else { timeline.without_words() };
-                let json = serde_json::to_vec(&WithSegments { result, timeline }).map_err(not_json)?;
-                (JSON, Body::new(json), [None, None])
+                let json =
+                    serde_json::to_vec(&WithSegments { result, timeline }).map_err(ApiError::internal)?;
+                (JSON, Body::new(json), vec![])
             }
             Self::Text => {
                 let text = match &result.transcription {
                     Some(_) if has_speakers => timeline().await?.text_by_speaker(),
                     text => text.clone().unwrap_or_default(),
                 };
-                ("text/plain; charset=utf-8", Body::new(text), [Some((PARTIAL, flag(result.partial))), None])
+                ("text/plain; charset=utf-8", Body::new(text), vec![(PARTIAL, result.partial)])
             }
-            Self::Vtt(lines) => {
-                let timeline = captions(lines).await?;
-                ("text/vtt; charset=utf-8", Body::new(timeline.vtt(lines.chars)), notes(&timeline))
-            }
-            Self::Srt(lines) => {
-                let timeline = captions(lines).await?;
-                (
-                    "application/x-subrip; charset=utf-8",
-                    Body::new(timeline.srt(lines.chars)),
-                    notes(&timeline),
-                )
+            Self::Captions(Captions { content_type, write, line_chars, split }) => {
+                let timeline = timeline().await?;
+                let timeline = match line_chars {
+                    Some(chars) if split => timeline.split(chars),
+                    _ => timeline,
+                };
+                let notes = vec![(PARTIAL, timeline.partial()), (TIMES_EXACT, timeline.times_exact)];
+                (content_type, Body::new(write(&timeline, line_chars)), notes)
             }
         };
         let content_type = HeaderValue::from_static(content_type);
         let mut response = conditional::representation(request, result.job_status, content_type, body);
         let headers = response.headers_mut();
-        for (name, value) in notes.into_iter().flatten() {
-            headers.insert(name, HeaderValue::from_static(value));
+        for (name, yes) in notes {
+            headers.insert(name, HeaderValue::from_static(if yes { "true" } else { "false" }));
         }
         headers.append(VARY, HeaderValue::from_static("accept"));
         Ok(response)
@@ -164,17 +156,4 @@ impl Form {
 fn line_length(text: &str) -> Result<usize, String> {
     let length = text.parse().ok().filter(|length| LINE_CHARS.contains(length));
     length.ok_or_else(|| format!("must be a number from {} to {}", LINE_CHARS.start(), LINE_CHARS.end()))
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn not_json(error: serde_json::Error) -> ApiError {
-    ApiError::Internal { cause: error.to_string() }
-}
-
-fn notes(timeline: &Timeline) -> [Option<(HeaderName, &'static str)>; 2] {
-    [Some((PARTIAL, flag(timeline.partial()))), Some((TIMES_EXACT, flag(timeline.times_exact)))]
-}
-
-fn flag(yes: bool) -> &'static str {
-    if yes { "true" } else { "false" }
 }

@@ -157,8 +157,7 @@ impl Reading {
             return Ok(Response::from_parts(parts, body));
         };
         let charge = reads.charge(self.user.as_ref(), bytes).await?;
-        let body = to_bytes(body, bytes).await;
-        let bytes = body.map_err(|error| ApiError::Internal { cause: error.to_string() })?;
+        let bytes = to_bytes(body, bytes).await.map_err(ApiError::internal)?;
         Ok(Response::from_parts(parts, Body::from(charged(bytes, charge))))
     }
 }

@@ -105,8 +105,7 @@ pub(crate) async fn delete(
 async fn sign(signing: &Signing, bucket: &str, user: &UserId, file: File) -> Result<Upload, ApiError> {
     let key = format!("{}/{}/{}", folder(user), Uuid::now_v7(), file.name);
     let expires_time = Timestamp::now().plus(signing.lifetime);
-    let lifetime = PresigningConfig::expires_in(signing.lifetime)
-        .map_err(|error| ApiError::Internal { cause: error.to_string() })?;
+    let lifetime = PresigningConfig::expires_in(signing.lifetime).map_err(ApiError::internal)?;
     let put = signing.s3.put_object().bucket(bucket).key(&key);
     let put = put.content_type(file.content_type).content_length(file.bytes);
     let signed = put

@@ -159,8 +159,7 @@ async fn elsewhere(app: &AppState, path: &AudioPath) -> Result<Response, ApiErro
     let address = match path {
         AudioPath::S3 { bucket, key } => {
             let signing = app.upload_signer.begin().await?;
-            let lifetime = PresigningConfig::expires_in(signing.lifetime)
-                .map_err(|error| ApiError::Internal { cause: error.to_string() })?;
+            let lifetime = PresigningConfig::expires_in(signing.lifetime).map_err(ApiError::internal)?;
             let signed = signing.s3.get_object().bucket(bucket).key(key).presigned(lifetime).await;
             let failed = |error| ApiError::CannotSign { cause: DisplayErrorContext(&error).to_string() };
             signed.map_err(failed)?.uri().to_owned()
@@ -176,7 +175,7 @@ async fn elsewhere(app: &AppState, path: &AudioPath) -> Result<Response, ApiErro
 async fn local(app: &AppState, relative: String, request: &HeaderMap) -> Result<Response, ApiError> {
     let sources = app.sources.clone();
     let resolved = spawn_blocking(move || sources.resolve(&relative).map(found)).await;
-    let resolved = resolved.map_err(|error| ApiError::Internal { cause: error.to_string() })?;
+    let resolved = resolved.map_err(ApiError::internal)?;
     let found = resolved.map_err(|error| ApiError::no_audio(format_args!("its path {error}")))?;
     let Found { file, length, tag, content_type } =
         found.map_err(|_| ApiError::no_audio("there is no readable file at its path"))?;
@@ -188,8 +187,7 @@ async fn local(app: &AppState, relative: String, request: &HeaderMap) -> Result<
         Some(range) => (StatusCode::PARTIAL_CONTENT, range),
     };
     let mut file = File::from_std(file);
-    let unreadable = |error: io::Error| ApiError::Internal { cause: error.to_string() };
-    file.seek(SeekFrom::Start(range.start)).await.map_err(unreadable)?;
+    file.seek(SeekFrom::Start(range.start)).await.map_err(ApiError::internal)?;
     let bytes = range.end - range.start;
     let tag = HeaderValue::try_from(tag).expect("digits and quotes");
     let headers = [(ETAG, tag), (CACHE_CONTROL, FILE_CACHE)];

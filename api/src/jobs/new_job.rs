@@ -123,7 +123,7 @@ async fn check_sources(
     if !any_local {
         return Ok(check());
     }
-    spawn_blocking(check).await.map_err(|error| ApiError::Internal { cause: error.to_string() })
+    spawn_blocking(check).await.map_err(ApiError::internal)
 }
 
 fn metadata(fields: &mut Fields) -> Metadata {
