@@ -7,7 +7,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,10 +154,7 @@ pub(crate) async fn follow(
 
 /// Attaches the charge of a long event to its bytes.
 fn charge_event(bytes: Bytes, charge: &Mutex<Option<Charge>>) -> Bytes {
-    if bytes.len() <= SMALL {
-        return bytes;
-    }
-    match charge.lock().take() {
+    match charge.lock().take_if(|_| bytes.len() > SMALL) {
         Some(charge) => charged(bytes, charge),
         None => bytes,
     }
@@ -242,11 +238,7 @@ impl Marks {
     }
 
     fn id(&self) -> String {
-        let mut id = format!("{};", self.job);
-        for (index, chunk) in self.chunks.iter().enumerate() {
-            let _ = write!(id, "{}{chunk}", if index == 0 { "" } else { "." });
-        }
-        id
+        format!("{};{}", self.job, self.chunks.join("."))
     }
 
     /// The events that are not known yet; they are from here on.
@@ -259,7 +251,8 @@ impl Marks {
         // The job's event comes first while it is in progress, last at its end.
         if job.job_status == JobStatus::InProgress && self.job != current.job {
             self.job.clone_from(&current.job);
-            events.push(self.event("job", &JobEvent::new(job)));
+            let (job_id, job_status, chunk_count) = (job.job_id, job.job_status, job.chunks.len());
+            events.push(self.event("job", &JobEvent { job_id, job_status, chunk_count }));
         }
         for (index, chunk) in job.chunks.iter().enumerate() {
             if self.chunks[index] != current.chunks[index] {
@@ -287,12 +280,6 @@ struct JobEvent {
     job_id: JobId,
     job_status: JobStatus,
     chunk_count: usize,
-}
-
-impl JobEvent {
-    fn new(job: &TranscriptResult) -> Self {
-        Self { job_id: job.job_id, job_status: job.job_status, chunk_count: job.chunks.len() }
-    }
 }
 
 /// The data of a `chunk` event.
