@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use longhand_shared::cache::remote::Redis;
 use longhand_shared::domain::job::JobStatus;
 use longhand_shared::service::settings::Reader;
@@ -35,8 +35,8 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 tokio::task_local! {
-    /// The user's remaining quota, for the headers of the answer.
-    static QUOTA: Cell<Option<Quota>>;
+    /// The user's remaining quota, as headers of the answer (draft-ietf-httpapi-ratelimit-headers, version 8 and later).
+    static QUOTA: Cell<Option<[(HeaderName, HeaderValue); 2]>>;
 }
 
 /// The limits of each user. By default there are no limits, except those of [`Reads`].
@@ -86,16 +86,6 @@ impl Bucket {
         self.at = now;
         before
     }
-}
-
-/// A user's remaining quota.
-#[derive(Clone, Copy, Debug)]
-struct Quota {
-    per_minute: u32,
-    /// How many jobs may be submitted now.
-    remaining: u32,
-    /// Seconds until the quota is whole again.
-    full_in: u64,
 }
 
 impl Limits {
@@ -163,11 +153,12 @@ impl Limits {
         let room = shared.unwrap_or_else(|| self.with(user, |usage| usage.submits.take(self.per_minute)));
         let (most, a_second) = (f64::from(self.per_minute), f64::from(self.per_minute) / 60.0);
         let left = if room >= 1.0 { room - 1.0 } else { room };
-        let quota = Quota {
-            per_minute: self.per_minute,
-            remaining: whole(left.floor()),
-            full_in: whole(((most - left) / a_second).ceil()).into(),
-        };
+        let (remaining, full_in) = (whole(left.floor()), whole(((most - left) / a_second).ceil()));
+        let header = |text: String| HeaderValue::try_from(text).expect("only visible ASCII");
+        let quota = [
+            (RATE_LIMIT_POLICY, header(format!("\"submits\";q={};w=60", self.per_minute))),
+            (RATE_LIMIT, header(format!("\"submits\";r={remaining};t={full_in}"))),
+        ];
         // Not set outside of a request, as in some tests.
         let _ = QUOTA.try_with(|cell| cell.set(Some(quota)));
         within(room, self.per_minute, || format!("submits more than {} jobs", self.per_minute))
@@ -264,24 +255,11 @@ fn whole(number: f64) -> u32 {
     number as u32
 }
 
-impl Quota {
-    /// draft-ietf-httpapi-ratelimit-headers, version 8 and later.
-    fn write_headers(self, headers: &mut HeaderMap) {
-        let Self { per_minute, remaining, full_in } = self;
-        let value = |text: String| HeaderValue::try_from(text).expect("only visible ASCII");
-        headers.insert(RATE_LIMIT_POLICY, value(format!("\"submits\";q={per_minute};w=60")));
-        headers.insert(RATE_LIMIT, value(format!("\"submits\";r={remaining};t={full_in}")));
-    }
-}
-
 /// The layer that adds the quota to every answer to a request that was counted.
 pub(crate) async fn report(request: Request, next: Next) -> Response {
     let answer = async {
-        let mut response = next.run(request).await;
-        if let Some(quota) = QUOTA.with(Cell::get) {
-            quota.write_headers(response.headers_mut());
-        }
-        response
+        let response = next.run(request).await;
+        (QUOTA.with(Cell::take), response).into_response()
     };
     QUOTA.scope(Cell::new(None), answer).await
 }
