@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_s3::error::DisplayErrorContext;
+use aws_sdk_s3::presigning::PresigningConfig;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
@@ -53,7 +54,8 @@ impl Signer {
         // Signed lifetimes are whole seconds.
         let lifetime = Duration::from_secs(left.unwrap_or(LIFETIME).min(LIFETIME).as_secs());
         let config = self.s3.config().to_builder().credentials_provider(credentials);
-        Ok(Signing { s3: Client::from_conf(config.build()), lifetime })
+        let presigning = PresigningConfig::expires_in(lifetime).map_err(ApiError::internal)?;
+        Ok(Signing { s3: Client::from_conf(config.build()), presigning })
     }
 
     async fn credentials(&self) -> Result<Credentials, ApiError> {
@@ -90,5 +92,5 @@ impl Signer {
 /// A client that signs URLs for a while.
 pub(crate) struct Signing {
     pub(crate) s3: Client,
-    pub(crate) lifetime: Duration,
+    pub(crate) presigning: PresigningConfig,
 }

@@ -2,7 +2,6 @@
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::DisplayErrorContext;
-use aws_sdk_s3::presigning::PresigningConfig;
 use axum::Json;
 use axum::extract::{Request, State};
 use futures::future::try_join_all;
@@ -104,12 +103,11 @@ pub(crate) async fn delete(
 /// Size and type are signed headers: S3 refuses a file with others.
 async fn sign(signing: &Signing, bucket: &str, user: &UserId, file: File) -> Result<Upload, ApiError> {
     let key = format!("{}/{}/{}", folder(user), Uuid::now_v7(), file.name);
-    let expires_time = Timestamp::now().plus(signing.lifetime);
-    let lifetime = PresigningConfig::expires_in(signing.lifetime).map_err(ApiError::internal)?;
+    let expires_time = Timestamp::now().plus(signing.presigning.expires());
     let put = signing.s3.put_object().bucket(bucket).key(&key);
     let put = put.content_type(file.content_type).content_length(file.bytes);
     let signed = put
-        .presigned(lifetime)
+        .presigned(signing.presigning.clone())
         .await
         .map_err(|error| ApiError::CannotSign { cause: DisplayErrorContext(&error).to_string() })?;
     let headers = signed.headers().map(|(name, value)| (name.to_owned(), value.to_owned()));

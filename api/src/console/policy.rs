@@ -1,9 +1,7 @@
 //! The page's Content Security Policy: this server, and the places where audio is.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use aws_sdk_s3::presigning::PresigningConfig;
 use axum::http::HeaderValue;
 use reqwest::Url;
 
@@ -28,10 +26,10 @@ async fn buckets(app: &AppState) -> BTreeSet<String> {
     let Ok(signing) = app.upload_signer.begin().await else {
         return BTreeSet::new();
     };
-    let lifetime = PresigningConfig::expires_in(Duration::from_secs(1)).expect("shorter than a week");
     let mut origins = BTreeSet::new();
     for bucket in &app.sources.buckets {
-        let signed = signing.s3.get_object().bucket(bucket).key("audio").presigned(lifetime.clone()).await;
+        let signed =
+            signing.s3.get_object().bucket(bucket).key("audio").presigned(signing.presigning.clone()).await;
         let url = signed.ok().and_then(|signed| Url::parse(signed.uri()).ok());
         origins.extend(url.map(|url| url.origin().ascii_serialization()));
     }

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use aws_sdk_s3::error::DisplayErrorContext;
-use aws_sdk_s3::presigning::PresigningConfig;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{
@@ -159,8 +158,7 @@ async fn elsewhere(app: &AppState, path: &AudioPath) -> Result<Response, ApiErro
     let address = match path {
         AudioPath::S3 { bucket, key } => {
             let signing = app.upload_signer.begin().await?;
-            let lifetime = PresigningConfig::expires_in(signing.lifetime).map_err(ApiError::internal)?;
-            let signed = signing.s3.get_object().bucket(bucket).key(key).presigned(lifetime).await;
+            let signed = signing.s3.get_object().bucket(bucket).key(key).presigned(signing.presigning).await;
             let failed = |error| ApiError::CannotSign { cause: DisplayErrorContext(&error).to_string() };
             signed.map_err(failed)?.uri().to_owned()
         }
