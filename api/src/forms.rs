@@ -13,7 +13,7 @@ use crate::accept;
 use crate::captions::{DEFAULT_LINE_CHARS, Timeline};
 use crate::conditional::{self, Body};
 use crate::error::ApiError;
-use crate::input::Fields;
+use crate::input::{Fields, number};
 use crate::state::AppState;
 
 /// The available formats, the default first.
@@ -84,10 +84,8 @@ impl Form {
         let segments = fields.flag("segments");
         let words = fields.flag("words");
         let split = fields.flag("split");
-        let line_chars = fields.optional_text::<String>("maxLineChars");
-        let line_chars = line_chars.and_then(|text| fields.check("maxLineChars", line_length(&text)));
-        let flags = segments.zip(words).zip(split);
-        let ((segments, words), split) = fields.finish(flags)?;
+        let line_chars = fields.parsed("maxLineChars", |text| number(text, LINE_CHARS));
+        fields.finish(Some(()))?;
         let line_chars = line_chars.or(split.then_some(DEFAULT_LINE_CHARS));
         let captions =
             |content_type, write| Ok(Self::Captions(Captions { content_type, write, line_chars, split }));
@@ -151,9 +149,4 @@ impl Form {
         headers.append(VARY, HeaderValue::from_static("accept"));
         Ok(response)
     }
-}
-
-fn line_length(text: &str) -> Result<usize, String> {
-    let length = text.parse().ok().filter(|length| LINE_CHARS.contains(length));
-    length.ok_or_else(|| format!("must be a number from {} to {}", LINE_CHARS.start(), LINE_CHARS.end()))
 }

@@ -1,6 +1,7 @@
 //! Reads the fields of a JSON object or of a query one by one, and collects every fault.
 
 use std::fmt::{Display, Write};
+use std::ops::RangeInclusive;
 
 use axum::extract::Query;
 use axum::http::Uri;
@@ -26,15 +27,11 @@ pub(crate) struct Fields {
 impl Fields {
     /// The fields of a JSON body.
     pub(crate) fn of_body(body: Value) -> Result<Self, ApiError> {
-        match body {
-            Value::Object(values) => {
-                Ok(Self { prefix: "#/".to_owned(), values, known: vec![], faults: vec![] })
-            }
-            other => {
-                let detail = format!("must be an object, is {}", kind(&other));
-                Err(ApiError::Invalid(vec![Fault::new("#", detail)]))
-            }
-        }
+        let Value::Object(values) = body else {
+            let detail = format!("must be an object, is {}", kind(&body));
+            return Err(ApiError::Invalid(vec![Fault::new("#", detail)]));
+        };
+        Ok(Self { prefix: "#/".to_owned(), values, known: vec![], faults: vec![] })
     }
 
     /// The parameters of a query; none may be repeated.
@@ -82,11 +79,18 @@ impl Fields {
     }
 
     /// A parameter that is `true` or `false`, by default `false`.
-    pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
-        let Some(text) = self.optional_text::<String>(name) else {
-            return Some(false);
-        };
-        self.check(name, text.parse::<bool>().map_err(|_| "must be true or false"))
+    pub(crate) fn flag(&mut self, name: &'static str) -> bool {
+        self.parsed(name, |text| text.parse().map_err(|_| "must be true or false")).unwrap_or_default()
+    }
+
+    /// A text that may be absent, parsed.
+    pub(crate) fn parsed<T, E: Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.optional_text::<String>(name)?;
+        self.check(name, parse(&text))
     }
 
     /// A boolean of a JSON body.
@@ -169,6 +173,12 @@ where
         Value::String(text) => T::try_from(text).map_err(|error| error.to_string()),
         other => Err(format!("must be a string, is {}", kind(&other))),
     }
+}
+
+/// Parses a number in this range.
+pub(crate) fn number(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("must be a number from {} to {}", range.start(), range.end()))
 }
 
 /// The kind of JSON, with its article.

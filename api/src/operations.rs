@@ -169,7 +169,7 @@ pub(crate) async fn read(
     caller.operator()?;
     let mut fields = Fields::of_query(&uri);
     let list = fields.flag("deadLetters");
-    let list = fields.finish(list)?;
+    fields.finish(Some(()))?;
     app.limits.read(caller.name())?;
     let now = Timestamp::now();
     let (queue, dead_letters, reports) = tokio::join!(

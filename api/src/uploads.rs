@@ -144,13 +144,12 @@ fn files(fields: &mut Fields) -> Option<Vec<File>> {
 }
 
 fn file(fields: &mut Fields) -> Option<File> {
-    let name = fields.optional_text::<String>("name").map(|name| file_name(&name));
-    let name = name.map(|name| fields.check("name", name));
+    let name = fields.parsed("name", file_name);
     let content_type = fields.optional_text::<String>("contentType").unwrap_or_default();
     let (content_type, extension) = announced(&content_type);
     let bytes = fields.required("bytes");
     let bytes = bytes.and_then(|value| fields.check("bytes", size(&value)));
-    let name = name.unwrap_or_else(|| Some(format!("audio.{extension}")))?;
+    let name = name.unwrap_or_else(|| format!("audio.{extension}"));
     Some(File { name, content_type, bytes: bytes? })
 }
 

@@ -43,7 +43,7 @@ pub(crate) async fn erase(
 ) -> Result<StatusCode, ApiError> {
     let mut fields = Fields::of_query(&uri);
     let audio = fields.flag("audio");
-    let audio = fields.finish(audio)?;
+    fields.finish(Some(()))?;
     let job = caller.job(app.store(), id).await?;
     // The audio first, so that a client whose call failed can call again.
     if audio {

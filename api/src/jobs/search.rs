@@ -22,7 +22,7 @@ use crate::auth::caller::Caller;
 use crate::cursor;
 use crate::error::ApiError;
 use crate::error_codes::Code;
-use crate::input::Fields;
+use crate::input::{Fields, number};
 use crate::openapi::examples;
 use crate::openapi::problems::{AUTHENTICATED, COMMON, problems};
 use crate::state::App;
@@ -179,20 +179,12 @@ impl From<JobHead> for JobSummary {
 fn new_search(uri: &Uri, caller: &Caller, now: Timestamp) -> Result<(Search, bool), ApiError> {
     let mut fields = Fields::of_query(uri);
     let user = caller.user(&mut fields)?;
-    let status = fields.optional_text::<String>("jobStatus");
-    let status = status.and_then(|status| fields.check("jobStatus", status.parse::<JobStatus>()));
-    let mut time = |name: &'static str| {
-        let text = fields.optional_text::<String>(name);
-        text.and_then(|text| fields.check(name, moment(&text)))
-    };
-    let (from, until) = (time("submittedAfter"), time("submittedBefore"));
+    let status = fields.parsed("jobStatus", str::parse::<JobStatus>);
+    let (from, until) = (fields.parsed("submittedAfter", moment), fields.parsed("submittedBefore", moment));
     let limit = fields.optional_text::<String>("limit");
-    let limit = limit.map_or(Some(DEFAULT_LIMIT), |limit| fields.check("limit", page_size(&limit)));
-    let summary = fields.optional_text::<String>("fields");
-    let summary = summary.is_some_and(|text| {
-        let known = if text == "summary" { Ok(()) } else { Err("must be summary") };
-        fields.check("fields", known).is_some()
-    });
+    let limit =
+        limit.map_or(Some(DEFAULT_LIMIT), |limit| fields.check("limit", number(&limit, 1..=MAX_LIMIT)));
+    let summary = fields.parsed("fields", |text| (text == "summary").then_some(()).ok_or("must be summary"));
     let cursor = fields.optional_text::<String>("cursor");
     let search =
         user.zip(limit).map(|(user, limit)| Search { status, from, until, ..Search::all(user, limit, now) });
@@ -202,7 +194,7 @@ fn new_search(uri: &Uri, caller: &Caller, now: Timestamp) -> Result<(Search, boo
         _ => None,
     };
     let search = fields.finish(search)?;
-    Ok((Search { after, ..search }, summary))
+    Ok((Search { after, ..search }, summary.is_some()))
 }
 
 /// A time in a query. A plus sign that is not escaped arrives as a space: `..T10:00:00 02:00`.
@@ -210,9 +202,4 @@ fn moment(text: &str) -> Result<Timestamp, <Timestamp as FromStr>::Err> {
     let (time, offset) = text.rsplit_once(' ').unwrap_or_default();
     let plus_lost = time.contains(['T', 't']) && offset.len() == "02:00".len();
     if plus_lost { format!("{time}+{offset}").parse() } else { text.parse() }
-}
-
-fn page_size(text: &str) -> Result<usize, String> {
-    let size = text.parse().ok().filter(|size| (1..=MAX_LIMIT).contains(size));
-    size.ok_or_else(|| format!("must be a number from 1 to {MAX_LIMIT}"))
 }
