@@ -125,10 +125,6 @@ impl<'de> Visitor<'de> for UnambiguousVisitor {
         Ok(value.into())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut array = Vec::new();
         while let Some(Unambiguous(entry)) = entries.next_element()? {

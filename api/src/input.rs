@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 
 use axum::extract::Query;
 use axum::http::Uri;
+use longhand_shared::domain::id::MAX_CHUNKS;
+use longhand_shared::domain::job::InvalidChunkCount;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
@@ -76,6 +78,24 @@ impl Fields {
             self.fault(name, "is required");
         }
         value
+    }
+
+    /// A required array with an entry for each chunk. If there are too many, the rest is left out: the count is a fault
+    /// already.
+    pub(crate) fn for_chunks(&mut self, name: &'static str, entries: &str) -> Option<Vec<Value>> {
+        match self.required(name)? {
+            Value::Array(mut array) => {
+                if !(1..=MAX_CHUNKS).contains(&array.len()) {
+                    self.fault(name, InvalidChunkCount(array.len()));
+                }
+                array.truncate(MAX_CHUNKS);
+                Some(array)
+            }
+            other => {
+                self.fault(name, format_args!("must be an array of {entries}, is {}", kind(&other)));
+                None
+            }
+        }
     }
 
     /// A parameter that is `true` or `false`, by default `false`.

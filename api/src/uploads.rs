@@ -5,8 +5,6 @@ use aws_sdk_s3::error::DisplayErrorContext;
 use axum::Json;
 use axum::extract::{Request, State};
 use futures::future::try_join_all;
-use longhand_shared::domain::id::MAX_CHUNKS;
-use longhand_shared::domain::job::InvalidChunkCount;
 use longhand_shared::domain::media::{MAX_AUDIO_BYTES, announced};
 use longhand_shared::domain::path::AudioSources;
 use longhand_shared::domain::upload::{Upload, Uploads, folder, safe_name};
@@ -128,18 +126,7 @@ fn new_uploads(mut fields: Fields, caller: &Caller) -> Result<(UserId, Vec<File>
 
 fn files(fields: &mut Fields) -> Option<Vec<File>> {
     const FIELD: &str = "files";
-    let entries = match fields.required(FIELD)? {
-        Value::Array(entries) => entries,
-        other => {
-            fields.fault(FIELD, format_args!("must be an array of objects, is {}", kind(&other)));
-            return None;
-        }
-    };
-    if !(1..=MAX_CHUNKS).contains(&entries.len()) {
-        fields.fault(FIELD, InvalidChunkCount(entries.len()));
-    }
-    // The rest is not checked: the count is a fault already.
-    let entries = entries.into_iter().take(MAX_CHUNKS).enumerate();
+    let entries = fields.for_chunks(FIELD, "objects")?.into_iter().enumerate();
     Some(entries.filter_map(|(index, entry)| fields.entry(FIELD, index, entry, file)).collect())
 }
 

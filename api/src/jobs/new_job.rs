@@ -1,9 +1,7 @@
 //! The body of `POST /transcribe`.
 
-use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::{
-    InvalidChunkCount, MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_START_OFFSET, Metadata, NewJob,
-    TranscribeOptions,
+    MAX_METADATA_BYTES, MAX_METADATA_ENTRIES, MAX_START_OFFSET, Metadata, NewJob, TranscribeOptions,
 };
 use longhand_shared::domain::path::{AudioSources, InvalidPath};
 use longhand_shared::domain::url::{AllowedHosts, PublicUrl};
@@ -83,19 +81,10 @@ async fn audio_paths(
     sources: &AudioSources,
 ) -> Result<Option<Vec<AudioPath>>, ApiError> {
     const FIELD: &str = "audioChunkPaths";
-    let entries = match fields.required(FIELD) {
-        Some(Value::Array(entries)) => entries,
-        Some(other) => {
-            fields.fault(FIELD, format_args!("must be an array of strings, is {}", kind(&other)));
-            return Ok(None);
-        }
-        None => return Ok(None),
+    let Some(entries) = fields.for_chunks(FIELD, "strings") else {
+        return Ok(None);
     };
-    if !(1..=MAX_CHUNKS).contains(&entries.len()) {
-        fields.fault(FIELD, InvalidChunkCount(entries.len()));
-    }
-    // The rest is not checked: the count is a fault already.
-    let entries: Vec<Result<AudioPath, String>> = entries.into_iter().take(MAX_CHUNKS).map(text).collect();
+    let entries: Vec<Result<AudioPath, String>> = entries.into_iter().map(text).collect();
     let mut paths = Vec::with_capacity(entries.len());
     for (index, path) in check_sources(entries, sources).await?.into_iter().enumerate() {
         match path {
@@ -142,25 +131,23 @@ fn metadata(fields: &mut Fields) -> Metadata {
     }
     let mut metadata = Metadata::new();
     for (key, value) in entries {
-        let text = match value {
-            Value::String(text) => text,
-            other => {
-                fields.fault_inside(FIELD, key, format_args!("must be a string, is {}", kind(&other)));
-                continue;
-            }
-        };
-        if key.is_empty() || key.len() > MAX_METADATA_BYTES {
-            let bytes = key.len();
-            let detail =
-                format!("must have a name of 1 to {MAX_METADATA_BYTES} bytes, has one of {bytes} bytes");
-            fields.fault_inside(FIELD, key, detail);
-        } else if text.len() > MAX_METADATA_BYTES {
-            let bytes = text.len();
-            let detail = format!("must have at most {MAX_METADATA_BYTES} bytes, has {bytes}");
-            fields.fault_inside(FIELD, key, detail);
-        } else {
-            metadata.insert(key, text);
+        match entry(&key, value) {
+            Ok(text) => _ = metadata.insert(key, text),
+            Err(detail) => fields.fault_inside(FIELD, key, detail),
         }
     }
     metadata
+}
+
+/// The text of an entry of the metadata.
+fn entry(key: &str, value: Value) -> Result<String, String> {
+    let text: String = text(value)?;
+    let (key_bytes, text_bytes) = (key.len(), text.len());
+    if !(1..=MAX_METADATA_BYTES).contains(&key_bytes) {
+        return Err(format!("must have a key of 1 to {MAX_METADATA_BYTES} bytes, has one of {key_bytes}"));
+    }
+    if text_bytes > MAX_METADATA_BYTES {
+        return Err(format!("must have at most {MAX_METADATA_BYTES} bytes, has {text_bytes}"));
+    }
+    Ok(text)
 }
