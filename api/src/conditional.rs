@@ -29,10 +29,6 @@ impl Body {
         let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&bytes)[..16]));
         Self { bytes, tag: HeaderValue::try_from(tag).expect("base64 and quotes are fit for a header") }
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
-    }
 }
 
 /// A job in one format, with its `ETag` and how long it may be reused; `304` if the client has it.

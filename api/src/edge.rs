@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::error::ApiError;
 use crate::error_codes::ErrorCode;
 use crate::fault::Fault;
-use crate::request_id;
+use crate::request_id::REQUEST_ID;
 
 /// The longest time that a request may take, including its body and a wait (`waiting/prefer.rs`). A stream of events
 /// continues after its request was answered.
@@ -90,7 +90,7 @@ pub(crate) async fn edge(State(stop): State<CancellationToken>, request: Request
     // A gateway accepts only HTTPS, but the load balancer behind it reports its own connection, which is HTTP.
     let https =
         only(request.headers(), "x-forwarded-proto") == Some("https") || through_gateway(request.headers());
-    let mut response = request_id::scope(id.clone(), answer(request, next)).instrument(span).await;
+    let mut response = REQUEST_ID.scope(id.clone(), answer(request, next)).instrument(span).await;
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -112,7 +112,8 @@ fn remove_unreadable(event: &mut Value) -> Vec<HeaderValue> {
     for member in ["headers", "multiValueHeaders"] {
         if let Some(headers) = event.get_mut(member).and_then(Value::as_object_mut) {
             headers.retain(|name, value| {
-                let valid = HeaderName::try_from(name).is_ok() && strings(value).all(is_header_value);
+                let valid = HeaderName::try_from(name).is_ok()
+                    && strings(value).all(|text| HeaderValue::from_str(text).is_ok());
                 if !valid {
                     note(name);
                 }
@@ -142,10 +143,6 @@ fn remove_unreadable(event: &mut Value) -> Vec<HeaderValue> {
 fn strings(value: &Value) -> impl Iterator<Item = &str> {
     let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
     list.iter().filter_map(Value::as_str)
-}
-
-fn is_header_value(value: &str) -> bool {
-    HeaderValue::from_str(value).is_ok()
 }
 
 /// Moves to `all` what only `last` has: one value of each header, which the crate would prefer.

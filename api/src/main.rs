@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use longhand_api::auth::settings::AuthSettings;
-use longhand_api::settings::Settings;
+use longhand_api::settings::{Capacity, Settings};
 use longhand_api::waiting::Waiting;
 use longhand_api::{AppState, Auth, Rendered, Signer, description, lambda, router, server};
 use longhand_shared::cache::Cache;
@@ -65,8 +65,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let dead_letters = settings.dlq_url.map(|HttpUrl(url)| SqsQueue::new(aws::sqs(&config), url));
     let lifecycle = Lifecycle::new(store.clone(), Arc::new(queue)).with_cache(cache.clone());
     let limits = settings.limits.shared(cache.redis().cloned());
-    let (most, age) = (settings.max_waiting, settings.stream_age);
-    let waiting = Waiting::bounded(store.clone(), cache, closing.clone(), most, age);
+    let Capacity { connections, waiting, stream_age } = settings.capacity;
+    let waiting = Waiting::bounded(store.clone(), cache, closing.clone(), waiting, stream_age);
     let router = router(AppState {
         lifecycle,
         sources: Arc::new(settings.sources),
@@ -96,5 +96,5 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind(settings.listen)
         .await
         .map_err(|error| format!("LONGHAND_LISTEN: cannot listen on {}: {error}", settings.listen))?;
-    Ok(server::serve(listener, router, settings.max_connections, closing, drain).await?)
+    Ok(server::serve(listener, router, connections, closing, drain).await?)
 }

@@ -24,7 +24,7 @@ struct Entry {
 
 impl Default for Rendered {
     fn default() -> Self {
-        let weight = |_: &JobId, entry: &Entry| u32::try_from(entry.body.len()).unwrap_or(u32::MAX);
+        let weight = |_: &JobId, entry: &Entry| u32::try_from(entry.body.bytes.len()).unwrap_or(u32::MAX);
         let builder = Cache::builder().max_capacity(MAX_BYTES).weigher(weight);
         Self(builder.time_to_live(LOCAL_TTL).build())
     }

@@ -43,12 +43,8 @@ pub struct Settings {
     pub tickets: Tickets,
     /// The limits of each user.
     pub limits: Limits,
-    /// How many connections are kept at once.
-    pub max_connections: usize,
-    /// How many clients may follow a job or wait for one.
-    pub max_waiting: usize,
-    /// How long an event stream lasts.
-    pub stream_age: Duration,
+    /// How much one server does at once.
+    pub capacity: Capacity,
     /// The origins whose pages may call from a browser.
     pub origins: Origins,
     /// The endpoint at which clients reach S3, if the api uses another.
@@ -124,9 +120,7 @@ impl Settings {
             auth: auth?,
             tickets: tickets?,
             limits,
-            max_connections: capacity.connections,
-            max_waiting: capacity.waiting,
-            stream_age: Duration::from_mins(capacity.stream_minutes),
+            capacity,
             origins,
             upload_endpoint,
             redis,
@@ -136,10 +130,14 @@ impl Settings {
 }
 
 /// How much one server does at once.
-struct Capacity {
-    connections: usize,
-    waiting: usize,
-    stream_minutes: u64,
+#[derive(Debug)]
+pub struct Capacity {
+    /// How many connections are kept.
+    pub connections: usize,
+    /// How many clients may follow a job or wait for one.
+    pub waiting: usize,
+    /// How long an event stream lasts.
+    pub stream_age: Duration,
 }
 
 impl Capacity {
@@ -157,12 +155,12 @@ impl Capacity {
                 1..=1_000_000,
                 "concurrent event streams and waits at each server; at most a tenth for one user and a twentieth for one job",
             ),
-            stream_minutes: reader.within(
+            stream_age: Duration::from_mins(reader.within(
                 "LONGHAND_STREAM_MINUTES",
                 STREAM_AGE.as_secs() / 60,
                 1..=1440,
                 "minutes that an event stream lasts; its client then resumes",
-            ),
+            )),
         }
     }
 }

@@ -66,8 +66,10 @@ pub(crate) async fn create(
     caller: Caller,
     request: Request,
 ) -> Result<Json<Uploads>, ApiError> {
-    let fields = Fields::of_body(body::json(request).await?)?;
-    let (user, files) = new_uploads(fields, &caller)?;
+    let mut fields = Fields::of_body(body::json(request).await?)?;
+    let user = caller.user(&mut fields)?;
+    let files = files(&mut fields);
+    let (user, files) = fields.finish(user.zip(files))?;
     app.limits.rate(&user).await?;
     let bucket = app.sources.buckets.first().ok_or(ApiError::NoUploads)?;
     let signing = app.upload_signer.begin().await?;
@@ -116,12 +118,6 @@ async fn sign(signing: &Signing, bucket: &str, user: &UserId, file: File) -> Res
         headers: headers.collect(),
         expires_time,
     })
-}
-
-fn new_uploads(mut fields: Fields, caller: &Caller) -> Result<(UserId, Vec<File>), ApiError> {
-    let user = caller.user(&mut fields)?;
-    let files = files(&mut fields);
-    fields.finish(user.zip(files))
 }
 
 fn files(fields: &mut Fields) -> Option<Vec<File>> {

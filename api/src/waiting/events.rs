@@ -136,7 +136,7 @@ pub(crate) async fn follow(
     if ended && known.as_ref() == Some(&Marks::of(&job)) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let ends = Instant::now() + app.waiting.stream_age();
+    let ends = Instant::now() + app.waiting.0.stream_age;
     let events = VecDeque::from([Event::default().retry(RETRY)]);
     let (reads, charge) = (app.limits.reads().clone(), Arc::default());
     let known = known.unwrap_or_default();

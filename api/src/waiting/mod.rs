@@ -133,11 +133,6 @@ impl Waiting {
         self.0.places.take(user, job)
     }
 
-    /// How long a stream lasts.
-    fn stream_age(&self) -> Duration {
-        self.0.stream_age
-    }
-
     /// The current state of a job.
     pub(crate) async fn read(&self, id: JobId) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
         self.0.cache.read(self.0.store.as_ref(), id).await
