@@ -67,7 +67,17 @@ fn preferences(header: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use utoipa::IntoParams;
+
     use super::*;
+
+    #[test]
+    fn the_description_names_the_longest_wait() {
+        let parameters = PreferWait::into_params(|| None);
+        let description = parameters[0].description.as_deref().expect("a description");
+        let longest = format!("at most {}.", MAX_WAIT.as_secs());
+        assert!(description.contains(&longest), "{description}");
+    }
 
     fn seconds(values: &[&'static str]) -> Option<u64> {
         let mut headers = HeaderMap::new();
