@@ -7,9 +7,9 @@ use aws_config::SdkConfig;
 use aws_sdk_sqs::config::http::HttpResponse;
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
-use longhand_shared::queue::sqs::SqsQueue;
-use longhand_shared::queue::{Delivery, Envelope, MAX_BATCH, Progress, Receipt};
-use longhand_shared::{Timestamp, service::aws};
+use longhand_shared::queue::sqs::{SqsQueue, delivery};
+use longhand_shared::queue::{Delivery, MAX_BATCH};
+use longhand_shared::service::aws;
 use tokio::time::timeout;
 
 use crate::error::chain;
@@ -98,43 +98,15 @@ fn is_elsewhere(url: &str) -> bool {
 }
 
 fn letter(message: Message) -> Option<DeadLetter> {
-    let attributes: BTreeMap<_, _> = message
-        .message_attributes
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(name, value)| (name, value.string_value.unwrap_or_else(|| "(binary)".to_owned())))
-        .collect();
-    let system: BTreeMap<_, _> = message
-        .attributes
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(name, value)| (name.as_str().to_owned(), value))
-        .collect();
-    let own = |name: &str| attributes.get(name).cloned();
-    let number = |name: MessageSystemAttributeName| system.get(name.as_str())?.parse::<u64>().ok();
-    let count = |name: &str| own(name).and_then(|count| count.parse().ok()).unwrap_or(0);
-    let envelope = Envelope {
-        traceparent: own("traceparent"),
-        origin: own("origin"),
-        requeues: count("requeues"),
-        reason: own("reason"),
-        progress: Progress { tries: count("tries"), outages: count("outages"), audio: count("audio") },
-    };
-    let receives = number(MessageSystemAttributeName::ApproximateReceiveCount);
-    let sent = number(MessageSystemAttributeName::SentTimestamp);
-    Some(DeadLetter {
-        delivery: Delivery {
-            body: message.body.unwrap_or_default(),
-            receipt: Receipt(message.receipt_handle?),
-            message_id: message.message_id.unwrap_or_default(),
-            receive_count: receives.and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
-            sent: sent.map(|millis| Timestamp::from_unix(0).plus(Duration::from_millis(millis))),
-            group: system.get(MessageSystemAttributeName::MessageGroupId.as_str()).cloned(),
-            envelope,
-        },
-        attributes,
-        system,
-    })
+    let attributes = message.message_attributes.iter().flatten();
+    let attributes = attributes.map(|(name, value)| {
+        let text = value.string_value.clone();
+        (name.clone(), text.unwrap_or_else(|| "(binary)".to_owned()))
+    });
+    let attributes = attributes.collect();
+    let system = message.attributes.iter().flatten();
+    let system = system.map(|(name, value)| (name.as_str().to_owned(), value.clone())).collect();
+    Some(DeadLetter { delivery: delivery(message)?, attributes, system })
 }
 
 /// Makes a call that describes a resource, within [`CHECK_TIMEOUT`].

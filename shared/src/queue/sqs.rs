@@ -18,6 +18,8 @@ use aws_sdk_sqs::types::{
     QueueAttributeName, SendMessageBatchRequestEntry,
 };
 
+pub use message::delivery;
+
 use super::acceptance::{Acceptance, refuses_group};
 use super::{ChunkQueue, Delivery, Depth, MAX_BATCH, MAX_DELAY, Outgoing, QueueError, Receipt, Standing};
 
@@ -163,7 +165,7 @@ impl ChunkQueue for SqsQueue {
             .send()
             .await
             .map_err(|error| unavailable(&error))?;
-        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(message::delivery).collect())
+        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(delivery).collect())
     }
 
     async fn delete(&self, receipts: &[Receipt]) -> Vec<Result<(), QueueError>> {

@@ -39,7 +39,8 @@ pub(super) fn attributes(
     Ok(Some(attributes).filter(|attributes| !attributes.is_empty()))
 }
 
-pub(super) fn delivery(message: Message) -> Option<Delivery> {
+/// Reads a received message.
+pub fn delivery(message: Message) -> Option<Delivery> {
     let attribute = |name: &str| {
         let value = message.message_attributes.as_ref()?.get(name)?;
         value.string_value.clone()
