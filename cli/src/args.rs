@@ -124,41 +124,31 @@ impl Cli {
     pub(crate) fn read() -> Self {
         Self::try_parse().and_then(Self::check_format).unwrap_or_else(|error| {
             if error.use_stderr() && asks_for_json(std::env::args_os()) {
-                std::process::exit(output::report(&usage(&error), true).into());
+                std::process::exit(output::report(&usage(&error), true) as i32);
             }
             error.exit()
         })
     }
 
-    /// Only transcripts can be printed as captions.
+    /// Refuses options that do not fit together. Only transcripts can be printed as captions.
     fn check_format(self) -> Result<Self, clap::Error> {
-        let transcript = match &self.command {
-            Command::Get(_) => true,
-            Command::Transcribe(args) => args.waiting.wait,
-            _ => false,
+        let (transcript, segments, words) = match &self.command {
+            Command::Get(args) => (true, args.segments, args.words),
+            Command::Transcribe(args) => (args.waiting.wait, false, false),
+            _ => (false, false, false),
         };
         let captions = matches!(self.format, Format::Srt | Format::Vtt);
-        if captions && matches!(&self.command, Command::Get(args) if args.segments) {
-            let message = "--segments needs --format text or json: captions already have times";
-            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        let conflicts = [
+            (captions && segments, "--segments needs --format text or json: captions already have times"),
+            (captions && words, "--words needs --format text or json. To split captions between words, use --split"),
+            (self.max_line_chars.is_some() && !captions, "--max-line-chars needs --format srt or vtt"),
+            (self.split && !captions, "--split needs --format srt or vtt"),
+            (captions && !transcript, "--format srt and vtt are for get, and for transcribe with --wait"),
+        ];
+        match conflicts.into_iter().find(|(conflict, _)| *conflict) {
+            Some((_, message)) => Err(Self::command().error(ErrorKind::ArgumentConflict, message)),
+            None => Ok(self),
         }
-        if captions && matches!(&self.command, Command::Get(args) if args.words) {
-            let message = "--words needs --format text or json. To split captions between words, use --split";
-            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
-        }
-        if self.max_line_chars.is_some() && !captions {
-            let message = "--max-line-chars needs --format srt or vtt";
-            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
-        }
-        if self.split && !captions {
-            let message = "--split needs --format srt or vtt";
-            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
-        }
-        if transcript || !captions {
-            return Ok(self);
-        }
-        let message = "--format srt and vtt are for get, and for transcribe with --wait";
-        Err(Self::command().error(ErrorKind::ArgumentConflict, message))
     }
 
     pub(crate) fn format(&self) -> Format {
