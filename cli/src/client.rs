@@ -8,8 +8,8 @@ use longhand_shared::domain::upload::{Upload, Uploads};
 use longhand_shared::service::secret::Secret;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Body, RequestBuilder, StatusCode, Url};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::bodies::{NewTranscription, NewUploads, Page, Query, Segments, Submitted};
@@ -35,12 +35,14 @@ pub(crate) struct Answer<T> {
     pub(crate) value: T,
 }
 
-/// How captions are laid out.
-#[derive(Clone, Copy, Debug, Default)]
+/// How captions are laid out, as parameters of the request. Those that are `None` or false are left out.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Layout {
     /// The longest line, in characters.
     pub(crate) max_line_chars: Option<u32>,
     /// Whether long captions are split between words.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) split: bool,
 }
 
@@ -58,13 +60,7 @@ struct Problem {
     title: Option<String>,
     detail: Option<String>,
     code: Option<String>,
-    errors: Vec<ProblemFault>,
-}
-
-#[derive(Deserialize)]
-struct ProblemFault {
-    pointer: Option<String>,
-    detail: String,
+    errors: Vec<Fault>,
 }
 
 impl Api {
@@ -167,14 +163,8 @@ impl Api {
 
     /// `GET /transcript/{jobId}` as `media_type`.
     pub(crate) async fn form(&self, job: JobId, media_type: &str, layout: Layout) -> Result<Form, Failure> {
-        let mut request =
-            self.http.get(self.at(&["transcript", &job.to_string()])).header(ACCEPT, media_type);
-        if let Some(most) = layout.max_line_chars {
-            request = request.query(&[("maxLineChars", most)]);
-        }
-        if layout.split {
-            request = request.query(&[("split", true)]);
-        }
+        let request = self.http.get(self.at(&["transcript", &job.to_string()]));
+        let request = request.header(ACCEPT, media_type).query(&layout);
         let (headers, text) = self.send(request).await.map_err(|failure| self.about(job, failure))?;
         let times_exact = headers.get("longhand-times-exact").is_none_or(|value| value != "false");
         Ok(Form { text, times_exact })
@@ -293,12 +283,7 @@ impl Api {
             message = format!("{message} (set LONGHAND_TOKEN, or give --token-file)");
         }
         let code = problem.code.unwrap_or_else(|| format!("HTTP_{}", status.as_u16()));
-        let faults = problem.errors.into_iter().map(|fault| Fault {
-            pointer: fault.pointer,
-            detail: fault.detail,
-            ..Fault::default()
-        });
-        let mut failure = Failure::new(exit, code, message).with_faults(faults.collect());
+        let mut failure = Failure::new(exit, code, message).with_faults(problem.errors);
         failure.status = Some(status.as_u16());
         if retryable { failure.retryable(retry_after) } else { failure }
     }

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use longhand_shared::JobId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::chunk;
 
@@ -20,12 +20,6 @@ pub(crate) enum Exit {
     GaveUp = 5,
     NotWritten = 74,
     Interrupted = 130,
-}
-
-impl From<Exit> for i32 {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
 }
 
 /// Why a command failed. Its JSON is the value of `error`.
@@ -54,7 +48,7 @@ pub(crate) struct Failure {
 pub(crate) type RetryAfter = Option<Duration>;
 
 /// One fault of a file, a field or a chunk.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Fault {
     /// The field of the request, as a JSON pointer.
