@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::error::{Exit, Failure, Fault};
 use crate::output;
 use args::Load;
-use drive::LastState;
+use drive::{Accepted, LastState};
 use plan::Plan;
 use report::{Report, Run};
 use sources::Books;
@@ -112,8 +112,8 @@ fn verdict(run: &Run<'_>, report: &Report<'_>) -> Result<(), Failure> {
          transcripts are wrong",
         jobs.asked, jobs.completed, jobs.failed, jobs.lost, jobs.unfinished, jobs.not_accepted
     );
-    let named = run.accepted().filter_map(|(_, id, seen)| {
-        let detail = match seen {
+    let named = run.accepted().filter_map(|Accepted { id, last, .. }| {
+        let detail = match last {
             LastState::Ended(result, _) => {
                 let error = result.chunks.iter().find_map(|chunk| chunk.error.as_ref());
                 error.map(|error| format!("failed: {}", error.message))?

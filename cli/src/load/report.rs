@@ -98,12 +98,8 @@ pub(super) struct Model {
 }
 
 impl Run<'_> {
-    /// The accepted jobs with their last states.
-    pub(super) fn accepted(&self) -> impl Iterator<Item = (&Job, JobId, &LastState)> {
-        self.driven.iter().filter_map(|driven| {
-            let Accepted { id, last, .. } = driven.answer.as_ref().ok()?;
-            Some((driven.job, *id, last))
-        })
+    pub(super) fn accepted(&self) -> impl Iterator<Item = &Accepted> {
+        self.driven.iter().filter_map(|driven| driven.answer.as_ref().ok())
     }
 
     pub(super) fn refusals(&self) -> impl Iterator<Item = &Failure> {
@@ -113,16 +109,13 @@ impl Run<'_> {
     /// Completed jobs whose transcript differs from the simulated model's text.
     pub(super) fn wrong(&self) -> impl Iterator<Item = JobId> {
         let checked = self.completed().filter(|_| self.books.is_some());
-        checked.filter(|ended| !is_right(ended.job, ended.result)).map(|ended| ended.result.job_id)
+        checked.filter(|ended| !is_right(ended.driven.job, ended.result)).map(|ended| ended.result.job_id)
     }
 
     /// The jobs that ended, with their turnarounds.
     fn ended(&self) -> impl Iterator<Item = Ended<'_>> {
         self.driven.iter().filter_map(|driven| match &driven.answer.as_ref().ok()?.last {
-            LastState::Ended(result, turnaround) => {
-                let (job, due, latency) = (driven.job, driven.due, driven.latency);
-                Some(Ended { job, due, latency, result, turnaround: *turnaround })
-            }
+            LastState::Ended(result, turnaround) => Some(Ended { driven, result, turnaround: *turnaround }),
             LastState::Lost | LastState::Unfinished => None,
         })
     }
@@ -134,10 +127,7 @@ impl Run<'_> {
 
 /// A job that has ended.
 pub(super) struct Ended<'a> {
-    pub(super) job: &'a Job,
-    pub(super) due: Timestamp,
-    /// From then until the answer to the submit.
-    pub(super) latency: Duration,
+    pub(super) driven: &'a Driven<'a>,
     pub(super) result: &'a TranscriptResult,
     /// From when the submit was due until the client had the result.
     pub(super) turnaround: Duration,
@@ -146,7 +136,7 @@ pub(super) struct Ended<'a> {
 impl Ended<'_> {
     /// The model's time for the slowest chunk, and the chunk's number.
     pub(super) fn slowest(&self, books: &Books) -> Option<(Duration, usize)> {
-        let files = self.job.files.iter().enumerate();
+        let files = self.driven.job.files.iter().enumerate();
         let times = files.map(|(chunk, file)| Some((books.took(&file.name)?, chunk)));
         let (took, chunk) = times.collect::<Option<Vec<_>>>()?.into_iter().max()?;
         Some((Duration::from_millis(took), chunk))
@@ -177,7 +167,6 @@ impl<'a> Report<'a> {
         let turnarounds = run.completed().map(|ended| ended.turnaround).collect();
         let in_time = run.ended().filter(|ended| ended.turnaround <= IN_TIME).count();
         let accepted = run.driven.iter().filter(|driven| driven.answer.is_ok());
-        let looks = run.driven.iter().filter_map(|driven| driven.answer.as_ref().ok()).map(|job| job.looks);
         Self {
             settings: Settings {
                 run: &run.plan.run,
@@ -202,14 +191,14 @@ impl<'a> Report<'a> {
                 .sum(),
             aws_calls,
             processes,
-            looks: looks.sum(),
+            looks: run.accepted().map(|job| job.looks).sum(),
             notes,
         }
     }
 
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
-        let usage = self.aws_rows().chain([blank()]).chain(self.process_rows());
+        let usage = self.aws_rows().chain([(String::new(), String::new())]).chain(self.process_rows());
         let notes = self.notes.iter().map(|note| ("note".to_owned(), note.clone()));
         for (name, what) in self.result_rows().into_iter().chain(usage).chain(notes) {
             let _ = writeln!(text, "{}", format!("{name:<26}{what}").trim_end());
@@ -301,16 +290,12 @@ impl<'a> Report<'a> {
     }
 }
 
-fn blank() -> (String, String) {
-    (String::new(), String::new())
-}
-
 impl Jobs {
     fn of(run: &Run<'_>) -> Self {
         let mut jobs =
             Self { asked: run.driven.len(), not_accepted: run.refusals().count(), ..Self::default() };
-        for (_, _, seen) in run.accepted() {
-            match seen {
+        for job in run.accepted() {
+            match &job.last {
                 LastState::Ended(result, _) if result.job_status == JobStatus::Completed => {
                     jobs.completed += 1;
                 }

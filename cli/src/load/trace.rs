@@ -22,17 +22,17 @@ pub(super) fn slowest(run: &Run<'_>) -> String {
 
 fn steps(run: &Run<'_>, ended: &Ended<'_>) -> String {
     let result = ended.result;
-    let since = |at: Timestamp| at.since(ended.due);
+    let since = |at: Timestamp| at.since(ended.driven.due);
     let mut steps = vec![
         (Duration::ZERO, "the planned submit".to_owned()),
         (since(result.submitted_time), "the api has the request (submittedTime)".to_owned()),
-        (ended.latency, "the client has the answer, 202".to_owned()),
+        (ended.driven.latency, "the client has the answer, 202".to_owned()),
         (ended.turnaround, "the client has the result".to_owned()),
     ];
     steps.extend(
         result.completed_time.map(|at| (since(at), "the job is about to end (completedTime)".to_owned())),
     );
-    for (chunk, file) in result.chunks.iter().zip(&ended.job.files) {
+    for (chunk, file) in result.chunks.iter().zip(&ended.driven.job.files) {
         let label = label(chunk.index.get(), result.chunks.len());
         for attempt in &chunk.history {
             steps.push((since(attempt.started_time), format!("{label}: a worker has the message")));
