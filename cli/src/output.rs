@@ -17,11 +17,7 @@ pub(crate) fn print(text: &str) -> Result<bool, Failure> {
     match written {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::new(
-            Exit::NotWritten,
-            "NOT_WRITTEN",
-            format!("the result could not be written to stdout: {error}"),
-        )),
+        Err(error) => Err(not_written(Exit::NotWritten, "result", "stdout", &error)),
     }
 }
 
@@ -33,10 +29,13 @@ pub(crate) fn print_either(json: bool, document: &Value, text: &str) -> Result<(
 /// Writes a result to `file`, or to stdout without one.
 pub(crate) fn write(text: &str, file: Option<&Path>) -> Result<(), Failure> {
     let Some(file) = file else { return print(text).map(drop) };
-    std::fs::write(file, format!("{}\n", text.trim_end_matches('\n'))).map_err(|error| {
-        let message = format!("the result could not be written to {}: {error}", file.display());
-        Failure::new(Exit::NotWritten, "NOT_WRITTEN", message)
-    })
+    std::fs::write(file, format!("{}\n", text.trim_end_matches('\n')))
+        .map_err(|error| not_written(Exit::NotWritten, "result", file.display(), &error))
+}
+
+/// The failure of a write of `what` to `place`.
+pub(crate) fn not_written(exit: Exit, what: &str, place: impl Display, error: &io::Error) -> Failure {
+    Failure::new(exit, "NOT_WRITTEN", format!("the {what} could not be written to {place}: {error}"))
 }
 
 /// Writes a prompt to stderr.

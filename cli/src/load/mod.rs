@@ -66,7 +66,8 @@ pub(crate) async fn run(context: &Context, args: Load) -> Result<(), Failure> {
 
     let json = serde_json::to_string_pretty(&report).expect("texts and numbers fit in JSON");
     if let Some((mut file, path)) = file.zip(args.report.as_deref()) {
-        writeln!(file, "{json}").map_err(|error| not_written(Exit::NotWritten, path, &error))?;
+        writeln!(file, "{json}")
+            .map_err(|error| output::not_written(Exit::NotWritten, "report", path.display(), &error))?;
     }
     let steps = if args.trace { trace::slowest(&run) } else { String::new() };
     output::print(&if context.json { json } else { report.text() + &steps })?;
@@ -83,15 +84,7 @@ async fn books(context: &Context, args: &Load) -> Result<Books, String> {
 }
 
 fn create(path: &Path) -> Result<File, Failure> {
-    File::create(path).map_err(|error| not_written(Exit::Refused, path, &error))
-}
-
-fn not_written(exit: Exit, path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(
-        exit,
-        "NOT_WRITTEN",
-        format!("the report could not be written to {}: {error}", path.display()),
-    )
+    File::create(path).map_err(|error| output::not_written(Exit::Refused, "report", path.display(), &error))
 }
 
 /// Fails unless every job completed with the correct transcript.
