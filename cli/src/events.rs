@@ -18,11 +18,7 @@ pub(crate) struct Events {
 
 #[derive(Debug)]
 pub(crate) enum StreamEvent {
-    Chunk {
-        index: usize,
-        status: ChunkStatus,
-        running: Option<AttemptRecord>,
-    },
+    Chunk(ChunkEvent),
     /// The job has ended: its result as text and parsed.
     Ended(String, Box<TranscriptResult>),
     /// The stream is alive, but this event changes nothing.
@@ -141,14 +137,14 @@ impl Parser {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ChunkEvent {
-    index: usize,
-    chunk_status: ChunkStatus,
+pub(crate) struct ChunkEvent {
+    pub(crate) index: usize,
+    pub(crate) chunk_status: ChunkStatus,
     /// The running attempt, after failed calls of the model.
     #[serde(default)]
-    running: Option<AttemptRecord>,
+    pub(crate) running: Option<AttemptRecord>,
 }
 
 #[derive(Deserialize)]
@@ -161,11 +157,7 @@ impl Event {
     fn decode(self) -> StreamEvent {
         let data = self.data.unwrap_or_default();
         let read = match self.name.as_str() {
-            "chunk" => {
-                serde_json::from_str(&data).map(|ChunkEvent { index, chunk_status: status, running }| {
-                    StreamEvent::Chunk { index, status, running }
-                })
-            }
+            "chunk" => serde_json::from_str(&data).map(StreamEvent::Chunk),
             "job" => serde_json::from_str(&data).and_then(|JobEvent { job_status }| match job_status {
                 JobStatus::InProgress => Ok(StreamEvent::Alive),
                 _ => serde_json::from_str(&data)
@@ -232,7 +224,7 @@ mod tests {
         let chunk = decode("chunk", r#"{"index":3,"chunkStatus":"COMPLETED","attempts":1,"newer":1}"#);
         assert!(matches!(
             chunk,
-            StreamEvent::Chunk { index: 3, status: ChunkStatus::Completed, running: None }
+            StreamEvent::Chunk(ChunkEvent { index: 3, chunk_status: ChunkStatus::Completed, running: None })
         ));
         let job = decode("job", r#"{"jobStatus":"IN_PROGRESS","chunkCount":2}"#);
         assert!(matches!(job, StreamEvent::Alive));

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::client::{Answer, CALL_TIMEOUT};
 use crate::context::Context;
 use crate::error::{Exit, Failure};
-use crate::events::{Events, StreamEvent};
+use crate::events::{ChunkEvent, Events, StreamEvent};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -172,9 +172,9 @@ impl<'a> Follow<'a> {
         }
         let known = self.known.as_mut()?;
         match event {
-            StreamEvent::Chunk { index, status, running } if index < known.chunks.len() => {
+            StreamEvent::Chunk(ChunkEvent { index, chunk_status, running }) if index < known.chunks.len() => {
                 (self.stream_alive, self.pause) = (true, Some(FIRST_PAUSE));
-                known.chunks[index].chunk_status = status;
+                known.chunks[index].chunk_status = chunk_status;
                 known.chunks[index].history = running.into_iter().collect();
                 return Some(Update::InProgress(known.clone()));
             }
@@ -191,7 +191,7 @@ impl<'a> Follow<'a> {
             }
             // A stream without a first event is buffered by a proxy.
             StreamEvent::TimedOut => self.streaming = self.stream_alive,
-            StreamEvent::Invalid | StreamEvent::Chunk { .. } | StreamEvent::Ended(..) => {
+            StreamEvent::Invalid | StreamEvent::Chunk(_) | StreamEvent::Ended(..) => {
                 self.streaming = false;
             }
         }
