@@ -48,14 +48,9 @@ pub(crate) struct NewTranscription<'a> {
     pub(crate) metadata: Metadata,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) callback_url: Option<&'a str>,
-    /// Left out if it is zero: 0.1.0 rejects unknown fields.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub(crate) start_offset: f64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-fn is_zero(seconds: &f64) -> bool {
-    *seconds == 0.0
+    /// `None` instead of zero: 0.1.0 rejects unknown fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) start_offset: Option<f64>,
 }
 
 /// The body of `POST /uploads`.

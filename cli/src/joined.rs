@@ -91,12 +91,8 @@ pub(crate) async fn json(
     for (place, result) in results.iter().enumerate() {
         let answer = context.api.segments(result.job_id, words).await?;
         let mut job: Map<String, Value> = serde_json::from_str(&answer.raw).map_err(|error| {
-            Failure::new(
-                Exit::Unavailable,
-                "PROTOCOL",
-                format!("the service did not answer with a JSON object: {error}"),
-            )
-            .of_job(result.job_id)
+            let message = format!("the service did not answer with a JSON object: {error}");
+            Failure::protocol(message).of_job(result.job_id)
         })?;
         let own = job.remove("segments").and_then(|own| own.as_array().cloned()).unwrap_or_default();
         segments.extend(own.into_iter().map(|mut segment| {

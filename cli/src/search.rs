@@ -104,13 +104,9 @@ async fn page(context: &Context, query: &mut Query) -> Result<Answer<Page>, Fail
 
 /// Prints a page of the table. Returns false if the reader has closed the pipe.
 fn print_rows(jobs: &[ListedJob], with_heading: bool) -> Result<bool, Failure> {
-    let heading = (with_heading && !jobs.is_empty()).then(heading);
+    let heading = (with_heading && !jobs.is_empty()).then(|| line("JOB ID", "SUBMITTED", "STATUS", "CHUNKS"));
     let lines: Vec<_> = heading.into_iter().chain(jobs.iter().map(row)).collect();
     if lines.is_empty() { Ok(true) } else { output::print(&lines.join("\n")) }
-}
-
-fn heading() -> String {
-    line("JOB ID", "SUBMITTED", "STATUS", "CHUNKS")
 }
 
 fn row(job: &ListedJob) -> String {

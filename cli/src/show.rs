@@ -95,10 +95,7 @@ fn chunk_faults(result: &TranscriptResult, names: Option<&[String]>, name_job: b
         file: names.get(usize::from(chunk.index.get())).cloned(),
         chunk: Some(chunk.index.get()),
         chunks: result.chunks.len(),
-        code: chunk
-            .error
-            .as_ref()
-            .and_then(|error| serde_json::to_value(error.code).ok()?.as_str().map(str::to_owned)),
+        code: chunk.error.as_ref().map(|error| error.code.as_str().to_owned()),
         detail: chunk.error.as_ref().map(|error| error.message.clone()).unwrap_or_default(),
         ..Fault::default()
     };

@@ -8,11 +8,10 @@ use crate::error::Failure;
 
 /// The token or API key from the file, else from `LONGHAND_TOKEN`.
 pub(crate) fn read(file: Option<&Path>) -> Result<Option<Secret>, Failure> {
-    let usage = |message: String| Failure::usage(message);
     let (place, token) = match file {
         Some(path) => {
             let text = std::fs::read_to_string(path)
-                .map_err(|error| usage(format!("--token-file {}: {error}", path.display())))?;
+                .map_err(|error| Failure::usage(format!("--token-file {}: {error}", path.display())))?;
             (path.display().to_string(), text)
         }
         None => match std::env::var("LONGHAND_TOKEN") {
@@ -22,7 +21,7 @@ pub(crate) fn read(file: Option<&Path>) -> Result<Option<Secret>, Failure> {
     };
     let token = token.trim();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(usage(format!("{place} holds no token: expected one word of visible ASCII")));
+        return Err(Failure::usage(format!("{place} holds no token: expected one word of visible ASCII")));
     }
     Ok(Some(Secret::from(token.to_owned())))
 }

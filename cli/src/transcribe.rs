@@ -144,7 +144,7 @@ async fn submit_all(
             },
             metadata: args.metadata.iter().cloned().collect(),
             callback_url: args.callback_url.as_deref(),
-            start_offset: *start_offset,
+            start_offset: Some(*start_offset).filter(|start| *start > 0.0),
         };
         let key = if number == 1 { key.clone() } else { format!("{key}-{number}") };
         let answer = submit(context, &new, &key).await;

@@ -99,7 +99,7 @@ async fn submit(context: &Context, plan: &Plan, job: &Job) -> Result<JobId, Fail
         options: TranscribeOptions::default(),
         metadata: Metadata::new(),
         callback_url: None,
-        start_offset: 0.0,
+        start_offset: None,
     };
     context.api.submit(&new, None).await.map(|answer| answer.value.job_id)
 }

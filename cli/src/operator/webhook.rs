@@ -38,13 +38,12 @@ pub(crate) fn run(context: &Context, command: &WebhookCommand) -> Result<(), Fai
 
 /// Reads the master secret from the environment: other users of the machine can read command lines.
 fn secret(args: &WebhookSecret, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, Failure> {
-    let wrong = |message: String| Failure::usage(message);
     let mut reader = Reader::new(lookup);
     let secrets = MasterSecrets::read(&mut reader);
-    let secrets = reader.finish(Some(secrets)).map_err(|faults| wrong(faults.to_string()))?;
-    let secrets = secrets.ok_or_else(|| wrong("LONGHAND_WEBHOOK_SECRET is not set".to_owned()))?;
+    let secrets = reader.finish(Some(secrets)).map_err(|faults| Failure::usage(faults.to_string()))?;
+    let secrets = secrets.ok_or_else(|| Failure::usage("LONGHAND_WEBHOOK_SECRET is not set"))?;
     let master = if args.previous {
-        secrets.previous.ok_or_else(|| wrong("LONGHAND_WEBHOOK_SECRET_PREVIOUS is not set".to_owned()))?
+        secrets.previous.ok_or_else(|| Failure::usage("LONGHAND_WEBHOOK_SECRET_PREVIOUS is not set"))?
     } else {
         secrets.current
     };

@@ -78,17 +78,14 @@ pub(super) async fn release(dlq: &SqsQueue, receipts: Vec<Receipt>) {
     let changes: Vec<_> = receipts.into_iter().map(|receipt| (receipt, Duration::ZERO)).collect();
     let answers = dlq.change_visibility(&changes).await;
     // A lost lease means that the message is visible again or held by another reader.
-    let late = answers.iter().filter(|answer| matches!(answer, Err(error) if !is_lost(error))).count();
+    let late =
+        answers.iter().filter(|answer| !matches!(answer, Ok(()) | Err(QueueError::LeaseLost(_)))).count();
     if late > 0 {
         let within = HOLD.as_secs();
         output::note(format_args!(
             "longhand: {late} messages could not be released; they become visible again within {within} s"
         ));
     }
-}
-
-fn is_lost(error: &QueueError) -> bool {
-    matches!(error, QueueError::LeaseLost(_))
 }
 
 pub(super) fn unavailable(why: &DescribeError) -> Failure {

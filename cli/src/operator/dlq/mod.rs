@@ -36,8 +36,7 @@ async fn list(context: &Context, aws: &Aws, args: &DlqList) -> Result<(), Failur
     let rows: Vec<_> =
         letters.iter().take(limit).map(|letter| Row::new(args.dlq.which, letter, now)).collect();
     if context.json {
-        output::print(&json!({ "messages": rows, "hidden": hidden }).to_string())?;
-        return Ok(());
+        return output::print(&json!({ "messages": rows, "hidden": hidden }).to_string()).map(drop);
     }
     if !rows.is_empty() {
         let heading = columns(["MESSAGE ID", "JOB ID", "CHUNK", "RECEIVES", "AGE", "REASON"]);
