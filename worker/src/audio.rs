@@ -9,23 +9,22 @@ mod opened;
 mod spool;
 mod web;
 
-use std::io;
+use std::io::{self, Seek};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use longhand_shared::AudioPath;
 use longhand_shared::domain::job::ErrorCode;
-use longhand_shared::domain::media::{self, MAX_AUDIO_BYTES, MAX_AUDIO_LENGTH};
+use longhand_shared::domain::media::{self, Format, MAX_AUDIO_BYTES, MAX_AUDIO_LENGTH, NotAudio};
 use longhand_shared::domain::path::{AudioSources, InvalidPath};
 use longhand_shared::net::outbound::Outbound;
 use tokio::fs::File;
-use tokio::io::AsyncSeekExt;
 use tokio_util::io::ReaderStream;
 use tracing::warn;
 
@@ -81,17 +80,14 @@ impl AudioStore {
             return Err(AudioError::bad(ErrorCode::AudioTooLarge, message));
         }
         let unreadable = |error: io::Error| AudioError::Unavailable(format!("{shown}: {error}"));
-        let (head, file) = head(opened.file).await.map_err(unreadable)?;
-        let format = media::detect(&head)
+        let (format, stated, file) = inspect(opened.file).await.map_err(unreadable)?;
+        let format = format
             .map_err(|error| AudioError::bad(ErrorCode::AudioUnsupported, format!("{shown} {error}")))?;
-        drop(head);
-        let (stated, mut file) = length::stated(file).await.map_err(unreadable)?;
         if let Some(length) = stated.filter(|length| *length > MAX_AUDIO_LENGTH) {
             let (stated, most) = (length.as_secs(), MAX_AUDIO_LENGTH.as_secs());
             let message = format!("{shown} is {stated} s long, more than {most} s; split it into chunks");
             return Err(AudioError::bad(ErrorCode::AudioTooLong, message));
         }
-        file.rewind().await.map_err(unreadable)?;
         Ok(Audio {
             name: format.file_name(path.file_name()),
             mime: format.mime(),
@@ -127,7 +123,7 @@ impl AudioStore {
                 }
                 // Invalid credentials, a wrong clock, or an outage of S3: not caused by the chunk.
                 _ => {
-                    warn!(error = describe(&error), "cannot read the audio from S3");
+                    warn!(error = DisplayErrorContext(&error).to_string(), "cannot read the audio from S3");
                     AudioError::Unavailable(format!("{name} cannot be read at the moment"))
                 }
             }
@@ -184,18 +180,18 @@ fn not_allowed(path: &AudioPath, error: &InvalidPath) -> AudioError {
     AudioError::bad(ErrorCode::AudioForbidden, format!("{} {error}", path.shown()))
 }
 
-fn describe<E: std::error::Error + Send + Sync + 'static>(
-    error: &SdkError<E, aws_sdk_s3::config::http::HttpResponse>,
-) -> String {
-    DisplayErrorContext(error).to_string()
-}
-
-/// The bytes that the format is detected from, and the file, at an undefined position.
-async fn head(file: File) -> io::Result<(Vec<u8>, File)> {
+/// The format that the content shows, the length that it states, and the file at its beginning.
+async fn inspect(file: File) -> io::Result<(Result<Format, NotAudio>, Option<Duration>, File)> {
     let mut file = file.into_std().await;
-    tokio::task::spawn_blocking(move || media::read_head(&mut file).map(|head| (head, File::from_std(file))))
-        .await
-        .map_err(io::Error::other)?
+    tokio::task::spawn_blocking(move || {
+        let head = media::read_head(&mut file)?;
+        let format = media::detect(&head);
+        let stated = if format.is_ok() { length::stated(&file, &head) } else { None };
+        file.rewind()?;
+        Ok((format, stated, File::from_std(file)))
+    })
+    .await
+    .map_err(io::Error::other)?
 }
 
 #[cfg(test)]

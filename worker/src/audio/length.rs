@@ -1,7 +1,7 @@
 //! The length that an audio file states, without decoding it. It is only a hint, and nonsense is ignored.
 
-use std::fs::File as StdFile;
-use std::io::{self, BufReader, Read, Seek};
+use std::fs::File;
+use std::io::{BufReader, Seek};
 use std::panic::catch_unwind;
 use std::time::Duration;
 
@@ -9,45 +9,22 @@ use lofty::config::{ParseOptions, ParsingMode};
 use lofty::file::AudioFile;
 use lofty::probe::Probe;
 use longhand_shared::domain::media::ebml;
-use tokio::fs::File;
-use tokio::task::spawn_blocking;
 
-/// What the file states, and the file again, read somewhere.
-pub(super) async fn stated(file: File) -> io::Result<(Option<Duration>, File)> {
-    let file = file.into_std().await;
-    let (length, file) = spawn_blocking(move || {
-        let length = read(&file);
-        (length, file)
-    })
-    .await
-    .map_err(io::Error::other)?;
-    Ok((length, File::from_std(file)))
-}
-
-fn read(file: &StdFile) -> Option<Duration> {
-    let matroska = starts_with(file, &ebml::MAGIC).ok()?;
-    let again = file.try_clone().ok()?;
+/// The length that the file states, which begins with `head`. Leaves the file at an undefined position.
+pub(super) fn stated(file: &File, head: &[u8]) -> Option<Duration> {
+    let mut reader = BufReader::new(file.try_clone().ok()?);
+    reader.rewind().ok()?;
+    let matroska = head.starts_with(&ebml::MAGIC);
     // A parser that panics on a file knows no length of it.
-    let length = catch_unwind(move || {
-        let mut reader = BufReader::new(again);
-        if matroska { ebml::duration(&mut reader) } else { by_lofty(reader) }
-    });
+    let length = catch_unwind(move || if matroska { ebml::duration(&mut reader) } else { by_lofty(reader) });
     length.ok().flatten().filter(|length| !length.is_zero())
 }
 
-fn by_lofty(reader: BufReader<StdFile>) -> Option<Duration> {
+fn by_lofty(reader: BufReader<File>) -> Option<Duration> {
     let options =
         ParseOptions::new().read_tags(false).read_cover_art(false).parsing_mode(ParsingMode::Relaxed);
     let file = Probe::new(reader).options(options).guess_file_type().ok()?.read().ok()?;
     Some(file.properties().duration())
-}
-
-fn starts_with(mut file: &StdFile, magic: &[u8]) -> io::Result<bool> {
-    let mut head = Vec::new();
-    file.rewind()?;
-    file.take(magic.len() as u64).read_to_end(&mut head)?;
-    file.rewind()?;
-    Ok(head == magic)
 }
 
 #[cfg(test)]
@@ -75,7 +52,7 @@ mod tests {
     fn stated_by(bytes: &[u8]) -> Option<Duration> {
         let mut file = tempfile::tempfile().expect("a file");
         file.write_all(bytes).expect("written");
-        read(&file)
+        stated(&file, bytes)
     }
 
     #[test]
