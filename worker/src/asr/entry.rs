@@ -21,16 +21,12 @@ pub(super) fn number(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|number| number.is_finite())
 }
 
-/// Starts and ends, repaired.
-pub(super) struct Times {
-    /// The start and the end of each entry, in one row that does not run backwards.
-    pub row: Vec<(f64, f64)>,
-    /// Whether an entry's start or end is an estimate.
-    pub repaired: Vec<bool>,
-}
-
-/// The `start` and `end` of entries that follow each other. `duration`: the length of the audio, if it is known.
-pub(super) fn times<'a>(entries: impl Iterator<Item = &'a Value>, duration: Option<f64>) -> Times {
+/// The `start` and `end` of entries that follow each other, repaired so that they do not run backwards, and whether one
+/// of the two is an estimate. `duration`: the length of the audio, if it is known.
+pub(super) fn times<'a>(
+    entries: impl Iterator<Item = &'a Value>,
+    duration: Option<f64>,
+) -> Vec<(f64, f64, bool)> {
     let first_seconds = |value: &Value| {
         let rounded = number(value).is_some_and(|seconds| (-ROUNDING_SECONDS..0.0).contains(&seconds));
         if rounded { Some(0.0) } else { seconds(value) }
@@ -42,10 +38,8 @@ pub(super) fn times<'a>(entries: impl Iterator<Item = &'a Value>, duration: Opti
     let stated: Vec<Option<f64>> = stated.enumerate().map(read).collect();
     let known = in_order(&stated);
     let row = fill(&known, duration);
-    Times {
-        row: row.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(),
-        repaired: known.chunks_exact(2).map(|pair| pair.contains(&None)).collect(),
-    }
+    let repaired = known.chunks_exact(2).map(|pair| pair.contains(&None));
+    row.chunks_exact(2).zip(repaired).map(|(pair, repaired)| (pair[0], pair[1], repaired)).collect()
 }
 
 /// A speaker's name. Some servers number the speakers.

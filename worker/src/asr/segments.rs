@@ -8,26 +8,20 @@ use super::words;
 
 /// The segments of an answer, with their words. `duration` is the length that it states.
 pub(super) fn read(answer: &Value, text: &str, duration: Option<f64>) -> Vec<Segment> {
-    let segments = answer.get("segments").and_then(Value::as_array);
-    let texts: Vec<(&Value, &str)> = segments
-        .into_iter()
-        .flatten()
+    let texts: Vec<(&Value, &str)> = words::list(answer, "segments")
         .filter_map(|segment| Some((segment, segment.get("text")?.as_str()?.trim())))
         .filter(|(_, text)| !text.is_empty())
         .collect();
     let times = times(texts.iter().map(|(segment, _)| *segment), duration);
-    let segments =
-        texts.iter().zip(times.row.iter().zip(times.repaired)).map(|((segment, text), (times, repaired))| {
-            Segment {
-                start: times.0,
-                end: times.1,
-                text: (*text).to_owned(),
-                repaired,
-                speaker: speaker(segment),
-                confidence: confidence(segment),
-                words: vec![],
-            }
-        });
+    let segments = texts.iter().zip(times).map(|((segment, text), (start, end, repaired))| Segment {
+        start,
+        end,
+        text: (*text).to_owned(),
+        repaired,
+        speaker: speaker(segment),
+        confidence: confidence(segment),
+        words: vec![],
+    });
     words::add(segments.collect(), answer, text, duration)
 }
 

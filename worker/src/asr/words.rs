@@ -26,7 +26,8 @@ pub(super) fn add(
     segments.into_iter().flat_map(by_speaker).collect()
 }
 
-fn list<'a>(entry: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+/// The entries of a list. Empty if it is missing.
+pub(super) fn list<'a>(entry: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     entry.get(name).and_then(Value::as_array).into_iter().flatten()
 }
 
@@ -45,16 +46,14 @@ fn read(answer: &Value, duration: Option<f64>) -> Vec<Word> {
     let texts: Vec<(&Value, String)> =
         entries.into_iter().filter_map(|entry| Some((entry, text(entry)?))).collect();
     let times = times(texts.iter().map(|(entry, _)| *entry), duration);
-    let words = texts.into_iter().zip(times.row);
-    words
-        .map(|((entry, text), (start, end))| Word {
-            text,
-            start,
-            end,
-            confidence: confidence(entry),
-            speaker: speaker(entry),
-        })
-        .collect()
+    let words = texts.into_iter().zip(times).map(|((entry, text), (start, end, _))| Word {
+        text,
+        start,
+        end,
+        confidence: confidence(entry),
+        speaker: speaker(entry),
+    });
+    words.collect()
 }
 
 /// Gives each segment its words: by their letters if these agree with the segments' texts, else by time.
