@@ -31,9 +31,7 @@ pub(super) struct Client {
     http: reqwest::Client,
     url: String,
     translations: String,
-    model: String,
-    api_key: Option<longhand_shared::service::secret::Secret>,
-    timeout: Duration,
+    settings: AsrSettings,
 }
 
 impl Client {
@@ -49,9 +47,7 @@ impl Client {
             http,
             translations: url.trim_end_matches("transcriptions").to_owned() + TRANSLATIONS,
             url,
-            model: settings.model.clone(),
-            api_key: settings.api_key.clone(),
-            timeout: settings.timeout,
+            settings: settings.clone(),
         })
     }
 
@@ -83,7 +79,8 @@ impl Client {
     /// Sends the probe's recording.
     pub(super) async fn probe(&self, recording: &Recording) -> Result<(), ProbeError> {
         let sent = async {
-            let file = part(Part::stream(recording.bytes()).file_name(recording.name()), recording.mime())?;
+            let Recording { name, mime, bytes } = recording;
+            let file = part(Part::stream(bytes.clone()).file_name(name.clone()), mime)?;
             let form = self.fields(file, false);
             self.send(self.http.post(&self.url).multipart(form)).await
         };
@@ -97,11 +94,12 @@ impl Client {
     }
 
     async fn send(&self, mut request: RequestBuilder) -> Result<Transcription, CallError> {
-        if let Some(key) = &self.api_key {
+        if let Some(key) = &self.settings.api_key {
             request = request.bearer_auth(key.reveal());
         }
-        timeout(self.timeout, exchange(request)).await.unwrap_or_else(|_| {
-            let message = format!("the model did not answer within {} s", self.timeout.as_secs_f64());
+        timeout(self.settings.timeout, exchange(request)).await.unwrap_or_else(|_| {
+            let message =
+                format!("the model did not answer within {} s", self.settings.timeout.as_secs_f64());
             Err(CallError::new(Failure::Timeout, message))
         })
     }
@@ -127,7 +125,7 @@ impl Client {
     fn fields(&self, file: Part, verbose: bool) -> Multipart {
         Multipart::new()
             .part("file", file)
-            .text("model", self.model.clone())
+            .text("model", self.settings.model.clone())
             .text("response_format", if verbose { "verbose_json" } else { "json" })
             .text("temperature", "0")
     }

@@ -11,9 +11,9 @@ const BUILT_IN: &[u8] = include_bytes!("../../assets/probe.wav");
 /// A short recording that the model can transcribe when it works.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Recording {
-    name: String,
-    mime: &'static str,
-    bytes: Bytes,
+    pub(super) name: String,
+    pub(super) mime: &'static str,
+    pub(super) bytes: Bytes,
 }
 
 impl std::fmt::Debug for Recording {
@@ -46,18 +46,6 @@ impl Recording {
             return Err("is not of a known audio format".to_owned());
         }
         Ok(Self { name: format.file_name("longhand-probe"), mime: format.mime(), bytes: bytes.into() })
-    }
-
-    pub(super) fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    pub(super) fn mime(&self) -> &'static str {
-        self.mime
-    }
-
-    pub(super) fn bytes(&self) -> Bytes {
-        self.bytes.clone()
     }
 }
 
