@@ -53,9 +53,8 @@ impl Receiving {
             return poll;
         }
         loop {
+            // It receives each wakeup after its creation, so a change after the look below is not missed.
             let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
             let overdue = {
                 let state = self.state.lock();
                 if state.helpers >= place {

@@ -127,9 +127,8 @@ impl ChunkQueue for MemoryQueue {
     ) -> Result<Vec<Delivery>, QueueError> {
         let deadline = Instant::now() + wait;
         loop {
+            // It receives each wakeup after its creation, so a change after the look below is not missed.
             let sent = self.sent.notified();
-            tokio::pin!(sent);
-            sent.as_mut().enable();
             let (deliveries, next) = self.take(max.clamp(1, MAX_BATCH), visibility);
             if !deliveries.is_empty() || Instant::now() >= deadline {
                 return Ok(deliveries);

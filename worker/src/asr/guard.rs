@@ -161,9 +161,8 @@ impl Guard {
 
     async fn until_probe_is_due(&self) {
         loop {
+            // It receives each wakeup after its creation, so a change after the look below is not missed.
             let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
             let due = self.state.lock().probe_due();
             match due {
                 Some(due) if due <= Instant::now() => return,
@@ -233,9 +232,8 @@ impl Guard {
     /// Waits until `look` returns a value.
     async fn when<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
         loop {
+            // It receives each wakeup after its creation, so a change after the look below is not missed.
             let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
             if let Some(found) = look(&mut self.state.lock()) {
                 return found;
             }
