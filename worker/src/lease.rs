@@ -39,7 +39,7 @@ impl Lease {
     /// Waits until the handler must stop, and returns the reason.
     pub async fn stopped(&self) -> Stop {
         self.token.cancelled().await;
-        self.why()
+        self.why.get().copied().unwrap_or(Stop::Draining)
     }
 
     /// Stops the handler. Only the first reason counts.
@@ -52,10 +52,6 @@ impl Lease {
     /// The slot that the message is in.
     pub fn slot(&self) -> &HeldSlot {
         &self.slot
-    }
-
-    fn why(&self) -> Stop {
-        self.why.get().copied().unwrap_or(Stop::Draining)
     }
 
     pub(crate) fn is_lost(&self) -> bool {
@@ -133,12 +129,8 @@ impl Leases {
     }
 
     /// The number of messages in hand.
-    pub fn len(&self) -> usize {
+    pub fn in_hand(&self) -> usize {
         self.held.lock().len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.held.lock().is_empty()
     }
 
     /// Renews due leases until `stop`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::lease::Leases;
@@ -11,9 +12,7 @@ use crate::slots::Slots;
 
 #[derive(Debug)]
 pub struct Pulse {
-    began: Instant,
-    /// Milliseconds after `began`.
-    last_poll: AtomicU64,
+    last_poll: Mutex<Instant>,
     answered: AtomicU64,
     leases: Arc<Leases>,
     slots: Arc<Slots>,
@@ -21,18 +20,12 @@ pub struct Pulse {
 
 impl Pulse {
     pub(crate) fn new(leases: Arc<Leases>, slots: Arc<Slots>) -> Self {
-        Self {
-            began: Instant::now(),
-            last_poll: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            leases,
-            slots,
-        }
+        Self { last_poll: Mutex::new(Instant::now()), answered: AtomicU64::new(0), leases, slots }
     }
 
     /// The time since the last receive began or ended.
     pub fn last_poll_age(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.last_poll.load(Ordering::Relaxed)))
+        self.last_poll.lock().elapsed()
     }
 
     /// The number of answered receives.
@@ -42,7 +35,7 @@ impl Pulse {
 
     /// Messages in hand.
     pub fn in_hand(&self) -> usize {
-        self.leases.len()
+        self.leases.in_hand()
     }
 
     /// Whether the consumer polls: a receive began or ended within this time, or no slot is free.
@@ -56,7 +49,6 @@ impl Pulse {
 
     /// Records that a receive begins or has ended.
     pub(crate) fn beat(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_poll.store(now, Ordering::Relaxed);
+        *self.last_poll.lock() = Instant::now();
     }
 }

@@ -119,7 +119,7 @@ impl Runner {
         }
         receive_until.cancel();
         let deadline = Instant::now() + this.limits.drain;
-        info!(in_hand = this.leases.len(), "draining");
+        info!(in_hand = this.leases.in_hand(), "draining");
         this.drain(receiving, &tasks, deadline).await;
 
         renewing.cancel();
@@ -144,13 +144,13 @@ impl Runner {
         if timeout(grace, &mut ended).await.is_ok() {
             return;
         }
-        info!(in_hand = self.leases.len(), "releasing unfinished messages");
+        info!(in_hand = self.leases.in_hand(), "releasing unfinished messages");
         self.leases.stop_all(Stop::Draining);
         // Leaves time for the deletes.
         let last = deadline - self.limits.drain / 10;
         if timeout_at(last, &mut ended).await.is_err() {
             error!(
-                in_hand = self.leases.len(),
+                in_hand = self.leases.in_hand(),
                 "not released in time; these messages are delivered again when their visibility timeout ends"
             );
         }
