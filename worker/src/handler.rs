@@ -5,11 +5,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longhand_shared::net::backoff;
 use longhand_shared::queue::{Delivery, Progress};
+use strum::IntoStaticStr;
 
 use crate::lease::Lease;
 
-/// What happens to a message after its handler has returned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What happens to a message after its handler has returned. The names are labels in metrics.
+#[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Outcome {
     /// The work is stored. The message is deleted.
     Done,
@@ -19,6 +21,7 @@ pub enum Outcome {
     /// A copy is sent, whose receive count starts again, and the message is deleted.
     Requeue { delay: Duration },
     /// The same; the copy has this progress.
+    #[strum(serialize = "requeue")]
     RequeueWith { delay: Duration, progress: Progress },
     /// The message becomes visible again after `delay`. Its receive count grows towards the dead-letter queue.
     Retry { delay: Duration },
@@ -27,20 +30,6 @@ pub enum Outcome {
     Abandon,
     /// The message is invalid, and goes to the dead-letter queue.
     Reject { reason: String },
-}
-
-impl Outcome {
-    /// The label in metrics.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Superfluous => "superfluous",
-            Self::Requeue { .. } | Self::RequeueWith { .. } => "requeue",
-            Self::Retry { .. } => "retry",
-            Self::Abandon => "abandon",
-            Self::Reject { .. } => "reject",
-        }
-    }
 }
 
 #[async_trait]

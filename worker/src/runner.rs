@@ -260,7 +260,7 @@ impl Runner {
                 Outcome::Retry { delay: retry_backoff(delivery.receive_count) }
             }
         };
-        counter!("longhand_messages_total", "outcome" => outcome.name()).increment(1);
+        counter!("longhand_messages_total", "outcome" => <&str>::from(&outcome)).increment(1);
         self.dispose(delivery, outcome, &lease, &deleter).await;
         lease.slot().release();
     }
