@@ -23,13 +23,8 @@ pub struct Siblings(Arc<Mutex<HashMap<JobId, Group>>>);
 struct Group {
     /// Chunks that are claimed and not settled. A chunk whose message was delivered twice may be here twice.
     busy: Vec<ChunkIndex>,
-    waiting: Vec<Waiting>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    index: ChunkIndex,
-    turn: oneshot::Sender<Turn>,
+    /// Settled chunks whose handlers wait for their turn.
+    waiting: Vec<(ChunkIndex, oneshot::Sender<Turn>)>,
 }
 
 /// What follows for a settled chunk.
@@ -79,7 +74,7 @@ impl Member {
             // The chunk is settled, whatever another message of it does.
             group.busy.retain(|busy| *busy != self.chunk.index);
             let (turn, waiting) = oneshot::channel();
-            group.waiting.push(Waiting { index: self.chunk.index, turn });
+            group.waiting.push((self.chunk.index, turn));
             if group.busy.is_empty() {
                 let group = jobs.remove(&self.chunk.job).unwrap_or_default();
                 return Turn::Remove(Removal::of(group.waiting));
@@ -92,7 +87,7 @@ impl Member {
             Ok(Err(_)) => self.alone(),
             Err(_) => {
                 if let Some(group) = self.jobs.lock().get_mut(&self.chunk.job) {
-                    group.waiting.retain(|waiting| waiting.index != self.chunk.index);
+                    group.waiting.retain(|(index, _)| *index != self.chunk.index);
                 }
                 self.alone()
             }
@@ -117,7 +112,7 @@ impl Drop for Member {
             return;
         }
         let mut waiting = jobs.remove(&self.chunk.job).unwrap_or_default().waiting;
-        if let Some(Waiting { index, turn }) = waiting.pop() {
+        if let Some((index, turn)) = waiting.pop() {
             let mut removal = Removal::of(waiting);
             removal.chunks.push(index);
             // If its handler has just given up waiting, the removal is dropped, and the others remove their own.
@@ -127,8 +122,8 @@ impl Drop for Member {
 }
 
 impl Removal {
-    fn of(waiting: Vec<Waiting>) -> Self {
-        let (chunks, others) = waiting.into_iter().map(|Waiting { index, turn }| (index, turn)).unzip();
+    fn of(waiting: Vec<(ChunkIndex, oneshot::Sender<Turn>)>) -> Self {
+        let (chunks, others) = waiting.into_iter().unzip();
         Self { chunks, others }
     }
 
