@@ -122,7 +122,7 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) -> Result<(), EndedEarly> {
         let asr = self.asr;
         // These never end by themselves, and can be aborted at any point.
-        let mut sweeping = tokio::spawn(self.sweeper.run(CancellationToken::new()));
+        let mut sweeping = tokio::spawn(self.sweeper.run());
         let mut probing = tokio::spawn(async move { asr.keep_probing().await });
         let mut consumers = JoinSet::new();
         for runner in [Some(self.chunks), Some(self.dead_letters), self.webhooks].into_iter().flatten() {

@@ -10,7 +10,6 @@ use longhand_shared::service::settings::Reader;
 use longhand_shared::store::StoreError;
 use metrics::gauge;
 use rand::RngExt;
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// The maximum number of jobs in a sweep.
@@ -41,18 +40,15 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// Sweeps until `stop`, for the first time at once.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Sweeps repeatedly, for the first time at once. Never ends.
+    pub async fn run(self) {
         loop {
             if let Err(error) = self.sweep(Timestamp::now()).await {
                 warn!(%error, "sweep failed; the next sweep continues");
             }
             // Workers that start together should not sweep together.
             let pause = self.settings.every.mul_f64(rand::rng().random_range(0.75..1.25));
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
+            tokio::time::sleep(pause).await;
         }
     }
 
