@@ -140,7 +140,10 @@ impl Cli {
         let captions = matches!(self.format, Format::Srt | Format::Vtt);
         let conflicts = [
             (captions && segments, "--segments needs --format text or json: captions already have times"),
-            (captions && words, "--words needs --format text or json. To split captions between words, use --split"),
+            (
+                captions && words,
+                "--words needs --format text or json. To split captions between words, use --split",
+            ),
             (self.max_line_chars.is_some() && !captions, "--max-line-chars needs --format srt or vtt"),
             (self.split && !captions, "--split needs --format srt or vtt"),
             (captions && !transcript, "--format srt and vtt are for get, and for transcribe with --wait"),

@@ -144,7 +144,9 @@ fn entry(key: &str, value: Value) -> Result<String, String> {
     let text: String = text(value)?;
     let (key_bytes, text_bytes) = (key.len(), text.len());
     if !(1..=MAX_METADATA_BYTES).contains(&key_bytes) {
-        return Err(format!("must have a key of 1 to {MAX_METADATA_BYTES} bytes, has one of {key_bytes}"));
+        return Err(format!(
+            "must have a name of 1 to {MAX_METADATA_BYTES} bytes, has one of {key_bytes} bytes"
+        ));
     }
     if text_bytes > MAX_METADATA_BYTES {
         return Err(format!("must have at most {MAX_METADATA_BYTES} bytes, has {text_bytes}"));
