@@ -54,7 +54,7 @@ impl Lease {
         &self.slot
     }
 
-    pub(crate) fn is_lost(&self) -> bool {
+    fn is_lost(&self) -> bool {
         self.why.get() == Some(&Stop::LeaseLost)
     }
 
@@ -79,6 +79,14 @@ struct Held {
     since: Instant,
     /// Locked during a renewal.
     term: Arc<AsyncMutex<Term>>,
+}
+
+impl Held {
+    /// When the visibility timeout ends, or `None` if the lease is lost. Waits for a renewal that is in progress.
+    async fn until(&self) -> Option<Instant> {
+        let term = self.term.lock().await;
+        (!self.lease.is_lost() && Instant::now() < term.ends).then_some(term.ends)
+    }
 }
 
 /// Leases to renew with one request, with their locked terms.
@@ -117,8 +125,16 @@ impl Leases {
     /// lease is lost.
     pub async fn end(&self, receipt: &Receipt) -> Option<Instant> {
         let held = self.held.lock().remove(receipt)?;
-        let term = held.term.lock().await;
-        (!held.lease.is_lost() && Instant::now() < term.ends).then_some(term.ends)
+        held.until().await
+    }
+
+    /// Whether the lease is held. Waits for a renewal that is in progress.
+    pub(crate) async fn is_held(&self, receipt: &Receipt) -> bool {
+        let held = self.held.lock().get(receipt).cloned();
+        match held {
+            Some(held) => held.until().await.is_some(),
+            None => false,
+        }
     }
 
     /// Stops all handlers.

@@ -261,7 +261,7 @@ impl Runner {
             }
         };
         counter!("longhand_messages_total", "outcome" => <&str>::from(&outcome)).increment(1);
-        self.dispose(delivery, outcome, &lease, &deleter).await;
+        self.dispose(delivery, outcome, &deleter).await;
         lease.slot().release();
     }
 }

@@ -9,7 +9,6 @@ use tracing::warn;
 use super::Runner;
 use crate::deleter::Deleter;
 use crate::handler::{Outcome, retry_backoff};
-use crate::lease::Lease;
 
 /// What is left to do when the lease has ended.
 enum Ending {
@@ -25,19 +24,13 @@ enum Ending {
 
 impl Runner {
     /// Does what the handler decided.
-    pub(super) async fn dispose(
-        &self,
-        delivery: Delivery,
-        outcome: Outcome,
-        lease: &Lease,
-        deleter: &Deleter,
-    ) {
+    pub(super) async fn dispose(&self, delivery: Delivery, outcome: Outcome, deleter: &Deleter) {
         let ending = match outcome {
             Outcome::Done => Ending::Delete,
             Outcome::Superfluous => Ending::DeleteIfHeld,
             Outcome::Retry { delay } => Ending::Show(delay),
             Outcome::Abandon => Ending::Nothing,
-            _ if lease.is_lost() => Ending::Nothing,
+            _ if !self.leases.is_held(&delivery.receipt).await => Ending::Nothing,
             Outcome::Requeue { delay } => {
                 self.move_to(self.queue.as_ref(), delivery.requeued(delay), delay).await
             }

@@ -1,6 +1,7 @@
 //! Leases: renewed in time and in batches; a lost lease stops its work; none is renewed after its end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use longhand_shared::queue::{ChunkQueue, Delivery, QueueError};
@@ -204,6 +205,45 @@ async fn a_message_stolen_mid_work_is_left_alone_by_the_one_who_lost_it() {
         eventually("the second delivery is done", || handler.ended().len() == 2).await;
         running.stop().await;
         assert_eq!(handler.receive_counts("0"), [1, 2]);
+    }
+}
+
+/// A handler may take long after it was stopped for another reason. Its message may have been delivered again then.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_lost_after_its_work_was_stopped_is_left_alone() {
+    let long = limits(1);
+    let cases = [
+        (Stop::Overdue, Limits { visibility: secs(12), longest: secs(10), ..long }),
+        (Stop::Draining, Limits { visibility: secs(12), drain: secs(60), ..long }),
+    ];
+    for (expected, limits) in cases {
+        let queue = FaultyQueue::holding(&messages(1)).await;
+        let stopped = Arc::new(AtomicBool::new(false));
+        let lost = Arc::clone(&stopped);
+        queue.fault(move |call| match call.kind {
+            Kind::Change if lost.load(Ordering::Relaxed) => {
+                Fault::Fail(QueueError::LeaseLost("stolen".to_owned()))
+            }
+            _ => Fault::None,
+        });
+        let handler = script(move |_, lease: Lease| {
+            let stopped = Arc::clone(&stopped);
+            async move {
+                assert_eq!(lease.stopped().await, expected);
+                stopped.store(true, Ordering::Relaxed);
+                sleep(secs(13)).await;
+                Outcome::Requeue { delay: Duration::ZERO }
+            }
+        });
+        let running = Running::start(&queue, None, handler.clone(), limits);
+        eventually("it is in hand", || handler.begun().len() == 1).await;
+        if expected == Stop::Draining {
+            running.stop.cancel();
+        }
+        eventually("the work has ended", || handler.ended().len() == 1).await;
+        sleep(secs(1)).await;
+        assert_eq!(queue.calls(Kind::Send).len() + queue.calls(Kind::Delete).len(), 0, "{expected:?}");
+        drop(running);
     }
 }
 
