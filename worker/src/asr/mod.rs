@@ -102,8 +102,7 @@ struct Tally {
     suspected: Option<Instant>,
 }
 
-/// Chunks that wait for their last chance return to the queue for a random part of this time, so that those of several
-/// workers rarely meet.
+/// The longest pause before a chunk's last chance.
 const LAST_CHANCE_SPREAD: Duration = Duration::from_mins(2);
 
 /// The client and its guard.
@@ -173,14 +172,14 @@ impl Asr {
     }
 
     /// A chunk that was in flight at the start of an outage is only sent to a working model. So only a new outage, which it
-    /// may have caused, counts against it. Before the last one that it may meet, it waits until no other such chunk is in
+    /// may have caused, counts against it. Before the last one that it may meet, it is sent only if no other such chunk is in
     /// flight. Otherwise a chunk that causes the outages would make others fail, since they return at the same time.
     async fn check_first(
         &self,
         request: &ChunkRequest<'_>,
     ) -> Result<Option<SemaphorePermit<'_>>, TranscribeError> {
         let progress = request.progress;
-        if progress.outages == 0 {
+        if progress.outages == 0 || self.settings.probe.is_none() {
             return Ok(None);
         }
         request.slot.park();
@@ -189,9 +188,10 @@ impl Asr {
         };
         let mut alone = None;
         if progress.outages >= MAX_OUTAGES - 1 {
-            match timeout(self.settings.timeout, self.last_chance.acquire()).await {
-                Ok(permit) => alone = permit.ok(),
-                Err(_) => return back(no_permit()),
+            // It waits in the queue: here it could hold a slot that the other chunk needs.
+            alone = self.last_chance.try_acquire().ok();
+            if alone.is_none() {
+                return back(CallError { pause: Some(last_chance_pause()), ..no_permit() });
             }
         }
         match self.guard.probe_now().await {
@@ -306,6 +306,11 @@ impl Asr {
     }
 }
 
+/// Random, so that chunks of several workers rarely have their last chance at the same time.
+fn last_chance_pause() -> Duration {
+    LAST_CHANCE_SPREAD.mul_f64(rand::random())
+}
+
 fn no_permit() -> CallError {
     CallError::new(Failure::NoPermit, "no call was permitted in time: the model is at its concurrency limit")
 }
@@ -326,7 +331,7 @@ fn given_back_in_outage(mut progress: Progress, error: CallError, open: Open) ->
     }
     let mut pause = error.pause.unwrap_or_default().max(open.pause);
     if progress.outages >= MAX_OUTAGES - 1 {
-        pause += LAST_CHANCE_SPREAD.mul_f64(rand::random());
+        pause += last_chance_pause();
     }
     TranscribeError::GivenBack {
         failure: Failure::CircuitOpen,

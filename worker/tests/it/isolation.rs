@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use longhand_shared::domain::id::MAX_CHUNKS;
 use longhand_shared::domain::job::JobStatus;
+use longhand_shared::queue::ChunkQueue;
 use longhand_sim_asr::{Answer, Behaviour, Latency, Schedule, Step};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -215,6 +216,33 @@ async fn stops_the_model(seed: Option<u64>) {
         let expected = if plan.bad.is_some() { JobStatus::Failed } else { JobStatus::Completed };
         assert_eq!(status, expected, "seed {seed:?}: {} {errors:?}", plan.user);
     }
+    worker.stop().await;
+}
+
+/// Chunks that met two outages are sent one at a time. The others wait in the queue, so that they take no slots.
+#[tokio::test(start_paused = true)]
+async fn chunks_before_their_last_chance_delay_nobody_else() {
+    let world = World::new(model()).await;
+    let files: Vec<String> = (0..MAX_CHUNKS).map(|chunk| format!("suspect-{chunk}.wav")).collect();
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let job = world.send(&world.job_of("ana", &files, true)).await;
+    let mut copies = Vec::new();
+    for delivery in world.queue.drain().await {
+        let mut copy = delivery.requeued(Duration::ZERO);
+        copy.envelope.progress.outages = 2;
+        copies.push(copy);
+        world.queue.delete(&[delivery.receipt]).await;
+    }
+    assert_eq!(copies.len(), MAX_CHUNKS);
+    world.queue.put(&copies).await;
+    let worker = world.whole(2, TIMEOUT);
+    for number in 0..4 {
+        let Ended { status, took, .. } =
+            one(&world, Instant::now(), &Plan::good(number, Duration::ZERO)).await;
+        assert_eq!(status, JobStatus::Completed);
+        assert!(took <= MODEL + secs(2) + LOOKS, "{number}: {took:?}");
+    }
+    assert_eq!(world.ended(job).await.job_status, JobStatus::Completed);
     worker.stop().await;
 }
 
