@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs `longhand load` on a separate stack with the simulated model, which is stopped at the end.
 
-The stack has nginx and Redis, as in production: an api tells waiting clients at once that a job has ended.
+The stack has nginx in place of production's load balancer, and Redis in place of its cache. With Redis an api tells
+waiting clients at once that a job has ended.
 
 The arguments are those of `longhand load`. Settings in addition to those of stack.py:
 

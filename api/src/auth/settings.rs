@@ -141,7 +141,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, listen: Option<SocketAddr>) -> Optio
 impl Given {
     fn read(reader: &mut Reader<'_>) -> Self {
         Self {
-            mode: reader.optional(AUTH, "how callers are authenticated: jwt, apikey or none; none by default on a loopback address; required on other addresses and in Lambda"),
+            mode: reader.optional(AUTH, "how callers are authenticated: jwt, apikey or none; if it is not set, a server on a loopback address uses the value none; required on other addresses and in Lambda"),
             confirmation: reader
                 .optional(AUTH_NONE, "set to i-know to confirm LONGHAND_AUTH=none where other machines can reach the api"),
             keys_file: reader.optional(
