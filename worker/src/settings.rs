@@ -221,6 +221,15 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_numbers_are_faults() {
+        let largest = u64::MAX.to_string();
+        for name in ["LONGHAND_RETENTION_DAYS", "LONGHAND_POLL_SECONDS", "LONGHAND_SWEEP_SECONDS"] {
+            let faults = read(&[(name, &largest)]).expect_err(name).to_string();
+            assert!(faults.contains(&format!("{name} is {largest}: must be ")), "{faults}");
+        }
+    }
+
+    #[test]
     fn webhook_settings_require_each_other() {
         assert!(read(&[]).expect("good").webhooks.is_none());
         let all = [

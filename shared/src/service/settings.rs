@@ -86,7 +86,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A number with a default and a range.
+    /// A number with a default and a range. Out of range it is the default, as if it could not be read: callers compute
+    /// with it before all faults are known.
     pub fn within<T>(
         &mut self,
         name: &'static str,
@@ -95,13 +96,14 @@ impl<'a> Reader<'a> {
         about: &'static str,
     ) -> T
     where
-        T: FromStr<Err: Display> + Display + PartialOrd,
+        T: FromStr<Err: Display> + Display + PartialOrd + Copy,
     {
         let value = self.or(name, default, about);
-        if !range.contains(&value) {
-            self.fault(name, format_args!("is {value}: must be {} to {}", range.start(), range.end()));
+        if range.contains(&value) {
+            return value;
         }
-        value
+        self.fault(name, format_args!("is {value}: must be {} to {}", range.start(), range.end()));
+        default
     }
 
     /// Records a fault. `what` continues a sentence that starts with the setting's name.
