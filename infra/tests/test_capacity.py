@@ -65,7 +65,7 @@ class Inputs(unittest.TestCase):
     def test_what_the_code_says(self):
         for name, path, pattern in [
             ("shards", "shared/src/store/item.rs", r"OPEN_SHARDS: u8 = (\d+);"),
-            ("sweep", "worker/src/settings.rs", r'"LONGHAND_SWEEP_SECONDS",\s*(\d+)'),
+            ("sweep", "worker/src/sweeper.rs", r'"LONGHAND_SWEEP_SECONDS",\s*(\d+)'),
             ("rate", "api/src/limits.rs", r'"LONGHAND_RATE_PER_MINUTE",\s*(\d+)'),
             ("first_pause", "worker/src/asr/settings.rs", r"first_pause: Duration::from_millis\((\d+)\)"),
             ("result_kept", "shared/src/cache/remote.rs", r"SHARED_TTL: Duration = Duration::from_mins\((\d+)\)"),

@@ -21,8 +21,8 @@ from support import INFRA, answers, eventually, free_port, programs
 from unsupported import effective, reduced
 
 SERVICE, ALARMS = (next(part for part in PARTS if part.name == name) for name in ("service", "alarms"))
-# Leases are renewed at a third of it, and a call of the model takes longer than that.
-VISIBILITY, MODEL_MS = "3", "1500"
+# Leases are renewed after half of it. Calls of the model and webhooks take longer than that.
+VISIBILITY, MODEL_MS = "3", "2000"
 # The emulator's own policy, see Iam.batches.
 BATCHES = "batches"
 # This emulator speaks plain HTTP, which these refuse, as they should. It holds to them only where it enforces IAM.
@@ -51,7 +51,7 @@ class Iam(unittest.TestCase):
             "operator": self.operator(),
         }
         self.check_settings()
-        # Slow enough for its lease to be renewed.
+        # Slow enough for leases of webhooks to be renewed.
         self.receiver = Receiver(float(MODEL_MS) / 1000)
         self.addCleanup(self.receiver.close)
         self.start_programs()

@@ -276,7 +276,7 @@ async fn options_and_metadata() {
         (body_with("prompt", json!("x".repeat(1001))), "#/prompt", "has 1001"),
         (body_with("metadata", many), "#/metadata", "must have at most 16 entries, has 17"),
         (body_with("metadata", json!({"a": "x".repeat(513)})), "#/metadata/a", "at most 512 bytes, has 513"),
-        (body_with("metadata", json!({"": "x"})), "#/metadata/", "must have a key of 1 to 512 bytes"),
+        (body_with("metadata", json!({"": "x"})), "#/metadata/", "must have a name of 1 to 512 bytes"),
         (
             body_with("metadata", json!({&long_key: "x"})),
             &format!("#/metadata/{long_key}")[..200],
