@@ -112,7 +112,7 @@ pub struct Asr {
     settings: AsrSettings,
     guard: Arc<Guard>,
     known: format::Known,
-    /// Held by a chunk that the next outage makes fail.
+    /// Held while a chunk that fails at the next outage is sent.
     last_chance: Semaphore,
 }
 
@@ -172,8 +172,8 @@ impl Asr {
     }
 
     /// A chunk that was in flight at the start of an outage is only sent to a working model. So only a new outage, which it
-    /// may have caused, counts against it. Before the last one that it may meet, it is sent only if no other such chunk is in
-    /// flight. Otherwise a chunk that causes the outages would make others fail, since they return at the same time.
+    /// may have caused, counts against it. A chunk that fails at the next outage is sent only if no other such chunk is in
+    /// flight. They return at the same time, so otherwise the chunk that causes the outages would make the others fail.
     async fn check_first(
         &self,
         request: &ChunkRequest<'_>,
@@ -188,7 +188,7 @@ impl Asr {
         };
         let mut alone = None;
         if progress.outages >= MAX_OUTAGES - 1 {
-            // It waits in the queue: here it could hold a slot that the other chunk needs.
+            // Its message waits in the queue. In hand it could hold a slot that the other chunk needs.
             alone = self.last_chance.try_acquire().ok();
             if alone.is_none() {
                 return back(CallError { pause: Some(last_chance_pause()), ..no_permit() });

@@ -18,7 +18,7 @@ enum Ending {
     DeleteIfHeld,
     /// Make the message visible after this time, if the lease was held to its end.
     Show(Duration),
-    /// The lease is lost.
+    /// Leave the message alone: the lease is lost.
     Nothing,
 }
 
