@@ -175,7 +175,7 @@ async fn ended(
     until: Instant,
     longest: Option<usize>,
 ) -> Option<Response> {
-    let Ok(Waited::Ended(result)) = app.waiting.watch(job, Detail::End, true).end(until).await else {
+    let Ok(Waited::Ended(result)) = app.waiting.watch(job, Detail::End).end(until).await else {
         return None;
     };
     let reading = app.limits.reads().begin(Some(user)).await.ok()?;

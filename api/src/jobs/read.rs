@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use longhand_shared::JobId;
-use longhand_shared::domain::job::JobStatus;
 use longhand_shared::domain::transcript::TranscriptResult;
 use tokio::time::Instant;
 
@@ -105,13 +104,18 @@ async fn after_wait(
     until: Instant,
     reading: Reading,
 ) -> Result<(Arc<TranscriptResult>, Reading), ApiError> {
-    let mut watch = app.waiting.watch(id, Detail::End, false);
-    let first = caller.visible(id, watch.first().await?, |result| &result.user_id)?;
-    if first.job_status != JobStatus::InProgress {
-        return Ok((first, reading));
+    // It begins before the read, so that an end after the read is not missed.
+    let mut watch = app.waiting.watch(id, Detail::End);
+    if let Some(result) = app.waiting.cache().get(id).await {
+        return Ok((caller.visible(id, Some(result), |result| &result.user_id)?, reading));
     }
-    let _place = app.waiting.place(caller.name().unwrap_or(&first.user_id), id)?;
-    drop((reading, first));
+    let (user, has_ended) = caller.visible(id, watch.user().await?, |(user, _)| user)?;
+    if has_ended {
+        let result = app.waiting.read(id).await?;
+        return Ok((result.ok_or(ApiError::NoSuchJob(id))?, reading));
+    }
+    let _place = app.waiting.place(caller.name().unwrap_or(&user), id)?;
+    drop(reading);
     let waited = watch.end(until).await?;
     let reading = app.limits.reads().begin(caller.name()).await?;
     let result = match waited {

@@ -127,7 +127,7 @@ pub(crate) async fn follow(
     }
     app.limits.read(caller.name())?;
     let reading = app.limits.reads().begin(caller.name()).await?;
-    let mut watch = app.waiting.watch(id, Detail::Chunks, false);
+    let mut watch = app.waiting.watch(id, Detail::Chunks);
     // Not a moment old: the client may know a newer state from another server.
     let job = caller.visible(id, watch.current().await?, |result| &result.user_id)?;
     let place = app.waiting.place(caller.name().unwrap_or(&job.user_id), id)?;

@@ -4,9 +4,9 @@
 //! However many of them wait for a job, one task of this process watches it. It reads the job when Redis announces a
 //! change. It also polls: seldom while Redis is connected, since a message may be lost, and more often without it.
 //!
-//! What a wait costs, in calls of the table: polling a job in progress is one `GetItem`; reading it whole, at the
-//! beginning (not after `POST /transcribe`) and at the end, is two, or none if the cache has the result. A wait of 15 s
-//! polls 16 times without Redis and twice with it.
+//! What a wait costs, in calls of the table: polling a job in progress is one `GetItem`, as is the first read (none after
+//! `POST /transcribe`). Reading it whole is two: at the end, or none if the cache has the result, and at the beginning for
+//! those who follow it. A wait of 15 s polls 16 times without Redis and twice with it.
 
 pub(crate) mod events;
 mod places;
@@ -25,7 +25,7 @@ use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
 use longhand_shared::store::{JobStore, StoreError};
 use longhand_shared::{JobId, UserId};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +74,7 @@ struct Inner {
 /// How much a watcher wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Detail {
-    /// Whether the job has ended.
+    /// Whether the job has ended. It was in progress when the wait began, or later.
     End,
     /// The status of each of its chunks.
     Chunks,
@@ -85,8 +85,8 @@ struct Watched {
     seen: watch::Sender<Option<Seen>>,
     /// Has it look now, at all of the job.
     poke: Arc<Notify>,
-    /// Whether it was begun for a job that had just been made, and so without a first look.
-    known: bool,
+    /// The job's user, if it was read while the job was in progress.
+    user: Arc<OnceCell<UserId>>,
 }
 
 /// What a read of a job saw.
@@ -138,22 +138,21 @@ impl Waiting {
         self.0.cache.read(self.0.store.as_ref(), id).await
     }
 
-    /// Takes part in the watch of a job, or begins one. `known`: it was in progress a moment ago.
-    pub(crate) fn watch(&self, id: JobId, detail: Detail, known: bool) -> Watch {
+    /// Takes part in the watch of a job, or begins one.
+    pub(crate) fn watch(&self, id: JobId, detail: Detail) -> Watch {
         let joined = Instant::now();
         let key = (id, detail);
         let mut watched = self.0.watched.lock();
         let begun = !watched.contains_key(&key);
         let watched = watched.entry(key).or_insert_with(|| {
-            let watched = Watched { seen: watch::channel(None).0, poke: Arc::default(), known };
+            let watched =
+                Watched { seen: watch::channel(None).0, poke: Arc::default(), user: Arc::default() };
             tokio::spawn(Arc::clone(&self.0).keep_watch(key, watched.clone()));
             watched
         });
-        if !known && watched.known && watched.seen.borrow().is_none() {
-            watched.poke.notify_one();
-        }
         let seen = watched.seen.subscribe();
-        Watch { waiting: self.clone(), id, begun, joined, seen, poke: Arc::clone(&watched.poke) }
+        let (poke, user) = (Arc::clone(&watched.poke), Arc::clone(&watched.user));
+        Watch { waiting: self.clone(), id, begun, joined, seen, poke, user }
     }
 
     /// Listens to Redis's announcements until the process stops. Does nothing without Redis.
@@ -191,14 +190,15 @@ impl Inner {
     /// Watches a job until it has ended or no client waits for it.
     async fn keep_watch(self: Arc<Self>, key: (JobId, Detail), watched: Watched) {
         let (id, detail) = key;
-        // A job that was in progress a moment ago is not read before a first pause.
-        let (mut due, mut whole, mut text) = (!watched.known, true, false);
+        // Those who wait for the end know that the job is in progress, so it is not read before a first pause.
+        let in_progress = detail == Detail::End;
+        let (mut due, mut whole, mut text) = (!in_progress, true, false);
         let mut pause = FIRST_PAUSE;
         loop {
             let seen = if due { self.look(id, whole, text).await } else { None };
             due = true;
             // One failed look does not end a wait, unless nothing at all is known of the job.
-            let known = watched.known || watched.seen.borrow().is_some();
+            let known = in_progress || watched.seen.borrow().is_some();
             if let Some(seen) = seen.filter(|seen| seen.job.is_ok() || !known) {
                 let last = seen.is_last();
                 if last {
@@ -284,6 +284,7 @@ pub(crate) struct Watch {
     joined: Instant,
     seen: watch::Receiver<Option<Seen>>,
     poke: Arc<Notify>,
+    user: Arc<OnceCell<UserId>>,
 }
 
 /// What became of a wait.
@@ -298,9 +299,24 @@ pub(crate) enum Waited {
 }
 
 impl Watch {
-    /// The job as soon as anything is known of it: its current state, or in progress a moment ago. A job in progress has
-    /// no text here.
-    pub(crate) async fn first(&mut self) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
+    /// The job's user, and whether the job has ended. While it is in progress, one read serves all who take part.
+    pub(crate) async fn user(&self) -> Result<Option<(UserId, bool)>, StoreError> {
+        let in_progress = self.user.get_or_try_init(async || match self.waiting.0.store.job(self.id).await {
+            Ok(Some(job)) if job.head.state == JobState::Open => Ok(job.head.user),
+            other => Err(other),
+        });
+        match in_progress.await {
+            Ok(user) => Ok(Some((user.clone(), false))),
+            Err(other) => Ok(other?.map(|job| (job.head.user, true))),
+        }
+    }
+
+    /// The current state of the job: no older than this watch, unless the table is slow. A job in progress has no text
+    /// here.
+    pub(crate) async fn current(&mut self) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
+        if !self.begun {
+            return self.now().await;
+        }
         loop {
             let seen = self.seen.borrow_and_update().clone();
             if let Some(seen) = seen {
@@ -310,12 +326,6 @@ impl Watch {
                 return self.waiting.read(self.id).await;
             }
         }
-    }
-
-    /// The current state of the job: no older than this watch, unless the table is slow.
-    pub(crate) async fn current(&mut self) -> Result<Option<Arc<TranscriptResult>>, StoreError> {
-        let first = self.first().await;
-        if self.begun { first } else { self.now().await }
     }
 
     /// The job's end, unless it is `until` before, or the process stops.
