@@ -43,7 +43,8 @@ impl<'a> ChunkAudio<'a> {
         {
             return opened;
         }
-        open_in_time(self.store, self.path).await
+        // Boxed, since this future is large and short: a chunk's own future would keep its size during the model's call.
+        Box::pin(open_in_time(self.store, self.path)).await
     }
 }
 
