@@ -362,3 +362,33 @@ impl From<AudioError> for CallError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pauses of 20 chunks that return to the queue after so many outages.
+    fn pauses(outages: u32) -> std::collections::BTreeSet<Duration> {
+        let again = |_| {
+            let before = Progress { outages: outages - 1, ..Progress::default() };
+            let given_back = given_back_in_outage(
+                before,
+                circuit_open(Open { pause: Duration::ZERO }),
+                Open { pause: Duration::ZERO },
+            );
+            match given_back {
+                TranscribeError::GivenBack { pause, .. } => pause.expect("a pause"),
+                other => panic!("{other:?}"),
+            }
+        };
+        (0..20).map(again).collect()
+    }
+
+    #[test]
+    fn only_before_their_last_chance_are_chunks_spread_in_time() {
+        assert_eq!(pauses(1).len(), 1);
+        let spread = pauses(MAX_OUTAGES - 1);
+        assert!(spread.len() > 10, "{spread:?}");
+        assert!(spread.iter().all(|pause| *pause <= LAST_CHANCE_SPREAD), "{spread:?}");
+    }
+}
