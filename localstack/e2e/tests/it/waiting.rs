@@ -79,7 +79,7 @@ async fn a_change_in_redis_ends_a_wait() {
     let get = |path: &str| service.http.get(format!("{}/transcript/{job}{path}", service.url));
     service.calls.reset();
     let waiting = tokio::spawn(get("").header("prefer", "wait=25").send());
-    eventually("the first read", async || (service.calls.of("Query") == 1).then_some(())).await;
+    eventually("the first read", async || (service.calls.of("GetItem") == 1).then_some(())).await;
     service.calls.reset();
 
     // Another process, with connections of its own, ends the job.
