@@ -1,6 +1,6 @@
 //! The behaviour for calls without a scripted answer: latency, capacity and faults.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -152,10 +152,14 @@ impl Latency {
 }
 
 impl FromStr for Latency {
-    type Err = BadLatency;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, BadLatency> {
-        let bad = || BadLatency(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || {
+            format!(
+                "`{text}` is not a latency: give milliseconds as `250`, `5000..10000` or `7000~0.3` (median~sigma)"
+            )
+        };
         let ms = |number: &str| number.trim().parse::<u64>().map_err(|_| bad());
         if let Some((from, to)) = text.split_once("..") {
             let (from_ms, to_ms) = (ms(from)?, ms(to)?);
@@ -175,20 +179,11 @@ impl FromStr for Latency {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadLatency(String);
-
-impl fmt::Display for BadLatency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(text) = self;
-        write!(
-            f,
-            "`{text}` is not a latency: give milliseconds as `250`, `5000..10000` or `7000~0.3` (median~sigma)"
-        )
-    }
+/// Parses a share, from 0 to 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }
-
-impl std::error::Error for BadLatency {}
 
 /// A sequence of behaviours: an outage, a recovery, a load peak.
 ///
@@ -224,7 +219,7 @@ mod tests {
         let (median_ms, sigma) = (7_000, 0.3);
         assert_eq!("7000~0.3".parse(), Ok(Latency::LogNormal { median_ms, sigma }));
         for bad in ["", "1s", "9..3", "5..", "7~-1", "7~NaN"] {
-            assert_eq!(bad.parse::<Latency>(), Err(BadLatency(bad.to_owned())));
+            assert!(bad.parse::<Latency>().is_err(), "{bad}");
         }
     }
 

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 
 /// How many of an upload's first bytes are recorded.
 pub(crate) const FIRST_BYTES: usize = 16;
 
 /// The records since the start or the last reset.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Books {
     /// The number of calls, counted at their head.
     pub calls: u64,
@@ -42,7 +42,7 @@ impl Books {
 }
 
 /// The records of one file name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FileBook {
     /// The number of calls with this file, including incomplete uploads.
     pub calls: u64,
@@ -53,11 +53,11 @@ pub struct FileBook {
     /// The number of calls that the client aborted.
     pub aborted: u64,
     /// The arrival of each call's head since the start of the sim, by tokio's clock. In JSON: milliseconds.
-    #[serde(with = "milliseconds")]
+    #[serde(serialize_with = "milliseconds")]
     pub arrived: Vec<Duration>,
     /// The duration of each finished call, from its head to its answer or the client's disconnect, in order of their
     /// ends. For sequential calls this is the order of `arrived`. In JSON: milliseconds.
-    #[serde(with = "milliseconds")]
+    #[serde(serialize_with = "milliseconds")]
     pub took: Vec<Duration>,
     /// The size of the last complete upload, in bytes.
     pub bytes: u64,
@@ -79,17 +79,6 @@ impl FileBook {
     }
 }
 
-mod milliseconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(times: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(times.iter().map(Duration::as_millis))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
-        let times = Vec::<u64>::deserialize(deserializer)?;
-        Ok(times.into_iter().map(Duration::from_millis).collect())
-    }
+fn milliseconds<S: Serializer>(times: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(times.iter().map(Duration::as_millis))
 }

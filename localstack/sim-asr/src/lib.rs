@@ -35,7 +35,6 @@
 mod answer;
 mod behaviour;
 mod books;
-mod connection;
 mod reply;
 mod server;
 mod state;
@@ -45,20 +44,21 @@ mod upload;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::DropGuard;
 
 pub use crate::answer::{Answer, ErrorBody, Odd};
-pub use crate::behaviour::{BadLatency, Behaviour, Latency, Schedule, Step, Weighted};
+pub use crate::behaviour::{Behaviour, Latency, Schedule, Step, Weighted, share};
 pub use crate::books::{Books, FileBook};
-use crate::connection::CuttableListener;
 use crate::state::State;
-pub use crate::text::{SECONDS_PER_WORD, SILENCE_SECONDS, Script, duration_of, text_for};
+pub use crate::text::{Script, text_for};
 
 /// A running sim. Dropping it stops the sim and closes all connections. [`stop`](Self::stop) also waits for the end.
 #[derive(Debug)]
 pub struct SimAsr {
     address: SocketAddr,
     state: Arc<State>,
-    serving: Option<JoinHandle<()>>,
+    stop: DropGuard,
+    serving: JoinHandle<()>,
 }
 
 impl SimAsr {
@@ -72,9 +72,9 @@ impl SimAsr {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State::new(behaviour));
-        let listener = CuttableListener::new(listener, state.stop_token());
+        let stop = state.stop.clone().drop_guard();
         let serving = tokio::spawn(server::serve(listener, Arc::clone(&state)));
-        Ok(Self { address, state, serving: Some(serving) })
+        Ok(Self { address, state, stop, serving })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -124,17 +124,9 @@ impl SimAsr {
     }
 
     /// Stops and closes all connections. The port is free when this returns.
-    pub async fn stop(mut self) {
-        self.state.stop_token().cancel();
-        if let Some(serving) = self.serving.take() {
-            // The runtime has already reported a panic of the server.
-            let _ = serving.await;
-        }
-    }
-}
-
-impl Drop for SimAsr {
-    fn drop(&mut self) {
-        self.state.stop_token().cancel();
+    pub async fn stop(self) {
+        drop(self.stop);
+        // The runtime has already reported a panic of the server.
+        let _ = self.serving.await;
     }
 }

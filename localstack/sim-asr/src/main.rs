@@ -3,7 +3,7 @@
 use std::{fs, io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use longhand_sim_asr::{Answer, Behaviour, Latency, Schedule, Script, SimAsr};
+use longhand_sim_asr::{Answer, Behaviour, Latency, Schedule, Script, SimAsr, share};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -60,13 +60,6 @@ impl Options {
             seed: self.seed,
             ..Behaviour::default()
         }
-    }
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("must be a number from 0 to 1".to_owned()),
     }
 }
 

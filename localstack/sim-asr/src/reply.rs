@@ -9,10 +9,10 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, ErrorBody, Odd};
-use crate::connection::CutHandle;
 use crate::state::Call;
 use crate::text::{Speech, seconds_before};
 use crate::upload::{BadUpload, Form};
@@ -57,21 +57,15 @@ impl Format {
 
 /// An error in `OpenAI`'s form.
 pub(crate) fn refusal(status: StatusCode, message: &str, param: Option<&str>) -> Response {
-    let body = json!({"error": {
-        "message": message,
-        "type": "invalid_request_error",
-        "param": param,
-        "code": null,
-    }});
-    whole(status, Some(JSON), body.to_string())
+    whole(status, Some(JSON), error_object(status.as_u16(), message, param).to_string())
 }
 
-/// Turns an answer into a response and records the call's result. Never returns for [`Answer::Hang`].
+/// Turns an answer into a response and records the call's result. Never returns for [`Answer::Hang`] and [`Answer::Cut`].
 pub(crate) async fn send(
     answer: &Answer,
     format: Format,
     mut call: Call,
-    cut_handle: &CutHandle,
+    cut: &CancellationToken,
 ) -> Response {
     match answer {
         Answer::Hang => {
@@ -88,8 +82,9 @@ pub(crate) async fn send(
         }
         Answer::Cut => {
             call.cut();
-            cut_handle.cut();
-            Response::default()
+            drop(call);
+            cut.cancel();
+            future::pending().await
         }
         Answer::CutMidBody => {
             call.cut();
@@ -158,15 +153,15 @@ fn transcript(speech: &Speech, format: Format) -> Response {
         Format::VerboseJson { words } => {
             let mut body = verbose(speech);
             if words {
-                body.insert("words".to_owned(), words_of(speech, 0, speech.words.len(), "word"));
+                body["words"] = words_of(speech, "word");
             }
-            ok_json(Value::Object(body).to_string())
+            ok_json(body.to_string())
         }
     }
 }
 
 /// `verbose_json` without words.
-fn verbose(speech: &Speech) -> Map<String, Value> {
+fn verbose(speech: &Speech) -> Value {
     let segments: Vec<Value> = speech
         .words
         .chunks(WORDS_PER_SEGMENT)
@@ -188,25 +183,20 @@ fn verbose(speech: &Speech) -> Map<String, Value> {
             })
         })
         .collect();
-    let body = json!({
+    json!({
         "task": "transcribe",
         "language": speech.language,
         "duration": speech.duration(),
         "text": speech.text,
         "segments": segments,
-    });
-    let Value::Object(body) = body else { unreachable!("`json!` makes an object of braces") };
-    body
+    })
 }
 
-fn words_of(speech: &Speech, from: usize, to: usize, key: &str) -> Value {
-    (from..to)
-        .map(|index| {
-            json!({
-                key: speech.words[index],
-                "start": seconds_before(index),
-                "end": seconds_before(index + 1),
-            })
+fn words_of(speech: &Speech, key: &str) -> Value {
+    let words = speech.words.iter().enumerate();
+    words
+        .map(|(index, word)| {
+            json!({key: word, "start": seconds_before(index), "end": seconds_before(index + 1)})
         })
         .collect()
 }
@@ -214,30 +204,24 @@ fn words_of(speech: &Speech, from: usize, to: usize, key: &str) -> Value {
 fn odd_response(odd: &Odd, file_name: &str) -> Response {
     let speech = Speech::naming(file_name);
     let text_only = || json!({"text": speech.text}).to_string();
+    let words = |key| words_of(&speech, key);
+    // Most are `verbose_json` with unusual fields.
+    let mut body = verbose(&speech);
     match odd {
-        Odd::NotObject => ok_json(json!([speech.text]).to_string()),
-        Odd::NotJson => ok_json(speech.text),
+        Odd::NotObject => return ok_json(json!([speech.text]).to_string()),
+        Odd::NotJson => return ok_json(speech.text),
         Odd::HalfJson => {
-            let whole = Value::Object(verbose(&speech)).to_string().into_bytes();
-            ok_json(whole[..whole.len() / 2].to_vec())
+            let whole = body.to_string().into_bytes();
+            return ok_json(whole[..whole.len() / 2].to_vec());
         }
-        Odd::NotUtf8 => ok_json(b"{\"text\": \"caf\xe9\"}".to_vec()),
-        Odd::EmptyBody => ok_json(Body::empty()),
-        Odd::NoContent => whole(StatusCode::NO_CONTENT, None, Body::empty()),
-        Odd::Html200 => whole(StatusCode::OK, Some("text/html"), HTML),
-        Odd::Error200 => ok_json(error_object(200).to_string()),
-        Odd::HugeText(bytes) => huge(*bytes),
-        Odd::WrongContentType => whole(StatusCode::OK, Some("text/plain"), text_only()),
-        Odd::NoContentType => whole(StatusCode::OK, None, text_only()),
-        fields => ok_json(odd_fields(fields, &speech).to_string()),
-    }
-}
-
-/// `verbose_json` with unusual fields.
-fn odd_fields(odd: &Odd, speech: &Speech) -> Value {
-    let words = |key| words_of(speech, 0, speech.words.len(), key);
-    let mut body = Value::Object(verbose(speech));
-    match odd {
+        Odd::NotUtf8 => return ok_json(b"{\"text\": \"caf\xe9\"}".to_vec()),
+        Odd::EmptyBody => return ok_json(Body::empty()),
+        Odd::NoContent => return whole(StatusCode::NO_CONTENT, None, Body::empty()),
+        Odd::Html200 => return whole(StatusCode::OK, Some("text/html"), HTML),
+        Odd::Error200 => return ok_json(error_object(200, "simulated 200", None).to_string()),
+        Odd::HugeText(bytes) => return huge(*bytes),
+        Odd::WrongContentType => return whole(StatusCode::OK, Some("text/plain"), text_only()),
+        Odd::NoContentType => return whole(StatusCode::OK, None, text_only()),
         Odd::TextNull => body["text"] = Value::Null,
         Odd::TextNotString => body["text"] = json!(42),
         Odd::PaddedText => body["text"] = json!(format!(" {}\n", speech.text)),
@@ -259,9 +243,8 @@ fn odd_fields(odd: &Odd, speech: &Speech) -> Value {
             let missing = if *odd == Odd::NoText { "text" } else { "duration" };
             body.as_object_mut().expect("`verbose` makes an object").remove(missing);
         }
-        _ => unreachable!("`odd_response` handles the others"),
     }
-    body
+    ok_json(body.to_string())
 }
 
 /// A text of this many bytes, generated while it is sent.
@@ -272,11 +255,11 @@ fn huge(bytes: usize) -> Response {
     ok_json(Body::from_stream(stream::iter(body.map(|piece| Ok::<_, Infallible>(Bytes::from_static(piece))))))
 }
 
-fn error_object(code: u16) -> Value {
+fn error_object(code: u16, message: &str, param: Option<&str>) -> Value {
     json!({"error": {
-        "message": format!("simulated {code}"),
+        "message": message,
         "type": if code == 429 { "rate_limit_error" } else if code < 500 { "invalid_request_error" } else { "server_error" },
-        "param": null,
+        "param": param,
         "code": null,
     }})
 }
@@ -289,7 +272,7 @@ fn error(code: u16, body: ErrorBody) -> Response {
     let message = format!("simulated {code}");
     let json = |body: Value| whole(status, Some(JSON), body.to_string());
     match body {
-        ErrorBody::ErrorObject => json(error_object(code)),
+        ErrorBody::ErrorObject => json(error_object(code, &message, None)),
         ErrorBody::ErrorString => json(json!({"error": message})),
         ErrorBody::Detail => json(json!({"detail": message})),
         ErrorBody::ObjectError => json(json!({

@@ -1,27 +1,37 @@
-//! The routes, and the answer to each call.
+//! The connections, the routes, and the answer to each call.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State as Shared},
+    Extension, Json, Router,
+    extract::{DefaultBodyLimit, Path, Request, State as Shared},
     http::{Method, StatusCode},
     response::Response,
     routing::{get, post, put},
 };
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde::Deserialize;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::answer::{Answer, ErrorBody};
 use crate::behaviour::{Behaviour, Schedule};
 use crate::books::Books;
-use crate::connection::{CutHandle, CuttableListener};
 use crate::reply::{self, Format};
 use crate::state::{Call, State};
 use crate::upload::{self, BadUpload, Form};
 
+/// The maximum size of a connection's buffer. The default grows to 400 KB while reads fill it. This bound keeps the memory
+/// of a thousand concurrent uploads small.
+const MAX_BUFFER_BYTES: usize = 12 * 1024;
+
 /// Serves until the state's stop token is cancelled and every connection is gone.
-pub(crate) async fn serve(listener: CuttableListener, state: Arc<State>) {
-    let stop = listener.stop_token().clone();
+pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
+    let stop = state.stop.clone();
     let routes = Router::new()
         .route("/v1/audio/transcriptions", post(transcribe))
         .route("/_sim/behaviour", put(set))
@@ -32,12 +42,27 @@ pub(crate) async fn serve(listener: CuttableListener, state: Arc<State>) {
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())
         .with_state(state);
-    let served = axum::serve(listener, routes.into_make_service_with_connect_info::<CutHandle>())
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the server ended");
+    let connections = TaskTracker::new();
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, routes.clone(), stop.child_token()));
+            }
+            // There may be too many open sockets. Some will close.
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
     }
+    connections.close();
+    connections.wait().await;
+}
+
+/// Serves a connection until it ends or is cut. Data in transit is lost then.
+async fn connection(stream: TcpStream, routes: Router, cut: CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    let routes = TowerToHyperService::new(routes.layer(Extension(cut.clone())));
+    let stream = TokioIo::new(stream);
+    let served = http1::Builder::new().max_buf_size(MAX_BUFFER_BYTES).serve_connection(stream, routes);
+    cut.run_until_cancelled(served).await;
 }
 
 async fn set(Shared(state): Shared<Arc<State>>, Json(behaviour): Json<Behaviour>) -> StatusCode {
@@ -75,24 +100,21 @@ async fn not_found(method: Method, request: Request) -> Response {
 
 async fn transcribe(
     Shared(state): Shared<Arc<State>>,
-    ConnectInfo(cut_handle): ConnectInfo<CutHandle>,
+    Extension(cut): Extension<CancellationToken>,
     request: Request,
 ) -> Response {
     let call = Call::begin(&state);
     tokio::select! {
-        biased;
-        // The connection is cut, so this response is never sent.
-        () = cut_handle.cancelled() => Response::default(),
         () = state.crash.notified() => {
-            cut_handle.cut();
-            Response::default()
+            cut.cancel();
+            future::pending().await
         }
-        response = answer(request, call, &cut_handle) => response,
+        response = answer(request, call, &cut) => response,
     }
 }
 
-async fn answer(request: Request, mut call: Call, cut_handle: &CutHandle) -> Response {
-    let decided = if call.behaviour().reads_upload {
+async fn answer(request: Request, mut call: Call, cut: &CancellationToken) -> Response {
+    let decided = if call.behaviour.reads_upload {
         match upload::read(request, &mut call).await {
             Ok(form) => decide(&call, &form),
             Err(bad) => Err(bad),
@@ -103,9 +125,9 @@ async fn answer(request: Request, mut call: Call, cut_handle: &CutHandle) -> Res
     match decided {
         Ok(Decision { answer, after, format }) => {
             if !after.is_zero() {
-                tokio::time::sleep(after).await;
+                sleep(after).await;
             }
-            reply::send(&answer, format, call, cut_handle).await
+            reply::send(&answer, format, call, cut).await
         }
         Err(BadUpload::Refused { message, param }) => {
             call.answered(StatusCode::BAD_REQUEST.as_u16(), false);
@@ -128,14 +150,14 @@ fn decide(call: &Call, form: &Form) -> Result<Decision, BadUpload> {
     if let Some(answer) = prompted(call, form)? {
         return Ok(chosen(call, answer, format));
     }
-    if format.is_verbose() && !call.behaviour().supports_verbose_json {
+    if format.is_verbose() && !call.behaviour.supports_verbose_json {
         let model = form.get("model").map_or("", String::as_str);
         let message = format!(
             "response_format 'verbose_json' is not compatible with model '{model}'. Use 'json' or 'text' instead."
         );
         return Err(BadUpload::refused(message, Some("response_format")));
     }
-    if let Some(answer) = call.state().next_scripted(call.file_name()) {
+    if let Some(answer) = call.state.next_scripted(call.file_name()) {
         return Ok(chosen(call, answer, format));
     }
     Ok(by_behaviour(call, format))
@@ -143,15 +165,15 @@ fn decide(call: &Call, form: &Form) -> Result<Decision, BadUpload> {
 
 /// The answer by the behaviour, without a prompt or a script.
 fn by_behaviour(call: &Call, format: Format) -> Decision {
-    if call.is_admitted() {
+    if call.is_admitted {
         let (answer, latency) = call.draw();
         unfold(answer, latency, format)
     } else {
-        call.note(|books| books.refused += 1, |_| ());
+        call.note(|books, _| books.refused += 1);
         let answer = Answer::Status {
             code: StatusCode::TOO_MANY_REQUESTS.as_u16(),
             body: ErrorBody::default(),
-            retry_after: call.behaviour().retry_after.clone(),
+            retry_after: call.behaviour.retry_after.clone(),
             retry_after_ms: None,
         };
         unfold(answer, Duration::ZERO, format)
@@ -192,9 +214,9 @@ fn prompted(call: &Call, form: &Form) -> Result<Option<Answer>, BadUpload> {
     let file_name = call.file_name();
     Ok(match prompt {
         Prompt::All(answer) => Some(answer),
-        Prompt::Each(answers) => call.state().next_prompted(file_name, &answers),
+        Prompt::Each(answers) => call.state.next_prompted(file_name, &answers),
         Prompt::Files { files } => {
-            files.get(file_name).and_then(|answers| call.state().next_prompted(file_name, answers))
+            files.get(file_name).and_then(|answers| call.state.next_prompted(file_name, answers))
         }
     })
 }

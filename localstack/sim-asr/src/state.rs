@@ -2,10 +2,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout},
@@ -19,7 +20,8 @@ use crate::books::{Books, FileBook};
 #[derive(Debug)]
 pub(crate) struct State {
     started: Instant,
-    stop: CancellationToken,
+    /// Cancelled when the server must stop.
+    pub(crate) stop: CancellationToken,
     /// Notified when all calls in flight are cut.
     pub(crate) crash: Notify,
     books: watch::Sender<Books>,
@@ -30,9 +32,9 @@ pub(crate) struct State {
 #[derive(Debug)]
 struct Controls {
     /// The behaviour before the first step of the schedule.
-    base: Arc<SeededBehaviour>,
+    base: Arc<Behaviour>,
     /// Sorted by time.
-    steps: Vec<(Instant, Arc<SeededBehaviour>)>,
+    steps: Vec<(Instant, Arc<Behaviour>)>,
     scripts: HashMap<String, VecDeque<Answer>>,
     /// How many answers from prompts' lists each file name has got.
     prompt_turns: HashMap<String, usize>,
@@ -40,22 +42,14 @@ struct Controls {
     admitted: usize,
 }
 
-/// A behaviour and its random seed.
-#[derive(Debug)]
-pub(crate) struct SeededBehaviour {
-    pub(crate) behaviour: Behaviour,
-    pub(crate) seed: u64,
-}
-
-impl SeededBehaviour {
-    fn new(behaviour: Behaviour) -> Arc<Self> {
-        let seed = behaviour.seed.unwrap_or_else(rand::random);
-        Arc::new(Self { behaviour, seed })
-    }
+/// The behaviour with a random seed, if it has none.
+fn seeded(mut behaviour: Behaviour) -> Arc<Behaviour> {
+    behaviour.seed.get_or_insert_with(rand::random);
+    Arc::new(behaviour)
 }
 
 impl Controls {
-    fn current(&self) -> Arc<SeededBehaviour> {
+    fn current(&self) -> Arc<Behaviour> {
         let now = Instant::now();
         let due = self.steps.iter().rfind(|(from, _)| *from <= now);
         Arc::clone(due.map_or(&self.base, |(_, step)| step))
@@ -70,7 +64,7 @@ impl State {
             crash: Notify::new(),
             books: watch::Sender::default(),
             controls: Mutex::new(Controls {
-                base: SeededBehaviour::new(behaviour),
+                base: seeded(behaviour),
                 steps: Vec::new(),
                 scripts: HashMap::new(),
                 prompt_turns: HashMap::new(),
@@ -79,47 +73,38 @@ impl State {
         }
     }
 
-    /// Cancelled when the server must stop.
-    pub(crate) fn stop_token(&self) -> &CancellationToken {
-        &self.stop
-    }
-
-    fn controls(&self) -> MutexGuard<'_, Controls> {
-        self.controls.lock().expect("no code panics while it holds the lock")
-    }
-
     pub(crate) fn set(&self, behaviour: Behaviour) {
-        let mut controls = self.controls();
-        controls.base = SeededBehaviour::new(behaviour);
+        let mut controls = self.controls.lock();
+        controls.base = seeded(behaviour);
         controls.steps.clear();
     }
 
     pub(crate) fn schedule(&self, Schedule(mut steps): Schedule) {
         steps.sort_by_key(|step| step.after_ms);
         let now = Instant::now();
-        let mut controls = self.controls();
+        let mut controls = self.controls.lock();
         controls.base = controls.current();
         controls.steps = steps
             .into_iter()
             .filter_map(|step| {
                 // A step beyond the clock's range never starts.
                 let from = now.checked_add(Duration::from_millis(step.after_ms))?;
-                Some((from, SeededBehaviour::new(step.behaviour)))
+                Some((from, seeded(step.behaviour)))
             })
             .collect();
     }
 
     pub(crate) fn script(&self, file_name: &str, answers: VecDeque<Answer>) {
-        self.controls().scripts.insert(file_name.to_owned(), answers);
+        self.controls.lock().scripts.insert(file_name.to_owned(), answers);
     }
 
     pub(crate) fn next_scripted(&self, file_name: &str) -> Option<Answer> {
-        self.controls().scripts.get_mut(file_name)?.pop_front()
+        self.controls.lock().scripts.get_mut(file_name)?.pop_front()
     }
 
     /// The next answer of a list in a prompt, if any is left.
     pub(crate) fn next_prompted(&self, file_name: &str, answers: &[Answer]) -> Option<Answer> {
-        let mut controls = self.controls();
+        let mut controls = self.controls.lock();
         let turn = controls.prompt_turns.entry(file_name.to_owned()).or_default();
         let answer = answers.get(*turn)?.clone();
         *turn += 1;
@@ -131,7 +116,7 @@ impl State {
     }
 
     pub(crate) fn reset_books(&self) {
-        self.controls().prompt_turns.clear();
+        self.controls.lock().prompt_turns.clear();
         self.books.send_modify(|books| {
             *books = Books { in_flight: books.in_flight, most_in_flight: books.in_flight, ..Books::default() }
         });
@@ -148,25 +133,26 @@ impl State {
 /// A call in flight. Dropping it ends the call.
 #[derive(Debug)]
 pub(crate) struct Call {
-    state: Arc<State>,
-    current: Arc<SeededBehaviour>,
+    pub(crate) state: Arc<State>,
+    pub(crate) behaviour: Arc<Behaviour>,
     arrived: Duration,
     /// The file's name and the number of this call for it, from 1.
     file: Option<(String, u64)>,
-    is_admitted: bool,
+    /// Whether the call is within `max_concurrent`.
+    pub(crate) is_admitted: bool,
     settled: bool,
 }
 
 impl Call {
     /// Records a call whose head has arrived.
     pub(crate) fn begin(state: &Arc<State>) -> Self {
-        let (current, is_admitted) = {
-            let mut controls = state.controls();
-            let current = controls.current();
-            let most = current.behaviour.max_concurrent;
+        let (behaviour, is_admitted) = {
+            let mut controls = state.controls.lock();
+            let behaviour = controls.current();
+            let most = behaviour.max_concurrent;
             let is_admitted = most.is_none_or(|most| controls.admitted < most);
             controls.admitted += usize::from(is_admitted);
-            (current, is_admitted)
+            (behaviour, is_admitted)
         };
         state.books.send_modify(|books| {
             books.calls += 1;
@@ -176,24 +162,11 @@ impl Call {
         Self {
             arrived: state.started.elapsed(),
             state: Arc::clone(state),
-            current,
+            behaviour,
             file: None,
             is_admitted,
             settled: false,
         }
-    }
-
-    pub(crate) fn state(&self) -> &State {
-        &self.state
-    }
-
-    pub(crate) fn behaviour(&self) -> &Behaviour {
-        &self.current.behaviour
-    }
-
-    /// Whether the call is within `max_concurrent`.
-    pub(crate) fn is_admitted(&self) -> bool {
-        self.is_admitted
     }
 
     /// The file's name, empty if unknown.
@@ -204,7 +177,7 @@ impl Call {
     /// Draws the answer and the latency.
     pub(crate) fn draw(&self) -> (Answer, Duration) {
         let nth = self.file.as_ref().map_or(0, |(_, nth)| *nth);
-        self.behaviour().draw(self.current.seed, self.file_name(), nth)
+        self.behaviour.draw(self.behaviour.seed.unwrap_or_default(), self.file_name(), nth)
     }
 
     /// Records the head of the file part.
@@ -221,55 +194,52 @@ impl Call {
     }
 
     /// Updates the records, and those of the file if it is known.
-    pub(crate) fn note(&self, books: impl FnOnce(&mut Books), file: impl FnOnce(&mut FileBook)) {
-        self.state.books.send_modify(|all| {
-            books(all);
-            if let Some((name, _)) = &self.file {
-                file(all.per_file.entry(name.clone()).or_default());
-            }
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Books, &mut FileBook)) {
+        self.state.books.send_modify(|books| {
+            let name = self.file.as_ref().map(|(name, _)| name);
+            let mut file = name.and_then(|name| books.per_file.remove(name)).unwrap_or_default();
+            change(books, &mut file);
+            books.per_file.extend(name.map(|name| (name.clone(), file)));
         });
     }
 
     /// Records a complete response, with or without a transcript.
     pub(crate) fn answered(&mut self, status: u16, transcript: bool) {
         self.settled = true;
-        self.note(
-            |books| *books.by_status.entry(status).or_default() += 1,
-            |file| {
-                file.ok += u64::from(transcript);
-                file.errors += u64::from(!transcript);
-            },
-        );
+        self.note(|books, file| {
+            *books.by_status.entry(status).or_default() += 1;
+            file.ok += u64::from(transcript);
+            file.errors += u64::from(!transcript);
+        });
     }
 
     /// Records a cut connection.
     pub(crate) fn cut(&mut self) {
         self.settled = true;
-        self.note(|books| books.cut += 1, |file| file.errors += 1);
+        self.note(|books, file| {
+            books.cut += 1;
+            file.errors += 1;
+        });
     }
 
     /// Records that the call hangs until the client disconnects.
     pub(crate) fn hung(&self) {
-        self.note(|books| books.hung += 1, |_| ());
+        self.note(|books, _| books.hung += 1);
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         if self.is_admitted {
-            self.state.controls().admitted -= 1;
+            self.state.controls.lock().admitted -= 1;
         }
         let aborted = u64::from(!self.settled && !self.state.stop.is_cancelled());
         let took = self.state.started.elapsed().saturating_sub(self.arrived);
-        self.note(
-            |books| {
-                books.in_flight -= 1;
-                books.aborted += aborted;
-            },
-            |file| {
-                file.aborted += aborted;
-                file.took.push(took);
-            },
-        );
+        self.note(|books, file| {
+            books.in_flight -= 1;
+            books.aborted += aborted;
+            file.aborted += aborted;
+            file.took.push(took);
+        });
     }
 }

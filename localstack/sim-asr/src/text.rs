@@ -4,21 +4,15 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 /// The duration of every simulated word, in seconds. A power of two, so that sums are exact.
-pub const SECONDS_PER_WORD: f64 = 0.5;
+const SECONDS_PER_WORD: f64 = 0.5;
 
 /// The duration of a recording without words, in seconds.
-pub const SILENCE_SECONDS: f64 = 1.0;
+const SILENCE_SECONDS: f64 = 1.0;
 
 /// The text of [`Answer::Echo`](crate::Answer::Echo) for a file: the file's name between words that depend on it. An
 /// audit can detect the transcript of another file and a truncated one.
 pub fn text_for(file_name: &str) -> String {
     Speech::naming(file_name).text
-}
-
-/// The `duration` in `verbose_json` of a text with spaces: [`SECONDS_PER_WORD`] for each word, or [`SILENCE_SECONDS`]
-/// without words. For [`Answer::Words`](crate::Answer::Words) it depends on the count alone.
-pub fn duration_of(text: &str) -> f64 {
-    Speech::of(text).duration()
 }
 
 /// The language and script of [`Answer::Words`](crate::Answer::Words).

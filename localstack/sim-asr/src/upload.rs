@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     extract::{FromRequest as _, Multipart, Request, multipart::Field},
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
 };
 
 use crate::books::FIRST_BYTES;
@@ -45,7 +45,8 @@ impl From<axum::extract::multipart::MultipartError> for BadUpload {
 
 /// Reads the whole form and records it.
 pub(crate) async fn read(request: Request, call: &mut Call) -> Result<Form, BadUpload> {
-    let authorization = text_of(request.headers(), header::AUTHORIZATION.as_str());
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let authorization = authorization.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let mut parts = Multipart::from_request(request, &())
         .await
         .map_err(|rejection| BadUpload::refused(rejection.body_text(), None))?;
@@ -65,13 +66,10 @@ pub(crate) async fn read(request: Request, call: &mut Call) -> Result<Form, BadU
                 .or_insert(value);
         }
     }
-    call.note(
-        |_| (),
-        |file| {
-            file.last_form.clone_from(&form);
-            file.authorization = authorization;
-        },
-    );
+    call.note(|_, file| {
+        file.last_form.clone_from(&form);
+        file.authorization = authorization;
+    });
     if call.file_name().is_empty() {
         let message = "`file` is required, with a file name";
         return Err(BadUpload::refused(message, Some("file")));
@@ -92,17 +90,9 @@ async fn read_file(mut part: Field<'_>, call: &mut Call) -> Result<(), BadUpload
         let wanted = (FIRST_BYTES - first_bytes.len()).min(chunk.len());
         first_bytes.extend_from_slice(&chunk[..wanted]);
     }
-    call.note(
-        |_| (),
-        |file| {
-            file.bytes = bytes;
-            file.first_bytes = first_bytes;
-        },
-    );
+    call.note(|_, file| {
+        file.bytes = bytes;
+        file.first_bytes = first_bytes;
+    });
     Ok(())
-}
-
-fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
-    let value = headers.get(name)?;
-    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
