@@ -37,12 +37,6 @@ pub struct Evidence {
     pub exits: Vec<Exit>,
     /// Answers that a standard client does not retry, and wrong ones.
     pub surprises: Vec<String>,
-    pub bounds: Bounds,
-}
-
-/// The configured limits.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bounds {
     /// The maximum of concurrent calls of the model by all workers, with their probes.
     pub calls_at_once: usize,
 }
@@ -155,7 +149,7 @@ pub fn audit(evidence: &Evidence) -> Findings {
     for surprise in &evidence.surprises {
         found.violation(format!("SHOWN to a client: {surprise}"));
     }
-    let bound = evidence.bounds.calls_at_once;
+    let bound = evidence.calls_at_once;
     if found.most_at_once > bound {
         found.violation(format!("FLOODED the model: {} calls at once, {bound} allowed", found.most_at_once));
     }

@@ -1,4 +1,4 @@
-//! The commands of nginx, with the configuration of the local stack, and of Redis.
+//! The command of nginx, with the configuration of the local stack.
 
 use std::path::Path;
 
@@ -24,14 +24,5 @@ pub(crate) fn nginx(folder: &Path, listen: &str, apis: &[String]) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin"));
     command.args(["-e", "stderr", "-p"]).arg(&folder).arg("-c").arg(&config);
-    command
-}
-
-/// A Redis without persistence.
-pub(crate) fn redis(folder: &Path, listen: &str) -> Command {
-    std::fs::create_dir_all(folder).expect("a folder for Redis");
-    let (host, port) = listen.split_once(':').expect("host:port");
-    let mut command = Command::new("redis-server");
-    command.args(["--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir"]).arg(folder);
     command
 }

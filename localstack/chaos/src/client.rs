@@ -2,11 +2,11 @@
 //! standard clients retry. Every other failure is a surprise: something that no client may see.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use longhand_sim_asr::text_for;
+use parking_lot::Mutex;
 use rand::RngExt;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client as Http, RequestBuilder, Response};
@@ -76,15 +76,11 @@ impl Default for Clients {
 
 impl Clients {
     pub fn books(&self) -> Books {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock().clone()
     }
 
     fn surprise(&self, what: String) -> GaveUp {
-        self.lock().surprises.push(what);
+        self.books.lock().surprises.push(what);
         GaveUp
     }
 
@@ -103,7 +99,7 @@ impl Clients {
     pub async fn one(&self, world: &World, load: Load, submitted: &Submitted, number: usize) {
         let (files, body) = prepare(world, load, submitted, number, 0).await;
         if self.job(world, load, submitted, number, &files, &body).await.is_ok() {
-            self.lock().done += 1;
+            self.books.lock().done += 1;
         }
     }
 
@@ -119,14 +115,14 @@ impl Clients {
         let base = world.fleet.apis().first().cloned().unwrap_or_default();
         let way = [Way::Poll, Way::Wait, Way::Follow][number % 3];
         let submit = || {
-            submitted.note_try();
+            *submitted.tries.lock() += 1;
             let request = self.http.post(format!("{base}/transcribe")).json(body);
             let request = request.header("idempotency-key", format!("{}-{number}", load.seed));
             if way == Way::Wait { request.header("prefer", "wait=5") } else { request }
         };
         let answer = self.call("a submit", load.until, &submit, &[200, 202]).await?;
         let id = text(&answer.body, "jobId").to_owned();
-        submitted.note_accepted(id.clone());
+        submitted.accepted.lock().push(id.clone());
         let again = self.call("the same submit", load.until, &submit, &[200, 202]).await?;
         if text(&again.body, "jobId") != id || !again.headers.contains_key("idempotency-replayed") {
             return Err(self.surprise(format!("job {id} was submitted again and became {}", again.body)));
@@ -189,7 +185,7 @@ impl Clients {
                     lines = rest.to_owned();
                 }
             }
-            self.lock().resumed += 1;
+            self.books.lock().resumed += 1;
             sleep(PAUSE).await;
         }
     }
@@ -205,17 +201,14 @@ impl Clients {
         loop {
             let answer = self.open(what, until, request, good).await?;
             let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-            match answer.bytes().await {
-                Ok(body) => match serde_json::from_slice(&body) {
-                    Ok(body) => return Ok(Answer { headers, body }),
-                    Err(error) => {
-                        return Err(
-                            self.surprise(format!("{what} was answered {status} without JSON: {error}"))
-                        );
-                    }
-                },
-                Err(_) => self.pause("the answer was cut", None).await,
-            }
+            let Ok(body) = answer.bytes().await else {
+                self.pause("the answer was cut", None).await;
+                continue;
+            };
+            let answer = serde_json::from_slice(&body).map(|body| Answer { headers, body });
+            return answer.map_err(|error| {
+                self.surprise(format!("{what} was answered {status} without JSON: {error}"))
+            });
         }
     }
 
@@ -228,7 +221,7 @@ impl Clients {
         good: &[u16],
     ) -> Result<Response, GaveUp> {
         while Instant::now() < until {
-            self.lock().asked += 1;
+            self.books.lock().asked += 1;
             let answer = match request().send().await {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -258,7 +251,7 @@ impl Clients {
     }
 
     async fn pause(&self, why: &str, after: Option<Duration>) {
-        *self.lock().again.entry(why.to_owned()).or_default() += 1;
+        *self.books.lock().again.entry(why.to_owned()).or_default() += 1;
         sleep(after.unwrap_or(PAUSE).min(LONGEST_PAUSE)).await;
     }
 }

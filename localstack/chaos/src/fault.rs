@@ -4,10 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::response::IntoResponse;
 use hyper::{Response, StatusCode};
 use rand::RngExt;
 use serde::Serialize;
 use serde_json::{Value, json};
+use strum::VariantArray;
 
 use crate::draw;
 
@@ -21,21 +23,12 @@ pub struct Operation {
     pub name: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::Display, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Service {
     Dynamodb,
     Sqs,
     S3,
-}
-
-impl Service {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Dynamodb => "dynamodb",
-            Self::Sqs => "sqs",
-            Self::S3 => "s3",
-        }
-    }
 }
 
 impl Operation {
@@ -67,12 +60,13 @@ impl Operation {
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.service.name(), self.name)
+        write!(f, "{} {}", self.service, self.name)
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, strum::Display, VariantArray)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Fault {
     /// The service throttles the call and does nothing.
     Throttled,
@@ -99,45 +93,16 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 11] = [
-        Self::Throttled,
-        Self::ServerError,
-        Self::CutBefore,
-        Self::Slow,
-        Self::AnswerLost,
-        Self::EntryFailed,
-        Self::TransactionThrottled,
-        Self::ReceiveLost,
-        Self::Forbidden,
-        Self::BodyStalled,
-        Self::BodyReset,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The faults of every call, and those of a batch.
     const EVERYWHERE: &[Self] = Self::ALL.split_at(5).0;
     const OF_BATCHES: &[Self] = Self::ALL.split_at(6).0;
 
-    /// The name in the report.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Throttled => "throttled",
-            Self::ServerError => "server error",
-            Self::CutBefore => "cut before",
-            Self::Slow => "slow",
-            Self::AnswerLost => "answer lost",
-            Self::EntryFailed => "entry failed",
-            Self::TransactionThrottled => "transaction throttled",
-            Self::ReceiveLost => "receive lost",
-            Self::Forbidden => "forbidden",
-            Self::BodyStalled => "body stalled",
-            Self::BodyReset => "body reset",
-        }
-    }
-
     /// Draws the fault of the `nth` call of an operation, and a delay. The common faults share `rate` equally; each of
     /// the operation's own faults adds another `rate`.
     pub fn draw(seed: u64, rate: f64, operation: &Operation, nth: u64) -> Option<(Self, Duration)> {
-        let mut rng = draw::rng(seed, &[operation.service.name(), &operation.name, &nth.to_string()]);
+        let mut rng = draw::rng(seed, &[<&str>::from(operation.service), &operation.name, &nth.to_string()]);
         let kinds = if operation.is_batch() { Self::OF_BATCHES } else { Self::EVERYWHERE };
         let own = operation.own_faults();
         let parts = 1 + own.len();
@@ -152,22 +117,15 @@ impl Fault {
 
 /// The answer of a service that throttles the call.
 pub fn throttled(operation: &Operation) -> Response<Body> {
-    match operation.service {
-        Service::Dynamodb => error(
-            StatusCode::BAD_REQUEST,
-            "application/x-amz-json-1.0",
-            &json!({
-                "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
-                "message": "simulated: the level of configured provisioned throughput was exceeded",
-            }),
+    let (kind, message) = match operation.service {
+        Service::Dynamodb => (
+            "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
+            "simulated: the level of configured provisioned throughput was exceeded",
         ),
-        Service::Sqs => error(
-            StatusCode::BAD_REQUEST,
-            "application/x-amz-json-1.0",
-            &json!({"__type": "com.amazonaws.sqs#RequestThrottled", "message": "simulated: slow down"}),
-        ),
-        Service::S3 => xml(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
-    }
+        Service::Sqs => ("com.amazonaws.sqs#RequestThrottled", "simulated: slow down"),
+        Service::S3 => return xml(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
+    };
+    error(StatusCode::BAD_REQUEST, &json!({"__type": kind, "message": message}))
 }
 
 /// The answer of a service with an internal error.
@@ -178,7 +136,7 @@ pub fn server_error(operation: &Operation) -> Response<Body> {
         Service::S3 => return xml(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
     };
     let body = json!({"__type": kind, "message": "simulated: an internal error"});
-    error(StatusCode::INTERNAL_SERVER_ERROR, "application/x-amz-json-1.0", &body)
+    error(StatusCode::INTERNAL_SERVER_ERROR, &body)
 }
 
 /// `DynamoDB`'s answer if it throttles one item of this transaction. The random `chance` selects the item and the code.
@@ -211,7 +169,7 @@ pub fn transaction_throttled(request: &[u8], chance: usize) -> Response<Body> {
             codes.join(", ")
         ),
     });
-    error(StatusCode::BAD_REQUEST, "application/x-amz-json-1.0", &body)
+    error(StatusCode::BAD_REQUEST, &body)
 }
 
 /// S3's answer without permission to read the object.
@@ -237,8 +195,8 @@ pub fn with_failed_entry(answer: &[u8]) -> Option<Vec<u8>> {
     Some(answer.to_string().into_bytes())
 }
 
-fn error(status: StatusCode, content_type: &str, body: &Value) -> Response<Body> {
-    answer(status, content_type, body.to_string())
+fn error(status: StatusCode, body: &Value) -> Response<Body> {
+    answer(status, "application/x-amz-json-1.0", body.to_string())
 }
 
 fn xml(status: StatusCode, code: &str) -> Response<Body> {
@@ -250,12 +208,7 @@ fn xml(status: StatusCode, code: &str) -> Response<Body> {
 }
 
 fn answer(status: StatusCode, content_type: &str, body: String) -> Response<Body> {
-    Response::builder()
-        .status(status)
-        .header("content-type", content_type)
-        .header("x-amzn-requestid", "simulated")
-        .body(Body::from(body))
-        .expect("a status and two headers without control characters")
+    (status, [("content-type", content_type), ("x-amzn-requestid", "simulated")], body).into_response()
 }
 
 #[cfg(test)]

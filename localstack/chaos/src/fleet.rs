@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_e2e::processes::free_address;
+use parking_lot::Mutex;
 use rand::RngExt;
 use serde::Serialize;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,21 +53,15 @@ pub struct Exit {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Books {
     /// `kill -9`.
-    #[serde(rename = "killed")]
-    pub kills: u64,
+    pub killed: u64,
     /// SIGTERM, without those at the end of the run.
-    #[serde(rename = "stopped")]
-    pub stops: u64,
+    pub stopped: u64,
     /// Reloads of nginx.
-    #[serde(rename = "reloaded")]
-    pub reloads: u64,
+    pub reloaded: u64,
     /// How often Redis became a replica.
-    #[serde(rename = "demoted")]
-    pub demotions: u64,
-    #[serde(rename = "restarted")]
-    pub restarts: u64,
+    pub demoted: u64,
+    pub restarted: u64,
     /// All of these by kind of process.
-    #[serde(rename = "struck")]
     pub disturbed: BTreeMap<&'static str, u64>,
     /// The ends of processes, without those that were killed.
     pub exits: Vec<Exit>,
@@ -145,7 +141,7 @@ impl Fleet {
     }
 
     pub fn books(&self) -> Books {
-        lock(&self.books).clone()
+        self.books.lock().clone()
     }
 
     /// The URLs of the running apis, or of nginx in front of them.
@@ -153,12 +149,12 @@ impl Fleet {
         if let Some((nginx, _)) = &self.balanced {
             return vec![format!("http://{nginx}")];
         }
-        lock(&self.apis).iter().map(|(_, url)| url.clone()).collect()
+        self.apis.lock().iter().map(|(_, url)| url.clone()).collect()
     }
 
-    /// Disturbs a random process after each pause, of `every` milliseconds, until `end` is cancelled. Returns when all
-    /// run again.
-    pub async fn kill(self: Arc<Self>, seed: u64, every: Range<u64>, end: CancellationToken) {
+    /// Disturbs a random process after each pause, of `every` milliseconds, until `until` or until `end` is cancelled.
+    /// Returns when all run again.
+    pub async fn kill(self: Arc<Self>, seed: u64, every: Range<u64>, until: Instant, end: CancellationToken) {
         let mut rng = draw::rng(seed, &["killer"]);
         let tasks = TaskTracker::new();
         for turn in 1.. {
@@ -167,6 +163,7 @@ impl Fleet {
             let down = Duration::from_millis(rng.random_range(0..=RESTART_MS));
             tokio::select! {
                 () = end.cancelled() => break,
+                () = tokio::time::sleep_until(until) => break,
                 () = tokio::time::sleep(pause) => {}
             }
             // If it is down or stopping, the next one is disturbed instead.
@@ -201,13 +198,13 @@ impl Fleet {
     async fn disturb(&self, mut member: OwnedMutexGuard<Member>, how: How, down: Duration) {
         let reload = member.kind == Kind::Nginx && how == How::Gently;
         {
-            let mut books = lock(&self.books);
+            let mut books = self.books.lock();
             *books.disturbed.entry(member.kind.name()).or_default() += 1;
             let count = match how {
-                How::Kill => &mut books.kills,
-                How::Gently if reload => &mut books.reloads,
-                How::Gently => &mut books.stops,
-                How::Demote => &mut books.demotions,
+                How::Kill => &mut books.killed,
+                How::Gently if reload => &mut books.reloaded,
+                How::Gently => &mut books.stopped,
+                How::Demote => &mut books.demoted,
             };
             *count += 1;
         }
@@ -221,7 +218,7 @@ impl Fleet {
         }
         self.end(&mut member, how).await;
         tokio::time::sleep(down).await;
-        lock(&self.books).restarts += 1;
+        self.books.lock().restarted += 1;
         self.run(&mut member).await;
     }
 
@@ -238,10 +235,10 @@ impl Fleet {
     async fn end(&self, member: &mut Member, how: How) {
         let Some(mut process) = member.process.take() else { return };
         let name = member.name.clone();
-        lock(&self.apis).retain(|(api, _)| *api != name);
+        self.apis.lock().retain(|(api, _)| *api != name);
         let exit = |asked, how: String, success| Exit { name, asked, how, success };
         if let Some(status) = process.has_ended() {
-            lock(&self.books).exits.push(exit(false, status.to_string(), false));
+            self.books.lock().exits.push(exit(false, status.to_string(), false));
         } else if how == How::Gently {
             process.signal("-TERM").await;
             // It panics if that takes too long.
@@ -249,7 +246,7 @@ impl Fleet {
                 Ok(status) => exit(true, status.to_string(), status.success()),
                 Err(_) => exit(true, "did not end within a minute".to_owned(), false),
             };
-            lock(&self.books).exits.push(exit);
+            self.books.lock().exits.push(exit);
         } else {
             process.kill().await;
         }
@@ -260,13 +257,9 @@ impl Fleet {
         let apis = self.balanced.as_ref().map_or(&[][..], |(_, apis)| apis);
         let address = member.start(&self.http, apis).await;
         if member.kind == Kind::Api {
-            lock(&self.apis).push((member.name.clone(), format!("http://{address}")));
+            self.apis.lock().push((member.name.clone(), format!("http://{address}")));
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -297,7 +290,7 @@ mod tests {
         }
         fleet.take_down_first(Kind::Redis, How::Demote, Duration::ZERO).await;
         assert_eq!(answers("SET a 3").await, "+OK\r\n");
-        assert_eq!((fleet.books().demotions, fleet.books().kills), (2, 0));
+        assert_eq!((fleet.books().demoted, fleet.books().killed), (2, 0));
         drop(fleet);
         std::fs::remove_dir_all(logs).expect("the logs were there");
     }

@@ -1,12 +1,14 @@
 //! Gathers the evidence: the table, the messages left in the queues, and the api's answers.
 
 use std::collections::{BTreeMap, HashMap};
+use std::str::FromStr;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
+use aws_sdk_sqs::types::MessageSystemAttributeName;
 use futures::{StreamExt, stream};
 use longhand_e2e::resources::Clients;
+use longhand_shared::queue::ChunkQueue;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -34,8 +36,7 @@ pub async fn table(aws: &Clients) -> BTreeMap<String, Job> {
         match key.as_str() {
             "job" => {
                 job.status = text(&item, "jobStatus").unwrap_or_default();
-                job.chunk_count =
-                    number(&item, "chunkCount").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+                job.chunk_count = number(&item, "chunkCount").unwrap_or(0);
                 let unsettled = item.get("unsettled").and_then(|set| set.as_ns().ok());
                 job.unsettled = unsettled.cloned().unwrap_or_default();
             }
@@ -65,7 +66,7 @@ fn text(item: &Item, name: &str) -> Option<String> {
     item.get(name)?.as_s().ok().cloned()
 }
 
-fn number(item: &Item, name: &str) -> Option<u64> {
+fn number<T: FromStr>(item: &Item, name: &str) -> Option<T> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
@@ -83,26 +84,23 @@ pub async fn shown_by_each(world: &World, ids: &[String]) -> Vec<BTreeMap<String
 /// The answers for these jobs of the api at place `first`, or of the next one if it does not answer.
 async fn shown(world: &World, ids: &[String], first: usize) -> BTreeMap<String, Shown> {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
-    let read = |id: String| {
-        let http = http.clone();
-        async move {
-            let deadline = Instant::now() + TIMEOUT;
-            let mut turn = first;
-            loop {
-                let apis = world.fleet.apis();
-                let url = apis.get(turn % apis.len().max(1));
-                turn += 1;
-                let answer = match url {
-                    Some(url) => read_once(&http, &format!("{url}/transcript/{id}")).await,
-                    None => Err("no api runs".to_owned()),
-                };
-                match answer {
-                    Ok(shown) => return (id, shown),
-                    Err(status) if Instant::now() > deadline => {
-                        return (id, Shown { status, transcription: None });
-                    }
-                    Err(_) => sleep(Duration::from_millis(200)).await,
+    let read = async |id: String| {
+        let deadline = Instant::now() + TIMEOUT;
+        let mut turn = first;
+        loop {
+            let apis = world.fleet.apis();
+            let url = apis.get(turn % apis.len().max(1));
+            turn += 1;
+            let answer = match url {
+                Some(url) => read_once(&http, &format!("{url}/transcript/{id}")).await,
+                None => Err("no api runs".to_owned()),
+            };
+            match answer {
+                Ok(shown) => return (id, shown),
+                Err(status) if Instant::now() > deadline => {
+                    return (id, Shown { status, transcription: None });
                 }
+                Err(_) => sleep(Duration::from_millis(200)).await,
             }
         }
     };
@@ -125,17 +123,9 @@ async fn read_once(http: &reqwest::Client, url: &str) -> Result<Shown, String> {
 /// The number of messages in both queues: visible, hidden and delayed.
 pub async fn depth(aws: &Clients) -> u64 {
     let mut all = 0;
-    for url in [&aws.resources.queue_url, &aws.resources.dlq_url] {
-        let names = [
-            QueueAttributeName::ApproximateNumberOfMessages,
-            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-        ];
-        let attributes =
-            aws.sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec()));
-        let answer = attributes.send().await.expect("the emulator answers");
-        let counts = answer.attributes.unwrap_or_default();
-        all += counts.values().filter_map(|count| count.parse::<u64>().ok()).sum::<u64>();
+    for queue in [aws.queue(), aws.dead_letters()] {
+        let depth = queue.depth().await.expect("the emulator answers");
+        all += depth.visible + depth.in_flight + depth.delayed;
     }
     all
 }

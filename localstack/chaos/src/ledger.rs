@@ -28,19 +28,6 @@ pub struct Ledger {
     tokens: BTreeSet<String>,
 }
 
-/// The time of a write and its program.
-#[derive(Clone, Copy)]
-struct Who<'a> {
-    at_ms: u64,
-    by: Option<&'a str>,
-}
-
-impl Who<'_> {
-    fn entry(self, status: &str) -> Entry {
-        Entry { status: status.to_owned(), at_ms: self.at_ms, by: self.by.map(str::to_owned) }
-    }
-}
-
 impl Ledger {
     /// Records a successful call. Returns the number of its outcomes and ends.
     pub fn note(&mut self, operation: &str, request: &[u8], at: Duration, by: Option<&str>) -> u64 {
@@ -54,14 +41,15 @@ impl Ledger {
             return 0;
         }
         let before = self.entries();
-        let who = Who { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), by };
+        let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let write = Entry { status: String::new(), at_ms, by: by.map(str::to_owned) };
         match operation {
-            "UpdateItem" => self.update(&request, who),
-            "PutItem" => self.put(&request["Item"], who),
+            "UpdateItem" => self.update(&request, &write),
+            "PutItem" => self.put(&request["Item"], &write),
             _ => {
                 for item in request["TransactItems"].as_array().into_iter().flatten() {
-                    self.update(&item["Update"], who);
-                    self.put(&item["Put"]["Item"], who);
+                    self.update(&item["Update"], &write);
+                    self.put(&item["Put"]["Item"], &write);
                 }
             }
         }
@@ -72,25 +60,27 @@ impl Ledger {
         self.outcomes.values().chain(self.ends.values()).map(|entries| entries.len() as u64).sum()
     }
 
-    fn update(&mut self, update: &Value, who: Who<'_>) {
+    fn update(&mut self, update: &Value, write: &Entry) {
         let Some(expression) = update["UpdateExpression"].as_str() else { return };
         let assigned = |attribute: &str| assigned(update, expression, attribute);
-        self.enter(&update["Key"], assigned("chunkStatus"), assigned("jobStatus"), who);
+        self.enter(&update["Key"], assigned("chunkStatus"), assigned("jobStatus"), write);
     }
 
-    fn put(&mut self, item: &Value, who: Who<'_>) {
-        self.enter(item, item["chunkStatus"]["S"].as_str(), item["jobStatus"]["S"].as_str(), who);
+    fn put(&mut self, item: &Value, write: &Entry) {
+        self.enter(item, item["chunkStatus"]["S"].as_str(), item["jobStatus"]["S"].as_str(), write);
     }
 
-    fn enter(&mut self, key: &Value, chunk: Option<&str>, job: Option<&str>, who: Who<'_>) {
+    fn enter(&mut self, key: &Value, chunk: Option<&str>, job: Option<&str>, write: &Entry) {
         let (Some(id), Some(item)) = (key["jobId"]["S"].as_str(), key["item"]["S"].as_str()) else { return };
-        let last = |status: &&str| matches!(*status, "COMPLETED" | "FAILED");
-        if let Some(status) = chunk.filter(last) {
-            let entry = who.entry(status);
+        let last = |status: Option<&str>| {
+            let status = status.filter(|status| matches!(*status, "COMPLETED" | "FAILED"))?.to_owned();
+            Some(Entry { status, ..write.clone() })
+        };
+        if let Some(entry) = last(chunk) {
             self.outcomes.entry((id.to_owned(), item.to_owned())).or_default().push(entry);
         }
-        if let Some(status) = job.filter(last) {
-            self.ends.entry(id.to_owned()).or_default().push(who.entry(status));
+        if let Some(entry) = last(job) {
+            self.ends.entry(id.to_owned()).or_default().push(entry);
         }
     }
 }

@@ -9,7 +9,6 @@ pub mod client;
 pub mod draw;
 pub mod fault;
 pub mod fleet;
-pub mod gate;
 pub mod gather;
 pub mod ledger;
 pub mod load;

@@ -1,12 +1,13 @@
 //! Submits jobs to any api that answers.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use longhand_e2e::service::wav;
+use parking_lot::Mutex;
 use rand::RngExt;
+use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -22,47 +23,12 @@ const USERS: usize = 7;
 /// What was submitted.
 #[derive(Debug, Default)]
 pub struct Submitted {
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    accepted: Vec<String>,
-    tries: u64,
-    doomed: BTreeMap<String, &'static str>,
-}
-
-impl Submitted {
     /// The ids of jobs whose `202` arrived.
-    pub fn accepted(&self) -> Vec<String> {
-        self.lock(|state| state.accepted.clone())
-    }
-
-    pub(crate) fn note_accepted(&self, id: String) {
-        self.lock(|state| state.accepted.push(id));
-    }
-
-    pub(crate) fn note_doomed(&self, file: String, code: &'static str) {
-        self.lock(|state| state.doomed.insert(file, code));
-    }
-
-    pub(crate) fn note_try(&self) {
-        self.lock(|state| state.tries += 1);
-    }
-
+    pub accepted: Mutex<Vec<String>>,
     /// The number of attempts to submit: more than jobs if answers were lost.
-    pub fn tries(&self) -> u64 {
-        self.lock(|state| state.tries)
-    }
-
+    pub tries: Mutex<u64>,
     /// Files whose chunks must fail, with their error code.
-    pub fn doomed(&self) -> BTreeMap<String, &'static str> {
-        self.lock(|state| state.doomed.clone())
-    }
-
-    fn lock<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
-        with(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+    pub doomed: Mutex<BTreeMap<String, &'static str>>,
 }
 
 /// The jobs to submit.
@@ -83,46 +49,39 @@ pub struct Load {
 
 /// Submits all jobs. Returns when each was accepted, or at the deadline.
 pub async fn submit(world: &World, load: Load, submitted: &Submitted) {
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
+    let http = Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
     let began = Instant::now();
-    let one = |number: usize| {
-        let http = http.clone();
-        async move {
-            let mut rng = draw::rng(load.seed, &["job", &number.to_string()]);
-            sleep_until(began + load.over.mul_f64(rng.random())).await;
-            let mut turn: usize = rng.random_range(0..24);
-            while Instant::now() < load.until {
-                if let Some(id) = try_once(world, load, submitted, &http, number, turn).await {
-                    submitted.note_accepted(id);
+    let one = async |number: usize| {
+        let mut rng = draw::rng(load.seed, &["job", &number.to_string()]);
+        sleep_until(began + load.over.mul_f64(rng.random())).await;
+        let mut turn: usize = rng.random_range(0..24);
+        while Instant::now() < load.until {
+            let apis = world.fleet.apis();
+            if let Some(api) = apis.get(turn % apis.len().max(1)) {
+                // Each attempt has files of its own, so that jobs whose answers were lost share none with the next.
+                let (_, body) = prepare(world, load, submitted, number, turn).await;
+                if post(&http, api, submitted, &body).await.is_some() {
                     return;
                 }
-                turn += 1;
-                sleep(Duration::from_millis(200)).await;
             }
+            turn += 1;
+            sleep(Duration::from_millis(200)).await;
         }
     };
     join_all((0..load.jobs).map(one)).await;
 }
 
-/// One attempt. It has files of its own, so that jobs whose answers were lost share none with the next attempt.
-async fn try_once(
-    world: &World,
-    load: Load,
-    submitted: &Submitted,
-    http: &reqwest::Client,
-    number: usize,
-    turn: usize,
-) -> Option<String> {
-    let apis = world.fleet.apis();
-    let url = apis.get(turn % apis.len().max(1))?;
-    let (_, body) = prepare(world, load, submitted, number, turn).await;
-    submitted.note_try();
-    let answer = http.post(format!("{url}/transcribe")).json(&body).send().await.ok()?;
+/// Submits a job. Returns its id if it was accepted.
+pub(crate) async fn post(http: &Client, api: &str, submitted: &Submitted, body: &Value) -> Option<String> {
+    *submitted.tries.lock() += 1;
+    let answer = http.post(format!("{api}/transcribe")).json(body).send().await.ok()?;
     if answer.status().as_u16() != 202 {
         return None;
     }
     let answer: Value = answer.json().await.ok()?;
-    answer["jobId"].as_str().map(str::to_owned)
+    let id = answer["jobId"].as_str()?.to_owned();
+    submitted.accepted.lock().push(id.clone());
+    Some(id)
 }
 
 /// Uploads the audio of a job. Returns the names of the files and the body to submit.
@@ -140,7 +99,7 @@ pub(crate) async fn prepare(
             && let Some((answers, code)) = model::doom(load.seed, &file)
         {
             world.model.script(&file, answers);
-            submitted.note_doomed(file.clone(), code);
+            submitted.doomed.lock().insert(file.clone(), code);
         }
         paths.push(world.aws.put(&file, wav(AUDIO_BYTES)).await);
         files.push(file);

@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 
 use crate::balancer;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Kind {
     Api,
     Worker,
@@ -20,12 +21,7 @@ pub enum Kind {
 
 impl Kind {
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Api => "api",
-            Self::Worker => "worker",
-            Self::Nginx => "nginx",
-            Self::Redis => "redis",
-        }
+        self.into()
     }
 }
 
@@ -69,12 +65,8 @@ impl Member {
         let (name, variable) = match self.kind {
             Kind::Api => ("longhand-api", "LONGHAND_LISTEN"),
             Kind::Worker => ("longhand-worker", "LONGHAND_HEALTH_LISTEN"),
-            Kind::Redis => {
-                return Process::start_group(&self.name, &mut balancer::redis(&folder, address), log);
-            }
-            Kind::Nginx => {
-                return Process::start_group(&self.name, &mut balancer::nginx(&folder, address, apis), log);
-            }
+            Kind::Redis => return redis::start(address, log),
+            Kind::Nginx => return Process::start_group(&mut balancer::nginx(&folder, address, apis), log),
         };
         let mut variables = self.variables.clone();
         variables.push((variable, address.to_owned()));

@@ -17,12 +17,10 @@ const ODD_SHARE: f64 = 0.09;
 /// A model in which this share of calls (0 to 1) fails temporarily: one half with [`Behaviour::usual_faults`], the other
 /// with all other faults. The n-th call for a file always gets the same answer.
 pub fn behaviour(seed: u64, faults: f64, latency: Latency, supports_verbose_json: bool) -> Behaviour {
-    let others = other_faults();
-    let odd = odd_but_good();
     let mut mix = Behaviour::usual_faults(faults / 2.0);
-    mix.extend(shared(faults / 2.0, others));
+    mix.extend(shared(faults / 2.0, other_faults()));
     // The shares must not exceed 1.
-    mix.extend(shared(ODD_SHARE.min(1.0 - faults), odd));
+    mix.extend(shared(ODD_SHARE.min(1.0 - faults), odd_but_good()));
     Behaviour { latency, faults: mix, seed: Some(seed), supports_verbose_json, ..Behaviour::default() }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::load::{Load, Submitted, submit};
 use crate::report::Report;
-use crate::run::{RunSummary, conclude, settle};
+use crate::run::{conclude, settle, with_progress};
 use crate::world::{CONCURRENCY, Plan, Size, World};
 
 /// The duration of the load before the outage, and after it.
@@ -37,9 +37,11 @@ pub struct Outage {
 }
 
 /// A kind of outage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Down {
     /// The model answers 503.
+    #[strum(serialize = "503")]
     Status,
     /// The model accepts calls and never answers.
     Hang,
@@ -47,21 +49,11 @@ pub enum Down {
     Refuse,
 }
 
-impl Down {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Status => "503",
-            Self::Hang => "hang",
-            Self::Refuse => "refuse",
-        }
-    }
-}
-
 pub async fn run(size: &Size, outage: &Outage, how: Down, seed: u64) -> Report {
-    let name = format!("outage: {}", how.name());
+    let name = format!("outage: {how}");
     let began = Instant::now();
     let good = Behaviour { seed: Some(seed), ..Behaviour::taking(size.asr_latency) };
-    let folder = format!("outage-{}", how.name());
+    let folder = format!("outage-{how}");
     let plan = Plan {
         name: &folder,
         seed,
@@ -95,11 +87,7 @@ pub async fn run(size: &Size, outage: &Outage, how: Down, seed: u64) -> Report {
         tokio::join!(submit(&world, load, &submitted), outage_task);
         settle(&world, began, size.limit_seconds).await;
     };
-    let summary = RunSummary { name: &name, began, jobs: size.jobs };
-    tokio::select! {
-        () = load => {}
-        () = summary.progress(&world, &submitted) => {}
-    }
+    with_progress(&name, began, size.jobs, &world, &submitted, load).await;
     let after = up_at.elapsed();
     let model_began = world.model_began;
     let mut report = conclude(world, &submitted, None, name, size, began).await;
@@ -110,7 +98,7 @@ pub async fn run(size: &Size, outage: &Outage, how: Down, seed: u64) -> Report {
 fn set(world: &World, how: Down, up: bool, good: &Behaviour) {
     let bad = |answer| Behaviour { answer, ..good.clone() };
     match (how, up, &world.gate) {
-        (Down::Refuse, up, Some(gate)) => gate.set_open(up),
+        (Down::Refuse, up, Some(gate)) => gate.set(up.then(|| world.model.address())),
         (_, true, _) => world.model.set(good.clone()),
         (Down::Hang, false, _) => world.model.set(bad(Answer::Hang)),
         (Down::Status | Down::Refuse, false, _) => world.model.set(bad(Answer::status(503))),

@@ -11,9 +11,9 @@ use longhand_sim_asr::{Answer, Behaviour, Latency};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::load::Submitted;
+use crate::load::{Submitted, post};
 use crate::report::Report;
-use crate::run::{RunSummary, conclude, settle};
+use crate::run::{conclude, settle, with_progress};
 use crate::world::{ASR_TIMEOUT_SECONDS, Plan, Size, World};
 
 /// The concurrency of a worker: more than the chunks of a bad job.
@@ -86,11 +86,7 @@ pub async fn run(size: &Size, poison: &Poison, workers: usize, seed: u64) -> Rep
         jobs
     };
     let count = kinds().len() * (GOOD_JOBS as usize + 1);
-    let summary = RunSummary { name: &name, began, jobs: count };
-    let jobs = tokio::select! {
-        jobs = load => jobs,
-        () = summary.progress(&world, &submitted) => unreachable!("the progress never ends"),
-    };
+    let jobs = with_progress(&name, began, count, &world, &submitted, load).await;
     let times = join_all(jobs.iter().map(|job| turnaround(&world, &job.id))).await;
     let mut report = conclude(world, &submitted, None, name, &size, began).await;
     report.submitted.0 = count;
@@ -106,7 +102,7 @@ async fn beside(
     kind: &'static str,
     answer: &Answer,
 ) -> Vec<Job> {
-    let mut jobs = Vec::new();
+    let (mut jobs, http) = (Vec::new(), reqwest::Client::new());
     let mut submit = async |user: String, chunks: u64, bad: bool| {
         let mut paths = Vec::new();
         for chunk in 0..chunks {
@@ -114,14 +110,15 @@ async fn beside(
             if bad {
                 world.model.script(&file, vec![answer.clone(); 200]);
                 if kind == "401" {
-                    submitted.note_doomed(file.clone(), "ASR_REJECTED");
+                    submitted.doomed.lock().insert(file.clone(), "ASR_REJECTED");
                 }
             }
             paths.push(world.aws.put(&file, wav(1_000)).await);
         }
-        if let Some(id) = post(world, &user, &paths).await {
-            submitted.note_try();
-            submitted.note_accepted(id.clone());
+        let body = json!({"userId": user, "audioChunkPaths": paths});
+        if let Some(api) = world.fleet.apis().first()
+            && let Some(id) = post(&http, api, submitted, &body).await
+        {
             jobs.push(Job { kind, id, bad });
         }
     };
@@ -131,13 +128,6 @@ async fn beside(
         sleep(GOOD_EVERY).await;
     }
     jobs
-}
-
-async fn post(world: &World, user: &str, paths: &[String]) -> Option<String> {
-    let url = world.fleet.apis().into_iter().next()?;
-    let body = json!({"userId": user, "audioChunkPaths": paths});
-    let answer = reqwest::Client::new().post(format!("{url}/transcribe")).json(&body).send().await.ok()?;
-    Some(answer.json::<Value>().await.ok()?["jobId"].as_str()?.to_owned())
 }
 
 /// The turnaround by the service's clock. `None` for a job that has not ended.

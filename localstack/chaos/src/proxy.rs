@@ -3,22 +3,22 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use futures::{StreamExt, stream};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING, USER_AGENT};
-use hyper::http::response::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::fault::{
     Fault, Operation, Service, forbidden, messages, server_error, throttled, transaction_throttled,
@@ -95,7 +95,7 @@ impl Books {
 pub struct Proxy {
     address: SocketAddr,
     inner: Arc<Inner>,
-    stop: CancellationToken,
+    _stop: DropGuard,
 }
 
 #[derive(Debug)]
@@ -112,18 +112,6 @@ struct State {
     rate: f64,
     books: Books,
 }
-
-/// The connection ends without an answer.
-#[derive(Debug)]
-struct Cut;
-
-impl std::fmt::Display for Cut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the connection is cut")
-    }
-}
-
-impl std::error::Error for Cut {}
 
 impl Proxy {
     /// Starts in front of `upstream` (`http://host:port`), on a free port. `rate` (0 to 1) is the share of calls with a
@@ -142,7 +130,7 @@ impl Proxy {
         });
         let stop = CancellationToken::new();
         tokio::spawn(serve(listener, Arc::clone(&inner), stop.clone()));
-        Ok(Self { address, inner, stop })
+        Ok(Self { address, inner, _stop: stop.drop_guard() })
     }
 
     /// The value for `AWS_ENDPOINT_URL`.
@@ -152,26 +140,16 @@ impl Proxy {
 
     /// Changes the share of calls with a fault.
     pub fn set_rate(&self, rate: f64) {
-        self.inner.lock().rate = rate;
+        self.inner.state.lock().rate = rate;
     }
 
     pub fn books(&self) -> Books {
-        self.inner.lock().books.clone()
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.stop.cancel();
+        self.inner.state.lock().books.clone()
     }
 }
 
 async fn serve(listener: TcpListener, inner: Arc<Inner>, stop: CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {
                 tokio::spawn(connection(stream, Arc::clone(&inner), stop.clone()));
@@ -189,10 +167,7 @@ async fn connection(stream: TcpStream, inner: Arc<Inner>, stop: CancellationToke
     let answer = service_fn(|request: Request<Incoming>| Arc::clone(&inner).answer(request, &reset));
     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
     // An error means that the client is gone, or that the proxy cut the connection.
-    tokio::select! {
-        () = stop.cancelled() => {}
-        _ = served => {}
-    }
+    stop.run_until_cancelled(served).await;
     if reset.load(Ordering::Relaxed) {
         // The socket closes with its last handle, and sends a reset then.
         let _ = twin.set_zero_linger();
@@ -216,33 +191,23 @@ struct Call {
     app: Option<String>,
 }
 
-/// The emulator's complete answer.
-struct Answered {
-    head: Parts,
-    body: Bytes,
-}
-
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Answers one call. An error closes the connection, or resets it if `reset` is set.
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
         reset: &AtomicBool,
-    ) -> Result<Response<Body>, Cut> {
+    ) -> io::Result<Response<Body>> {
         let (head, body) = request.into_parts();
         let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
         let operation = Operation::of(target, head.method.as_str());
-        let body = to_bytes(Body::new(body), MAX_BODY_BYTES).await.map_err(|_| Cut)?;
+        let body = to_bytes(Body::new(body), MAX_BODY_BYTES).await.map_err(io::Error::other)?;
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let app = head.headers.get(USER_AGENT).and_then(|agent| app(agent.to_str().ok()?)).map(str::to_owned);
         let fault = self.draw(&operation, app.as_deref());
         let call = Call { operation, method: head.method, path, headers: head.headers, body, app };
         let Some((fault, late)) = fault else {
-            return self.forward(call).await.map(whole);
+            return Ok(self.forward(call).await?.map(Body::from));
         };
         let answer = match fault {
             Fault::Throttled => Ok(throttled(&call.operation)),
@@ -252,10 +217,10 @@ impl Inner {
                 Ok(transaction_throttled(&call.body, chance))
             }
             Fault::Forbidden => {
-                *self.lock().books.forbidden.entry(file(&call.path).to_owned()).or_default() += 1;
+                *self.state.lock().books.forbidden.entry(file(&call.path).to_owned()).or_default() += 1;
                 Ok(forbidden())
             }
-            Fault::CutBefore => Err(Cut),
+            Fault::CutBefore => Err(cut()),
             _ => return self.damage(call, fault, late, reset).await,
         };
         self.note(&call.operation, fault);
@@ -269,28 +234,28 @@ impl Inner {
         fault: Fault,
         late: Duration,
         reset: &AtomicBool,
-    ) -> Result<Response<Body>, Cut> {
+    ) -> io::Result<Response<Body>> {
         let operation = call.operation.clone();
         let mut answered = self.forward(call).await?;
-        let messages = messages(&answered.body);
+        let messages = messages(answered.body());
         let is_harmless = match fault {
             Fault::ReceiveLost => messages == 0,
             Fault::BodyStalled | Fault::BodyReset => {
-                !answered.head.status.is_success() || answered.body.len() < 2
+                !answered.status().is_success() || answered.body().len() < 2
             }
             _ => false,
         };
         if is_harmless {
-            return Ok(whole(answered));
+            return Ok(answered.map(Body::from));
         }
         self.note(&operation, fault);
         match fault {
             Fault::AnswerLost | Fault::ReceiveLost => {
-                self.lock().books.messages_lost += messages as u64;
+                self.state.lock().books.messages_lost += messages as u64;
                 if fault == Fault::ReceiveLost {
                     tokio::time::sleep(SILENCE).await;
                 }
-                return Err(Cut);
+                return Err(cut());
             }
             Fault::BodyStalled => return Ok(half(answered, SILENCE)),
             Fault::BodyReset => {
@@ -298,18 +263,18 @@ impl Inner {
                 return Ok(half(answered, BEFORE_RESET));
             }
             Fault::EntryFailed => {
-                if let Some(body) = with_failed_entry(&answered.body) {
-                    answered.body = body.into();
+                if let Some(body) = with_failed_entry(answered.body()) {
+                    *answered.body_mut() = body.into();
                 }
             }
             _ => tokio::time::sleep(late).await,
         }
-        Ok(whole(answered))
+        Ok(answered.map(Body::from))
     }
 
     /// Counts a call and draws its fault.
     fn draw(&self, operation: &Operation, app: Option<&str>) -> Option<(Fault, Duration)> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let rate = state.rate;
         if let Some(app) = app {
             state.books.apps.entry(app.to_owned()).or_default().calls += 1;
@@ -320,55 +285,56 @@ impl Inner {
     }
 
     fn note(&self, operation: &Operation, fault: Fault) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let book = state.books.operations.entry(operation.clone()).or_default();
         *book.faults.entry(fault).or_default() += 1;
     }
 
     /// Forwards a call. It continues if the client disconnects, since the emulator executes it, and the ledger must be
     /// complete. Only a receive ends with its client, as with SQS.
-    async fn forward(self: &Arc<Self>, call: Call) -> Result<Answered, Cut> {
+    async fn forward(self: &Arc<Self>, call: Call) -> io::Result<Response<Bytes>> {
         let ends_with_client = call.operation.name == "ReceiveMessage";
         let forwarding = Arc::clone(self).forward_now(call);
         if ends_with_client {
             return forwarding.await;
         }
-        tokio::spawn(forwarding).await.map_err(|_| Cut)?
+        tokio::spawn(forwarding).await.map_err(io::Error::other)?
     }
 
-    async fn forward_now(self: Arc<Self>, call: Call) -> Result<Answered, Cut> {
+    async fn forward_now(self: Arc<Self>, call: Call) -> io::Result<Response<Bytes>> {
         let mut headers = call.headers.clone();
         for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
             headers.remove(name);
         }
         let url = format!("{}{}", self.upstream, call.path);
         let request = self.client.request(call.method.clone(), url).headers(headers).body(call.body.clone());
-        let response = request.send().await.map_err(|_| Cut)?;
+        let response = request.send().await.map_err(io::Error::other)?;
         let (mut parts, body) = Response::<reqwest::Body>::from(response).into_parts();
-        let body = to_bytes(Body::new(body), MAX_BODY_BYTES).await.map_err(|_| Cut)?;
+        let body = to_bytes(Body::new(body), MAX_BODY_BYTES).await.map_err(io::Error::other)?;
         for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
             parts.headers.remove(name);
         }
         if call.operation.service == Service::Dynamodb && parts.status.is_success() {
             let at = self.began.elapsed();
-            self.lock().books.accepted(&call, at);
+            self.state.lock().books.accepted(&call, at);
         }
-        Ok(Answered { head: parts, body })
+        Ok(Response::from_parts(parts, body))
     }
 }
 
-fn whole(answered: Answered) -> Response<Body> {
-    Response::from_parts(answered.head, Body::from(answered.body))
+/// The error that ends a connection without an answer.
+fn cut() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
 }
 
 /// The first half of a body, and after a pause the end of the connection.
-fn half(answered: Answered, pause: Duration) -> Response<Body> {
-    let Answered { mut head, body } = answered;
+fn half(answered: Response<Bytes>, pause: Duration) -> Response<Body> {
+    let (mut head, body) = answered.into_parts();
     head.headers.insert(CONTENT_LENGTH, body.len().into());
     let first = body.slice(..body.len() / 2);
     let end = async move {
         tokio::time::sleep(pause).await;
-        Err(Cut)
+        Err(cut())
     };
     let parts = stream::once(async { Ok(first) }).chain(stream::once(end));
     Response::from_parts(head, Body::from_stream(parts))

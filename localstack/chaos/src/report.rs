@@ -101,12 +101,12 @@ impl Report {
 
     /// What the processes, the clients and AWS went through.
     fn load_rows(&self) -> Vec<(&'static str, String)> {
-        let fleet::Books { kills, stops, reloads, demotions, restarts, disturbed, exits } = &self.fleet;
+        let fleet::Books { killed, stopped, reloaded, demoted, restarted, disturbed, exits } = &self.fleet;
         let well = exits.iter().filter(|exit| exit.success).count();
         let mut rows = vec![(
             "processes",
             format!(
-                "{kills} kill -9, {stops} SIGTERM, {demotions} REPLICAOF, {restarts} restarts; {well} of {} SIGTERMs in all ended with 0",
+                "{killed} kill -9, {stopped} SIGTERM, {demoted} REPLICAOF, {restarted} restarts; {well} of {} SIGTERMs in all ended with 0",
                 exits.len()
             ),
         )];
@@ -114,14 +114,15 @@ impl Report {
             let disturbed = disturbed.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
             rows.push((
                 "disturbed",
-                format!("{reloads} reloads of nginx{}", in_brackets(&disturbed, "in all: ")),
+                format!("{reloaded} reloads of nginx{}", in_brackets(&disturbed, "in all: ")),
             ));
             let retries: u64 = again.values().sum();
             let (reasons, surprises) = (in_brackets(again, ""), self.findings.surprises);
             rows.push(("clients", format!("{asked} requests; retried {retries}{reasons}; streams resumed {resumed}; errors that clients do not retry {surprises}")));
         }
         let calls: u64 = self.aws.operations.values().map(|book| book.calls).sum();
-        let faults = self.aws.faults().into_iter().map(|(fault, count)| (fault.name().to_owned(), count));
+        let faults =
+            self.aws.faults().into_iter().map(|(fault, count)| (fault.to_string().replace('_', " "), count));
         let (faults, lost) = (in_brackets(&faults.collect(), ""), self.aws.messages_lost);
         rows.push(("AWS", format!("{calls} calls{faults}; {lost} messages in lost answers")));
         rows
@@ -239,7 +240,7 @@ pub fn summary(reports: &[Report]) -> String {
             found.left,
             format!("{}/{}", found.most_calls.0, found.most_calls.1),
             found.most_at_once,
-            report.fleet.kills + report.fleet.stops,
+            report.fleet.killed + report.fleet.stopped,
             report.aws.faults().values().sum::<u64>(),
             report.took.as_secs(),
             if report.is_good() { "yes" } else { "NO" },

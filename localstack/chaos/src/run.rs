@@ -1,6 +1,5 @@
 //! The first scenario: load while processes are killed, the model fails and AWS calls are lost.
 
-use std::future;
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
@@ -8,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use longhand_sim_asr::share;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -43,11 +43,6 @@ pub struct Badness {
     pub aws_faults: f64,
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "must be a number from 0 to 1".to_owned())
-}
-
 /// Runs with one seed. With an even seed the model does not support `verbose_json`. `old` is the folder of the programs
 /// of 0.1.0, which every second api and worker uses.
 pub async fn run(size: &Size, badness: &Badness, seed: u64, old: Option<&Path>) -> Report {
@@ -78,13 +73,9 @@ pub async fn run(size: &Size, badness: &Badness, seed: u64, old: Option<&Path>) 
         until: began + Duration::from_secs(size.limit_seconds),
     };
     let end_of_kills = CancellationToken::new();
-    let kills = Arc::clone(&world.fleet).kill(seed, badness.kill_every.clone(), end_of_kills.clone());
-    let killer = tokio::spawn(kills);
-    let timer = async {
-        sleep(Duration::from_secs(badness.kill_seconds)).await;
-        end_of_kills.cancel();
-        future::pending::<()>().await;
-    };
+    let until = Instant::now() + Duration::from_secs(badness.kill_seconds);
+    let (every, end) = (badness.kill_every.clone(), end_of_kills.clone());
+    let killer = tokio::spawn(Arc::clone(&world.fleet).kill(seed, every, until, end));
     let work = async {
         if size.balanced {
             clients.run(&world, load, &submitted).await;
@@ -93,12 +84,7 @@ pub async fn run(size: &Size, badness: &Badness, seed: u64, old: Option<&Path>) 
         }
         settle(&world, began, size.limit_seconds).await;
     };
-    let summary = RunSummary { name: &name, began, jobs: size.jobs };
-    tokio::select! {
-        () = work => {}
-        () = timer => {}
-        () = summary.progress(&world, &submitted) => {}
-    }
+    with_progress(&name, began, size.jobs, &world, &submitted, work).await;
     end_of_kills.cancel();
     killer.await.expect("the killer does not panic");
     let clients = size.balanced.then(|| clients.books());
@@ -124,39 +110,39 @@ pub async fn settle(world: &World, began: Instant, limit_seconds: u64) {
     }
 }
 
-/// The constant parts of the progress lines.
-#[derive(Clone, Copy, Debug)]
-pub struct RunSummary<'a> {
-    pub name: &'a str,
-    pub began: Instant,
-    /// The expected number of jobs.
-    pub jobs: usize,
+/// Does the work, and prints the progress to stderr every few seconds. `jobs` is their expected number.
+pub async fn with_progress<T>(
+    name: &str,
+    began: Instant,
+    jobs: usize,
+    world: &World,
+    submitted: &Submitted,
+    work: impl Future<Output = T>,
+) -> T {
+    tokio::select! {
+        result = work => result,
+        () = progress(name, began, jobs, world, submitted) => unreachable!("the progress never ends"),
+    }
 }
 
-impl RunSummary<'_> {
-    /// Prints the progress to stderr every few seconds. Never returns.
-    pub async fn progress(self, world: &World, submitted: &Submitted) {
-        let mut ticks = interval(PROGRESS);
-        loop {
-            ticks.tick().await;
-            let jobs = gather::table(&world.aws).await;
-            let fleet::Books { kills, stops, .. } = world.fleet.books();
-            let books = world.model.books();
-            let faults: u64 = world.proxy.books().faults().values().sum();
-            let _ = writeln!(
-                std::io::stderr(),
-                "{} {:>3.0} s: {} of {} jobs accepted, {} open; the model: {} calls, {} now; {} kills; {faults} AWS faults; {} messages",
-                self.name,
-                self.began.elapsed().as_secs_f64(),
-                submitted.accepted().len(),
-                self.jobs,
-                gather::open(&jobs),
-                books.calls,
-                books.in_flight,
-                kills + stops,
-                gather::depth(&world.aws).await,
-            );
-        }
+async fn progress(name: &str, began: Instant, jobs: usize, world: &World, submitted: &Submitted) {
+    let mut ticks = interval(PROGRESS);
+    loop {
+        ticks.tick().await;
+        let open = gather::open(&gather::table(&world.aws).await);
+        let accepted = submitted.accepted.lock().len();
+        let fleet::Books { killed, stopped, .. } = world.fleet.books();
+        let books = world.model.books();
+        let faults: u64 = world.proxy.books().faults().values().sum();
+        let _ = writeln!(
+            std::io::stderr(),
+            "{name} {:>3.0} s: {accepted} of {jobs} jobs accepted, {open} open; the model: {} calls, {} now; {} kills; {faults} AWS faults; {} messages",
+            began.elapsed().as_secs_f64(),
+            books.calls,
+            books.in_flight,
+            killed + stopped,
+            gather::depth(&world.aws).await,
+        );
     }
 }
 
@@ -182,21 +168,22 @@ pub async fn conclude(
     world.fleet.stop().await;
     let jobs = gather::table(&world.aws).await;
     let (fleet, aws, model) = (world.fleet.books(), world.proxy.books(), world.model.books());
+    let (accepted, doomed) = (submitted.accepted.lock().clone(), submitted.doomed.lock().clone());
     let evidence = Evidence {
-        accepted: submitted.accepted(),
+        accepted,
         jobs,
         shown,
         left: gather::drain(&world.aws).await,
         model: model.clone(),
-        doomed: submitted.doomed(),
+        doomed,
         forbidden: aws.forbidden.clone(),
         ledger: aws.ledger.clone(),
         exits: fleet.exits.clone(),
         surprises,
-        bounds: world.bounds,
+        calls_at_once: world.calls_at_once,
     };
     let findings = audit(&evidence);
-    let submitted = (size.jobs, submitted.tries());
+    let submitted = (size.jobs, *submitted.tries.lock());
     let notes = vec![format!("logs of the processes: {}", world.logs.display())];
     Report { name, took, submitted, findings, fleet, clients, aws, model, notes }
 }

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use clap::Args;
 use longhand_e2e::calls::Calls;
+use longhand_e2e::relay::Relay;
 use longhand_e2e::resources::{Clients, Resources, endpoint};
 use longhand_sim_asr::{Behaviour, Latency, SimAsr};
 use tokio::time::Instant;
 
-use crate::audit::Bounds;
 use crate::fleet::{Crew, Fleet};
-use crate::gate::Gate;
 use crate::proxy::Proxy;
 
 /// The concurrency of a worker: low, so that the work lasts longer than the kills.
@@ -77,11 +76,12 @@ pub struct World {
     /// The start of the model, from which the times in its books count.
     pub model_began: Instant,
     /// The gate in front of the model, if the scenario needs one.
-    pub gate: Option<Gate>,
+    pub gate: Option<Relay>,
     pub fleet: Arc<Fleet>,
     /// The folder of the logs.
     pub logs: PathBuf,
-    pub bounds: Bounds,
+    /// The maximum of concurrent calls of the model by all workers, with their probes.
+    pub calls_at_once: usize,
 }
 
 /// The parameters of a [`World`].
@@ -108,12 +108,11 @@ impl World {
     pub async fn start(size: &Size, plan: Plan<'_>) -> Self {
         let Plan { name, seed, aws_faults, model, gated, slots, redis, old } = plan;
         let aws = Resources::deploy().await.clients(&Calls::default()).await;
-        let bounds = Bounds { calls_at_once: size.workers * (slots + 1) };
+        let calls_at_once = size.workers * (slots + 1);
         let model_began = Instant::now();
         let model = SimAsr::start(model).await.expect("the model starts");
-        let gate =
-            if gated { Some(Gate::start(model.address()).await.expect("a port for the gate")) } else { None };
-        let model_url = gate.as_ref().map_or_else(|| model.base_url(), Gate::url);
+        let gate = if gated { Some(Relay::start(model.address()).await) } else { None };
+        let model_url = format!("http://{}", gate.as_ref().map_or(model.address(), Relay::address));
         let proxy = Proxy::start(&endpoint(), seed, aws_faults).await.expect("a port for the proxy");
         let logs = size.logs.join(name);
         // The logs of an earlier run, if any.
@@ -128,7 +127,7 @@ impl World {
             old: old.map(Path::to_owned),
         };
         let fleet = Fleet::start(crew, &variables, &logs).await;
-        Self { aws, proxy, model, model_began, gate, fleet, logs, bounds }
+        Self { aws, proxy, model, model_began, gate, fleet, logs, calls_at_once }
     }
 }
 

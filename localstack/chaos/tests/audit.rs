@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longhand_chaos::audit::{Bounds, Chunk, Evidence, Findings, Job, Shown, audit};
+use longhand_chaos::audit::{Chunk, Evidence, Findings, Job, Shown, audit};
 use longhand_chaos::fleet::Exit;
 use longhand_chaos::ledger::Ledger;
 use longhand_sim_asr::{Books, FileBook, text_for};
@@ -96,7 +96,7 @@ fn evidence() -> Evidence {
         }],
         surprises: Vec::new(),
         forbidden: BTreeMap::new(),
-        bounds: Bounds { calls_at_once: 24 },
+        calls_at_once: 24,
     }
 }
 

@@ -71,7 +71,7 @@ async fn no_killed_instance_loses_a_job_or_surprises_a_client() {
     assert_eq!(report.findings.failed, 0, "{}", report.text());
     assert_eq!(report.findings.unasked, 0, "{}", report.text());
     assert_eq!(report.findings.completed as u64, books.done, "{}", report.text());
-    assert_eq!((report.fleet.kills, report.fleet.stops, report.fleet.reloads), (4, 2, 1));
+    assert_eq!((report.fleet.killed, report.fleet.stopped, report.fleet.reloaded), (4, 2, 1));
     std::fs::remove_dir_all(size.logs).expect("the logs were there");
 }
 

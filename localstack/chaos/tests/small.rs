@@ -27,7 +27,7 @@ async fn a_small_run_has_faults_and_no_violations() {
     let report = run(&size, &badness, 1, None).await;
     assert!(report.is_good(), "{}", report.text());
     assert_eq!(report.findings.accepted, 5);
-    assert!(report.fleet.kills > 0, "{}", report.text());
+    assert!(report.fleet.killed > 0, "{}", report.text());
     assert!(report.aws.faults().values().sum::<u64>() > 0, "{}", report.text());
     assert_eq!(report.findings.completed + report.findings.failed, 5 + report.findings.unasked);
     std::fs::remove_dir_all(logs).expect("the logs were there");

@@ -1,8 +1,8 @@
 //! Counts AWS calls and the write units that they use.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_dynamodb::config::interceptors::{
@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::config::interceptors::{
 };
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 /// The operations whose write units are counted.
@@ -27,25 +28,21 @@ struct Counted {
 }
 
 impl Calls {
-    fn counted(&self) -> MutexGuard<'_, Counted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn counts(&self) -> BTreeMap<String, usize> {
-        self.counted().calls.clone()
+        self.0.lock().calls.clone()
     }
 
     pub fn of(&self, operation: &str) -> usize {
-        self.counted().calls.get(operation).copied().unwrap_or(0)
+        self.0.lock().calls.get(operation).copied().unwrap_or(0)
     }
 
     /// The units of successful writes, including those of indexes.
     pub fn write_units(&self) -> f64 {
-        self.counted().write_units
+        self.0.lock().write_units
     }
 
     pub fn reset(&self) {
-        *self.counted() = Counted::default();
+        *self.0.lock() = Counted::default();
     }
 }
 
@@ -61,7 +58,7 @@ impl Intercept for Calls {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let operation = operation(context.request()).to_owned();
-        *self.counted().calls.entry(operation).or_default() += 1;
+        *self.0.lock().calls.entry(operation).or_default() += 1;
         Ok(())
     }
 
@@ -93,7 +90,7 @@ impl Intercept for Calls {
         // One object, or for a transaction a list with one for each table.
         let consumed = &answer["ConsumedCapacity"];
         let units = &consumed.get(0).unwrap_or(consumed)["CapacityUnits"];
-        self.counted().write_units += units.as_f64().unwrap_or_default();
+        self.0.lock().write_units += units.as_f64().unwrap_or_default();
         Ok(())
     }
 }

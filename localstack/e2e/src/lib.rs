@@ -6,6 +6,7 @@ pub mod gateway;
 pub mod processes;
 pub mod receiver;
 pub mod redis;
+pub mod relay;
 pub mod resources;
 pub mod service;
 pub mod written;

@@ -38,42 +38,35 @@ impl Process {
     /// Starts a program with these variables and the emulator's. Its log goes to the test's output, with the
     /// filter in `LONGHAND_TEST_LOG`, by default errors only.
     pub fn start(name: &str, variables: &[(&str, String)]) -> Self {
-        let child = Command::new(binary(name))
-            .env("RUST_LOG", std::env::var("LONGHAND_TEST_LOG").as_deref().unwrap_or("error"))
-            .envs(variables.iter().map(|(name, value)| (*name, value.as_str())))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the program starts");
-        Self { name: name.to_owned(), child, group: None }
+        let filter = std::env::var("LONGHAND_TEST_LOG").unwrap_or_else(|_| "error".to_owned());
+        let variables = [&[("RUST_LOG", filter)][..], variables].concat();
+        Self::start_logging(&binary(name), &variables, Stdio::inherit())
     }
 
     /// Starts a program, from [`binary`] or of another build, with these variables and the emulator's. Appends the log
     /// to a file. `RUST_LOG` in the variables sets the filter.
-    pub fn start_logging(program: &Path, variables: &[(&str, String)], log: std::fs::File) -> Self {
-        let mut command = Command::new(program);
-        command.envs(variables.iter().map(|(name, value)| (*name, value.as_str())));
-        let child = Self::spawn(&mut command, log);
-        Self { name: program.display().to_string(), child, group: None }
+    pub fn start_logging(program: &Path, variables: &[(&str, String)], log: impl Into<Stdio>) -> Self {
+        let variables = variables.iter().map(|(name, value)| (*name, value.as_str()));
+        Self::spawn(Command::new(program).envs(variables), log)
     }
 
     /// Starts any program in a process group of its own, which is killed with it. Appends the log to a file.
     ///
     /// # Panics
     /// If the program is not installed.
-    pub fn start_group(name: &str, command: &mut Command, log: std::fs::File) -> Self {
-        let child = Self::spawn(command.process_group(0), log);
-        let group = child.id();
-        Self { name: name.to_owned(), child, group }
+    pub fn start_group(command: &mut Command, log: impl Into<Stdio>) -> Self {
+        let mut process = Self::spawn(command.process_group(0), log);
+        process.group = process.child.id();
+        process
     }
 
-    fn spawn(command: &mut Command, log: std::fs::File) -> Child {
+    pub(crate) fn spawn(command: &mut Command, log: impl Into<Stdio>) -> Self {
+        let name = command.as_std().get_program().display().to_string();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn();
-        child.unwrap_or_else(|error| {
-            let name = command.as_std().get_program().display();
+        let child = child.unwrap_or_else(|error| {
             panic!("cannot start {name} (`make test` installs the programs that tests need): {error}")
-        })
+        });
+        Self { name, child, group: None }
     }
 
     /// The exit status, if the process has ended.
@@ -88,7 +81,7 @@ impl Process {
     }
 
     /// Kills the process with SIGKILL and waits for its end.
-    pub async fn kill(mut self) {
+    pub async fn kill(&mut self) {
         self.kill_group();
         self.child.kill().await.expect("the process can be killed");
     }

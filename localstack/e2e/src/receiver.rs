@@ -1,7 +1,7 @@
 //! A receiver of webhooks. It verifies every event with the public library of Standard Webhooks.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -11,10 +11,11 @@ use axum::routing::post;
 use longhand_shared::UserId;
 use longhand_shared::domain::url::AllowedHosts;
 use longhand_shared::webhook::signature::{MasterSecret, MasterSecrets};
+use parking_lot::Mutex;
 use serde_json::Value;
 use standardwebhooks::Webhook;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 /// `LONGHAND_WEBHOOK_SECRET` in tests.
 pub const SECRET: &str = "only-for-tests-and-no-secret-at-all";
@@ -46,7 +47,7 @@ struct Records {
 pub struct Receiver {
     address: SocketAddr,
     state: Arc<Mutex<Records>>,
-    serving: JoinHandle<()>,
+    _serving: AbortOnDropHandle<()>,
 }
 
 impl Receiver {
@@ -57,7 +58,7 @@ impl Receiver {
         let router = Router::new().route("/{*path}", post(receive)).with_state(Arc::clone(&state));
         let serving =
             tokio::spawn(async move { axum::serve(listener, router).await.expect("the receiver serves") });
-        Self { address, state, serving }
+        Self { address, state, _serving: AbortOnDropHandle::new(serving) }
     }
 
     /// A `callbackUrl`.
@@ -73,7 +74,7 @@ impl Receiver {
     /// Sets the next responses. After them the receiver returns 204.
     pub fn answer(&self, answers: &[u16]) {
         let answers = answers.iter().rev().map(|code| StatusCode::from_u16(*code).expect("a status"));
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).answers = answers.collect();
+        self.state.lock().answers = answers.collect();
     }
 
     /// All events of a job so far.
@@ -81,21 +82,15 @@ impl Receiver {
     /// # Panics
     /// If a request had an invalid signature.
     pub fn events(&self, job: &str) -> Vec<ReceivedEvent> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         assert_eq!(state.forged, 0, "every signature is valid");
         state.events.iter().filter(|event| event.event["data"]["jobId"] == job).cloned().collect()
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
 async fn receive(State(state): State<Arc<Mutex<Records>>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let event = verified(&headers, &body);
-    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = state.lock();
     match event {
         Some(event) => state.events.push(event),
         None => state.forged += 1,

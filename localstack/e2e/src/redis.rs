@@ -1,26 +1,24 @@
 //! A real Redis for one test.
 
+use std::net::SocketAddr;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use longhand_shared::cache::Cache;
 use longhand_shared::cache::remote::Redis;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::eventually;
-use crate::processes::free_port;
+use crate::processes::{Process, free_address};
 
 /// A Redis server that is killed when it is dropped.
 #[derive(Debug)]
 pub struct RedisServer {
-    port: u16,
-    child: Child,
+    address: String,
+    process: Process,
 }
 
 impl RedisServer {
@@ -29,15 +27,19 @@ impl RedisServer {
     /// # Panics
     /// If Redis is not installed.
     pub async fn start() -> Self {
-        let port = free_port();
-        let server = Self { port, child: spawn(port) };
+        let address = free_address();
+        let server = Self { process: start(&address, Stdio::inherit()), address };
         server.ready().await;
         server
     }
 
     /// `REDIS_URL`.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address.parse().expect("an address")
     }
 
     /// A cache with a connection of its own.
@@ -51,31 +53,29 @@ impl RedisServer {
     /// # Panics
     /// If the server refuses.
     pub async fn replicate(&self, primary: &Self) {
-        let answer = self.ask(&format!("REPLICAOF 127.0.0.1 {}", primary.port)).await;
+        let answer = self.ask(&format!("REPLICAOF {}", primary.address.replace(':', " "))).await;
         assert_eq!(answer.as_deref(), Some("+OK\r\n"));
     }
 
     /// Kills the server.
     pub async fn kill(&mut self) {
-        self.child.kill().await.expect("the server can be killed");
+        self.process.kill().await;
     }
 
     /// Starts an empty server on the same port.
     pub async fn start_again(&mut self) {
-        self.child = spawn(self.port);
+        self.process = start(&self.address, Stdio::inherit());
         self.ready().await;
     }
 
     /// Sends a signal: after `STOP` the server accepts connections but does not respond, until `CONT`.
     pub async fn signal(&self, signal: &str) {
-        let id = self.child.id().expect("the server runs").to_string();
-        let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status().await;
-        assert!(sent.expect("kill can be run").success(), "cannot send {signal} to redis-server");
+        self.process.signal(&format!("-{signal}")).await;
     }
 
     /// Sends a command and returns the raw response.
     pub async fn ask(&self, command: &str) -> Option<String> {
-        ask(&format!("127.0.0.1:{}", self.port), command).await
+        ask(&self.address, command).await
     }
 
     /// Sets a key.
@@ -105,63 +105,13 @@ pub async fn ask(address: &str, command: &str) -> Option<String> {
     String::from_utf8(answer).ok()
 }
 
-/// An address that forwards to one Redis and later to another, like the primary endpoint of a replication group. Open
-/// connections stay with the first.
-#[derive(Debug)]
-pub struct PrimaryEndpoint {
-    port: u16,
-    target: Arc<AtomicU16>,
-    serving: JoinHandle<()>,
-}
-
-impl PrimaryEndpoint {
-    /// An address that forwards to `primary`.
-    ///
-    /// # Panics
-    /// If there is no free port.
-    pub async fn of(primary: &RedisServer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let target = Arc::new(AtomicU16::new(primary.port));
-        let current = Arc::clone(&target);
-        let serving = tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let port = current.load(Ordering::SeqCst);
-                tokio::spawn(async move {
-                    if let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await {
-                        let _ = copy_bidirectional(&mut client, &mut server).await;
-                    }
-                });
-            }
-        });
-        Self { port, target, serving }
-    }
-
-    /// Forwards new connections to this server.
-    pub fn move_to(&self, primary: &RedisServer) {
-        self.target.store(primary.port, Ordering::SeqCst);
-    }
-
-    /// `REDIS_URL`.
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for PrimaryEndpoint {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-fn spawn(port: u16) -> Child {
-    let port = port.to_string();
-    Command::new("redis-server")
-        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .args(["--dir", &std::env::temp_dir().display().to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("redis-server is not installed: run `make test`, or apt-get install redis-server")
+/// Starts a Redis without persistence at `address` (`host:port`).
+///
+/// # Panics
+/// If Redis is not installed.
+pub fn start(address: &str, log: impl Into<Stdio>) -> Process {
+    let (host, port) = address.split_once(':').expect("host:port");
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir"]);
+    Process::spawn(command.arg(std::env::temp_dir()), log)
 }

@@ -217,23 +217,7 @@ pub async fn deploy(name: &str, template: &str, parameters: &[(&str, &str)]) -> 
 async fn cloudformation(parameters: &[(&str, &str)]) -> String {
     let scope = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/cloudformation/aws4_request, \
                  SignedHeaders=host, Signature=unchecked";
-    let body: Vec<String> = parameters
-        .iter()
-        .chain(&[("Version", "2010-05-15")])
-        .map(|(name, value)| format!("{name}={}", percent(value)))
-        .collect();
-    let request = reqwest::Client::new()
-        .post(endpoint())
-        .header("authorization", scope)
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(body.join("&"));
+    let parameters: Vec<_> = parameters.iter().chain(&[("Version", "2010-05-15")]).collect();
+    let request = reqwest::Client::new().post(endpoint()).header("authorization", scope).form(&parameters);
     request.send().await.expect("the emulator answers").text().await.expect("a text")
-}
-
-fn percent(value: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    value.bytes().map(encode).collect()
 }

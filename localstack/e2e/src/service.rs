@@ -23,7 +23,8 @@ use longhand_worker::{Parts, WebhookSources, Worker};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::calls::Calls;
 use crate::eventually;
@@ -53,22 +54,19 @@ pub struct Service {
     /// The api's waits.
     pub waiting: Waiting,
     cache: Cache,
-    api: JoinHandle<()>,
+    _api: AbortOnDropHandle<()>,
 }
 
 /// A worker in this process.
 pub struct Working {
-    stop: CancellationToken,
+    stop: DropGuard,
     running: JoinHandle<Result<(), EndedEarly>>,
 }
 
 impl Service {
     /// Starts the api and the model, without a worker.
     pub async fn start() -> Self {
-        let calls = Calls::default();
-        let aws = Resources::deploy().await.clients(&calls).await;
-        let (store, queue) = (aws.store(), aws.queue());
-        Self::start_with(aws, calls, store, queue).await
+        Self::start_cached(Cache::local()).await
     }
 
     /// Like [`Self::start`], with the api in this mode.
@@ -80,25 +78,16 @@ impl Service {
         service
     }
 
-    /// Like [`Self::start`], with this store and queue in the api.
-    pub async fn start_with(
-        aws: Clients,
-        calls: Calls,
-        store: Arc<dyn JobStore>,
-        queue: Arc<dyn ChunkQueue>,
-    ) -> Self {
-        Self::start_on(aws, calls, store, queue, Cache::local()).await
-    }
-
     /// Starts the api and the model with a cache. The worker uses it too if it is Redis.
     pub async fn start_cached(cache: Cache) -> Self {
         let calls = Calls::default();
         let aws = Resources::deploy().await.clients(&calls).await;
         let (store, queue) = (aws.store(), aws.queue());
-        Self::start_on(aws, calls, store, queue, cache).await
+        Self::start_with(aws, calls, store, queue, cache).await
     }
 
-    async fn start_on(
+    /// Like [`Self::start_cached`], with this store and queue in the api.
+    pub async fn start_with(
         aws: Clients,
         calls: Calls,
         store: Arc<dyn JobStore>,
@@ -128,11 +117,11 @@ impl Service {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = tokio::net::TcpListener::bind(any).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let api = tokio::spawn(async move {
+        let api = AbortOnDropHandle::new(tokio::spawn(async move {
             axum::serve(listener, longhand_api::router(state)).await.expect("the api serves");
-        });
+        }));
         let asr = SimAsr::start(Behaviour::default()).await.expect("the model starts");
-        Self { aws, calls, asr, receiver, url, http: Client::new(), waiting, cache, api }
+        Self { aws, calls, asr, receiver, url, http: Client::new(), waiting, cache, _api: api }
     }
 
     /// The settings of model calls in tests.
@@ -184,7 +173,7 @@ impl Service {
         let worker = worker.expect("a worker");
         let stop = CancellationToken::new();
         let running = tokio::spawn(worker.run(stop.clone()));
-        Working { stop, running }
+        Working { stop: stop.drop_guard(), running }
     }
 
     /// Writes a small audio file for each name. Returns their paths.
@@ -251,24 +240,12 @@ impl Service {
     }
 }
 
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.api.abort();
-    }
-}
-
 impl Working {
     /// Stops the worker like SIGTERM, and waits for the end of its drain.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        let ended = (&mut self.running).await.expect("the worker ends without a panic");
+    pub async fn stop(self) {
+        drop(self.stop);
+        let ended = self.running.await.expect("the worker ends without a panic");
         ended.expect("the worker drains");
-    }
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_sqs::types::MessageAttributeValue;
 use longhand_shared::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::resources::Clients;
 use crate::service::{Service, wav};
@@ -55,7 +55,8 @@ impl Written {
         let age = Timestamp::now().since(recorded);
         let mut put = Vec::new();
         for item in self.table.as_array().expect("items") {
-            let mut item = from_item(item.as_object().expect("an item"));
+            let item: serde_dynamo::Item = serde_json::from_value(item.clone()).expect("an item");
+            let mut item: HashMap<String, AttributeValue> = item.into();
             // Moves the times to now. Otherwise items would have expired, and jobs would be due for the sweeper at once.
             if let Some(AttributeValue::N(ttl)) = item.get_mut("ttl") {
                 *ttl = Timestamp::from_unix(ttl.parse().expect("seconds")).plus(age).unix().to_string();
@@ -134,46 +135,4 @@ fn file(name: &str) -> Value {
     let path = folder.join(name).with_extension("json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).expect("JSON")
-}
-
-/// An attribute as `DynamoDB`'s JSON.
-///
-/// # Panics
-/// If Longhand does not write attributes of this type.
-pub fn to_json(value: &AttributeValue) -> Value {
-    match value {
-        AttributeValue::S(text) => json!({"S": text}),
-        AttributeValue::N(number) => json!({"N": number}),
-        AttributeValue::Bool(truth) => json!({"BOOL": truth}),
-        AttributeValue::Ns(numbers) => {
-            let mut numbers = numbers.clone();
-            numbers.sort();
-            json!({"NS": numbers})
-        }
-        AttributeValue::L(list) => json!({"L": list.iter().map(to_json).collect::<Vec<_>>()}),
-        AttributeValue::M(map) => {
-            let map: BTreeMap<_, _> = map.iter().map(|(name, value)| (name, to_json(value))).collect();
-            json!({"M": map})
-        }
-        other => panic!("Longhand writes no such attribute: {other:?}"),
-    }
-}
-
-fn from_json(value: &Value) -> AttributeValue {
-    let (kind, value) = value.as_object().and_then(|one| one.iter().next()).expect("a type and a value");
-    let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    let list = || value.as_array().expect("a list").iter();
-    match kind.as_str() {
-        "S" => AttributeValue::S(text(value)),
-        "N" => AttributeValue::N(text(value)),
-        "BOOL" => AttributeValue::Bool(value.as_bool().expect("true or false")),
-        "NS" => AttributeValue::Ns(list().map(text).collect()),
-        "L" => AttributeValue::L(list().map(from_json).collect()),
-        "M" => AttributeValue::M(from_item(value.as_object().expect("a map"))),
-        other => panic!("to_json writes no {other}"),
-    }
-}
-
-fn from_item(item: &Map<String, Value>) -> HashMap<String, AttributeValue> {
-    item.iter().map(|(name, value)| (name.clone(), from_json(value))).collect()
 }

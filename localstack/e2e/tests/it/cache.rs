@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use longhand_e2e::eventually;
 use longhand_e2e::processes::{Process, free_address, ready};
-use longhand_e2e::redis::{PrimaryEndpoint, RedisServer};
+use longhand_e2e::redis::RedisServer;
+use longhand_e2e::relay::Relay;
 use longhand_e2e::service::{LIMITS, Service};
 use longhand_shared::cache::remote::{Notification, Redis};
 use longhand_shared::cache::{Cache, Change};
@@ -272,15 +273,15 @@ async fn subscriber(url: &str) -> impl Fn() -> Vec<Notification> + use<> {
 #[tokio::test]
 async fn a_failover_moves_results_and_changes_to_the_new_primary() {
     let (old, new) = (RedisServer::start().await, RedisServer::start().await);
-    let endpoint = PrimaryEndpoint::of(&old).await;
-    let cache = Cache::shared(client(&endpoint.url()));
+    let endpoint = Relay::start(old.address()).await;
+    let cache = Cache::shared(client(&format!("redis://{}", endpoint.address())));
     eventually("a result at the old primary", async || {
         let job = completed_job(&cache).await;
         in_redis(&old, &job.to_string()).await.then_some(())
     })
     .await;
     let events = subscriber(&new.url()).await;
-    endpoint.move_to(&new);
+    endpoint.set(Some(new.address()));
     old.replicate(&new).await;
     eventually("a result and its event at the new primary", async || {
         let job = completed_job(&cache).await;

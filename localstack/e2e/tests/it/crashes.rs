@@ -47,7 +47,7 @@ async fn a_killed_worker_loses_no_chunk() {
     service.asr.script("c.wav", [Answer::Hang]);
     service.asr.script("d.wav", [Answer::Hang]);
     let paths = service.audio(&names).await;
-    let first = worker(&service).await;
+    let mut first = worker(&service).await;
     let job = service.submit("ana", &paths).await;
     eventually("two completed chunks and two model calls in flight", async || {
         let result = service.read(&job).await;
@@ -73,7 +73,7 @@ async fn an_api_killed_before_it_sends_messages_loses_no_job() {
     let hanging_sqs = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let listen = free_address();
     let resources = &service.aws.resources;
-    let api = Process::start(
+    let mut api = Process::start(
         "longhand-api",
         &[
             ("LONGHAND_LISTEN", listen.clone()),

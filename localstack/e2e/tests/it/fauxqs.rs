@@ -6,6 +6,7 @@ use longhand_e2e::eventually;
 use longhand_e2e::processes::{Process, free_port, ready};
 use longhand_e2e::resources::Resources;
 use longhand_e2e::service::{LIMITS, Service};
+use longhand_shared::cache::Cache;
 use longhand_shared::queue::{ChunkQueue, Depth};
 use serde_json::json;
 use tokio::process::Command;
@@ -33,7 +34,7 @@ async fn jobs_complete_on_fauxqs() {
     command.args(["-c", &format!("exec {program}")]);
     command.env("FAUXQS_PORT", port.to_string()).env("FAUXQS_LOGGER", "false");
     let log = tempfile::tempfile().expect("a file");
-    let _fauxqs = Process::start_group("fauxqs", &mut command, log);
+    let _fauxqs = Process::start_group(&mut command, log);
     let endpoint = format!("http://127.0.0.1:{port}");
     ready(&format!("{endpoint}/health")).await;
 
@@ -45,7 +46,7 @@ async fn jobs_complete_on_fauxqs() {
     (aws.resources.queue_url, aws.resources.dlq_url) = (queue_url, dlq_url);
 
     let (store, queue) = (aws.store(), aws.queue());
-    let service = Service::start_with(aws, calls, store, queue).await;
+    let service = Service::start_with(aws, calls, store, queue, Cache::local()).await;
     let working = service.work(LIMITS);
     let paths = service.audio(&["a.wav", "b.wav", "c.wav"]).await;
     for user in ["ana", "ben"] {

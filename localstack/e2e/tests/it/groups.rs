@@ -7,6 +7,7 @@ use axum::response::IntoResponse;
 use longhand_e2e::calls::Calls;
 use longhand_e2e::resources::{Resources, endpoint};
 use longhand_e2e::service::{LIMITS, Service};
+use longhand_shared::cache::Cache;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -58,7 +59,7 @@ async fn jobs_complete_on_a_queue_that_refuses_groups() {
     let config = aws.sqs.config().to_builder().endpoint_url(refusing().await);
     aws.sqs = aws_sdk_sqs::Client::from_conf(config.build());
     let (store, queue) = (aws.store(), aws.queue());
-    let service = Service::start_with(aws, calls, store, queue).await;
+    let service = Service::start_with(aws, calls, store, queue, Cache::local()).await;
     let working = service.work(LIMITS);
 
     let paths = service.audio(&["a.wav", "b.wav"]).await;

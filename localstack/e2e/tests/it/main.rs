@@ -28,6 +28,7 @@ mod main_job;
 mod observability;
 mod operator;
 mod queue_contract;
+mod relay;
 mod store_contract;
 mod waiting;
 mod webhooks;
