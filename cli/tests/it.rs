@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use fake::{Fake, JOB, Reply, end, longhand, result};
+use fake::{Fake, JOB, NOWHERE, Reply, end, longhand, result};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::process::Command;
 
 const IN_PROGRESS: &str = "IN_PROGRESS";
@@ -180,25 +179,23 @@ async fn an_unknown_job_has_its_own_exit_code() {
 
 #[tokio::test]
 async fn an_unreachable_service_is_exit_4() {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-    let nowhere = format!("http://{free}");
     for line in [
         &["get", JOB][..],
         &["get", JOB, "--wait", "--timeout", "1s"],
         &["search", "--user", "ana", "--status", FAILED],
         &["transcribe", "s3://archive/a.wav", "--user", "ana"],
     ] {
-        let ran = end(longhand(line).args(["--url", &nowhere, "--json"]).spawn().expect("it starts")).await;
+        let ran = end(longhand(line).args(["--url", NOWHERE, "--json"]).spawn().expect("it starts")).await;
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(4), ""), "{line:?}");
         assert_eq!(ran.error()["code"], "UNREACHABLE");
     }
 
     // The service answers but S3 does not: nothing is submitted.
-    let fake = Fake::start(vec![]).await.uploading_to(&nowhere);
+    let fake = Fake::start(vec![]).await.uploading_to(NOWHERE);
     let (_folder, paths) = files(&["a.wav"]);
     for line in [&["--json"][..], &["--json", "--bucket", "audio"]] {
         let mut command = fake.command(&["transcribe", &paths[0], "--user", "ana"]);
-        command.env("AWS_ENDPOINT_URL_S3", &nowhere).args(line);
+        command.env("AWS_ENDPOINT_URL_S3", NOWHERE).args(line);
         let ran = end(command.spawn().expect("it starts")).await;
         assert_eq!((ran.code, &ran.error()["code"]), (Some(4), &json!("UPLOAD_FAILED")), "{ran:?}");
         assert_eq!(fake.count("POST /transcribe"), 0);

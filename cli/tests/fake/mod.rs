@@ -20,6 +20,9 @@ use tokio::time::timeout;
 
 pub(crate) const JOB: &str = "0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b";
 
+/// No server listens on port 1.
+pub(crate) const NOWHERE: &str = "http://127.0.0.1:1";
+
 /// Much longer than any step of these tests.
 const DEADLINE: Duration = Duration::from_mins(1);
 

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::fake::{Ran, end, longhand};
+use crate::fake::{NOWHERE, Ran, end, longhand};
 
 /// The behaviour of the fake. By default it accepts and completes every job at once.
 #[derive(Clone, Copy, Default)]
@@ -408,12 +408,10 @@ async fn restarted_and_silent_processes_are_named() {
 
 #[tokio::test]
 async fn usage_errors_are_reported_before_any_upload() {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-    let nowhere = format!("http://{free}");
-    let ran = end(longhand(&["load", "--url", &nowhere, "--json"]).spawn().expect("it starts")).await;
+    let ran = end(longhand(&["load", "--url", NOWHERE, "--json"]).spawn().expect("it starts")).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(4), ""), "{ran:?}");
     assert_eq!(ran.error()["code"], "UNREACHABLE");
-    assert!(ran.error()["message"].as_str().is_some_and(|text| text.contains(&nowhere)), "{ran:?}");
+    assert!(ran.error()["message"].as_str().is_some_and(|text| text.contains(NOWHERE)), "{ran:?}");
 
     let service = Service::start(Manner::default()).await;
     for (line, code) in [

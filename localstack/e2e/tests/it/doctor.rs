@@ -17,7 +17,6 @@ use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
 use longhand_e2e::eventually;
-use longhand_e2e::processes::free_port;
 use longhand_e2e::resources::{Emulator, emulator};
 use longhand_e2e::service::Service;
 
@@ -232,13 +231,14 @@ async fn each_fault_of_the_bucket_is_found() {
 #[tokio::test]
 async fn all_faults_are_reported_at_once() {
     let service = Service::start().await;
-    let closed_port = format!("http://127.0.0.1:{}", free_port());
+    // No server listens on port 1.
+    let closed_port = "http://127.0.0.1:1";
     let changes = [
         ("LONGHAND_TABLE", "no-such-table"),
         ("LONGHAND_AUDIO_BUCKETS", "no-such-bucket"),
         ("LONGHAND_WEBHOOK_SECRET", ""),
-        ("LONGHAND_URL", closed_port.as_str()),
-        ("ASR_BASE_URL", closed_port.as_str()),
+        ("LONGHAND_URL", closed_port),
+        ("ASR_BASE_URL", closed_port),
     ];
     let ran = longhand(&service, &changes, &["doctor", "--json"]).await;
     assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
@@ -249,7 +249,7 @@ async fn all_faults_are_reported_at_once() {
     assert_eq!((ran.verdict("queue"), ran.verdict("clock")), ("ok".to_owned(), "ok".to_owned()));
 
     // Without an emulator the checks of table, queues and bucket fail, and none hangs.
-    let nowhere = [("AWS_ENDPOINT_URL", closed_port.as_str()), ("LONGHAND_QUEUE_URL", "")];
+    let nowhere = [("AWS_ENDPOINT_URL", closed_port), ("LONGHAND_QUEUE_URL", "")];
     let ran = longhand(&service, &nowhere, &["doctor", "--json"]).await;
     assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
     for fault in [
