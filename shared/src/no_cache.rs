@@ -1,14 +1,8 @@
 //! Stands for the cache in programs without the feature `server`: they have none.
 
 use crate::domain::id::JobId;
+pub use crate::domain::job::Change;
 use crate::domain::transcript::TranscriptResult;
-
-/// See the cache of servers.
-#[derive(Clone, Copy, Debug)]
-pub enum Change {
-    Chunk,
-    Job,
-}
 
 /// Has no values.
 #[derive(Clone, Debug)]

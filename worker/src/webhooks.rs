@@ -9,7 +9,7 @@ use longhand_shared::Timestamp;
 use longhand_shared::domain::callback::{Callback, CallbackAttempt, CallbackState, NextAttempt};
 use longhand_shared::domain::job::JobHead;
 use longhand_shared::domain::url::{AllowedHosts, PublicUrl};
-use longhand_shared::net::outbound::{Outbound, not_public};
+use longhand_shared::net::outbound::{NotPublic, Outbound, cause};
 use longhand_shared::queue::Delivery;
 use longhand_shared::store::{JobStore, StoreError};
 use longhand_shared::webhook::signature::MasterSecrets;
@@ -155,7 +155,7 @@ impl Webhooks {
         match request.send().await {
             Ok(answer) => Ok((answer.status(), retry_after(answer.headers(), SystemTime::now()))),
             // The error's own text would show internals to the client.
-            Err(error) => Err(if not_public(&error).is_some() {
+            Err(error) => Err(if cause::<NotPublic>(&error).is_some() {
                 "the host has no public address".to_owned()
             } else if error.is_timeout() {
                 format!("no answer within {} s", TIMEOUT.as_secs())

@@ -225,5 +225,5 @@ fn digest(job: &NewJob) -> String {
         offset => serde_json::to_vec(&(asked, offset)),
     };
     let json = json.expect("only finite numbers, strings and lists, and string keys");
-    Sha256::digest(json).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    hex::encode(Sha256::digest(json))
 }

@@ -17,11 +17,12 @@ use metrics::counter;
 
 use crate::domain::callback::CallbackState;
 use crate::domain::id::JobId;
+pub use crate::domain::job::Change;
 use crate::domain::job::JobStatus;
 use crate::domain::transcript::TranscriptResult;
 use crate::store::{self, JobStore, StoreError};
 use remote::Redis;
-pub use remote::{Change, SHARED_TTL};
+pub use remote::SHARED_TTL;
 
 /// How long this process keeps a result without Redis.
 pub const LOCAL_TTL: Duration = Duration::from_secs(5);

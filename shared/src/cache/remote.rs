@@ -12,6 +12,7 @@ use tracing::warn;
 use super::connection::{CONNECT_TIMEOUT, CommandError, Connection, IDLE_TIMEOUT, PAUSE};
 pub use super::connection::{RedisUrl, TIMEOUT};
 use crate::domain::id::JobId;
+use crate::domain::job::Change;
 use crate::domain::transcript::TranscriptResult;
 use crate::store::codes;
 
@@ -30,15 +31,6 @@ const CHANNELS: &str = "longhand:v1:job:";
 
 fn key(id: JobId) -> String {
     format!("longhand:v1:result:{id}")
-}
-
-/// What changed about a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A chunk was claimed, released or settled.
-    Chunk,
-    /// The job ended, was reopened or was erased.
-    Job,
 }
 
 /// A message of a subscription.
@@ -104,7 +96,7 @@ impl Redis {
 
     pub(super) async fn erased(&self, id: JobId) {
         let mut set = redis::cmd("SET");
-        set.arg(key(id)).arg("").arg("PX").arg(millis(MARK_TTL));
+        set.arg(key(id)).arg("").arg("EX").arg(MARK_TTL.as_secs());
         if self.0.send::<String>(&set).await.is_ok() {
             return;
         }
@@ -159,17 +151,13 @@ fn set(result: &TranscriptResult) -> Option<Cmd> {
     }
     let mut set = redis::cmd("SET");
     // `NX` keeps a mark or a result, which is final.
-    set.arg(key(result.job_id)).arg(json).arg("NX").arg("PX").arg(millis(SHARED_TTL));
+    set.arg(key(result.job_id)).arg(json).arg("NX").arg("EX").arg(SHARED_TTL.as_secs());
     Some(set)
 }
 
 fn publish(id: JobId, change: Change) -> Cmd {
-    let word = match change {
-        Change::Chunk => "chunk",
-        Change::Job => "job",
-    };
     let mut publish = redis::cmd("PUBLISH");
-    publish.arg(format!("{CHANNELS}{id}")).arg(word);
+    publish.arg(format!("{CHANNELS}{id}")).arg(<&str>::from(change));
     publish
 }
 
@@ -180,11 +168,8 @@ async fn relay(subscription: PubSub, on_notification: &impl Fn(Notification)) {
         match timeout(IDLE_TIMEOUT, messages.next()).await {
             Ok(Some(message)) => {
                 let id = message.get_channel_name().strip_prefix(CHANNELS).and_then(|id| id.parse().ok());
-                let change = match message.get_payload_bytes() {
-                    b"chunk" => Some(Change::Chunk),
-                    b"job" => Some(Change::Job),
-                    _ => None,
-                };
+                let change =
+                    str::from_utf8(message.get_payload_bytes()).ok().and_then(|word| word.parse().ok());
                 if let Some((id, change)) = id.zip(change) {
                     on_notification(Notification::Changed(id, change));
                 }
@@ -196,10 +181,6 @@ async fn relay(subscription: PubSub, on_notification: &impl Fn(Notification)) {
             },
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

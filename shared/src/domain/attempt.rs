@@ -185,7 +185,7 @@ pub(crate) fn opaque_worker(name: &str) -> String {
         return name.to_owned();
     }
     let digest = Sha256::digest(name);
-    digest[..6].iter().fold(PREFIX.to_owned(), |name, byte| name + &format!("{byte:02x}"))
+    format!("{PREFIX}{}", hex::encode(&digest[..6]))
 }
 
 /// Marks attempts without an outcome as lost. The last one is not marked if it may still be `running`.

@@ -57,6 +57,16 @@ impl JobStatus {
     }
 }
 
+/// What changed about a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
+pub enum Change {
+    /// A chunk was claimed, released or settled.
+    Chunk,
+    /// The job ended, was reopened or was erased.
+    Job,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be IN_PROGRESS, COMPLETED or FAILED")]
 pub struct InvalidJobStatus;

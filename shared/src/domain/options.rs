@@ -26,7 +26,7 @@ pub struct TranscribeOptions {
     /// Text that helps the model: names, spellings, the preceding text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Prompt>,
-    #[serde(default, skip_serializing_if = "Timestamps::is_default")]
+    #[serde(default, skip_serializing_if = "Timestamps::is_segment")]
     pub timestamps: Timestamps,
     /// Whether the text is translated to English.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -34,7 +34,7 @@ pub struct TranscribeOptions {
 }
 
 /// What has times: segments only, or also words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, strum::EnumIs)]
 #[serde(rename_all = "lowercase")]
 pub enum Timestamps {
     #[default]
@@ -45,13 +45,6 @@ pub enum Timestamps {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be \"segment\" or \"word\"")]
 pub struct InvalidTimestamps;
-
-impl Timestamps {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 impl TryFrom<String> for Timestamps {
     type Error = InvalidTimestamps;

@@ -12,9 +12,6 @@ use crate::domain::url::{self, AllowedHosts, InvalidUrl, PublicUrl};
 /// The maximum length of a local path and of an S3 key, in bytes: S3's own limit.
 pub const MAX_PATH_BYTES: usize = 1024;
 
-/// The maximum length of `s3://bucket/key`, in bytes.
-pub const MAX_S3_PATH_BYTES: usize = "s3://".len() + 63 + "/".len() + MAX_PATH_BYTES;
-
 /// A well-formed path. Its text is exactly what the client sent.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -214,13 +211,8 @@ impl AudioSources {
     /// the root. A missing file passes, since it may exist when a worker reads it.
     pub fn check(&self, path: &AudioPath) -> Result<(), InvalidPath> {
         match path {
-            AudioPath::S3 { bucket, .. } => {
-                if self.buckets.contains(bucket) {
-                    Ok(())
-                } else {
-                    Err(InvalidPath::Bucket(bucket.clone()))
-                }
-            }
+            AudioPath::S3 { bucket, .. } if self.buckets.contains(bucket) => Ok(()),
+            AudioPath::S3 { bucket, .. } => Err(InvalidPath::Bucket(bucket.clone())),
             AudioPath::Web(text) => self.url(text).map(drop),
             AudioPath::Local(relative) => self.resolve(relative).map(drop),
         }

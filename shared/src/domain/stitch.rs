@@ -10,18 +10,12 @@ use crate::domain::job::{Chunk, ChunkState, Transcription, Verdict};
 ///
 /// Chunks do not overlap, so nothing is de-duplicated.
 pub fn stitch(chunks: &[Chunk]) -> Option<String> {
-    let mut text = String::new();
-    let mut any = false;
-    for chunk in chunks {
-        match text_or_mark(chunk) {
-            Ok(transcription) => {
-                any = true;
-                push(&mut text, transcription.text().trim());
-            }
-            Err(mark) => push(&mut text, &mark),
-        }
-    }
-    any.then_some(text)
+    let parts: Vec<_> = chunks.iter().map(text_or_mark).collect();
+    let texts = parts.iter().map(|part| match part {
+        Ok(transcription) => transcription.text().trim(),
+        Err(mark) => mark.as_str(),
+    });
+    parts.iter().any(Result::is_ok).then(|| join(texts))
 }
 
 /// Texts that follow each other, joined as [`stitch`] joins chunks.

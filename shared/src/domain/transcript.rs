@@ -10,8 +10,8 @@ use crate::domain::callback::Callback;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkIndex, JobId, UserId};
 use crate::domain::job::{
-    Chunk, ChunkError, ChunkState, ChunkStatus, JobHead, JobState, JobStatus, Metadata, Verdict, Warning,
-    metadata_weight,
+    Chunk, ChunkError, ChunkState, ChunkStatus, JobHead, JobState, JobStatus, Metadata, Transcription,
+    Verdict, Warning, metadata_weight,
 };
 use crate::domain::path::AudioPath;
 use crate::domain::stitch::{stitch, text_or_mark};
@@ -142,34 +142,26 @@ impl TranscriptResult {
 
 impl ChunkResult {
     fn new(chunk: &Chunk) -> Self {
-        let mut result = Self {
+        let words = text_or_mark(chunk).ok();
+        let (completed_time, error) = match &chunk.state {
+            ChunkState::Settled { at, verdict: Verdict::Failed(error) } => (Some(*at), Some(error.clone())),
+            ChunkState::Settled { at, verdict: Verdict::Completed(_) } => (Some(*at), None),
+            ChunkState::Pending | ChunkState::InProgress { .. } => (None, None),
+        };
+        Self {
             index: chunk.index,
             audio_chunk_path: chunk.path.clone(),
             chunk_status: chunk.status(),
             attempts: chunk.attempts(),
             history: chunk.visible_history(),
-            completed_time: None,
-            duration_seconds: None,
-            language: None,
-            confidence: None,
-            speakers: vec![],
-            warnings: vec![],
-            error: None,
-        };
-        if let ChunkState::Settled { at, verdict } = &chunk.state {
-            result.completed_time = Some(*at);
-            match verdict {
-                Verdict::Completed(words) => {
-                    result.duration_seconds = words.duration_seconds();
-                    result.language.clone_from(&words.language);
-                    result.confidence = words.confidence;
-                    result.speakers = words.speakers().to_vec();
-                    result.warnings.clone_from(&words.warnings);
-                }
-                Verdict::Failed(error) => result.error = Some(error.clone()),
-            }
+            completed_time,
+            duration_seconds: words.and_then(Transcription::duration_seconds),
+            language: words.and_then(|words| words.language.clone()),
+            confidence: words.and_then(|words| words.confidence),
+            speakers: words.map(|words| words.speakers().to_vec()).unwrap_or_default(),
+            warnings: words.map(|words| words.warnings.clone()).unwrap_or_default(),
+            error,
         }
-        result
     }
 }
 

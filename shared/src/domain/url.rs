@@ -78,14 +78,8 @@ fn rule(entry: &str) -> Result<Rule, &'static str> {
     if entry == "*" {
         return Ok(Rule { host: Host::Any, port: 443, plain: false });
     }
-    let (plain, rest) = match entry.strip_prefix("http://") {
-        Some(rest) => (true, rest),
-        None => (false, entry),
-    };
-    let (under, rest) = match rest.strip_prefix("*.") {
-        Some(rest) if !plain => (true, rest),
-        _ => (false, rest),
-    };
+    let (plain, rest) = entry.strip_prefix("http://").map_or((false, entry), |rest| (true, rest));
+    let (under, rest) = rest.strip_prefix("*.").filter(|_| !plain).map_or((false, rest), |rest| (true, rest));
     if rest.contains(['/', '?', '#', '@', '\\', '*', '%']) || rest.contains(char::is_whitespace) {
         return Err(EXPECTED);
     }

@@ -74,17 +74,8 @@ pub struct NotPublic(String);
 #[error("{0} has no address in DNS")]
 pub struct UnknownHost(String);
 
-/// The [`NotPublic`] error among the causes of `error`, if any.
-pub fn not_public(error: &reqwest::Error) -> Option<&NotPublic> {
-    cause(error)
-}
-
-/// The [`UnknownHost`] error among the causes of `error`, if any. A DNS server that does not answer is a different error.
-pub fn unknown_host(error: &reqwest::Error) -> Option<&UnknownHost> {
-    cause(error)
-}
-
-fn cause<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
+/// The error of this type among `error` and its causes, such as [`NotPublic`] or [`UnknownHost`].
+pub fn cause<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {
@@ -217,7 +208,7 @@ mod tests {
         let client = builder().dns_resolver(dns(&[&["127.0.0.1", "::1"]], address::is_public));
         let client = client.build().expect("a client");
         let error = client.get(format!("http://good.example:{port}/")).send().await.expect_err("refused");
-        assert_eq!(not_public(&error), Some(&NotPublic("good.example".to_owned())), "{error:?}");
+        assert_eq!(cause(&error), Some(&NotPublic("good.example".to_owned())), "{error:?}");
         assert_eq!(connections.load(Ordering::SeqCst), 0);
     }
 
@@ -232,7 +223,7 @@ mod tests {
         let get = || client.get(format!("http://good.example:{port}/")).send();
         assert_eq!(get().await.expect("an answer").status(), 200);
         let error = get().await.expect_err("the name now resolves to the metadata service");
-        assert!(not_public(&error).is_some(), "{error:?}");
+        assert!(cause::<NotPublic>(&error).is_some(), "{error:?}");
         assert_eq!(connections.load(Ordering::SeqCst), 1);
     }
 
@@ -259,7 +250,7 @@ mod tests {
         let url = PublicUrl::parse(&format!("https://localhost:{port}/"), &allowed).expect("allowed");
         let error = Outbound::new().expect("a client").request(Method::GET, &url).send().await;
         let error = error.expect_err("refused");
-        assert!(not_public(&error).is_some(), "{error:?}");
+        assert!(cause::<NotPublic>(&error).is_some(), "{error:?}");
         assert_eq!(connections.load(Ordering::SeqCst), 0);
     }
 
@@ -282,8 +273,8 @@ mod tests {
             let guard = Guard { lookup: Arc::new(lookup), allowed: address::is_public };
             let client = builder().dns_resolver(guard).build().expect("a client");
             let error = client.get("http://good.example/").send().await.expect_err("no address");
-            assert_eq!(unknown_host(&error).is_some(), known, "{error:?}");
-            assert_eq!(not_public(&error), None);
+            assert_eq!(cause::<UnknownHost>(&error).is_some(), known, "{error:?}");
+            assert_eq!(cause::<NotPublic>(&error), None);
         }
     }
 }

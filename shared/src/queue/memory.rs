@@ -20,13 +20,8 @@ pub struct MemoryQueue {
     redrive: Option<(u32, Arc<MemoryQueue>)>,
     /// The random order of receives, if enabled. A standard queue of SQS guarantees no order either.
     shuffle: Option<Mutex<StdRng>>,
-    state: Mutex<State>,
+    messages: Mutex<Vec<Message>>,
     sent: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    messages: Vec<Message>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,27 +55,27 @@ impl MemoryQueue {
     fn push(&self, id: String, outgoing: Outgoing) {
         let visible_at = Instant::now() + outgoing.delay;
         let message = Message { id, receive_count: 0, visible_at, receipt: None, outgoing };
-        self.state.lock().messages.push(message);
+        self.messages.lock().push(message);
         self.sent.notify_waiters();
     }
 
     /// Receives up to `max` visible messages. Also returns when the next message becomes visible.
     fn take(&self, max: usize, visibility: Duration) -> (Vec<Delivery>, Option<Instant>) {
         let now = Instant::now();
-        let mut state = self.state.lock();
+        let mut messages = self.messages.lock();
         let mut dead = Vec::new();
         if let Some((max_receive_count, _)) = &self.redrive {
-            let (gone, kept) = std::mem::take(&mut state.messages)
+            let (gone, kept) = std::mem::take(&mut *messages)
                 .into_iter()
                 .partition(|m| m.visible_at <= now && m.receive_count >= *max_receive_count);
             dead = gone;
-            state.messages = kept;
+            *messages = kept;
         }
         if let Some(random) = &self.shuffle {
-            state.messages.shuffle(&mut *random.lock());
+            messages.shuffle(&mut *random.lock());
         }
         let mut deliveries = Vec::new();
-        for message in state.messages.iter_mut().filter(|m| m.visible_at <= now).take(max) {
+        for message in messages.iter_mut().filter(|m| m.visible_at <= now).take(max) {
             message.receive_count += 1;
             message.visible_at = now + visibility;
             let receipt = Receipt(format!("{}/{}", message.id, message.receive_count));
@@ -95,18 +90,14 @@ impl MemoryQueue {
                 envelope: message.outgoing.envelope.clone(),
             });
         }
-        let next = state.messages.iter().map(|m| m.visible_at).filter(|at| *at > now).min();
-        drop(state);
+        let next = messages.iter().map(|m| m.visible_at).filter(|at| *at > now).min();
+        drop(messages);
         if let Some((_, dead_letters)) = &self.redrive {
             for message in dead {
                 dead_letters.push(message.id, Outgoing { delay: Duration::ZERO, ..message.outgoing });
             }
         }
         (deliveries, next)
-    }
-
-    fn lost(receipt: &Receipt) -> QueueError {
-        QueueError::LeaseLost(format!("receipt handle {}", receipt.0))
     }
 }
 
@@ -140,41 +131,39 @@ impl ChunkQueue for MemoryQueue {
     }
 
     async fn delete(&self, receipts: &[Receipt]) -> Vec<Result<(), QueueError>> {
-        let mut state = self.state.lock();
+        let mut messages = self.messages.lock();
         // Like SQS: deleting a missing message is not an error.
-        state.messages.retain(|message| message.receipt.as_ref().is_none_or(|held| !receipts.contains(held)));
+        messages.retain(|message| message.receipt.as_ref().is_none_or(|held| !receipts.contains(held)));
         vec![Ok(()); receipts.len()]
     }
 
     async fn change_visibility(&self, changes: &[(Receipt, Duration)]) -> Vec<Result<(), QueueError>> {
         let now = Instant::now();
-        let mut state = self.state.lock();
+        let mut messages = self.messages.lock();
         let answers = changes
             .iter()
             .map(|(receipt, visibility)| {
-                let held = state
-                    .messages
-                    .iter_mut()
-                    .find(|m| m.receipt.as_ref() == Some(receipt) && m.visible_at > now);
+                let held =
+                    messages.iter_mut().find(|m| m.receipt.as_ref() == Some(receipt) && m.visible_at > now);
                 match held {
                     Some(message) => {
                         message.visible_at = now + *visibility;
                         Ok(())
                     }
-                    None => Err(Self::lost(receipt)),
+                    None => Err(QueueError::LeaseLost(format!("receipt handle {}", receipt.0))),
                 }
             })
             .collect();
-        drop(state);
+        drop(messages);
         self.sent.notify_waiters();
         answers
     }
 
     async fn depth(&self) -> Result<Depth, QueueError> {
         let now = Instant::now();
-        let state = self.state.lock();
+        let messages = self.messages.lock();
         let mut depth = Depth::default();
-        for message in &state.messages {
+        for message in messages.iter() {
             match (message.visible_at <= now, message.receive_count) {
                 (true, _) => depth.visible += 1,
                 (false, 0) => depth.delayed += 1,

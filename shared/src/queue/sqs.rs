@@ -4,7 +4,6 @@ mod batch;
 mod message;
 
 use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,17 +35,11 @@ macro_rules! results {
     };
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SqsQueue {
     client: Client,
     url: String,
     acceptance: Arc<Acceptance>,
-}
-
-impl fmt::Debug for SqsQueue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqsQueue").field("url", &self.url).finish_non_exhaustive()
-    }
 }
 
 impl SqsQueue {

@@ -52,21 +52,15 @@ impl TryFrom<String> for KeyDigest {
     type Error = InvalidDigest;
 
     fn try_from(text: String) -> Result<Self, InvalidDigest> {
-        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(InvalidDigest);
-        }
         let mut digest = [0; 32];
-        for (index, byte) in digest.iter_mut().enumerate() {
-            let digits = &text[2 * index..2 * index + 2];
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| InvalidDigest)?;
-        }
+        hex::decode_to_slice(text, &mut digest).map_err(|_| InvalidDigest)?;
         Ok(Self(digest))
     }
 }
 
 impl From<KeyDigest> for String {
     fn from(KeyDigest(digest): KeyDigest) -> Self {
-        digest.iter().fold(Self::new(), |hex, byte| format!("{hex}{byte:02x}"))
+        hex::encode(digest)
     }
 }
 

@@ -139,18 +139,14 @@ impl<'a> Reader<'a> {
     }
 
     fn parse<T: FromStr<Err: Display>>(&mut self, name: &str, value: &str) -> Option<T> {
-        match value.trim().parse() {
-            Ok(parsed) => Some(parsed),
+        let parsed = value.trim().parse();
+        match &parsed {
+            Ok(_) => {}
             // An address may contain a password, so the message must not quote it.
-            Err(error) if is_address(name) => {
-                self.fault(name, error);
-                None
-            }
-            Err(error) => {
-                self.fault(name, format_args!("is {value:?}: {error}"));
-                None
-            }
+            Err(error) if is_address(name) => self.fault(name, error),
+            Err(error) => self.fault(name, format_args!("is {value:?}: {error}")),
         }
+        parsed.ok()
     }
 }
 
@@ -233,52 +229,32 @@ pub fn main<T>(
     run: impl FnOnce(T) -> Result<(), Box<dyn std::error::Error>>,
 ) -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    match (arguments.next().as_deref(), settings) {
-        (Some("--help" | "-h"), _) => {
-            print(&format!(
-                "{name} {about}.\n\nSettings, from the environment [default]:\n{help}\n\
-                 AWS: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the SDK's other variables."
-            ));
-            ExitCode::SUCCESS
+    let outcome = match (arguments.next().as_deref(), settings) {
+        (Some("--help" | "-h"), _) => Ok(format!(
+            "{name} {about}.\n\nSettings, from the environment [default]:\n{help}\n\
+             AWS: AWS_REGION, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the SDK's other variables.\n"
+        )),
+        (Some("--version" | "-V"), _) => Ok(format!("{name} {}\n", env!("CARGO_PKG_VERSION"))),
+        (Some("--health"), Ok(settings)) => {
+            health::probe(listen(&settings)).map(|()| String::new()).map_err(|error| (1, error))
         }
-        (Some("--version" | "-V"), _) => {
-            print(&format!("{name} {}", env!("CARGO_PKG_VERSION")));
-            ExitCode::SUCCESS
-        }
-        (Some("--health"), Ok(settings)) => match health::probe(listen(&settings)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                print_error(&format!("{name}: {error}"));
-                ExitCode::FAILURE
-            }
-        },
         (Some(other), _) if other != "--health" => {
-            print_error(&format!(
-                "{name}: unknown argument {other:?}; settings come from the environment (see --help)"
-            ));
-            ExitCode::from(2)
+            Err((2, format!("unknown argument {other:?}; settings come from the environment (see --help)")))
         }
-        (_, Err(faults)) => {
-            print_error(&format!("{name}: {faults}"));
-            ExitCode::from(2)
+        (_, Err(faults)) => Err((2, faults.to_string())),
+        (_, Ok(settings)) => run(settings).map(|()| String::new()).map_err(|error| (1, error.to_string())),
+    };
+    // A closed pipe is ignored.
+    match outcome {
+        Ok(text) => {
+            let _ = write!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
         }
-        (_, Ok(settings)) => match run(settings) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                print_error(&format!("{name}: {error}"));
-                ExitCode::FAILURE
-            }
-        },
+        Err((status, error)) => {
+            let _ = writeln!(std::io::stderr(), "{name}: {error}");
+            ExitCode::from(status)
+        }
     }
-}
-
-/// Ignores a closed pipe.
-fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-fn print_error(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Looks a setting up in the environment.

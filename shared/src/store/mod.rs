@@ -200,11 +200,12 @@ impl SearchPage {
 }
 
 /// A job that is due for a check by the sweeper.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 pub struct DueJob {
-    /// The job.
+    #[serde(rename = "jobId")]
     pub job: JobId,
     /// When the check was due. [`JobStore::postpone`] uses it to detect another sweeper's update.
+    #[serde(rename = "nextCheckTime")]
     pub next_check: Timestamp,
 }
 

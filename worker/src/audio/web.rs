@@ -4,7 +4,7 @@ use futures::{StreamExt, TryStreamExt};
 use longhand_shared::domain::job::ErrorCode;
 use longhand_shared::domain::url::PublicUrl;
 use longhand_shared::net::causes;
-use longhand_shared::net::outbound::{Outbound, not_public, unknown_host};
+use longhand_shared::net::outbound::{NotPublic, Outbound, UnknownHost, cause};
 use reqwest::{Method, StatusCode};
 
 use super::opened::{AudioError, Opened};
@@ -49,10 +49,10 @@ fn judge(url: &PublicUrl, status: StatusCode) -> Result<(), AudioError> {
 /// A name that means no public address is not asked again. One that does not exist may be entered in DNS yet. All else
 /// may pass.
 fn no_answer(url: &PublicUrl, error: &reqwest::Error) -> AudioError {
-    if let Some(refusal) = not_public(error) {
+    if let Some(refusal) = cause::<NotPublic>(error) {
         return AudioError::bad(ErrorCode::AudioForbidden, format!("{url} is not allowed: {refusal}"));
     }
-    if let Some(unknown) = unknown_host(error) {
+    if let Some(unknown) = cause::<UnknownHost>(error) {
         return AudioError::not_yet(ErrorCode::AudioNotFound, format!("there is no {url}: {unknown}"));
     }
     AudioError::Unavailable(format!("{url} cannot be read at the moment: {}", causes(error)))

@@ -35,7 +35,8 @@ impl DynamoStore {
         // A conditional write costs by the size of the item, even one whose condition fails, and a settled chunk holds
         // its text. A read costs a fraction of it.
         if by.redelivered {
-            match self.read_status(at).await? {
+            let live = self.read_claim(at).await?.filter(|chunk| !is_expired(chunk.ttl));
+            match live.map(|chunk| chunk.chunk_status) {
                 None => return Ok(Claim::Gone),
                 Some(ChunkStatus::Completed | ChunkStatus::Failed) => return Ok(Claim::Settled),
                 Some(ChunkStatus::Pending | ChunkStatus::InProgress) => {}

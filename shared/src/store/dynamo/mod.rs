@@ -8,7 +8,6 @@ mod transactions;
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,22 +35,16 @@ use crate::domain::callback::Callback;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkIndex, ChunkRef, JobId, UserId};
 use crate::domain::idempotency::Idempotency;
-use crate::domain::job::{Chunk, Job, JobHead, NewJob, Verdict};
+use crate::domain::job::{Chunk, ChunkStatus, Job, JobHead, NewJob, Verdict};
 use crate::domain::transcript::TranscriptResult;
 use crate::domain::worker_state::WorkerState;
 
 /// The store in `DynamoDB`.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct DynamoStore {
     client: Client,
     table: String,
     retention: Duration,
-}
-
-impl fmt::Debug for DynamoStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DynamoStore").field("table", &self.table).finish_non_exhaustive()
-    }
 }
 
 impl DynamoStore {
@@ -177,7 +170,9 @@ impl JobStore for DynamoStore {
     }
 
     async fn is_claimed_by(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
-        self.read_claim(at, attempt).await
+        Ok(self.read_claim(at).await?.is_some_and(|chunk| {
+            chunk.chunk_status == ChunkStatus::InProgress && chunk.attempt == attempt.number
+        }))
     }
 
     async fn note(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {

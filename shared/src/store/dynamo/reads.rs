@@ -12,7 +12,6 @@ use tracing::warn;
 
 use super::retries::{pause, pauses};
 use super::{DynamoStore, all_chunks, get, unavailable};
-use crate::domain::attempt::Attempt;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ChunkRef, JobId, UserId};
 use crate::domain::idempotency::Idempotency;
@@ -37,6 +36,15 @@ const MAX_STATUS_BYTES: usize = 900_000;
 
 /// How recent the jobs are that a listing reads from the table. An index usually follows within a second.
 const RECENT: Duration = Duration::from_mins(1);
+
+/// A chunk's status and the number of its newest claim.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ClaimState {
+    pub(super) chunk_status: ChunkStatus,
+    pub(super) attempt: u32,
+    pub(super) ttl: Option<i64>,
+}
 
 impl DynamoStore {
     async fn batch_get(&self, keys: Vec<Item>, only: Option<&str>) -> Result<Vec<Item>, StoreError> {
@@ -65,12 +73,6 @@ impl DynamoStore {
     }
 
     async fn due_of_shard(&self, shard: u8, now: &str, limit: i32) -> Result<Vec<DueJob>, StoreError> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Due {
-            job_id: JobId,
-            next_check_time: Timestamp,
-        }
         let query = self
             .query()
             .index_name(OPEN_JOBS)
@@ -81,12 +83,11 @@ impl DynamoStore {
         let items = query.send().await.map_err(unavailable)?.items.unwrap_or_default();
         // An item that cannot be parsed must not keep the sweeper from the others.
         let parse = |item| {
-            decode::<Due>(item)
+            decode::<DueJob>(item)
                 .inspect_err(|error| warn!(%error, "skipped an unreadable item of openJobs"))
                 .ok()
         };
-        let due = |Due { job_id, next_check_time }| DueJob { job: job_id, next_check: next_check_time };
-        Ok(items.into_iter().filter_map(parse).map(due).collect())
+        Ok(items.into_iter().filter_map(parse).collect())
     }
 
     pub(super) async fn read_earlier(
@@ -167,35 +168,12 @@ impl DynamoStore {
         get(self.get(key(id, JOB))).await
     }
 
-    /// A chunk's current status; `None` if it is gone.
-    pub(super) async fn read_status(&self, at: ChunkRef) -> Result<Option<ChunkStatus>, StoreError> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Status {
-            chunk_status: ChunkStatus,
-            ttl: Option<i64>,
-        }
+    pub(super) async fn read_claim(&self, at: ChunkRef) -> Result<Option<ClaimState>, StoreError> {
         let request = self
             .get(key(at.job, chunk_key(at.index)))
-            .projection_expression("chunkStatus, #ttl")
+            .projection_expression("chunkStatus, attempt, #ttl")
             .expression_attribute_names("#ttl", "ttl");
-        let status: Option<Status> = get(request).await?;
-        Ok(status.filter(|status| !is_expired(status.ttl)).map(|status| status.chunk_status))
-    }
-
-    pub(super) async fn read_claim(&self, at: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Claimed {
-            chunk_status: ChunkStatus,
-            attempt: u32,
-        }
-        let request =
-            self.get(key(at.job, chunk_key(at.index))).projection_expression("chunkStatus, attempt");
-        let chunk: Option<Claimed> = get(request).await?;
-        Ok(chunk.is_some_and(|chunk| {
-            chunk.chunk_status == ChunkStatus::InProgress && chunk.attempt == attempt.number
-        }))
+        get(request).await
     }
 
     /// A page of a listing. Reads on if none of the jobs read so far belongs to the listing.
