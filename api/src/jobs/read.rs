@@ -109,7 +109,7 @@ async fn after_wait(
     if let Some(result) = app.waiting.cache().get(id).await {
         return Ok((caller.visible(id, Some(result), |result| &result.user_id)?, reading));
     }
-    let (user, has_ended) = caller.visible(id, watch.user().await?, |(user, _)| user)?;
+    let (user, has_ended) = caller.visible(id, watch.first().await?, |(user, _)| user)?;
     if has_ended {
         let result = app.waiting.read(id).await?;
         return Ok((result.ok_or(ApiError::NoSuchJob(id))?, reading));

@@ -19,9 +19,8 @@ use std::time::Duration;
 
 use longhand_shared::cache::remote::Notification;
 use longhand_shared::cache::{Cache, Change};
-use longhand_shared::domain::attempt::{AttemptOutcome, AttemptRecord};
 use longhand_shared::domain::job::{JobState, JobStatus};
-use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
+use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::store::{JobStore, StoreError};
 use longhand_shared::{JobId, UserId};
 use parking_lot::Mutex;
@@ -31,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::edge::waited;
 use crate::error::ApiError;
+use events::without_text;
 use places::{Place, Places};
 
 /// The interval of polling without Redis: at first, ...
@@ -85,9 +85,12 @@ struct Watched {
     seen: watch::Sender<Option<Seen>>,
     /// Has it look now, at all of the job.
     poke: Arc<Notify>,
-    /// The job's user, if it was read while the job was in progress.
-    user: Arc<OnceCell<UserId>>,
+    /// The first read for those who wait for the end.
+    first: Arc<OnceCell<First>>,
 }
+
+/// The user of a job, and whether the job has ended. `None`: it does not exist.
+type First = Result<Option<(UserId, bool)>, StoreError>;
 
 /// What a read of a job saw.
 #[derive(Clone, Debug)]
@@ -146,13 +149,13 @@ impl Waiting {
         let begun = !watched.contains_key(&key);
         let watched = watched.entry(key).or_insert_with(|| {
             let watched =
-                Watched { seen: watch::channel(None).0, poke: Arc::default(), user: Arc::default() };
+                Watched { seen: watch::channel(None).0, poke: Arc::default(), first: Arc::default() };
             tokio::spawn(Arc::clone(&self.0).keep_watch(key, watched.clone()));
             watched
         });
         let seen = watched.seen.subscribe();
-        let (poke, user) = (Arc::clone(&watched.poke), Arc::clone(&watched.user));
-        Watch { waiting: self.clone(), id, begun, joined, seen, poke, user }
+        let (poke, first) = (Arc::clone(&watched.poke), Arc::clone(&watched.first));
+        Watch { waiting: self.clone(), id, begun, joined, seen, poke, first }
     }
 
     /// Listens to Redis's announcements until the process stops. Does nothing without Redis.
@@ -202,8 +205,7 @@ impl Inner {
             if let Some(seen) = seen.filter(|seen| seen.job.is_ok() || !known) {
                 let last = seen.is_last();
                 if last {
-                    // Clients from here on begin a new watch.
-                    self.watched.lock().remove(&key);
+                    self.forget(key, &watched.poke);
                 }
                 watched.seen.send_replace(Some(seen));
                 if last {
@@ -228,17 +230,22 @@ impl Inner {
                     let mut all = self.watched.lock();
                     // A client may have joined in between.
                     if watched.seen.receiver_count() == 0 {
-                        all.remove(&key);
+                        forget(&mut all, key, &watched.poke);
                         return;
                     }
                     false
                 }
                 () = self.stop.cancelled() => {
-                    self.watched.lock().remove(&key);
+                    self.forget(key, &watched.poke);
                     return;
                 }
             };
         }
+    }
+
+    /// Ends the watch with this `poke` for new clients. They begin another one.
+    fn forget(&self, key: (JobId, Detail), poke: &Arc<Notify>) {
+        forget(&mut self.watched.lock(), key, poke);
     }
 
     /// One read. `None`: the job is in progress, and no more was asked.
@@ -257,22 +264,10 @@ impl Inner {
     }
 }
 
-/// What is kept of a job in progress while clients wait: its text may be long, and is read when it is sent.
-fn without_text(job: Arc<TranscriptResult>) -> Arc<TranscriptResult> {
-    if job.job_status != JobStatus::InProgress {
-        return job;
+fn forget(all: &mut HashMap<(JobId, Detail), Watched>, key: (JobId, Detail), poke: &Arc<Notify>) {
+    if all.get(&key).is_some_and(|watched| Arc::ptr_eq(&watched.poke, poke)) {
+        all.remove(&key);
     }
-    let mut job = Arc::unwrap_or_clone(job);
-    job.transcription = None;
-    for chunk in &mut job.chunks {
-        chunk.history = running(chunk).cloned().into_iter().collect();
-    }
-    Arc::new(job)
-}
-
-/// The running attempt, after failed calls of the model.
-fn running(chunk: &ChunkResult) -> Option<&AttemptRecord> {
-    chunk.history.last().filter(|last| last.outcome == AttemptOutcome::Running && last.code.is_some())
 }
 
 /// One client's part in the watch of a job. Dropping it ends it.
@@ -284,7 +279,7 @@ pub(crate) struct Watch {
     joined: Instant,
     seen: watch::Receiver<Option<Seen>>,
     poke: Arc<Notify>,
-    user: Arc<OnceCell<UserId>>,
+    first: Arc<OnceCell<First>>,
 }
 
 /// What became of a wait.
@@ -299,16 +294,17 @@ pub(crate) enum Waited {
 }
 
 impl Watch {
-    /// The job's user, and whether the job has ended. While it is in progress, one read serves all who take part.
-    pub(crate) async fn user(&self) -> Result<Option<(UserId, bool)>, StoreError> {
-        let in_progress = self.user.get_or_try_init(async || match self.waiting.0.store.job(self.id).await {
-            Ok(Some(job)) if job.head.state == JobState::Open => Ok(job.head.user),
-            other => Err(other),
-        });
-        match in_progress.await {
-            Ok(user) => Ok(Some((user.clone(), false))),
-            Err(other) => Ok(other?.map(|job| (job.head.user, true))),
+    /// The job's user, and whether the job has ended: one read for all who wait at the same time.
+    pub(crate) async fn first(&self) -> First {
+        let read = async || {
+            let job = self.waiting.0.store.job(self.id).await?;
+            Ok(job.map(|job| (job.head.user, job.head.state != JobState::Open)))
+        };
+        let first = self.first.get_or_init(read).await;
+        if !matches!(first, Ok(Some((_, false)))) {
+            self.waiting.0.forget((self.id, Detail::End), &self.poke);
         }
+        first.clone()
     }
 
     /// The current state of the job: no older than this watch, unless the table is slow. A job in progress has no text

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::body::Body;
+use axum::http::Request;
 use longhand_shared::domain::callback::Callback;
 use longhand_shared::domain::id::ChunkRef;
 use longhand_shared::domain::idempotency::Idempotency;
@@ -32,6 +34,8 @@ enum How {
     Corrupt,
     Panics,
     Hangs,
+    /// After 5 s.
+    DownSlowly,
     /// After it has answered one ping.
     DownSoon,
 }
@@ -47,6 +51,10 @@ impl BadStore {
             How::Corrupt => Err(StoreError::Corrupt(SECRET.to_owned())),
             How::Panics => panic!("{SECRET}"),
             How::Hangs => pending().await,
+            How::DownSlowly => {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                Err(StoreError::Unavailable(SECRET.to_owned()))
+            }
         }
     }
 }
@@ -198,6 +206,20 @@ async fn the_store_panics() {
 #[tokio::test(start_paused = true)]
 async fn the_store_hangs() {
     assert_all(How::Hangs, 504, "TIMEOUT").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_for_one_job_fail_together() {
+    let api = Api::with_store(BadStore(How::DownSlowly, Arc::default()));
+    let begin = tokio::time::Instant::now();
+    for again in 1..=2 {
+        let wait =
+            || Request::get(UNKNOWN).header("prefer", "wait=20").body(Body::empty()).expect("a request");
+        for answer in futures::future::join_all((0..4).map(|_| api.send(wait()))).await {
+            answer.problem(503, "STORE_UNAVAILABLE");
+        }
+        assert_eq!(begin.elapsed().as_secs(), 5 * again, "one read for all, and another one later");
+    }
 }
 
 #[tokio::test]
