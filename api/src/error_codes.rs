@@ -60,10 +60,10 @@ error_codes! {
         "the call is for operators",
         "use a key or a token of an operator";
     JobNotFound = NOT_FOUND, "JOB_NOT_FOUND",
-        "the job does not exist, or belongs to another user",
+        "the job does not exist, has expired, or belongs to another user",
         "list your jobs with `GET /transcript/search`";
     AudioUnavailable = NOT_FOUND, "AUDIO_UNAVAILABLE",
-        "the job has no such chunk, its audio does not exist, or this server is not allowed to read it",
+        "the job has no such chunk, its local audio does not exist, or this server is not allowed to read it",
         "do as `detail` says";
     NoDeadLetterQueue = NOT_FOUND, "NO_DEAD_LETTER_QUEUE",
         "this server has no dead-letter queue",
@@ -102,7 +102,7 @@ error_codes! {
         "the `Idempotency-Key` was used for a different request",
         "use a new key for a new request";
     RateLimited = TOO_MANY_REQUESTS, "RATE_LIMITED",
-        "too many submits, or too many reads, in a minute",
+        "too many submits, uploads and retries, or too many reads, in a minute",
         "wait for `Retry-After`";
     TooManyOpenJobs = TOO_MANY_REQUESTS, "TOO_MANY_OPEN_JOBS",
         "too many jobs in progress",

@@ -117,7 +117,7 @@ impl Limits {
             "LONGHAND_RATE_PER_MINUTE",
             600,
             0..=1_000_000,
-            "jobs that a user may submit per minute: across all servers with Redis, else at each server; 0 for no limit",
+            "submits, uploads and retries of a user per minute: across all servers with Redis, else at each server; 0 for no limit",
         );
         let max_open = reader.within(
             "LONGHAND_MAX_OPEN_JOBS",

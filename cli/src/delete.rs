@@ -16,7 +16,7 @@ pub(crate) struct Delete {
     #[arg(value_name = "JOB_ID")]
     job: JobId,
 
-    /// Also erase the recordings that were uploaded for the job.
+    /// Also erase the recordings that were uploaded for the job, except those in recordings/ (see transcribe --bucket).
     #[arg(long)]
     audio: bool,
 

@@ -80,7 +80,7 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "BUCKET", value_parser = first_of_list)]
     bucket: Option<String>,
 
-    /// Write the transcript to this file instead of stdout.
+    /// With --wait: write the transcript to this file instead of stdout.
     #[arg(long, value_name = "FILE", requires = "wait")]
     output: Option<PathBuf>,
 

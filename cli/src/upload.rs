@@ -8,7 +8,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use longhand_shared::UserId;
-use longhand_shared::domain::upload::{Upload, safe_name};
+use longhand_shared::domain::upload::{Upload, folder, safe_name};
 use longhand_shared::net::backoff::backoff;
 use reqwest::StatusCode;
 use uuid::Uuid;
@@ -43,7 +43,7 @@ pub(crate) async fn upload(
 ) -> Result<Vec<String>, Failure> {
     match bucket {
         _ if files.is_empty() => Ok(Vec::new()),
-        Some(bucket) => to_bucket(files, bucket).await,
+        Some(bucket) => to_bucket(files, bucket, user).await,
         None => to_service(files, api, user).await,
     }
 }
@@ -80,11 +80,12 @@ async fn to_service(files: &[Numbered], api: &Api, user: Option<&UserId>) -> Res
     Ok(uploads.into_iter().map(|upload| upload.audio_chunk_path).collect())
 }
 
-/// Uploads into a bucket with the user's own credentials.
-async fn to_bucket(files: &[Numbered], bucket: &str) -> Result<Vec<String>, Failure> {
+/// Uploads into a bucket with the user's own credentials. A job may have only its user's uploads, so the recordings of
+/// an unknown user have another folder.
+async fn to_bucket(files: &[Numbered], bucket: &str, user: Option<&UserId>) -> Result<Vec<String>, Failure> {
     let s3 = s3().await;
-    let folder = Uuid::now_v7();
-    let key = |file: &Numbered| format!("uploads/{folder}/{}", key_name(file));
+    let (folder, upload) = (user.map_or_else(|| "recordings".to_owned(), folder), Uuid::now_v7());
+    let key = |file: &Numbered| format!("{folder}/{upload}/{}", key_name(file));
     let keys: Vec<String> = files.iter().map(key).collect();
     all(files.iter().zip(&keys).map(|((_, file), key)| put(file, &s3, bucket, key)).collect(), AT_ONCE)
         .await?;

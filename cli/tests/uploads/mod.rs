@@ -16,12 +16,23 @@ async fn with_a_bucket_files_are_uploaded_without_the_service() {
         fake.run(&["transcribe", &paths[0], &paths[1], "--user", "ana", "--bucket", "mine,other"]).await;
     assert_eq!((ran.code, fake.count("POST /uploads")), (Some(0), 0), "{ran:?}");
     let objects: Vec<_> = fake.objects().into_iter().collect();
-    assert!(objects[0].0.starts_with("/mine/uploads/") && objects[0].0.ends_with("/00-a.wav"), "{objects:?}");
+    assert!(
+        objects[0].0.starts_with("/mine/uploads/ana/") && objects[0].0.ends_with("/00-a.wav"),
+        "{objects:?}"
+    );
     assert!(objects[1].0.ends_with("/01-b"), "{objects:?}");
     let calls = fake.calls();
     let submitted = calls.iter().find(|call| call.line == "POST /transcribe").expect("submitted");
     let paths = [format!("s3:/{}", objects[0].0), format!("s3:/{}", objects[1].0)];
     assert_eq!(submitted.body["audioChunkPaths"], json!(paths));
+
+    // The service knows the user by a token, and rejects paths among the uploads of others.
+    let fake = Fake::start(vec![]).await;
+    let (_folder, paths) = files(&["a.wav"]);
+    let ran = fake.run(&["transcribe", &paths[0], "--bucket", "mine"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let (path, _) = fake.objects().pop_first().expect("an upload");
+    assert!(path.starts_with("/mine/recordings/"), "{path}");
 }
 
 #[tokio::test]
