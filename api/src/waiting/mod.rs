@@ -85,7 +85,7 @@ struct Watched {
     seen: watch::Sender<Option<Seen>>,
     /// Has it look now, at all of the job.
     poke: Arc<Notify>,
-    /// The first read for those who wait for the end.
+    /// The first read for those who wait for the end. Replaced if the job was not found in progress.
     first: Arc<OnceCell<First>>,
 }
 
@@ -205,7 +205,8 @@ impl Inner {
             if let Some(seen) = seen.filter(|seen| seen.job.is_ok() || !known) {
                 let last = seen.is_last();
                 if last {
-                    self.forget(key, &watched.poke);
+                    // Clients from here on begin a new watch.
+                    self.watched.lock().remove(&key);
                 }
                 watched.seen.send_replace(Some(seen));
                 if last {
@@ -230,22 +231,17 @@ impl Inner {
                     let mut all = self.watched.lock();
                     // A client may have joined in between.
                     if watched.seen.receiver_count() == 0 {
-                        forget(&mut all, key, &watched.poke);
+                        all.remove(&key);
                         return;
                     }
                     false
                 }
                 () = self.stop.cancelled() => {
-                    self.forget(key, &watched.poke);
+                    self.watched.lock().remove(&key);
                     return;
                 }
             };
         }
-    }
-
-    /// Ends the watch with this `poke` for new clients. They begin another one.
-    fn forget(&self, key: (JobId, Detail), poke: &Arc<Notify>) {
-        forget(&mut self.watched.lock(), key, poke);
     }
 
     /// One read. `None`: the job is in progress, and no more was asked.
@@ -261,12 +257,6 @@ impl Inner {
         }
         let job = self.cache.read(self.store.as_ref(), id).await;
         Some(Seen { at, job: if text { job } else { job.map(|job| job.map(without_text)) } })
-    }
-}
-
-fn forget(all: &mut HashMap<(JobId, Detail), Watched>, key: (JobId, Detail), poke: &Arc<Notify>) {
-    if all.get(&key).is_some_and(|watched| Arc::ptr_eq(&watched.poke, poke)) {
-        all.remove(&key);
     }
 }
 
@@ -301,8 +291,12 @@ impl Watch {
             Ok(job.map(|job| (job.head.user, job.head.state != JobState::Open)))
         };
         let first = self.first.get_or_init(read).await;
-        if !matches!(first, Ok(Some((_, false)))) {
-            self.waiting.0.forget((self.id, Detail::End), &self.poke);
+        if !matches!(first, Ok(Some((_, false))))
+            && let Some(watched) = self.waiting.0.watched.lock().get_mut(&(self.id, Detail::End))
+            && Arc::ptr_eq(&watched.first, &self.first)
+        {
+            // Later clients read again.
+            watched.first = Arc::default();
         }
         first.clone()
     }
@@ -392,3 +386,6 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
