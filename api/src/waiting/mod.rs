@@ -74,7 +74,7 @@ struct Inner {
 /// How much a watcher wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Detail {
-    /// Whether the job has ended. It was in progress when the wait began, or later.
+    /// Whether the job has ended. Its clients check first that it is in progress.
     End,
     /// The status of each of its chunks.
     Chunks,
