@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::unfold;
 use futures::{Stream, TryStreamExt};
 use longhand_shared::JobId;
-use longhand_shared::domain::attempt::{AttemptOutcome, AttemptRecord};
+use longhand_shared::domain::attempt::AttemptRecord;
 use longhand_shared::domain::job::{ChunkError, ChunkStatus, JobStatus};
 use longhand_shared::domain::transcript::{ChunkResult, TranscriptResult};
 use parking_lot::Mutex;
@@ -27,6 +27,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
+use super::in_progress::running;
 use super::places::Place;
 use crate::auth::caller::Caller;
 use crate::edge;
@@ -306,22 +307,4 @@ impl<'a> ChunkEvent<'a> {
             running: running(chunk),
         }
     }
-}
-
-/// What is kept of a job in progress while clients wait: its text may be long, and is read when it is sent.
-pub(super) fn without_text(job: Arc<TranscriptResult>) -> Arc<TranscriptResult> {
-    if job.job_status != JobStatus::InProgress {
-        return job;
-    }
-    let mut job = Arc::unwrap_or_clone(job);
-    job.transcription = None;
-    for chunk in &mut job.chunks {
-        chunk.history = running(chunk).cloned().into_iter().collect();
-    }
-    Arc::new(job)
-}
-
-/// The running attempt, after failed calls of the model.
-fn running(chunk: &ChunkResult) -> Option<&AttemptRecord> {
-    chunk.history.last().filter(|last| last.outcome == AttemptOutcome::Running && last.code.is_some())
 }

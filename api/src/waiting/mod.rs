@@ -9,6 +9,7 @@
 //! those who follow it. A wait of 15 s polls 16 times without Redis and twice with it.
 
 pub(crate) mod events;
+mod in_progress;
 mod places;
 pub(crate) mod prefer;
 
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::edge::waited;
 use crate::error::ApiError;
-use events::without_text;
+use in_progress::without_text;
 use places::{Place, Places};
 
 /// The interval of polling without Redis: at first, ...
