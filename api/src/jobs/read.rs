@@ -104,7 +104,7 @@ async fn after_wait(
     until: Instant,
     reading: Reading,
 ) -> Result<(Arc<TranscriptResult>, Reading), ApiError> {
-    // It begins before the read, so that an end after the read is not missed.
+    // The watch begins before the read, so that an end after the read is not missed.
     let mut watch = app.waiting.watch(id, Detail::End);
     if let Some(result) = app.waiting.cache().get(id).await {
         return Ok((caller.visible(id, Some(result), |result| &result.user_id)?, reading));

@@ -75,7 +75,7 @@ struct Inner {
 /// How much a watcher wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Detail {
-    /// Whether the job has ended. Its clients check first that it is in progress.
+    /// Whether the job has ended. Clients wait for it only if they have seen that the job is in progress.
     End,
     /// The status of each of its chunks.
     Chunks,
@@ -194,7 +194,7 @@ impl Inner {
     /// Watches a job until it has ended or no client waits for it.
     async fn keep_watch(self: Arc<Self>, key: (JobId, Detail), watched: Watched) {
         let (id, detail) = key;
-        // Those who wait for the end know that the job is in progress, so it is not read before a first pause.
+        // Clients that wait for the end have read the job or created it, so it is not read here before a pause.
         let in_progress = detail == Detail::End;
         let (mut due, mut whole, mut text) = (!in_progress, true, false);
         let mut pause = FIRST_PAUSE;
