@@ -43,14 +43,14 @@ impl Process {
         Self::start_logging(&binary(name), &variables, Stdio::inherit())
     }
 
-    /// Starts a program, from [`binary`] or of another build, with these variables and the emulator's. Appends the log
-    /// to a file. `RUST_LOG` in the variables sets the filter.
+    /// Starts a program, from [`binary`] or of another build, with these variables and the emulator's. It writes to `log`.
+    /// `RUST_LOG` in the variables sets the filter.
     pub fn start_logging(program: &Path, variables: &[(&str, String)], log: impl Into<Stdio>) -> Self {
         let variables = variables.iter().map(|(name, value)| (*name, value.as_str()));
         Self::spawn(Command::new(program).envs(variables), log)
     }
 
-    /// Starts any program in a process group of its own, which is killed with it. Appends the log to a file.
+    /// Starts any program in a process group of its own, which is killed with it. It writes to `log`.
     ///
     /// # Panics
     /// If the program is not installed.

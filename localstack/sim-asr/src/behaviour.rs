@@ -219,7 +219,8 @@ mod tests {
         let (median_ms, sigma) = (7_000, 0.3);
         assert_eq!("7000~0.3".parse(), Ok(Latency::LogNormal { median_ms, sigma }));
         for bad in ["", "1s", "9..3", "5..", "7~-1", "7~NaN"] {
-            assert!(bad.parse::<Latency>().is_err(), "{bad}");
+            let error = bad.parse::<Latency>().expect_err(bad);
+            assert!(error.starts_with(&format!("`{bad}` is not a latency")), "{error}");
         }
     }
 

@@ -105,6 +105,8 @@ async fn transcribe(
 ) -> Response {
     let call = Call::begin(&state);
     tokio::select! {
+        // A crash wins over an answer that is ready at the same time.
+        biased;
         () = state.crash.notified() => {
             cut.cancel();
             future::pending().await
