@@ -15,7 +15,9 @@ impl Timeline {
         }
         let mut noted = false;
         for cue in &self.segments {
-            if let (false, true, Some(chunk)) = (noted, cue.is_estimated_speech(), self.estimated) {
+            // A repaired time before this chunk is an estimate too, but no length is unknown there.
+            let unknown = self.estimated.filter(|&first| cue.chunk >= first);
+            if let (false, true, Some(chunk)) = (noted, cue.is_estimated_speech(), unknown) {
                 noted = true;
                 let _ = write!(
                     text,

@@ -163,7 +163,19 @@ fn times_that_were_repaired_are_not_exact() {
         let words = Transcription::new("a", Some(2.0), vec![segment(repaired)]).expect("small");
         let timeline = timeline(vec![Some(Verdict::Completed(words))]);
         assert_eq!(timeline.times_exact, !repaired);
+        assert!(!timeline.vtt(None).contains("NOTE"), "all lengths are known");
     }
+}
+
+#[test]
+fn a_note_precedes_no_repaired_time_of_earlier_chunks() {
+    let segment = Segment { end: 1.0, text: "a".to_owned(), repaired: true, ..Segment::default() };
+    let words = Transcription::new("a", Some(2.0), vec![segment]).expect("small");
+    let after = completed(("c", Some(1.0), &[]));
+    let vtt = timeline(vec![Some(Verdict::Completed(words)), Some(failed()), Some(after)]).vtt(None);
+    let place = |part: &str| vtt.find(part).expect(part);
+    let note = place("NOTE Times from here on are estimated: the length of chunk 1 is not known.");
+    assert!(place("\na\n") < note && note < place("\nc\n"), "{vtt}");
 }
 
 #[test]
