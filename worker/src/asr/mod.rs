@@ -327,7 +327,7 @@ fn given_back_in_outage(mut progress: Progress, error: CallError, open: Open) ->
             "the model went down {MAX_OUTAGES} times while it transcribed this chunk: {}",
             error.error.message
         );
-        return TranscribeError::Failed(ChunkError::new(error.error.code, message));
+        return TranscribeError::Failed(ChunkError::new(ErrorCode::AsrUnavailable, message));
     }
     let mut pause = error.pause.unwrap_or_default().max(open.pause);
     if progress.outages >= MAX_OUTAGES - 1 {
@@ -367,16 +367,13 @@ impl From<AudioError> for CallError {
 mod tests {
     use super::*;
 
+    const OPEN: Open = Open { pause: Duration::ZERO };
+
     /// The pauses of 20 chunks that return to the queue after so many outages.
     fn pauses(outages: u32) -> std::collections::BTreeSet<Duration> {
         let again = |_| {
             let before = Progress { outages: outages - 1, ..Progress::default() };
-            let given_back = given_back_in_outage(
-                before,
-                circuit_open(Open { pause: Duration::ZERO }),
-                Open { pause: Duration::ZERO },
-            );
-            match given_back {
+            match given_back_in_outage(before, circuit_open(OPEN), OPEN) {
                 TranscribeError::GivenBack { pause, .. } => pause.expect("a pause"),
                 other => panic!("{other:?}"),
             }
@@ -390,5 +387,12 @@ mod tests {
         let spread = pauses(MAX_OUTAGES - 1);
         assert!(spread.len() > 10, "{spread:?}");
         assert!(spread.iter().all(|pause| *pause <= LAST_CHANCE_SPREAD), "{spread:?}");
+    }
+
+    #[test]
+    fn the_last_outage_has_one_code_whatever_call_failed() {
+        let before = Progress { outages: MAX_OUTAGES - 1, ..Progress::default() };
+        let ended = given_back_in_outage(before, CallError::new(Failure::Timeout, "no answer"), OPEN);
+        assert!(matches!(ended, TranscribeError::Failed(error) if error.code == ErrorCode::AsrUnavailable));
     }
 }
