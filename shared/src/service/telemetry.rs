@@ -9,7 +9,7 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use strum::{Display, EnumString};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -91,8 +91,11 @@ pub fn init(service: &'static str, settings: &LogSettings) -> Result<Telemetry, 
         provider = provider.with_batch_exporter(exporter);
     }
     let provider = provider.build();
-    // Longhand's own spans, whatever the log filter. The SDKs create about ten spans for each of these.
+    // Longhand's own spans, whatever the log filter. The SDKs create about ten spans for each of these. Without a
+    // collector spans are needed for trace ids, but their events are not read.
     let ours = Targets::new().with_target("longhand", LevelFilter::INFO);
+    let collected = settings.traces.is_some();
+    let ours = ours.and(filter_fn(move |meta| collected || meta.is_span()));
     let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("longhand")).with_filter(ours);
 
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
