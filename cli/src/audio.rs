@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use longhand_shared::AudioPath;
 use longhand_shared::domain::id::MAX_CHUNKS;
-use longhand_shared::domain::job::InvalidChunkCount;
 use longhand_shared::domain::media::{self, Format, MAX_AUDIO_BYTES};
 
 use crate::error::{Exit, Failure, Fault, chain};
@@ -59,7 +58,8 @@ pub(crate) fn is_local(name: &str) -> bool {
 pub(crate) async fn check(files: &[OsString]) -> Result<Vec<Audio>, Failure> {
     let (mut audio, mut faults) = (Vec::new(), Vec::new());
     if files.len() > MAX_CHUNKS {
-        faults.push(Fault { detail: InvalidChunkCount(files.len()).to_string(), ..Fault::default() });
+        let detail = format!("there are {} files, but a job has 1 to {MAX_CHUNKS}", files.len());
+        faults.push(Fault { detail, ..Fault::default() });
     }
     let mut reads_stdin = false;
     for file in files {

@@ -200,7 +200,7 @@ impl Api {
         if failure.status == Some(StatusCode::NOT_FOUND.as_u16()) {
             failure.exit = Exit::NoSuchJob;
             failure.message = format!(
-                "job {job} is not at {}: it was erased, has expired, or belongs to another user",
+                "job {job} is not at {}: it does not exist, was erased, has expired, or belongs to another user",
                 self.base
             );
         }
@@ -280,7 +280,11 @@ impl Api {
             message = format!("{message}: {detail}");
         }
         if status == StatusCode::UNAUTHORIZED {
-            message = format!("{message} (set LONGHAND_TOKEN, or give --token-file)");
+            let hint = match self.token {
+                Some(_) => "the token is from LONGHAND_TOKEN or --token-file",
+                None => "set LONGHAND_TOKEN, or give --token-file",
+            };
+            message = format!("{message} ({hint})");
         }
         let code = problem.code.unwrap_or_else(|| format!("HTTP_{}", status.as_u16()));
         let mut failure = Failure::new(exit, code, message).with_faults(problem.errors);

@@ -16,7 +16,8 @@ pub(crate) struct Delete {
     #[arg(value_name = "JOB_ID")]
     job: JobId,
 
-    /// Also erase the recordings that were uploaded for the job, except those in recordings/ (see transcribe --bucket).
+    /// Also erase the job's recordings in its user's folder of uploads/ in the service's first bucket. Others stay, such
+    /// as those that transcribe --bucket uploaded to recordings/ or to another bucket.
     #[arg(long)]
     audio: bool,
 

@@ -132,7 +132,8 @@ pub(crate) async fn captions(context: &Context, results: &[&TranscriptResult]) -
     }
     if !times_exact {
         output::note(
-            "longhand: some times are estimated: an earlier chunk has no measured length, or is missing",
+            "longhand: some times are estimated: the model returned no usable times for them, or a chunk before them has \
+             no measured length or no text",
         );
     }
     Ok(match files.len() {

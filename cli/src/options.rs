@@ -11,7 +11,7 @@ Exit codes:
     1  the job FAILED: stdout has the text that could be transcribed, stderr the reasons (doctor: a check is FAULT)
     2  wrong usage or files, or the service rejected the request (4xx)
     3  no such job or dead letter
-    4  the service or S3 cannot be reached, answers with 5xx, or is limiting requests (429)
+    4  the service answers with 5xx or limits requests (429), or the service, S3, a queue or the table cannot be used
     5  the time limit (--timeout) was reached; the job continues
    74  the result could not be written
   130  interrupted (Ctrl-C); a submitted job continues
@@ -37,8 +37,8 @@ pub(crate) struct Waiting {
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// Longest time to wait, with --wait: 90s, 10m, 2h. Default: 10m; for transcribe the length of the recordings, if that
-    /// is more.
+    /// Longest time to wait, with --wait: 90s, 10m, 2h. Default: 10m; for transcribe the length of a recording that is
+    /// divided into chunks, if that is more.
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
     timeout: Option<Duration>,
 }
@@ -51,7 +51,8 @@ impl Waiting {
 }
 
 pub(crate) fn url(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    let url =
+        Url::parse(text).map_err(|error| format!("is not a URL such as https://api.example.com: {error}"))?;
     if matches!(url.scheme(), "http" | "https") {
         Ok(url)
     } else {

@@ -78,7 +78,7 @@ pub(crate) fn verdict(
     let what = if jobs.len() == 1 { "job" } else { "jobs" };
     let retry: Vec<_> = jobs.iter().map(|job| format!("{} retry {job}", context.command)).collect();
     let message = format!(
-        "{what} {} failed: {} of {all} chunks could not be transcribed. Retry them with: {}",
+        "{what} {} failed: {} of {all} chunks could not be transcribed. Retry what failed with: {}",
         listed(&jobs, ", "),
         faults.len(),
         retry.join("; ")

@@ -168,7 +168,7 @@ fn not_all(
     if failure.is_ambiguous() {
         let user = args.user.as_ref().map(|user| format!(" --user {user}")).unwrap_or_default();
         failure.message = format!(
-            "{}. The job may have been accepted. Look for it with: {} search{user} --status IN_PROGRESS",
+            "{}. The job may have been accepted. Look for it with: {} search{user}",
             failure.message, context.command
         );
     }

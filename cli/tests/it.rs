@@ -210,7 +210,7 @@ async fn a_failing_service_is_exit_4() {
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(4), ""));
     assert_eq!(fake.count("POST"), 4, "once, and three times more");
     // The job may exist, so the message says where to look.
-    assert!(ran.stderr.contains("longhand search --user ana --status IN_PROGRESS"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("Look for it with: longhand search --user ana\n"), "{}", ran.stderr);
     let ran = fake.run(&["get", JOB, "--wait", "--json"]).await;
     assert_eq!((ran.code, &ran.error()["code"]), (Some(4), &json!("PROTOCOL")));
 

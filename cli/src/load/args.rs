@@ -11,8 +11,8 @@ use crate::options::{duration, first_of_list, url};
 
 pub(crate) const HELP: &str = "\
 Set the environment of the services (. .local/env) and use a simulated model (ASR=sim): the audio is empty WAV,
-which a real model may reject. The jobs, of users load-0, load-1 and so on, and their audio under load/RUN/ in the
-bucket are not removed.
+which a real model may reject. The users of the jobs are load-0, load-1 and so on. If the service authenticates callers,
+the token must be an operator's. The jobs, and their audio under load/RUN/ in the bucket, are not removed.
 
 Turnaround is the time from the planned submit until the client has the result. The command waits for every job
 (Prefer: wait). Without Redis the servers poll the table for waiting clients, which adds up to a second. CPU and AWS

@@ -244,12 +244,12 @@ impl<'a> Report<'a> {
                 calls, most_calls_per_chunk, most_at_once, transcripts_right, transcripts_wrong, ..
             } = model;
             rows.extend([
-                ("slowest chunk's ASR time", spread(model.slowest_chunk_seconds, "as the simulated model recorded it")),
+                ("slowest chunk's model time", spread(model.slowest_chunk_seconds, "as the simulated model recorded it")),
                 ("overhead", spread(model.overhead_seconds, "turnaround minus the row above")),
                 ("  waiting in the queue", spread(model.queue_wait_seconds, "from submittedTime to the claim of the slowest chunk")),
                 ("  other overhead", spread(model.overhead_without_wait_seconds, "overhead minus that wait")),
                 ("", String::new()),
-                ("ASR calls", format!("{calls}, {most_at_once} at once at most, {most_calls_per_chunk} for one chunk at most")),
+                ("model calls", format!("{calls}, {most_at_once} at once at most, {most_calls_per_chunk} for one chunk at most")),
                 ("transcripts", format!("{transcripts_right} right, {transcripts_wrong} wrong")),
             ]);
         }

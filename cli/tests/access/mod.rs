@@ -25,7 +25,7 @@ async fn a_token_is_sent_only_to_the_service_and_not_printed() {
     let args = ["transcribe", audio, "--user", "ana", "--wait"];
     let ran = end(by_environment(&args).spawn().expect("it starts")).await;
     assert_eq!(ran.code, Some(2), "{ran:?}");
-    assert!(ran.stderr.contains("set LONGHAND_TOKEN, or give --token-file"), "{ran:?}");
+    assert!(ran.stderr.contains("the token is from LONGHAND_TOKEN or --token-file"), "{ran:?}");
     assert!(!format!("{ran:?}").contains(TOKEN));
     let bearer = Some(format!("Bearer {TOKEN}"));
     let calls = fake.calls();
@@ -34,6 +34,8 @@ async fn a_token_is_sent_only_to_the_service_and_not_printed() {
         let to_service = !call.line.starts_with("PUT");
         assert_eq!(call.authorization == bearer, to_service, "{}", call.line);
     }
+    let ran = fake.run(&["get", JOB]).await;
+    assert!(ran.stderr.contains("set LONGHAND_TOKEN, or give --token-file"), "{ran:?}");
 
     // The file takes precedence over the environment.
     let mut command = fake.command(&["get", JOB, "--token-file", file]);

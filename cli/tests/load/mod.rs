@@ -289,11 +289,11 @@ async fn the_text_report_has_every_figure_with_its_unit() {
         "seconds                        p50       p90       p99       max\n",
         "  from the planned submit until the result arrives\n",
         "answered within 15 s        100.0 %  of the jobs accepted\n",
-        "slowest chunk's ASR time     0.110     0.110     0.110     0.110  as the simulated model recorded it\n",
+        "slowest chunk's model time   0.110     0.110     0.110     0.110  as the simulated model recorded it\n",
         "  waiting in the queue       0.070     0.070     0.070     0.070  from submittedTime to the claim of",
         "  turnaround minus the row above\n",
         "  other overhead             ",
-        "ASR calls                 8, 4 at once at most, 2 for one chunk at most\n",
+        "model calls               8, 4 at once at most, 2 for one chunk at most\n",
         "transcripts               2 right, 0 wrong\n",
         "dynamodb UpdateItem (31 calls, 1 of them not ok)\n",
         " 1.5 s CPU, 20.0 MB peak memory since its start, http://",
@@ -386,7 +386,7 @@ async fn without_the_simulated_model_its_figures_are_omitted() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(ran.stdout.contains("is not the simulated model"), "{}", ran.stdout);
     assert!(ran.stdout.contains("job turnaround"), "{}", ran.stdout);
-    assert!(!ran.stdout.contains("ASR calls") && !ran.stdout.contains("overhead"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("model calls") && !ran.stdout.contains("overhead"), "{}", ran.stdout);
 }
 
 #[tokio::test]

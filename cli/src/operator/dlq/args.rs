@@ -1,7 +1,7 @@
 //! The command line of `longhand dlq`.
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use longhand_shared::JobId;
 use longhand_shared::service::settings::environment;
 
@@ -65,13 +65,14 @@ pub(crate) struct DlqShow {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("messages").required(true).args(["job", "all"])))]
 pub(crate) struct DlqRedrive {
-    /// Only the messages of this job.
-    #[arg(long, value_name = "JOB_ID", required_unless_present = "all")]
+    /// Only the messages of this job. Either --job or --all is required.
+    #[arg(long, value_name = "JOB_ID")]
     pub(crate) job: Option<JobId>,
 
     /// All messages.
-    #[arg(long, conflicts_with = "job")]
+    #[arg(long)]
     pub(crate) all: bool,
 
     /// Print what would be done, without sending or deleting. This adds one to the receive counts.

@@ -83,7 +83,7 @@ pub(super) async fn release(dlq: &SqsQueue, receipts: Vec<Receipt>) {
     if late > 0 {
         let within = HOLD.as_secs();
         output::note(format_args!(
-            "longhand: {late} messages could not be released; they become visible again within {within} s"
+            "longhand: messages that could not be released: {late}. They become visible again within {within} s"
         ));
     }
 }
