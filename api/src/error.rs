@@ -65,7 +65,7 @@ pub(crate) enum ApiError {
     /// The request names somebody else as its user.
     #[error("{} {}", .0.pointer, .0.detail)]
     Forbidden(Fault),
-    /// `excess` says what there is too much of, such as "submits more than 6 jobs"; `retry_after` is in whole seconds.
+    /// `excess` says what there is too much of, such as "reads more than 6 times"; `retry_after` is in whole seconds.
     #[error("the user {excess} a minute: try again in {} s", retry_after.as_secs())]
     RateLimited { excess: String, retry_after: Duration },
     #[error("the user has {most} jobs or more in progress: submit again after some have ended")]

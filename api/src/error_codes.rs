@@ -64,7 +64,7 @@ error_codes! {
         "list your jobs with `GET /transcript/search`";
     AudioUnavailable = NOT_FOUND, "AUDIO_UNAVAILABLE",
         "the job has no such chunk, its local audio does not exist, or this server is not allowed to read it",
-        "do as `detail` says";
+        "read the reason in `detail`; use an index of `chunks`, or have the operator allow or restore the audio";
     NoDeadLetterQueue = NOT_FOUND, "NO_DEAD_LETTER_QUEUE",
         "this server has no dead-letter queue",
         "the operator sets `LONGHAND_DLQ_URL`";
@@ -103,7 +103,7 @@ error_codes! {
         "use a new key for a new request";
     RateLimited = TOO_MANY_REQUESTS, "RATE_LIMITED",
         "too many submits, uploads and retries, or too many reads, in a minute",
-        "wait for `Retry-After`";
+        "try again after the seconds in `Retry-After`";
     TooManyOpenJobs = TOO_MANY_REQUESTS, "TOO_MANY_OPEN_JOBS",
         "too many jobs in progress",
         "submit again after some have ended";

@@ -137,7 +137,9 @@ pub(crate) async fn alive() -> Json<Alive> {
 pub(crate) async fn ready(State(readiness): State<Arc<Readiness>>) -> Result<Json<Ready>, ApiError> {
     let missing = readiness.missing_but_table().await?;
     let queue = readiness.app.lifecycle.queue().standing();
-    let mut reasons: Vec<String> = missing.iter().map(|name| format!("the {name} does not answer")).collect();
+    let silent =
+        |name: &&str| format!("{} does not answer", if *name == REDIS { "Redis" } else { "the queue" });
+    let mut reasons: Vec<String> = missing.iter().map(silent).collect();
     // The code alone: SQS's message may name accounts and users, and this is open to everybody.
     reasons.extend(queue.refused.map(|code| format!("the queue refuses messages: {code}")));
     let status = if reasons.is_empty() { ReadyStatus::Ready } else { ReadyStatus::Degraded };

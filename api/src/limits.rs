@@ -161,7 +161,9 @@ impl Limits {
         ];
         // Not set outside of a request, as in some tests.
         let _ = QUOTA.try_with(|cell| cell.set(Some(quota)));
-        within(room, self.per_minute, || format!("submits more than {} jobs", self.per_minute))
+        within(room, self.per_minute, || {
+            format!("makes more than {} submits, uploads and retries", self.per_minute)
+        })
     }
 
     /// Counts one more read, or refuses it. Without authentication reads are not limited.

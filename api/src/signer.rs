@@ -1,4 +1,4 @@
-//! Signs upload URLs with credentials that are valid for long enough.
+//! Signs URLs of audio (uploads and playback) with credentials that are valid for long enough.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -74,11 +74,11 @@ impl Signer {
         let new = match answer {
             Ok(Ok(new)) => Some(new).filter(|new| lasts(new, SHORTEST)),
             Ok(Err(error)) => {
-                warn!(error = %DisplayErrorContext(&error), "cannot get AWS credentials to sign uploads");
+                warn!(error = %DisplayErrorContext(&error), "cannot get AWS credentials to sign URLs of audio");
                 None
             }
             Err(_) => {
-                warn!("no answer from the AWS credentials provider (for signing uploads)");
+                warn!("no answer from the AWS credentials provider (for signing URLs of audio)");
                 None
             }
         };

@@ -75,14 +75,15 @@ impl WebhookSettings {
 mod about {
     pub(super) const RETENTION: &str =
         "days from submission (or from a retry) until jobs and transcripts expire";
-    pub(super) const CONCURRENCY: &str =
-        "chunks in progress at the same time, which limits the concurrent calls of the model, 1 to 10000";
+    pub(super) const CONCURRENCY: &str = "slots: chunks that are processed at the same time, which limits the concurrent calls of the model, 1 to 10000; \
+         chunks that wait for a retry need no slot";
     pub(super) const DRAIN: &str =
         "seconds from SIGTERM to the exit, at most; must be below the platform's kill timeout";
     pub(super) const POLL: &str = "seconds that a receive waits for messages, 1 to 20";
     pub(super) const VISIBILITY: &str =
         "visibility timeout: seconds until another worker gets the message after a crash";
-    pub(super) const MAX_CHUNK: &str = "time limit for one attempt at a chunk, in seconds";
+    pub(super) const MAX_CHUNK: &str = "time limit for one attempt at a chunk, in seconds, at least \
+                                        ASR_TIMEOUT_SECONDS x (ASR_MAX_RETRIES + 2) + 20 x ASR_MAX_RETRIES";
     pub(super) const HEALTH_LISTEN: &str = "address and port of /healthz and /metrics of the worker";
     pub(super) const NAME: &str =
         "name of the worker, up to 100 bytes; clients see only a hash of it in chunks' histories";

@@ -146,7 +146,7 @@ impl Given {
                 .optional(AUTH_NONE, "set to i-know to confirm LONGHAND_AUTH=none where other machines can reach the api"),
             keys_file: reader.optional(
                 KEYS_FILE,
-                "file of API keys, with one line per key, as `longhand key new` prints it; read again when it changes",
+                "file of API keys: for each key the second line that `longhand key new` prints; read again when it changes",
             ),
             keys: reader
                 .optional(KEYS, "API keys in the form of LONGHAND_API_KEYS_FILE; a change needs a restart"),

@@ -70,7 +70,7 @@ fn callback_url(fields: &mut Fields, hosts: &AllowedHosts) -> Option<String> {
     let url = fields.optional_text::<String>(FIELD)?;
     if hosts.is_empty() {
         fields
-            .fault(FIELD, "is not accepted: callbacks are disabled on this server (LONGHAND_CALLBACK_HOSTS)");
+            .fault(FIELD, "is not accepted: webhooks are disabled on this server (LONGHAND_CALLBACK_HOSTS)");
         return None;
     }
     fields.check(FIELD, PublicUrl::parse(&url, hosts)).map(|_| url)

@@ -223,7 +223,7 @@ async fn paths() {
         ("a\u{0}.wav", "must not contain control characters"),
         ("../secret.wav", "is outside the audio root"),
         ("x/../../secret.wav", "is outside the audio root"),
-        ("..\\secret.wav", "is outside the audio root"),
+        ("..\\secret.wav", "has a backslash: use / between folders"),
         ("link.wav", "is outside the audio root"),
         ("/etc/passwd", "is absolute: give a path relative to the audio root"),
         ("s3://audio", "is not an S3 address: expected s3://bucket/key"),

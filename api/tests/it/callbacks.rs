@@ -69,7 +69,7 @@ async fn callback_addresses_that_are_refused() {
 #[tokio::test]
 async fn without_hosts_callbacks_are_refused() {
     let api = Api::with(|state| AppState { callback_hosts: Arc::default(), ..state });
-    let detail = "is not accepted: callbacks are disabled on this server (LONGHAND_CALLBACK_HOSTS)";
+    let detail = "is not accepted: webhooks are disabled on this server (LONGHAND_CALLBACK_HOSTS)";
     api.transcribe(&body_with("callbackUrl", json!(URL))).await.assert_fault("#/callbackUrl", detail);
 }
 

@@ -42,7 +42,8 @@ async fn a_user_who_is_too_fast_gets_retry_after() {
     }
     let answer = submit(&api, "ana").await;
     let problem = answer.problem(429, "RATE_LIMITED");
-    assert_eq!(problem["detail"], "the user submits more than 6 jobs a minute: try again in 10 s");
+    let detail = "the user makes more than 6 submits, uploads and retries a minute: try again in 10 s";
+    assert_eq!(problem["detail"], detail);
     assert_eq!(answer.header("retry-after"), "10");
     assert_eq!(answer.header("ratelimit"), "\"submits\";r=0;t=60");
     // Others are not held up, and neither are other calls.

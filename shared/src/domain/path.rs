@@ -50,16 +50,18 @@ pub enum InvalidPath {
     #[error(transparent)]
     Web(#[from] InvalidUrl),
     /// No hosts are configured.
-    #[error("is a URL, but this service reads from no host (LONGHAND_AUDIO_HOSTS): use s3://bucket/key")]
+    #[error("is a URL, but this service reads from no host (LONGHAND_AUDIO_HOSTS)")]
     NoHosts,
     #[error("is absolute: give a path relative to the audio root")]
     Absolute,
     /// A path with `..`, or a symbolic link that leaves the audio root.
     #[error("is outside the audio root")]
     Escapes,
+    #[error("has a backslash: use / between folders")]
+    Backslash,
     #[error("has the bucket \"{0}\", which this service is not configured to read")]
     Bucket(String),
-    #[error("is a local path, but this service has no audio root: use s3://bucket/key")]
+    #[error("is a local path, but this service has no audio root (LONGHAND_AUDIO_ROOT)")]
     NoRoot,
 }
 
@@ -138,7 +140,7 @@ impl FromStr for AudioPath {
         }
         // A backslash is a separator on some platforms, and audio files do not need it.
         if text.contains('\\') {
-            return Err(InvalidPath::Escapes);
+            return Err(InvalidPath::Backslash);
         }
         if text.trim().is_empty() {
             return Err(InvalidPath::Empty);
@@ -282,7 +284,7 @@ mod tests {
         assert_eq!(parse("."), Err(InvalidPath::Empty));
         assert_eq!(parse("../etc/passwd"), Err(InvalidPath::Escapes));
         assert_eq!(parse("a/../../b"), Err(InvalidPath::Escapes));
-        assert_eq!(parse("a\\..\\b"), Err(InvalidPath::Escapes));
+        assert_eq!(parse("a\\..\\b"), Err(InvalidPath::Backslash));
         assert_eq!(parse("/etc/passwd"), Err(InvalidPath::Absolute));
         assert_eq!(parse("ftp://host/a.wav"), Err(InvalidPath::Scheme("ftp".into())));
         assert_eq!(parse("https://user@host/a.wav"), Err(InvalidPath::Web(InvalidUrl::UserInfo)));

@@ -57,7 +57,7 @@ pub enum ErrorCode {
     ///
     /// The operator should check `ASR_BASE_URL`.
     AsrProtocol,
-    /// The text of the chunk is larger than 380,000 bytes.
+    /// The transcription of the chunk (text, segments and words) is larger than 380,000 bytes.
     ///
     /// Submit shorter chunks: the model probably repeats itself.
     TranscriptTooLarge,

@@ -56,7 +56,7 @@ impl Runner {
             (Ending::Delete, _) | (Ending::DeleteIfHeld, Some(_)) => deleter.delete(delivery.receipt),
             (Ending::Show(delay), Some(until)) => self.make_visible(&delivery, delay, until).await,
             (Ending::Nothing, _) | (_, None) => {
-                warn!("the lease on the message is lost; another worker may have it");
+                warn!("the message is left in the queue; another worker may have it");
             }
         }
     }

@@ -107,7 +107,6 @@ export function Jobs() {
     setPage(null);
   };
   const results = page?.results ?? [];
-  const label = FILTERS.find(([value]) => value === status)[1].toLowerCase();
   return html`<div class="head">
       <h1>Transcripts</h1>
       <a class="button primary" href="#/new"><${Icon} path="M10 4v12M4 10h12" />New transcript</a>
@@ -150,7 +149,9 @@ export function Jobs() {
       <p>None of the newest transcripts (at most ${SEARCHED_PAGES * SEARCHED_PAGE}) contains “${query}”.</p>
     </${Empty}>`}
     ${page && results.length === 0 && !query && (status || cursor
-      ? html`<${Empty} heading="None here"><p>There are no ${status ? `${label} ` : ""}transcripts.</p></${Empty}>`
+      ? html`<${Empty} heading="None here">
+          <p>There are no ${cursor ? "more transcripts" : "transcripts with this status"}.</p>
+        </${Empty}>`
       : html`<${Empty} heading="No transcripts yet">
           <p>Drop a recording, and read along while it is transcribed.</p>
           <a class="button primary" href="#/new">New transcript</a>
