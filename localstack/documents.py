@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Generates parts of the documents from the code: calls, errors, attempts and settings.
+"""Generates parts of the documents from the code: calls, errors, outcomes of attempts, warnings and settings.
 
-Sources: api/openapi.json, the comments of two enums in shared/src, and --help of the two programs. A test fails if a
-document is stale.
+Sources: api/openapi.json, the comments of three enums in shared/src, and --help of the two programs, which it builds.
+A test fails if a document is stale.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import textwrap
 from collections.abc import Callable
 
-from provision import ROOT, Binaries
+from provision import ROOT, Binaries, local_directory
 
 METHODS = ("get", "post", "delete")
 
@@ -123,5 +123,6 @@ def updated(file: str) -> str:
 
 
 if __name__ == "__main__":
+    Binaries().build(["longhand-api", "longhand-worker"], local_directory() / "logs" / "build.log")
     for file in REGIONS:
         (ROOT / file).write_text(updated(file))
