@@ -233,7 +233,7 @@ async function lists() {
   await check(page, "list-nothing");
   await page.fill("input[type=search]", "");
   await page.click(".tabs >> text=Failed");
-  await page.waitForSelector("text=There are no failed transcripts.");
+  await page.waitForSelector("text=There are no transcripts with this status.");
   await page.click(".tabs >> text=All");
   await page.waitForSelector(".row");
   // It follows what others do.
