@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Callable
 
 from provision import ROOT, Binaries, local_directory
+from services import run_main
 
 METHODS = ("get", "post", "delete")
 
@@ -122,7 +123,11 @@ def updated(file: str) -> str:
     return page
 
 
-if __name__ == "__main__":
+def main() -> None:
     Binaries().build(["longhand-api", "longhand-worker"], local_directory() / "logs" / "build.log")
     for file in REGIONS:
         (ROOT / file).write_text(updated(file))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -37,8 +37,8 @@ pub(crate) struct Waiting {
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// Longest time to wait, with --wait: 90s, 10m, 2h. Default: 10m; for transcribe the length of a recording that is
-    /// divided into chunks, if that is more.
+    /// Longest time to wait, with --wait: 90s, 10m, 2h. Default: 10m; for transcribe, if a recording is divided into
+    /// chunks, the length of all local files together, if that is more.
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
     timeout: Option<Duration>,
 }

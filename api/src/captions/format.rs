@@ -15,9 +15,10 @@ impl Timeline {
         }
         let mut noted = false;
         for cue in &self.segments {
-            // A repaired time before this chunk is an estimate too, but no length is unknown there.
-            let unknown = self.estimated.filter(|&first| cue.chunk >= first);
-            if let (false, true, Some(chunk)) = (noted, cue.is_estimated_speech(), unknown) {
+            // A repaired time is an estimate too, but does not depend on an unknown length.
+            let unknown =
+                self.estimated.filter(|&(first, own)| cue.chunk > first || (own && cue.chunk == first));
+            if let (false, true, Some((chunk, _))) = (noted, cue.is_estimated_speech(), unknown) {
                 noted = true;
                 let _ = write!(
                     text,

@@ -32,9 +32,9 @@ pub struct Timeline {
     pub segments: Vec<Cue>,
     /// Whether the time of every word rests on measured lengths alone.
     pub times_exact: bool,
-    /// The first chunk whose length is estimated.
+    /// The first chunk whose length is estimated, and whether its own times depend on that.
     #[serde(skip)]
-    estimated: Option<ChunkIndex>,
+    estimated: Option<(ChunkIndex, bool)>,
 }
 
 /// A segment: text with its times, or a mark for a chunk without text.
@@ -116,10 +116,10 @@ impl Timeline {
                 spoken.clear();
             }
             // An estimated length shifts what follows, and is the end of a text without segments.
-            let rests_on_estimate =
-                estimated.is_some() || differ || (measured.is_none() && spoken.is_empty());
+            let own = measured.is_none() && spoken.is_empty();
+            let rests_on_estimate = estimated.is_some() || differ || own;
             if measured.is_none() {
-                estimated = estimated.or(Some(chunk.index));
+                estimated = estimated.or(Some((chunk.index, own)));
             }
             if spoken.is_empty() && !text.is_empty() {
                 spoken.push(Cue { chunk: chunk.index, end: length, text, gap, ..Cue::default() });

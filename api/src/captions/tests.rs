@@ -168,9 +168,12 @@ fn times_that_were_repaired_are_not_exact() {
 }
 
 #[test]
-fn a_note_precedes_no_repaired_time_of_earlier_chunks() {
+fn a_note_precedes_no_repaired_time_before_an_estimate() {
     let segment = Segment { end: 1.0, text: "a".to_owned(), repaired: true, ..Segment::default() };
-    let words = Transcription::new("a", Some(2.0), vec![segment]).expect("small");
+    let words = |seconds| Transcription::new("a", seconds, vec![segment.clone()]).expect("small");
+    let unmeasured = timeline(vec![Some(Verdict::Completed(words(None)))]);
+    assert!(!unmeasured.vtt(None).contains("NOTE"), "its segments need no length");
+    let words = words(Some(2.0));
     let after = completed(("c", Some(1.0), &[]));
     let vtt = timeline(vec![Some(Verdict::Completed(words)), Some(failed()), Some(after)]).vtt(None);
     let place = |part: &str| vtt.find(part).expect(part);

@@ -95,7 +95,8 @@ pub fn init(service: &'static str, settings: &LogSettings) -> Result<Telemetry, 
     // collector spans are needed for trace ids, but their events are not read.
     let ours = Targets::new().with_target("longhand", LevelFilter::INFO);
     let collected = settings.traces.is_some();
-    let ours = ours.and(filter_fn(move |meta| collected || meta.is_span()));
+    let wanted = filter_fn(move |meta| collected || meta.is_span()).with_max_level_hint(LevelFilter::INFO);
+    let ours = ours.and(wanted);
     let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("longhand")).with_filter(ours);
 
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);

@@ -69,8 +69,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Allows at most `ceiling` concurrent calls. Without `probing` the circuit never opens, and failures count against their
-    /// chunks even in an outage.
+    /// Allows at most `ceiling` concurrent calls. Without `probing` the circuit never opens, and failures that count do so
+    /// even in an outage.
     pub fn new(ceiling: usize, probing: bool) -> Arc<Self> {
         let state = Mutex::new(State::new(ceiling));
         Arc::new(Self { slots: Slots::new(ceiling), probing, state, changed: Notify::new() })

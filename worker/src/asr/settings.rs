@@ -31,7 +31,7 @@ pub struct AsrSettings {
     pub max_concurrency: usize,
     /// The first pause of the backoff.
     pub first_pause: Duration,
-    /// `ASR_PROBE`: the probe's recording. Without one, failures count against their chunks even in an outage.
+    /// `ASR_PROBE`: the probe's recording. Without one, failures that count do so even in an outage.
     pub probe: Option<Recording>,
 }
 
