@@ -15,10 +15,7 @@ impl Timeline {
         }
         let mut noted = false;
         for cue in &self.segments {
-            // A repaired time is an estimate too, but does not depend on an unknown length.
-            let unknown =
-                self.estimated.filter(|&(first, own)| cue.chunk > first || (own && cue.chunk == first));
-            if let (false, true, Some((chunk, _))) = (noted, cue.is_estimated_speech(), unknown) {
+            if let (false, true, Some(chunk)) = (noted, cue.length_estimated && !cue.gap, self.estimated) {
                 noted = true;
                 let _ = write!(
                     text,

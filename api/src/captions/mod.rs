@@ -32,9 +32,9 @@ pub struct Timeline {
     pub segments: Vec<Cue>,
     /// Whether the time of every word rests on measured lengths alone.
     pub times_exact: bool,
-    /// The first chunk whose length is estimated, and whether its own times depend on that.
+    /// The first chunk whose length is estimated.
     #[serde(skip)]
-    estimated: Option<(ChunkIndex, bool)>,
+    estimated: Option<ChunkIndex>,
 }
 
 /// A segment: text with its times, or a mark for a chunk without text.
@@ -43,7 +43,7 @@ pub struct Timeline {
 pub struct Cue {
     /// The index of its chunk.
     pub chunk: ChunkIndex,
-    /// Seconds from the beginning of the job, or of the recording if the job has a `startOffset`.
+    /// Seconds from the beginning of the first chunk, or of the recording if the job has a `startOffset`.
     // Milliseconds here, seconds in JSON.
     #[serde(serialize_with = "seconds")]
     #[schema(value_type = f64)]
@@ -69,6 +69,9 @@ pub struct Cue {
     /// Whether its times rest on an estimate.
     #[serde(skip)]
     estimated: bool,
+    /// Whether that is the length of a chunk, and not only a repaired time or a text that the segments do not have.
+    #[serde(skip)]
+    length_estimated: bool,
 }
 
 /// A word with its time.
@@ -116,16 +119,16 @@ impl Timeline {
                 spoken.clear();
             }
             // An estimated length shifts what follows, and is the end of a text without segments.
-            let own = measured.is_none() && spoken.is_empty();
-            let rests_on_estimate = estimated.is_some() || differ || own;
+            let length_estimated = estimated.is_some() || (measured.is_none() && spoken.is_empty());
             if measured.is_none() {
-                estimated = estimated.or(Some((chunk.index, own)));
+                estimated = estimated.or(Some(chunk.index));
             }
             if spoken.is_empty() && !text.is_empty() {
                 spoken.push(Cue { chunk: chunk.index, end: length, text, gap, ..Cue::default() });
             }
             for cue in &mut spoken {
-                cue.estimated |= rests_on_estimate;
+                cue.length_estimated = length_estimated;
+                cue.estimated |= length_estimated || differ;
                 cue.shift(begin);
             }
             segments.append(&mut spoken);
