@@ -76,8 +76,8 @@ mod about {
     pub(super) const RETENTION: &str =
         "days from submission (or from a retry) until jobs and transcripts expire";
     pub(super) const CONCURRENCY: &str = "number of slots, 1 to 10000, which limits the concurrent calls of the model: a \
-                                          chunk holds one while it is processed, also while it waits after a 429, but not \
-                                          while it waits for another retry";
+                                          chunk holds a slot while it is processed and while it waits after a 429, but \
+                                          usually not while it waits after another failure";
     pub(super) const DRAIN: &str =
         "seconds from SIGTERM to the exit, at most; must be below the platform's kill timeout";
     pub(super) const POLL: &str = "seconds that a receive waits for messages, 1 to 20";

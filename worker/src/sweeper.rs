@@ -26,7 +26,8 @@ pub struct SweepSettings {
 
 impl SweepSettings {
     pub(crate) fn read(r: &mut Reader<'_>) -> Self {
-        let every = r.within("LONGHAND_SWEEP_SECONDS", 15, 1..=3600, "seconds between sweeps of open jobs");
+        let about = "seconds between sweeps, which continue jobs and webhooks that a crash interrupted";
+        let every = r.within("LONGHAND_SWEEP_SECONDS", 15, 1..=3600, about);
         Self { every: Duration::from_secs(every) }
     }
 }

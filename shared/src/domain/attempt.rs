@@ -63,7 +63,8 @@ pub enum AttemptOutcome {
     Throttled,
     /// The model was down; the chunk was returned to the queue.
     ModelDown,
-    /// The audio was missing or forbidden, or S3 or the host of the URL was down; the chunk was returned to the queue.
+    /// The audio was not at its URL yet, S3 refused access to it, or S3 or the host of the URL was down; the chunk was
+    /// returned to the queue.
     AudioDown,
     /// The worker was stopped; the chunk was returned to the queue.
     Drained,

@@ -18,8 +18,8 @@ pub enum ErrorCode {
     ///
     /// Upload the audio and submit again. Without the permission `s3:ListBucket`, S3 reports a missing object as forbidden.
     AudioNotFound,
-    /// Longhand has no permission to read the audio (S3 is retried for 15 minutes), or it is archived, or a symbolic link
-    /// leaves the audio root; or the URL redirects or has no public IP address.
+    /// Longhand has no permission to read the audio (S3 is retried for 15 minutes), or the audio is archived, or a
+    /// symbolic link leads out of the audio root, or the URL redirects, or its host has no public IP address.
     ///
     /// Grant `s3:GetObject` to the worker, or do as the message says.
     AudioForbidden,

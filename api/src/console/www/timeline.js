@@ -26,7 +26,7 @@ const OUTCOMES = {
   FAILED: "failed",
   THROTTLED: "the model was busy; the part was returned to the queue",
   MODEL_DOWN: "the model was down; the part was returned to the queue",
-  AUDIO_DOWN: "the audio was missing or could not be read; the part was returned to the queue",
+  AUDIO_DOWN: "the audio was not available; the part was returned to the queue",
   DRAINED: "the worker was stopped, and another takes over",
   LEASE_LOST: "the worker lost its lease",
   OVERDUE: "it took too long",
