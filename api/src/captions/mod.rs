@@ -66,10 +66,10 @@ pub struct Cue {
     /// The words, with `?words=true`, if the model returned them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<CueWord>,
-    /// Whether its times rest on an estimate.
+    /// Whether its times rest on any estimate.
     #[serde(skip)]
     estimated: bool,
-    /// Whether that is the length of a chunk, and not only a repaired time or a text that the segments do not have.
+    /// Whether its times rest on the estimated length of its chunk or of an earlier one.
     #[serde(skip)]
     length_estimated: bool,
 }
