@@ -5,6 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from command import connect, parser, run
+from environment import Environment
+from stacks import Failure
+
+
+def most_units(environment: Environment) -> dict[str, int] | None:
+    keys = ("MAX_READ_UNITS", "MAX_WRITE_UNITS")
+    try:
+        reads, writes = (int(environment.get(key, "data")) for key in keys)
+    except ValueError:
+        raise Failure(f"Nothing was changed. {' and '.join(keys)} must be whole numbers.") from None
+    return {"MaxReadRequestUnits": reads, "MaxWriteRequestUnits": writes} if min(reads, writes) > 0 else None
 
 
 def main() -> int:
@@ -18,6 +29,7 @@ def main() -> int:
     source.add_argument("--backup", metavar="ARN", help="an on-demand backup")
     options = made.parse_args()
     environment, session, _ = connect(options)
+    most = most_units(environment)
     dynamodb = session.client("dynamodb")
     old = environment.values.get("TABLE_NAME", f"{environment.name}-jobs")
     new = f"{environment.name}-jobs-{datetime.now(UTC):%Y%m%d%H%M%S}"
@@ -34,11 +46,16 @@ def main() -> int:
     dynamodb.update_time_to_live(TableName=new, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"})
     recovery = {"PointInTimeRecoveryEnabled": True}
     dynamodb.update_continuous_backups(TableName=new, PointInTimeRecoverySpecification=recovery)
-    before = dynamodb.describe_table(TableName=old)["Table"]
-    for name in ("DeletionProtectionEnabled", "OnDemandThroughput"):
-        if before.get(name):
-            dynamodb.update_table(TableName=new, **{name: before[name]})
-            dynamodb.get_waiter("table_exists").wait(TableName=new, WaiterConfig=until)
+    changes = []
+    if environment.get("DELETION_PROTECTION", "data") == "true":
+        changes.append({"DeletionProtectionEnabled": True})
+    if most:
+        indexes = dynamodb.describe_table(TableName=new)["Table"]["GlobalSecondaryIndexes"]
+        updates = [{"Update": {"IndexName": one["IndexName"], "OnDemandThroughput": most}} for one in indexes]
+        changes.append({"OnDemandThroughput": most, "GlobalSecondaryIndexUpdates": updates})
+    for change in changes:
+        dynamodb.update_table(TableName=new, **change)
+        dynamodb.get_waiter("table_exists").wait(TableName=new, WaiterConfig=until)
     print(f"{new} exists, and nothing uses it yet. To use it, set these lines in infra/env/{options.env}.env:")
     print(f"TABLE_NAME={new}\nTABLE_ARN={dynamodb.describe_table(TableName=new)['Table']['TableArn']}")
     print(f"and run infra/deploy.sh {options.env}. The consequences: docs/operations.md, Restore the table.")
