@@ -1,4 +1,4 @@
-//! The limits of each user: jobs a minute, and jobs in progress.
+//! The limits of each user: submits and reads a minute, and jobs in progress.
 //!
 //! With Redis all servers count submits together, by one round trip. Without it, or while it is slow or gone, each
 //! server counts for itself: behind a balancer over ten servers a user may then submit up to ten times as fast.
@@ -192,7 +192,7 @@ impl Limits {
             match self.count(store, user).await {
                 Ok(open) => self.with(user, |usage| usage.open = open),
                 // If the table fails, the submit reports it; if only the index does, jobs are still accepted.
-                Err(error) => warn!(%error, "cannot count open jobs"),
+                Err(error) => warn!(%error, "cannot count open jobs; the last count is used"),
             }
         }
         let admitted = self.with(user, |usage| {

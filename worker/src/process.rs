@@ -140,7 +140,12 @@ impl Processor {
                     warn_if_forbidden(message.path(), &error);
                     return Ok((Verdict::Failed(error), calls));
                 }
-                warn!(attempt = attempt.number, ?failure, "the message returns to the queue");
+                warn!(
+                    attempt = attempt.number,
+                    ?failure,
+                    error = error.message,
+                    "the message returns to the queue"
+                );
                 let ended = attempt.ended(failure.rule().recorded, Timestamp::now(), calls);
                 let audio = progress.audio.saturating_add(u32::from(failure == Failure::AudioNotYet));
                 let delay = requeue_backoff(delivery).max(pause.unwrap_or_default());

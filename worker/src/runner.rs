@@ -193,7 +193,7 @@ impl Runner {
                     failures += 1;
                     counter!("longhand_receives_total", "outcome" => "error").increment(1);
                     let pause = receive_backoff(failures);
-                    warn!(%error, failures, ?pause, "cannot receive messages");
+                    warn!(queue = self.queue.url(), %error, failures, ?pause, "cannot receive messages");
                     drop(free);
                     tokio::select! {
                         () = stop.cancelled() => return,

@@ -56,12 +56,13 @@ impl Sweeper {
     /// Checks all jobs that are due at `now`. Returns how many needed a repair.
     pub async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
         // Without the depth, repairs cannot send messages either.
-        let depth = self
-            .lifecycle
-            .queue()
-            .depth()
-            .await
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let depth = match self.lifecycle.queue().depth().await {
+            Ok(depth) => depth,
+            Err(error) => {
+                warn!(%error, "no sweep: the queue does not answer; the next sweep tries again");
+                return Ok(0);
+            }
+        };
         #[expect(clippy::cast_precision_loss, reason = "a number of messages is far below 2^52")]
         for (state, count) in
             [("visible", depth.visible), ("in_flight", depth.in_flight), ("delayed", depth.delayed)]
@@ -70,13 +71,13 @@ impl Sweeper {
         }
         let due = self.lifecycle.store().due(now, BATCH).await?;
         let looks = stream::iter(due)
-            .map(async |due| self.lifecycle.repair(&due, depth, self.claim_timeout, now).await);
+            .map(async |due| (due.job, self.lifecycle.repair(&due, depth, self.claim_timeout, now).await));
         let mut repaired = 0;
         let mut looks = looks.buffer_unordered(AT_ONCE);
-        while let Some(look) = looks.next().await {
+        while let Some((job, look)) = looks.next().await {
             match look {
                 Ok(repair) => repaired += usize::from(!repair.is_empty()),
-                Err(error) => warn!(%error, "cannot repair a job; the next sweep tries again"),
+                Err(error) => warn!(job_id = %job, %error, "cannot repair a job; a later sweep tries again"),
             }
         }
         Ok(repaired)

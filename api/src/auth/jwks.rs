@@ -121,7 +121,11 @@ impl KeySet {
                 let keys = Keys { by_id: Arc::new(keys), fetched: now };
                 *self.0.keys.lock().expect("nothing panics with it locked") = Some(keys);
             }
-            Err(error) => warn!(error, url = ?self.0.url, "cannot read the issuer's keys"),
+            Err(error) => warn!(
+                error,
+                url = ?self.0.url,
+                "cannot read the issuer's keys: known keys stay valid; without any, requests are answered with 503"
+            ),
         }
     }
 

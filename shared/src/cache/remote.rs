@@ -130,7 +130,7 @@ impl Redis {
                 on_notification(Notification::Connected);
                 relay(subscription, &on_notification).await;
                 on_notification(Notification::Disconnected);
-                warn!("the subscription to Redis ended; waits poll the table");
+                warn!("the subscription to Redis ended; waits and event streams poll the table more often");
             }
             sleep(PAUSE).await;
         }

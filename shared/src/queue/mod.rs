@@ -180,6 +180,11 @@ pub trait ChunkQueue: Send + Sync + Debug {
 
     async fn depth(&self) -> Result<Depth, QueueError>;
 
+    /// For logs. Queues in memory have none.
+    fn url(&self) -> Option<&str> {
+        None
+    }
+
     /// The queue's recent refusals, from memory without a call.
     fn standing(&self) -> Standing {
         Standing::default()

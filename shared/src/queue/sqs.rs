@@ -222,6 +222,10 @@ impl ChunkQueue for SqsQueue {
         })
     }
 
+    fn url(&self) -> Option<&str> {
+        Some(&self.url)
+    }
+
     fn standing(&self) -> Standing {
         self.acceptance.standing()
     }

@@ -5,6 +5,10 @@
 //! | job | `job` | status, times, options, the unsettled set, both indexes' keys |
 //! | chunk | `chunk#07` | path, status, claim, transcription or error |
 //! | transcript | `transcript` | the result as served |
+//! | recent | `recent#time#job`, under `user#id` | nothing more: it marks a new job for searches |
+//! | key | `idempotency`, under `idempotency#..` | the job of an idempotency key, a digest of its request |
+//!
+//! `dynamo/reports.rs` has the workers' reports.
 
 mod chunk;
 

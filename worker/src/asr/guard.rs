@@ -1,9 +1,9 @@
 //! Protects the model with a concurrency limit (`limit.rs`) and a circuit breaker.
 //!
-//! The chunk or the model may cause a failure. Longhand's probe decides, a short recording that any working model can
-//! transcribe. If it succeeds, the failures count against their chunks. If it fails, the circuit opens: there are no
-//! slots, the worker receives nothing, and chunks in hand return to the queue without a counted call. Only the probe
-//! tests an open circuit. When it succeeds, the limit is one call, and doubles each round.
+//! The chunk or the model may cause a failure. Longhand's probe shows which: a call with a short recording that any
+//! working model can transcribe. If it succeeds, the failures count against their chunks. If it fails, the circuit
+//! opens: there are no slots, the worker receives nothing, and chunks in hand return to the queue without a counted
+//! call. Only the probe tests an open circuit. When it succeeds, the limit is one call, and doubles each round.
 //!
 //! So no user's chunk can open the circuit or keep it open. A call that began after the failure and succeeded replaces
 //! the probe.

@@ -40,7 +40,7 @@ impl Runner {
                 self.move_to(self.queue.as_ref(), copy, delay).await
             }
             Outcome::Reject { reason } => {
-                warn!(reason, "message rejected");
+                warn!(reason, "message rejected: it goes to the dead-letter queue");
                 match &self.dead_letters {
                     Some(dead_letters) => {
                         let wait = retry_backoff(delivery.receive_count);

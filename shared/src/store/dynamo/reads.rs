@@ -82,9 +82,10 @@ impl DynamoStore {
             .limit(limit);
         let items = query.send().await.map_err(unavailable)?.items.unwrap_or_default();
         // An item that cannot be parsed must not keep the sweeper from the others.
-        let parse = |item| {
+        let parse = |item: Item| {
+            let job_id = item.get("jobId").and_then(|id| id.as_s().ok()).cloned();
             decode::<DueJob>(item)
-                .inspect_err(|error| warn!(%error, "skipped an unreadable item of openJobs"))
+                .inspect_err(|error| warn!(job_id, %error, "skipped an unreadable item of openJobs"))
                 .ok()
         };
         Ok(items.into_iter().filter_map(parse).collect())

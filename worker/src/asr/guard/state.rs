@@ -151,7 +151,7 @@ impl State {
         let failures = match self.circuit {
             // Other calls succeed, so the problem is the probe's recording, or chance.
             Circuit::Closed if self.proven >= Some(began) => {
-                warn!(problem, "the probe fails while other calls succeed");
+                warn!(problem, "the probe fails while other calls succeed; if this repeats, check ASR_PROBE");
                 return;
             }
             Circuit::Closed => 1,
