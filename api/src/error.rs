@@ -85,7 +85,7 @@ pub(crate) enum ApiError {
     NoUploads,
     #[error("URLs of audio cannot be signed at the moment: try again")]
     CannotSign { cause: String },
-    #[error("the audio cannot be deleted at the moment, so nothing was erased: try again")]
+    #[error("not all of the audio can be deleted at the moment, so the job was not erased: try again")]
     CannotDelete { cause: String },
     #[error("this path does not exist: see /openapi.json")]
     NoSuchRoute,
@@ -111,7 +111,10 @@ pub(crate) enum ApiError {
         "this server, or this user, has reached the limit of results read or sent at the same time: try again"
     )]
     Busy,
-    #[error("event streams do not pass through API Gateway: poll the job with Prefer: wait=25")]
+    #[error(
+        "event streams are not available through API Gateway or from a Lambda function: poll the job with \
+         Prefer: wait=25"
+    )]
     NoStreams,
     /// The answer is too large for the gateway in front of this server.
     #[error(

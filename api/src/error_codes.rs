@@ -114,7 +114,7 @@ error_codes! {
         "a fault in Longhand",
         "report the `requestId` to its operator";
     StreamsNotSupported = NOT_IMPLEMENTED, "STREAMS_NOT_SUPPORTED",
-        "API Gateway does not pass on event streams",
+        "event streams are not available through API Gateway or from a Lambda function",
         "poll the job with `Prefer: wait=25`";
     AnswerTooLarge = NOT_IMPLEMENTED, "ANSWER_TOO_LARGE",
         "the answer exceeds the limit of API Gateway (4,700,000 bytes) or of a load balancer in front of a function (700,000 bytes); the request was carried out",

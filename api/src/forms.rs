@@ -63,7 +63,8 @@ pub(crate) struct FormParams {
     /// `true`: long segments become several captions of at most two lines, cut between words.
     #[param(default = false)]
     split: Option<bool>,
-    /// The maximum length of a caption line; without it each segment is one line, and with `split=true` it is 42.
+    /// The maximum length of a caption line. By default each segment is one line; with `split=true` the
+    /// default is 42.
     #[param(minimum = 10, maximum = 1000)]
     max_line_chars: Option<usize>,
 }

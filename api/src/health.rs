@@ -178,7 +178,8 @@ pub(crate) async fn serving(State(readiness): State<Arc<Readiness>>) -> Result<J
 
 /// Get metrics
 ///
-/// Counters and histograms since the start, in Prometheus' text format. Not available through API Gateway.
+/// Counters and histograms since the start, in Prometheus' text format. Not available through API Gateway or from a
+/// Lambda function.
 // Through API Gateway they would be open to the Internet, and those of any one server, or function.
 #[utoipa::path(
     get,

@@ -103,7 +103,7 @@ impl Settings {
             .unwrap_or_default();
         let upload_endpoint = reader.optional(
             "LONGHAND_UPLOAD_ENDPOINT",
-            "S3 endpoint in the URLs that upload and play audio, if clients need another one than the api",
+            "S3 endpoint in the URLs that upload and play audio, if clients cannot use the endpoint that the api uses",
         );
         let redis = RedisUrl::read(reader);
         let log = LogSettings::read(reader);

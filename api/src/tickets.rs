@@ -98,7 +98,9 @@ impl Tickets {
 
     /// The owner in whose name a ticket was issued, if it is valid for this at `now`.
     fn owner(&self, ticket: &str, job: JobId, purpose: Purpose, now: Timestamp) -> Result<UserId, Refusal> {
-        const INVALID: Refusal = Refusal::Invalid("the ticket is not valid for this job and purpose");
+        const INVALID: Refusal = Refusal::Invalid(
+            "the ticket is not valid for this job and purpose, or another server issued it: request a new one",
+        );
         let mut parts = ticket.split('.');
         let (Some(expires), Some(owner), Some(mac), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -179,7 +181,7 @@ mod tests {
         let later: i64 = expires.parse::<i64>().expect("a number") + 1;
         let bob = BASE64_URL_SAFE_NO_PAD.encode("bob");
         let mac = rest.split_once('.').expect("a part").1;
-        let invalid = "the ticket is not valid for this job and purpose";
+        let invalid = "the ticket is not valid for this job and purpose, or another server issued it: request a new one";
         let second = now.plus(Duration::from_secs(1));
         for (what, tickets, text, job, purpose, now, why) in [
             (

@@ -58,7 +58,7 @@ pub(crate) fn is_local(name: &str) -> bool {
 pub(crate) async fn check(files: &[OsString]) -> Result<Vec<Audio>, Failure> {
     let (mut audio, mut faults) = (Vec::new(), Vec::new());
     if files.len() > MAX_CHUNKS {
-        let detail = format!("there are {} files, but a job has 1 to {MAX_CHUNKS}", files.len());
+        let detail = format!("there are {} files, but one command takes 1 to {MAX_CHUNKS}", files.len());
         faults.push(Fault { detail, ..Fault::default() });
     }
     let mut reads_stdin = false;

@@ -8,7 +8,8 @@ use reqwest::Url;
 pub(crate) const AFTER_HELP: &str = "\
 Exit codes:
     0  success (with --wait and for watch: the job is COMPLETED)
-    1  the job FAILED: stdout has the text that could be transcribed, stderr the reasons (doctor: a check is FAULT)
+    1  the job FAILED: stderr has the reasons; get and transcribe print the text of its completed chunks
+       (doctor: a check is FAULT)
     2  wrong usage or files, or the service rejected the request (4xx)
     3  no such job or dead letter
     4  the service answers with 5xx or limits requests (429), or the service, S3, a queue or the table cannot be used
@@ -37,8 +38,8 @@ pub(crate) struct Waiting {
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// Longest time to wait, with --wait: 90s, 10m, 2h. Default: 10m; for transcribe, if a recording is divided into
-    /// chunks, the length of all local files together, if that is more.
+    /// Longest time to wait, with --wait: 90s, 10m, 2h. Default: 10m. If transcribe divides a recording into chunks,
+    /// the default is at least the length of all local files together.
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
     timeout: Option<Duration>,
 }

@@ -35,7 +35,7 @@ pub(crate) struct Transcribe {
         required = true,
         value_name = "FILES",
         help = "1 to 24 recordings in order: local files, s3://bucket/key, https://host/.., or - for stdin. A local file of \
-                more than 5 minutes or 5 MB is divided into chunks at pauses, which needs ffmpeg"
+                more than 5 minutes or 5 MB is divided into chunks at pauses, which needs ffmpeg and ffprobe"
     )]
     files: Vec<OsString>,
 

@@ -35,12 +35,14 @@ impl KnownKeys {
         match source {
             ApiKeys::File(path) => KeyFile::open(path).map(Self::File),
             // A file may get its first key later; this text cannot.
-            ApiKeys::Text(text) => match parse(text.reveal())? {
-                keys if keys.is_empty() => {
-                    Err("LONGHAND_API_KEYS has no keys: add one (longhand key new)".to_owned())
+            ApiKeys::Text(text) => {
+                match parse(text.reveal()).map_err(|error| format!("LONGHAND_API_KEYS: {error}"))? {
+                    keys if keys.is_empty() => {
+                        Err("LONGHAND_API_KEYS has no keys: add one (longhand key new)".to_owned())
+                    }
+                    keys => Ok(Self::Fixed(Arc::new(keys))),
                 }
-                keys => Ok(Self::Fixed(Arc::new(keys))),
-            },
+            }
         }
     }
 
@@ -137,10 +139,12 @@ fn read(path: &PathBuf) -> Result<(HashMap<KeyDigest, Caller>, Stamp), String> {
 /// Parses a JSON array of entries, or one entry per line.
 fn parse(text: &str) -> Result<HashMap<KeyDigest, Caller>, String> {
     let entries: Vec<KeyEntry> = if text.trim_start().starts_with('[') {
-        entry(text)?
+        entry(text).map_err(|(line, column)| format!("{ENTRY}, at line {line} column {column}"))?
     } else {
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let one = |(index, line)| entry(line).map_err(|error| format!("line {}: {error}", index + 1));
+        let one = |(index, line)| {
+            entry(line).map_err(|(_, column)| format!("line {}: {ENTRY}, at column {column}", index + 1))
+        };
         lines.map(one).collect::<Result<_, _>>()?
     };
     let (mut keys, mut ids) = (HashMap::new(), HashSet::new());
@@ -155,14 +159,12 @@ fn parse(text: &str) -> Result<HashMap<KeyDigest, Caller>, String> {
     Ok(keys)
 }
 
-/// Serde's own message might quote the file.
-fn entry<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        format!(
-            "must be {{\"id\",\"sha256\" (64 hexadecimal digits),\"user\",\"operator\"?}}, at line {line} column {column}"
-        )
-    })
+/// What an entry must be. Serde's own message might quote the file.
+const ENTRY: &str = "must be {\"id\",\"sha256\" (64 hexadecimal digits),\"user\",\"operator\"?}";
+
+/// The error is the line and the column of the fault.
+fn entry<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, (usize, usize)> {
+    serde_json::from_str(text).map_err(|error| (error.line(), error.column()))
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[Code::InvalidRequest, Cod
 
 /// Erase a job
 ///
-/// Erases the job and all its data. Waiting chunks are dropped; results of in-flight calls of the model are discarded.
+/// Erases the job and all its data; its audio only with `audio=true`. Waiting chunks are dropped; results of in-flight
+/// calls of the model are discarded.
 #[utoipa::path(
     delete,
     path = "/transcript/{jobId}",

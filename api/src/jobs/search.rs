@@ -1,7 +1,7 @@
 //! `GET /transcript/search`.
 //!
 //! The listing is an index that follows the table by a moment. What was submitted within the last minute is read from
-//! the table itself, on the first page.
+//! the table itself.
 
 use std::str::FromStr;
 

@@ -1,7 +1,7 @@
 //! `GET /transcript/{jobId}/events`: a job's changes as they happen, as server-sent events (WHATWG HTML,
 //! section 9.2).
 //!
-//! An event's id is all that a client knows which has read this far: the job's and each chunk's mark.
+//! An event's id holds all that its reader knows at this point: the marks of the job and of each chunk.
 //! So any server can go on where another ended, without keeping anything: it compares the marks of
 //! `Last-Event-ID` with the current job, and sends what differs. What came and went in between is not sent.
 
@@ -91,7 +91,8 @@ fn example() -> String {
 
 /// Follow a job
 ///
-/// Sends the job's changes as they happen. A comment every 15 seconds keeps the connection alive.
+/// Sends the job's changes as they happen. A comment every 15 seconds keeps the connection alive. A stream may end
+/// before the job does, at the latest after `LONGHAND_STREAM_MINUTES`: reconnect with `Last-Event-ID`.
 #[utoipa::path(
     get,
     path = "/transcript/{jobId}/events",
@@ -108,7 +109,7 @@ fn example() -> String {
     responses(
         (
             status = 200,
-            description = "Server-sent events until the job has ended: `job` while it is in progress (`jobId`, `jobStatus`, \
+            description = "Server-sent events: `job` while it is in progress (`jobId`, `jobStatus`, \
                 `chunkCount`), `chunk` for each change of a chunk (`index`, `chunkStatus`, `attempts`, `error`; `running` \
                 after a failed call of the model that is followed by another), and a last `job` with the whole result.",
             content((inline(EventSchema) = "text/event-stream", example = json!(example()))),

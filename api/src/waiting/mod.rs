@@ -4,9 +4,10 @@
 //! However many of them wait for a job, one task of this process watches it. It reads the job when Redis announces a
 //! change. It also polls: seldom while Redis is connected, since a message may be lost, and more often without it.
 //!
-//! What a wait costs, in calls of the table: polling a job in progress is one `GetItem`, as is the first read (none after
-//! `POST /transcribe`). Reading it whole is two: at the end, or none if the cache has the result, and at the beginning for
-//! those who follow it. A wait of 15 s polls 16 times without Redis and twice with it.
+//! What a wait costs, in calls of the table: for those who wait for the end, the first read (none after
+//! `POST /transcribe`) and each poll of a job in progress are one `GetItem`. For those who follow a job, each read is
+//! of the whole job, which is two calls. At the end the job is read whole, unless the cache has the result. A wait of
+//! 15 s polls 16 times without Redis and twice with it.
 
 pub(crate) mod events;
 mod in_progress;

@@ -152,5 +152,5 @@ async fn keys_may_come_as_a_text() {
     get(&api, &[("x-api-key", ana.reveal())]).await.problem(404, "JOB_NOT_FOUND");
     get(&api, &[("x-api-key", bob.reveal())]).await.problem(401, "UNAUTHORIZED");
     let fault = Auth::new(text(&[line("ana", &ana, false), "{}".to_owned()])).expect_err("a fault");
-    assert!(fault.starts_with("line 2: must be"), "{fault}");
+    assert!(fault.starts_with("LONGHAND_API_KEYS: line 2: must be"), "{fault}");
 }

@@ -149,7 +149,8 @@ async fn a_ticket_stands_for_one_purpose_of_one_job() {
         let answer = with(path, &ticket).await;
         let problem = answer.problem(401, "UNAUTHORIZED");
         assert!(answer.header("www-authenticate").contains("invalid_token"), "{what}");
-        assert_eq!(problem["detail"], "the ticket is not valid for this job and purpose", "{what}");
+        let detail = "the ticket is not valid for this job and purpose, or another server issued it: request a new one";
+        assert_eq!(problem["detail"], detail, "{what}");
     }
     // It is a credential, and only for these two calls.
     let both =

@@ -20,7 +20,7 @@ const BLOCK: usize = 64_000;
 const MESSAGE: usize = 300;
 
 const MISSING: &str =
-    "long recordings need ffmpeg, which is not installed: apt install ffmpeg, or brew install ffmpeg";
+    "long recordings need ffmpeg and ffprobe, but one is missing: apt install ffmpeg, or brew install ffmpeg";
 
 /// The length in seconds that a file states, if it states one.
 pub(crate) async fn stated_seconds(path: &Path) -> Result<Option<f64>, String> {

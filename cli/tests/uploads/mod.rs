@@ -92,7 +92,7 @@ async fn a_job_has_a_maximum_number_of_files() {
     line.extend(paths.iter().map(String::as_str));
     let ran = fake.run(&line).await;
     assert_eq!(ran.code, Some(2));
-    let fault = format!("there are {} files, but a job has 1 to {MAX_CHUNKS}", MAX_CHUNKS + 1);
+    let fault = format!("there are {} files, but one command takes 1 to {MAX_CHUNKS}", MAX_CHUNKS + 1);
     assert!(ran.stderr.contains(&fault), "{}", ran.stderr);
     assert_eq!(fake.calls().len(), 0, "something was sent");
 

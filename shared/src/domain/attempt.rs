@@ -95,7 +95,7 @@ pub struct AttemptRecord {
     /// The number of model calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asr_calls: Option<u32>,
-    /// The maximum number of model calls, shown while the attempt runs and after a call has failed.
+    /// The maximum number of model calls. Shown only after a failed call, while the attempt runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub most_calls: Option<u32>,
 }

@@ -11,8 +11,8 @@ use super::probe::Recording;
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 const TIMEOUT_HELP: &str = "time limit for one call of the model, including the upload, in seconds";
-const MAX_RETRIES_HELP: &str = "calls of the model after the first one, at most, in one attempt at a chunk; a call \
-    without the options that the model refused counts, too";
+const MAX_RETRIES_HELP: &str = "calls of the model after the first one, at most, in one attempt at a chunk; if the \
+    model refuses an option, the repeated call without it counts, too";
 const PROBE_HELP: &str = "recording for health probes of the model: built-in, a file, or off; with off, an outage of \
     the model may fail chunks";
 

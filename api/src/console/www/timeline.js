@@ -11,7 +11,7 @@ const CODES = {
   AUDIO_TOO_LONG: ["The audio is longer than five and a half minutes.", "Cut it into parts of up to five minutes."],
   AUDIO_EMPTY: ["The file is empty.", "Check the recording, and submit it again."],
   AUDIO_UNSUPPORTED: ["The file is not audio.", "Submit the recording itself."],
-  ASR_REJECTED: ["The model rejected the audio.", "Do as the message says: often the file is damaged."],
+  ASR_REJECTED: ["The model rejected the audio.", "Do as the message below says. Often the file is damaged."],
   ASR_UNAVAILABLE: ["The model failed on this part, or the model or the host of the audio was unavailable for too long.", "Retry. If it fails again, ask the operator."],
   ASR_TIMEOUT: ["The model took too long.", "Cut the audio into shorter parts, or ask the operator to raise the limit."],
   ASR_PROTOCOL: ["The model answered without a transcription.", "Ask the operator to check the address of the model."],
@@ -98,7 +98,7 @@ function Part({ chunk, range }) {
       </div>`}
       ${chunk.warnings?.map((warning) => html`<p class="warning">${warning.message} <code>${warning.code}</code></p>`)}
       <${Attempts} chunk=${chunk} />
-      ${!chunk.history?.length && html`<p class="muted small">No attempt yet: it waits for a worker.</p>`}
+      ${!chunk.history?.length && chunk.chunkStatus === "PENDING" && html`<p class="muted small">No attempt yet: it waits for a worker.</p>`}
     </details>
   </li>`;
 }
