@@ -63,7 +63,7 @@ def main() -> int:
     if options.erase:
         print(f"  six recordings: {job['jobStatus']} in {took:.1f} s, word error rate {rate:.1%}", flush=True)
         # No audio or text stays on the service. This also tests erasure.
-        erase = [Binaries().path("longhand"), "delete", job["jobId"], "--yes"]
+        erase = [Binaries().path("longhand"), "delete", job["jobId"], "--audio", "--yes"]
         if subprocess.run(erase, env=settings).returncode != 0:
             raise Failure(f"job {job['jobId']} could not be erased")
     else:
