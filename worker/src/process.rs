@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use longhand_shared::domain::attempt::Attempt;
-use longhand_shared::domain::job::{ChunkError, ErrorCode, Verdict};
+use longhand_shared::domain::job::{ChunkError, ErrorCode, JobHead, Verdict};
 use longhand_shared::lifecycle::{Lifecycle, MAX_REQUEUES};
 use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::{ChunkMessage, Delivery, Progress};
@@ -86,7 +86,7 @@ impl Processor {
             Err(error) => return after_store_error(delivery, &error),
         };
 
-        let member = self.siblings.join(chunk);
+        let member = self.siblings.join(chunk, message.chunk_count());
         let began = Instant::now();
         match self.transcribe(message, &attempt, &audio, delivery, lease).await {
             Ok(found) => self.finish(member, &attempt, found, began.elapsed(), delivery, lease).await,
@@ -166,7 +166,8 @@ impl Processor {
         lease: &Lease,
     ) -> Outcome {
         let mut pauses = backoff(SETTLE_PAUSE, SETTLE_PAUSE * 32).take(SETTLE_RETRIES);
-        let mut stored = self.store(member.chunk(), attempt, &verdict, calls, &mut pauses).await;
+        let storing = self.store(member.chunk(), attempt, &verdict, calls, &mut pauses);
+        let (mut stored, head) = tokio::join!(storing, self.head_for_last(&member));
         if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&stored, &verdict) {
             // The table would reject it again.
             error!(error, "the table rejected the transcription");
@@ -185,7 +186,7 @@ impl Processor {
             Settle::Settled | Settle::AlreadySettled => {
                 // The rest may wait for siblings.
                 lease.slot().release();
-                let concluded = self.conclude_together(member, &mut pauses).await;
+                let concluded = self.conclude_together(member, head, &mut pauses).await;
                 concluded.map_or_else(|error| after_store_error(delivery, &error), |()| Outcome::Done)
             }
             Settle::Gone => Outcome::Done,
@@ -207,15 +208,30 @@ impl Processor {
         again(pauses, || self.lifecycle.store_verdict(chunk, &attempt, verdict, Timestamp::now())).await
     }
 
+    /// The head of the job if this is its last chunk, to end the job after it. Read while the chunk is settled.
+    async fn head_for_last(&self, member: &Member) -> Option<JobHead> {
+        if !member.is_last() {
+            return None;
+        }
+        // Without it, the unsettled set shows whether the job can end.
+        self.lifecycle.store().job(member.chunk().job).await.ok()?.map(|job| job.head)
+    }
+
     /// Does what follows from a settled chunk, together with its siblings.
     async fn conclude_together(
         &self,
         member: Member,
+        head: Option<JobHead>,
         pauses: &mut impl Iterator<Item = Duration>,
     ) -> Result<(), StoreError> {
         let job = member.chunk().job;
         if let Turn::Remove(removal) = member.settled().await {
-            again(pauses, || self.lifecycle.conclude(job, &removal.chunks, Timestamp::now())).await?;
+            let head = head.filter(|head| removal.is_all_of(head.chunk_count));
+            again(pauses, async || match &head {
+                Some(head) => self.lifecycle.conclude_all(head, Timestamp::now()).await,
+                None => self.lifecycle.conclude(job, &removal.chunks, Timestamp::now()).await,
+            })
+            .await?;
             removal.done();
         }
         Ok(())

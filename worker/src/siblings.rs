@@ -4,7 +4,7 @@
 //! transcribed here, so the removal waits for it: one write then removes all of them. The message of a chunk whose
 //! removal waits stays in hand, without a slot.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,20 +49,31 @@ pub(crate) struct Removal {
 pub(crate) struct Member {
     jobs: Arc<Mutex<HashMap<JobId, Group>>>,
     chunk: ChunkRef,
+    /// The number of the job's chunks, if it is known.
+    of: Option<usize>,
     is_busy: bool,
 }
 
 impl Siblings {
     /// Adds a chunk that has just been claimed.
-    pub(crate) fn join(&self, chunk: ChunkRef) -> Member {
+    pub(crate) fn join(&self, chunk: ChunkRef, of: Option<usize>) -> Member {
         self.0.lock().entry(chunk.job).or_default().busy.push(chunk.index);
-        Member { jobs: Arc::clone(&self.0), chunk, is_busy: true }
+        Member { jobs: Arc::clone(&self.0), chunk, of, is_busy: true }
     }
 }
 
 impl Member {
     pub(crate) fn chunk(&self) -> ChunkRef {
         self.chunk
+    }
+
+    /// Whether all other chunks of the job are settled here and wait for this one.
+    pub(crate) fn is_last(&self) -> bool {
+        let jobs = self.jobs.lock();
+        let Some(group) = jobs.get(&self.chunk.job) else { return false };
+        let others = group.waiting.iter().map(|(index, _)| *index).filter(|index| *index != self.chunk.index);
+        group.busy.iter().all(|busy| *busy == self.chunk.index)
+            && self.of.is_some_and(|count| others.collect::<BTreeSet<_>>().len() + 1 == count)
     }
 
     /// Called when the chunk is settled. Waits for the siblings that are not, for a bounded time.
@@ -127,6 +138,11 @@ impl Removal {
         Self { chunks, others }
     }
 
+    /// Whether these are all chunks of a job with `count` chunks.
+    pub(crate) fn is_all_of(&self, count: usize) -> bool {
+        self.chunks.iter().collect::<BTreeSet<_>>().len() == count
+    }
+
     /// Called when the chunks are removed, and the job has ended if these were the last ones.
     pub(crate) fn done(self) {
         for other in self.others {
@@ -163,7 +179,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_settled_chunk_does_not_wait_for_its_other_message() {
         let siblings = Siblings::default();
-        let [a, again, b] = [0, 0, 1].map(|number| siblings.join(chunk(number)));
+        let [a, again, b] = [0, 0, 1].map(|number| siblings.join(chunk(number), Some(4)));
         let mut a = Box::pin(a.settled());
         assert!(a.as_mut().now_or_never().is_none());
         let last = removal(b.settled().now_or_never());
@@ -176,7 +192,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_last_of_the_siblings_removes_all() {
         let siblings = Siblings::default();
-        let [a, b, c] = [0, 1, 2].map(|number| siblings.join(chunk(number)));
+        let [a, b, c] = [0, 1, 2].map(|number| siblings.join(chunk(number), Some(4)));
         let (mut a, mut b) = (Box::pin(a.settled()), Box::pin(b.settled()));
         assert!(a.as_mut().now_or_never().is_none() && b.as_mut().now_or_never().is_none());
         let last = removal(c.settled().now_or_never());
@@ -188,9 +204,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_last_of_all_chunks_knows_it() {
+        let siblings = Siblings::default();
+        let [a, b, again, c] = [0, 1, 1, 2].map(|number| siblings.join(chunk(number), Some(3)));
+        let unknown = siblings.join(chunk(2), None);
+        let mut a = Box::pin(a.settled());
+        assert!(a.as_mut().now_or_never().is_none());
+        assert!(!c.is_last(), "chunk 1 is not settled");
+        let [mut b, mut again] = [b, again].map(|member| Box::pin(member.settled()));
+        assert!(b.as_mut().now_or_never().is_none() && again.as_mut().now_or_never().is_none());
+        assert!(c.is_last() && !unknown.is_last());
+        let all = removal(c.settled().now_or_never());
+        assert!(all.is_all_of(3) && !all.is_all_of(4), "{all:?}");
+        let part = removal(unknown.settled().now_or_never());
+        assert!(!part.is_all_of(3), "{part:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn after_a_failed_removal_each_handler_removes_its_own() {
         let siblings = Siblings::default();
-        let [a, b] = [0, 1].map(|number| siblings.join(chunk(number)));
+        let [a, b] = [0, 1].map(|number| siblings.join(chunk(number), Some(4)));
         let mut a = Box::pin(a.settled());
         assert!(a.as_mut().now_or_never().is_none());
         drop(removal(b.settled().now_or_never()));
@@ -200,7 +233,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sibling_without_a_verdict_does_not_keep_the_others_waiting() {
         let siblings = Siblings::default();
-        let [a, b, c] = [0, 1, 2].map(|number| siblings.join(chunk(number)));
+        let [a, b, c] = [0, 1, 2].map(|number| siblings.join(chunk(number), Some(4)));
         let (mut a, mut b) = (Box::pin(a.settled()), Box::pin(b.settled()));
         assert!(a.as_mut().now_or_never().is_none() && b.as_mut().now_or_never().is_none());
         drop(c);
@@ -214,7 +247,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_sibling_is_not_waited_for() {
         let siblings = Siblings::default();
-        let [a, b] = [0, 1].map(|number| siblings.join(chunk(number)));
+        let [a, b] = [0, 1].map(|number| siblings.join(chunk(number), Some(4)));
         let began = tokio::time::Instant::now();
         assert_eq!(numbers(&removal(Some(a.settled().await))), [0]);
         assert_eq!(began.elapsed(), LONGEST_WAIT);

@@ -4,6 +4,7 @@
 //! ```text
 //! submit   create the job -> send a message for each chunk
 //! settle   store the chunk's verdict -> remove it from the job's unsettled set -> if it was the last: finish
+//!          (a worker that has settled all chunks of a job finishes it without the removal)
 //! finish   read the chunks -> stitch -> store transcript and job status in one transaction -> announce
 //! repair   what a crash left undone between any two of these steps, found by the sweeper
 //! ```
@@ -157,7 +158,7 @@ impl Lifecycle {
                 sent.count += 1;
                 continue;
             };
-            warn!(job_id = %job.head.id, chunk_index = %chunk.index, %error, "message not sent; the sweeper will send it");
+            warn!(job_id = %job.head.id, chunk_index = %chunk.index, %error, "message not sent; the sweeper tries again, for 5 minutes if the queue refuses it");
             if let QueueError::Refused(why) = error {
                 sent.refused.push((chunk.index, chunk.attempt, why));
             }
@@ -238,12 +239,16 @@ impl Lifecycle {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         match self.store.remove_unsettled(job, settled).await? {
-            RemoveUnsettled::AllSettled(head) => {
-                let chunks = self.store.chunks(job).await?;
-                self.finish(&head, &chunks, now).await
-            }
+            RemoveUnsettled::AllSettled(head) => self.conclude_all(&head, now).await,
             RemoveUnsettled::Remaining | RemoveUnsettled::Ended | RemoveUnsettled::Gone => Ok(false),
         }
+    }
+
+    /// Ends a job of which the caller has settled all chunks. `head` must have been read before this call: then a retry
+    /// that reopens the job meanwhile is noticed. `true` if this call ended it.
+    pub async fn conclude_all(&self, head: &JobHead, now: Timestamp) -> Result<bool, StoreError> {
+        let chunks = self.store.chunks(head.id).await?;
+        self.finish(head, &chunks, now).await
     }
 
     /// Ends a job whose chunks are all settled. `true` if this call ended it.

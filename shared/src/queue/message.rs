@@ -18,6 +18,9 @@ pub struct ChunkMessage {
     version: u64,
     job_id: JobId,
     chunk_index: ChunkIndex,
+    /// The number of the job's chunks. 0.1.0 does not send it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chunk_count: Option<usize>,
     audio_chunk_path: AudioPath,
     #[serde(default)]
     options: TranscribeOptions,
@@ -48,6 +51,10 @@ impl ChunkMessage {
         ChunkRef { job: self.job_id, index: self.chunk_index }
     }
 
+    pub fn chunk_count(&self) -> Option<usize> {
+        self.chunk_count
+    }
+
     pub fn path(&self) -> &AudioPath {
         &self.audio_chunk_path
     }
@@ -75,6 +82,7 @@ impl ChunkMessage {
             version: VERSION,
             job_id: job.head.id,
             chunk_index: chunk.index,
+            chunk_count: Some(job.head.chunk_count),
             audio_chunk_path: chunk.path.clone(),
             options: job.options.clone(),
         };
@@ -103,10 +111,14 @@ mod tests {
 
     #[test]
     fn the_body_has_the_documented_form() {
-        let body = r#"{"version":1,"jobId":"0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b","chunkIndex":7,"audioChunkPath":"s3://audio/a.wav","options":{"language":"en"}}"#;
+        let body = r#"{"version":1,"jobId":"0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b","chunkIndex":7,"chunkCount":9,"audioChunkPath":"s3://audio/a.wav","options":{"language":"en"}}"#;
         let message = ChunkMessage::parse(body).expect("a chunk message");
-        assert_eq!(message.chunk().index.get(), 7);
+        assert_eq!((message.chunk().index.get(), message.chunk_count()), (7, Some(9)));
         assert_eq!(serde_json::to_string(&message).expect("JSON"), body);
+        let older = body.replace("\"chunkCount\":9,", "");
+        let from_older = ChunkMessage::parse(&older).expect("a chunk message");
+        assert_eq!(from_older.chunk_count(), None);
+        assert_eq!(serde_json::to_string(&from_older).expect("JSON"), older);
         let newer = body.replace("\"version\":1,", "\"version\":1,\"new\":true,");
         assert_eq!(ChunkMessage::parse(&newer), Ok(message));
         let bad_index = body.replace(":7,", &format!(":{},", crate::domain::id::MAX_CHUNKS));

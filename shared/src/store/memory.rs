@@ -253,6 +253,7 @@ impl JobStore for MemoryStore {
         }
         let completely = result.job_status == JobStatus::Completed;
         entry.job.head.state = JobState::Ended { completely, at };
+        entry.job.unsettled.clear();
         entry.transcript = Some(result.clone());
         if entry.job.head.callback.is_some() {
             entry.next_check = at.plus(FIRST_CHECK);

@@ -124,7 +124,7 @@ fn a_store_that_accepts_superseded_failures_is_found() {
 #[test]
 fn a_counter_instead_of_the_set_is_found() {
     let why = found(Flaw::CountsChunks);
-    assert!(why.contains("ended with a non-empty unsettled set"), "{why}");
+    assert!(why.contains("AllSettled with a non-empty unsettled set"), "{why}");
 }
 
 #[test]

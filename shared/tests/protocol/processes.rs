@@ -2,6 +2,7 @@
 //! `process.rs`, `runner.rs`, `dead_letters.rs` and `sweeper.rs`, without the model, the pauses and the leases. A lease
 //! may be lost at any time without notice.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,9 +96,12 @@ impl Process {
         }
     }
 
-    /// Handles messages of one job together: settles each chunk, then removes them from the unsettled set in one write,
-    /// then deletes their messages.
+    /// Handles messages of one job together: settles each chunk, then ends the job if these are all of its chunks, or else
+    /// removes them from the unsettled set in one write, then deletes their messages.
     pub(crate) async fn work_together(self, received: Vec<Received>) {
+        let first = received.first().expect("at least one message");
+        let job = ChunkMessage::parse(&first.delivery.body).expect("only chunks are sent here").chunk().job;
+        let head = self.table.job(job).await.ok().flatten().map(|job| job.head);
         let mut settled = Vec::new();
         for received in &received {
             let delivery = &received.delivery;
@@ -115,16 +119,23 @@ impl Process {
                 Ok(Claim::Gone | Claim::Busy) | Err(_) => continue,
             };
             if let Ok(Settle::Settled | Settle::AlreadySettled) = stored {
-                settled.push((chunk, delivery.receipt.clone()));
+                settled.push((chunk.index, delivery.receipt.clone()));
             }
         }
-        let Some(job) = settled.first().map(|(chunk, _)| chunk.job) else { return };
-        let (chunks, receipts): (Vec<_>, Vec<_>) =
-            settled.into_iter().map(|(chunk, receipt)| (chunk.index, receipt)).unzip();
+        if settled.is_empty() {
+            return;
+        }
+        let (chunks, receipts): (Vec<_>, Vec<_>) = settled.into_iter().unzip();
         if self.flaw == Some(Flaw::DeletesBeforeRemoval) {
             self.queue.delete(&receipts).await;
         }
-        if self.conclude(job, &chunks).await.is_ok() {
+        let distinct: BTreeSet<_> = chunks.iter().collect();
+        let part = self.flaw == Some(Flaw::TakesPartForAll);
+        let concluded = match head.filter(|head| part || distinct.len() == head.chunk_count) {
+            Some(head) => self.lifecycle().conclude_all(&head, self.clock.read(self.ahead)).await,
+            None => self.conclude(job, &chunks).await,
+        };
+        if concluded.is_ok() {
             self.queue.delete(&receipts).await;
         }
     }

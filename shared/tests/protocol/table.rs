@@ -40,6 +40,8 @@ pub(crate) enum Flaw {
     DeletesEarly,
     /// The worker deletes the messages of settled chunks before it removes these from the unsettled set.
     DeletesBeforeRemoval,
+    /// The worker ends the job without the removal although it has settled only some of its chunks.
+    TakesPartForAll,
     /// The worker deletes the message if its claim is superseded.
     DeletesWhenSuperseded,
     /// The worker deletes a message before it requeues it.
@@ -385,6 +387,10 @@ impl JobStore for Table {
                 seen.count("remove unsettled: all settled");
                 if head.state != JobState::Open {
                     seen.violation.get_or_insert(format!("{job}: AllSettled for an ended job"));
+                }
+                let stored = now(self.memory.job(job)).expect("memory never fails");
+                if stored.is_some_and(|job| !job.unsettled.is_empty()) {
+                    seen.violation.get_or_insert(format!("{job}: AllSettled with a non-empty unsettled set"));
                 }
             }
             RemoveUnsettled::Ended => seen.count("remove unsettled: ended"),

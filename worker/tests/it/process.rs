@@ -16,7 +16,7 @@ fn completed(text: &str) -> Verdict {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chunk_costs_two_writes_and_a_job_in_one_worker_two_more() {
+async fn a_chunk_costs_two_writes_and_a_job_in_one_worker_one_more() {
     let world = World::new(Behaviour::taking(Latency::Uniform { from_ms: 5_000, to_ms: 9_000 })).await;
     let files = ["a.wav", "b.wav", "c.wav", "d.wav", "e.wav", "f.wav"];
     let job = world.submit(&files).await;
@@ -29,9 +29,9 @@ async fn a_chunk_costs_two_writes_and_a_job_in_one_worker_two_more() {
     let expected: Vec<String> = files.iter().map(|file| text_for(file)).collect();
     assert_eq!(result.transcription, Some(expected.join(" ")));
     assert!(result.chunks.iter().all(|chunk| chunk.attempts == 1 && chunk.error.is_none()));
-    let counts = [Op::Claim, Op::Settle, Op::RemoveUnsettled, Op::Chunks, Op::Finish, Op::Release]
+    let counts = [Op::Claim, Op::Settle, Op::Job, Op::RemoveUnsettled, Op::Chunks, Op::Finish, Op::Release]
         .map(|op| world.store.count(op));
-    assert_eq!(counts, [6, 6, 1, 1, 1, 0]);
+    assert_eq!(counts, [6, 6, 1, 0, 1, 1, 0]);
     assert_eq!((world.sim.books().calls, world.dead.len().await), (6, 0));
 }
 
@@ -103,8 +103,8 @@ async fn one_bad_chunk_among_good_ones_fails_the_job_and_keeps_the_rest() {
 
 #[tokio::test(start_paused = true)]
 async fn the_message_of_a_settled_chunk_ends_a_job_that_a_crash_left_open() {
-    // After each write of the worker that died: settled; settled and struck.
-    for struck in [false, true] {
+    // After each write of the worker that died: settled; settled and removed.
+    for removed in [false, true] {
         let world = World::new(Behaviour::default()).await;
         let job = world.submit(&["a.wav"]).await;
         let store = &world.store.inner;
@@ -112,7 +112,7 @@ async fn the_message_of_a_settled_chunk_ends_a_job_that_a_crash_left_open() {
         store.claim(chunk, by("a"), Timestamp::now(), CLAIM_TIMEOUT).await.expect("memory answers");
         let settled = store.settle(chunk, &Attempt::number(1), &completed("before"), Timestamp::now()).await;
         assert_eq!(settled.expect("memory answers"), Settle::Settled);
-        if struck {
+        if removed {
             assert!(matches!(
                 store.remove_unsettled(job, &[chunk.index]).await,
                 Ok(RemoveUnsettled::AllSettled(_))
@@ -122,7 +122,7 @@ async fn the_message_of_a_settled_chunk_ends_a_job_that_a_crash_left_open() {
         let result = world.ended(job).await;
         world.emptied().await;
         running.stop().await;
-        assert_eq!(result.transcription.as_deref(), Some("before"), "struck: {struck}");
+        assert_eq!(result.transcription.as_deref(), Some("before"), "removed: {removed}");
         assert_eq!(world.sim.books().calls, 0, "the model is not asked again");
     }
 }

@@ -36,14 +36,24 @@ async fn a_claim_whose_answer_was_lost_only_takes_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_transcription_outlives_a_hiccup_of_the_table() {
-    for op in [Op::Settle, Op::RemoveUnsettled, Op::Chunks, Op::Finish] {
+    for op in [Op::Job, Op::Settle, Op::RemoveUnsettled, Op::Chunks, Op::Finish] {
         for fault in [StoreFault::Fail, StoreFault::LostAnswer] {
             let world = World::new(Behaviour::default()).await;
             let job = world.submit(&["a.wav"]).await;
-            world.store.fault_next(op, fault, 4);
+            let mut times = 4;
+            world.store.fault(move |step| match step {
+                // Without the job, the worker removes the chunk from the unsettled set.
+                Op::Job if op == Op::RemoveUnsettled => StoreFault::Fail,
+                step if step == op && times > 0 => {
+                    times -= 1;
+                    fault
+                }
+                _ => StoreFault::None,
+            });
             let running = world.work();
             let result = world.ended(job).await;
             world.emptied().await;
+            assert!(world.store.count(op) > 0, "{op:?}");
             running.stop().await;
             assert_eq!(result.transcription, Some(text_for("a.wav")), "{op:?} {fault:?}");
             assert_eq!(world.sim.books().calls, 1, "{op:?} {fault:?}: the model is asked once");

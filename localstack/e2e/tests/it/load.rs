@@ -50,7 +50,7 @@ async fn the_report_of_a_small_load_is_complete() {
     };
     assert!(calls("api", "TransactWriteItems") >= 3.0, "{report}");
     assert!(calls("api", "SendMessageBatch") >= 3.0, "{report}");
-    assert!(calls("worker", "UpdateItem") >= 15.0, "{report}");
+    assert!(calls("worker", "UpdateItem") >= 12.0, "{report}");
     assert!(calls("worker", "GetObject") >= 6.0, "{report}");
     assert!(calls("worker", "ReceiveMessage") >= 1.0, "{report}");
     for process in report["processes"].as_array().expect("processes") {

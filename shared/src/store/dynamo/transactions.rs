@@ -93,8 +93,8 @@ impl DynamoStore {
         };
         // A job with a callback stays on the sweeper's list until the webhook is delivered or given up.
         let list = match head.callback {
-            None => " REMOVE openShard, nextCheckTime",
-            Some(_) => ", nextCheckTime = :next",
+            None => " REMOVE unsettled, openShard, nextCheckTime",
+            Some(_) => ", nextCheckTime = :next REMOVE unsettled",
         };
         let next_check = head.callback.as_ref().map(|_| completed.plus(FIRST_CHECK));
         let job = self
