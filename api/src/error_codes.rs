@@ -113,10 +113,10 @@ error_codes! {
     Internal = INTERNAL_SERVER_ERROR, "INTERNAL",
         "a fault in Longhand",
         "report the `requestId` to its operator";
-    StreamsNotSupported = NOT_IMPLEMENTED, "STREAMS_NOT_SUPPORTED",
+    StreamsNotSupported = NOT_ACCEPTABLE, "STREAMS_NOT_SUPPORTED",
         "event streams are not available through API Gateway or from a Lambda function",
         "poll the job with `Prefer: wait=25`";
-    AnswerTooLarge = NOT_IMPLEMENTED, "ANSWER_TOO_LARGE",
+    AnswerTooLarge = NOT_ACCEPTABLE, "ANSWER_TOO_LARGE",
         "the answer exceeds the limit of API Gateway (4,700,000 bytes) or of a load balancer in front of a function (700,000 bytes); the request was carried out",
         "ask for less: a lower `limit`, no segments, or the text alone (`Accept: text/plain`)";
     AuthUnavailable = SERVICE_UNAVAILABLE, "AUTH_UNAVAILABLE",

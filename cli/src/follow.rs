@@ -155,7 +155,7 @@ impl<'a> Follow<'a> {
             Err(failure) if failure.status.is_none() => Err(failure),
             Err(failure) => {
                 // A server with too many streams, or one that is stopping, may offer streams later.
-                self.streaming = failure.retryable.is_some() && failure.status != Some(501);
+                self.streaming = failure.retryable.is_some();
                 self.poll().await
             }
         }

@@ -19,7 +19,7 @@ async fn answers_through_api_gateway_respect_its_limits() {
     };
     let id = JobId::random();
     let refused = through_gateway(&format!("/transcript/{id}/events")).await;
-    refused.problem(501, "STREAMS_NOT_SUPPORTED");
+    refused.problem(406, "STREAMS_NOT_SUPPORTED");
     api.get(&format!("/transcript/{id}/events")).await.problem(404, "JOB_NOT_FOUND");
     through_gateway("/metrics").await.problem(404, "ROUTE_NOT_FOUND");
     assert_eq!(api.get("/metrics").await.status, 200);
@@ -28,7 +28,7 @@ async fn answers_through_api_gateway_respect_its_limits() {
     let job = long_job(&api).await;
     for path in [format!("/transcript/{job}"), "/transcript/search?userId=ana".to_owned()] {
         assert_eq!(api.get(&path).await.status, 200);
-        through_gateway(&path).await.problem(501, "ANSWER_TOO_LARGE");
+        through_gateway(&path).await.problem(406, "ANSWER_TOO_LARGE");
     }
 }
 
@@ -70,6 +70,6 @@ async fn a_page_can_read_why_an_answer_is_missing() {
     let request = Request::get(format!("/transcript/{job}")).header("longhand-gateway", "lambda");
     let request = request.header("origin", "https://app.example").body(Body::empty());
     let answer = api.send(request.expect("a request")).await;
-    answer.problem(501, "ANSWER_TOO_LARGE");
+    answer.problem(406, "ANSWER_TOO_LARGE");
     assert_eq!(answer.header("access-control-allow-origin"), "https://app.example");
 }

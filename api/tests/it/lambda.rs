@@ -338,6 +338,6 @@ async fn an_answer_that_is_not_passed_on_is_refused() {
     let whole = invoke(api.router.clone(), http_api("GET", &path, "")).await;
     assert_eq!((&whole["statusCode"], &whole["isBase64Encoded"]), (&json!(200), &json!(false)));
     let refused = invoke(api.router.clone(), load_balancer("GET", &path, true)).await;
-    assert_eq!(refused["statusCode"], 501);
+    assert_eq!(refused["statusCode"], 406);
     assert_eq!(body(&refused)["code"], "ANSWER_TOO_LARGE");
 }

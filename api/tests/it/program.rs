@@ -294,7 +294,7 @@ async fn the_same_router_runs_as_a_lambda_function() {
 
     let path = "/transcript/0198c1d2-7a3e-7cc0-8000-1c2d3e4f5a6b/events";
     let refused = call(event("GET", path, "", None)).await;
-    assert_eq!(refused["statusCode"], 501, "{refused}");
+    assert_eq!(refused["statusCode"], 406, "{refused}");
     assert!(refused["body"].as_str().is_some_and(|body| body.contains("STREAMS_NOT_SUPPORTED")), "{refused}");
 
     let refused = call(event("GET", "/transcript/search", "userId=ana&jobStatus=x%20y", None)).await;

@@ -130,7 +130,7 @@ impl Fake {
             transcript: Mutex::new(transcript.into()),
             search: Mutex::default(),
             other: Mutex::default(),
-            events: Mutex::new([Reply::problem(501, "STREAMS_NOT_SUPPORTED", &json!([]))].into()),
+            events: Mutex::new([Reply::problem(406, "STREAMS_NOT_SUPPORTED", &json!([]))].into()),
             calls: watch::Sender::default(),
             objects: Mutex::default(),
         });

@@ -107,7 +107,7 @@ async fn without_streams_each_poll_waits() {
     let fake = Fake::start(vec![in_progress(), in_progress(), completed()]).await;
     let ran = fake.run(&["get", JOB, "--wait"]).await;
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "And so, my fellow Americans.\n"));
-    assert_eq!((fake.looks(), fake.streams().len()), (3, 1), "a 501 ends the attempts to stream");
+    assert_eq!((fake.looks(), fake.streams().len()), (3, 1), "a 406 ends the attempts to stream");
     let looks = fake.calls().into_iter().filter(|call| !call.line.ends_with("/events"));
     let waits: Vec<_> = looks.map(|call| call.headers.get("prefer").cloned()).collect();
     assert_eq!(waits[0], None, "the first look shows how it stands");

@@ -52,7 +52,7 @@ export async function follow(job, changed, signal) {
       if (error instanceof Problem) {
         if ([401, 403, 404].includes(error.status)) throw error;
         // No room for a stream, or no way to it.
-        streams = streams && ![429, 501, 503].includes(error.status);
+        streams = streams && ![406, 429, 503].includes(error.status);
       }
     }
     await sleep(RETRY_MS, signal).catch(() => {});

@@ -43,10 +43,7 @@ async fn a_gateway_refuses_streams_and_supports_waits(mode: ApiMode) {
     let get = |path: &str| service.http.get(format!("{}/transcript/{job}{path}", service.url));
     if mode == ApiMode::Gateway {
         let (status, refused) = service.get(&format!("/transcript/{job}/events")).await;
-        assert_eq!(
-            (status, &refused["code"]),
-            (StatusCode::NOT_IMPLEMENTED, &json!("STREAMS_NOT_SUPPORTED"))
-        );
+        assert_eq!((status, &refused["code"]), (StatusCode::NOT_ACCEPTABLE, &json!("STREAMS_NOT_SUPPORTED")));
         assert!(refused["detail"].as_str().is_some_and(|detail| detail.contains("wait=25")), "{refused}");
     } else {
         let stream = get("/events").send().await.expect("an answer");
