@@ -20,7 +20,7 @@ pub(crate) enum InvalidCursor {
     #[error("is not a cursor: send the nextCursor of the previous page unchanged")]
     Unreadable,
     #[error(
-        "belongs to another search: send the same parameters as for the previous page; only limit may differ"
+        "belongs to another search: send the previous page's parameters; only limit and fields may differ"
     )]
     OtherSearch,
 }

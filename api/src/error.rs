@@ -118,8 +118,8 @@ pub(crate) enum ApiError {
     NoStreams,
     /// The answer is too large for the gateway in front of this server.
     #[error(
-        "the answer has {bytes} bytes, more than the {longest} that can be returned here: use a lower limit, \
-         omit segments, or send Accept: text/plain"
+        "the request was carried out, but its answer of {bytes} bytes is over the {longest} that can be returned here: \
+         to read the result, use a lower limit, omit segments, or send Accept: text/plain"
     )]
     AnswerTooLarge { bytes: u64, longest: usize },
     #[error("the request was not finished within {} seconds; it may still be carried out: look for its result, or repeat it with the same Idempotency-Key", limit.as_secs())]

@@ -1,5 +1,5 @@
-//! Deletes messages in batches. A message that cannot be deleted is delivered again; its chunk is settled by then, and
-//! it is deleted.
+//! Deletes messages in batches. A message that cannot be deleted is delivered again, which is harmless: its chunk is
+//! settled, or a copy of the message has replaced it (see [`longhand_shared::lifecycle`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +66,7 @@ async fn flush(queue: Arc<dyn ChunkQueue>, mut batch: Vec<Receipt>) {
                 // The lease is lost: the worker that holds the message now finds the chunk settled.
                 Ok(()) | Err(QueueError::LeaseLost(_)) => {}
                 Err(error) => {
-                    warn!(%error, "message not deleted");
+                    warn!(%error, "cannot delete a message; if retries fail, it is delivered again, without effect");
                     left.push(receipt);
                 }
             }

@@ -217,17 +217,17 @@ impl Leases {
                     term.renew = asked + self.visibility / 2;
                 }
                 Err(QueueError::LeaseLost(what)) => {
-                    warn!(what, "lease lost");
+                    warn!(what, "the lease on a message is lost; another worker may have the message");
                     // The handler may have been stopped for another reason.
                     term.ends = asked;
                     held.lease.stop(Stop::LeaseLost);
                 }
                 Err(error) if term.ends <= Instant::now() + tick => {
-                    warn!(%error, "renewal failed; the lease is given up");
+                    warn!(%error, "cannot renew the lease on a message; the lease is given up");
                     held.lease.stop(Stop::LeaseLost);
                 }
                 Err(error) => {
-                    warn!(%error, "renewal failed; trying again");
+                    warn!(%error, "cannot renew the lease on a message; trying again");
                     term.renew = Instant::now() + self.visibility / 10;
                 }
             }

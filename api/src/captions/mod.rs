@@ -3,7 +3,7 @@
 //! A chunk begins where the previous one ends, so its times are shifted by the lengths of all previous chunks. A length
 //! is what the model measured. Without a measured length it is *estimated*: the end of the chunk's last segment, else
 //! the time that its text takes to speak, else one second (a gap). Words whose times rest on an estimate make
-//! [`Timeline::times_exact`] false, and the captions say so.
+//! [`Timeline::times_exact`] false, which clients see as `timesExact` in JSON and as a header with captions.
 
 mod format;
 mod split;

@@ -93,7 +93,7 @@ async fn a_cursor_of_another_search() {
     let cursor = page["nextCursor"].as_str().expect("a next page");
     for query in ["userId=bob&jobStatus=IN_PROGRESS", "userId=ana&jobStatus=COMPLETED"] {
         let answer = api.get(&format!("/transcript/search?{query}&cursor={cursor}")).await;
-        answer.assert_fault("?cursor", "belongs to another search: send the same parameters");
+        answer.assert_fault("?cursor", "belongs to another search: send the previous page's parameters");
     }
     // Another limit is the same search.
     let uri = format!("/transcript/search?userId=ana&jobStatus=IN_PROGRESS&limit=7&cursor={cursor}");

@@ -21,7 +21,7 @@ calls are differences between /metrics before the first submit and after the las
 Exit codes:
     0  every job completed and every transcript is correct
     1  a job failed or was lost, or a transcript is wrong
-    2  wrong usage, or the service rejected a job (4xx)
+    2  wrong usage, the file of --report cannot be created, or the service rejected a job (4xx)
     4  the service or S3 cannot be reached, or did not accept a job
     5  some jobs had not ended when the time limit (--timeout) was reached
    74  the report could not be written";

@@ -72,7 +72,7 @@ impl Redis {
             return Ok(None);
         };
         codes::from_json(&String::from_utf8_lossy(&json)).map(Some).map_err(|error| {
-            warn!(job_id = %id, %error, "cannot parse a result from Redis");
+            warn!(job_id = %id, %error, "cannot parse a result from Redis; it is read from the table");
             CommandError::Refused(error.to_string())
         })
     }

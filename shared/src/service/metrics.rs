@@ -69,7 +69,7 @@ fn describe() {
     describe_gauge!("longhand_in_hand", "Messages that this worker holds");
     describe_gauge!(
         "longhand_slots",
-        "The concurrency limit of model calls, and of messages that the worker holds"
+        "The concurrency limit of model calls, which is also the number of slots"
     );
     describe_gauge!(
         "longhand_queue_messages",
@@ -86,7 +86,7 @@ fn describe_work() {
     );
     describe_counter!(
         "longhand_settle_conflicts_total",
-        "Outcomes that were not stored, since the chunk was already settled"
+        "Outcomes that were not stored: the chunk was settled or claimed again, or its job is gone"
     );
     describe_counter!("longhand_asr_calls_total", "Model calls, by outcome");
     describe_histogram!("longhand_asr_call_seconds", Unit::Seconds, "Duration of a model call");
@@ -116,7 +116,7 @@ fn describe_work() {
     describe_histogram!(
         "longhand_job_turnaround_seconds",
         Unit::Seconds,
-        "Time from submission to the job's end, by status"
+        "Time from a job's submission, or its last retry, to its end, by status"
     );
 }
 

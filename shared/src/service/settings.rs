@@ -41,7 +41,7 @@ impl Display for Faults {
         for fault in &self.0 {
             write!(f, "\n  {fault}")?;
         }
-        f.write_str("\n(--help lists all settings)")
+        Ok(())
     }
 }
 
@@ -241,7 +241,7 @@ pub fn main<T>(
         (Some(other), _) if other != "--health" => {
             Err((2, format!("unknown argument {other:?}; settings come from the environment (see --help)")))
         }
-        (_, Err(faults)) => Err((2, faults.to_string())),
+        (_, Err(faults)) => Err((2, format!("{faults}\n(--help lists all settings)"))),
         (_, Ok(settings)) => run(settings).map(|()| String::new()).map_err(|error| (1, error.to_string())),
     };
     // A closed pipe is ignored.

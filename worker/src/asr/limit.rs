@@ -1,5 +1,6 @@
-//! The concurrency limit, with additive increase and multiplicative decrease, as in TCP. A 429, or answers that take
-//! twice as long as usual, cut it by a third, at most once per round of calls. Each successful round adds one.
+//! The concurrency limit, with additive increase and multiplicative decrease, as in TCP. A 429 cuts it by a third. So
+//! do answers that take more than twice as long as usual, if the following probe does too. There is at most one cut per
+//! round of calls. Each successful round adds one.
 
 use std::time::Duration;
 

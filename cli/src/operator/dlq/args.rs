@@ -46,7 +46,7 @@ pub(crate) struct DeadLetters {
 
 #[derive(Debug, Args)]
 pub(crate) struct DlqList {
-    /// Maximum number of messages.
+    /// Maximum number of messages. Reading ends after 15 s.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) limit: u32,
 

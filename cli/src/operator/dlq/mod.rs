@@ -58,7 +58,7 @@ async fn show(context: &Context, aws: &Aws, args: &DlqShow) -> Result<(), Failur
     let letters = browse(aws, &dlq, &url, |letters| letters.iter().any(is_it)).await?;
     let Some(letter) = letters.iter().find(|letter| is_it(letter)) else {
         let message = format!(
-            "no dead letter {} among the {} visible ones; {hidden} are hidden",
+            "no dead letter {} among the {} that were read; {hidden} are hidden",
             args.message,
             letters.len()
         );

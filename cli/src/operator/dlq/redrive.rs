@@ -101,7 +101,7 @@ pub(super) async fn run(context: &Context, aws: &Aws, args: &DlqRedrive) -> Resu
         keep.extend(kept);
     };
     release(&dlq, keep).await;
-    print_report(context, which, &all, hidden)?;
+    print_report(context, args, &all, hidden)?;
     end?;
     let failed = all.iter().filter(|done| done.outcome == Outcome::Failed).count();
     if failed > 0 {
@@ -173,14 +173,15 @@ async fn put_back(
     (done, keep)
 }
 
-fn print_report(context: &Context, which: Which, all: &[Done], hidden: u64) -> Result<(), Failure> {
+fn print_report(context: &Context, args: &DlqRedrive, all: &[Done], hidden: u64) -> Result<(), Failure> {
     if context.json {
         return output::print(&json!({ "messages": all, "hidden": hidden }).to_string()).map(drop);
     }
     if !all.is_empty() {
         output::print(&all.iter().map(Done::line).collect::<Vec<_>>().join("\n"))?;
     }
-    output::note(format_args!("longhand: {}", seen(which, all.len(), false, hidden)));
+    let of_job = args.job.map(|job| format!("job {job}: ")).unwrap_or_default();
+    output::note(format_args!("longhand: {of_job}{}", seen(args.dlq.which, all.len(), false, hidden)));
     Ok(())
 }
 
