@@ -80,6 +80,12 @@ error_codes! {
     NotAcceptable = NOT_ACCEPTABLE, "NOT_ACCEPTABLE",
         "no available format matches `Accept`",
         "use a format that `detail` lists";
+    StreamsNotSupported = NOT_ACCEPTABLE, "STREAMS_NOT_SUPPORTED",
+        "event streams are not available through API Gateway or from a Lambda function",
+        "poll the job with `Prefer: wait=25`";
+    AnswerTooLarge = NOT_ACCEPTABLE, "ANSWER_TOO_LARGE",
+        "the answer exceeds the limit of API Gateway (4,700,000 bytes) or of a load balancer in front of a function (700,000 bytes); the request was carried out",
+        "ask for less: a lower `limit`, no segments, or the text alone (`Accept: text/plain`)";
     BodyTimeout = REQUEST_TIMEOUT, "BODY_TIMEOUT",
         "the body did not arrive within 10 seconds",
         "send it again";
@@ -113,12 +119,6 @@ error_codes! {
     Internal = INTERNAL_SERVER_ERROR, "INTERNAL",
         "a fault in Longhand",
         "report the `requestId` to its operator";
-    StreamsNotSupported = NOT_ACCEPTABLE, "STREAMS_NOT_SUPPORTED",
-        "event streams are not available through API Gateway or from a Lambda function",
-        "poll the job with `Prefer: wait=25`";
-    AnswerTooLarge = NOT_ACCEPTABLE, "ANSWER_TOO_LARGE",
-        "the answer exceeds the limit of API Gateway (4,700,000 bytes) or of a load balancer in front of a function (700,000 bytes); the request was carried out",
-        "ask for less: a lower `limit`, no segments, or the text alone (`Accept: text/plain`)";
     AuthUnavailable = SERVICE_UNAVAILABLE, "AUTH_UNAVAILABLE",
         "this server has not yet been able to read the issuer's keys",
         "try again; the operator should check the api's log and `LONGHAND_JWT_JWKS_URL`";

@@ -74,7 +74,7 @@ pub fn router(state: AppState) -> Router {
     let router = Router::from(operations())
         .merge(console::session())
         .route_layer(from_fn(limits::report))
-        // Authentication is for all routes above this line, and for none below it.
+        // This authentication is for all routes above this line. Of those below it, only `with_tickets` has one.
         .route_layer(from_fn_with_state(auth, auth::authenticate))
         .merge(with_tickets)
         .merge(console::routes())

@@ -263,7 +263,7 @@ impl Api {
 
     fn refusal(&self, status: StatusCode, retry_after: RetryAfter, body: &str) -> Failure {
         let problem: Problem = serde_json::from_str(body).unwrap_or_default();
-        // A 501 is permanent: the service cannot do this here, such as stream through API Gateway.
+        // A 501 is permanent: the service cannot do this here. 0.1.0 sends it behind API Gateway.
         let retryable = (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
             || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
         let exit = if status.is_client_error() && !retryable { Exit::Refused } else { Exit::Unavailable };
@@ -271,6 +271,7 @@ impl Api {
             StatusCode::TOO_MANY_REQUESTS => "limits requests",
             StatusCode::REQUEST_TIMEOUT => "timed out on the request",
             StatusCode::NOT_IMPLEMENTED => "does not support the request",
+            StatusCode::NOT_ACCEPTABLE => "cannot return the answer",
             _ if exit == Exit::Refused => "rejected the request",
             _ => "failed on the request",
         };

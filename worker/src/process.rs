@@ -381,7 +381,7 @@ fn report(verdict: &Verdict, stored: Settle, attempt: u32, calls: u32, took: Dur
         }
         (Settle::AlreadySettled | Settle::Superseded | Settle::Gone, _) => {
             counter!("longhand_settle_conflicts_total").increment(1);
-            info!(attempt, calls, asr_ms, ?stored, "the outcome was not stored: stale attempt");
+            info!(attempt, calls, asr_ms, ?stored, "the outcome was not stored; `stored` says why");
         }
     }
 }

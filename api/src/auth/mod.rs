@@ -1,5 +1,6 @@
-//! Authentication. `authenticate` is the layer before every route that is not open to everybody. It leaves a `Caller`
-//! for the handler, which decides what the caller may do.
+//! Authentication. `authenticate` is the layer before every route that is not open to everybody, except those that
+//! accept a ticket: they have the layer of `tickets.rs`. Both leave a `Caller` for the handler. `caller.rs` decides
+//! what the caller may do.
 
 pub(crate) mod caller;
 mod jwks;

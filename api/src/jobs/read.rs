@@ -59,7 +59,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, &[
                 ("Vary" = String, description = "`accept`: formats are cached separately."),
                 ("Preference-Applied" = Option<String>, description = "The wait that was applied."),
                 ("Longhand-Partial" = Option<String>, description = "With text and captions: `true` if some of the text is missing."),
-                ("Longhand-Times-Exact" = Option<String>, description = "With captions: `false` if times are estimates."),
+                ("Longhand-Times-Exact" = Option<String>, description = "With captions: `false` if some times of speech are estimates."),
             ),
             content(
                 (TranscriptResult = "application/json", examples(("example" = (value = json!(examples::result()))))),

@@ -114,7 +114,7 @@ fn extend(schemas: &mut Value) {
     });
     result["timesExact"] = json!({
         "type": "boolean",
-        "description": "Whether all times are measured, none estimated; with `?segments=true` or `?words=true` only.",
+        "description": "`false`: some times of speech are estimates; with `?segments=true` or `?words=true` only.",
     });
 }
 

@@ -1,8 +1,9 @@
 //! Clients that wait for a job: those who asked for it to be done in one call (`prefer.rs`), and those
 //! who follow it (`events.rs`).
 //!
-//! However many of them wait for a job, one task of this process watches it. It reads the job when Redis announces a
-//! change. It also polls: seldom while Redis is connected, since a message may be lost, and more often without it.
+//! However many of them wait for a job, this process has one task that watches its end, and one that watches its chunks
+//! for those who follow it. A task reads the job when Redis announces a change. It also polls: seldom while Redis is
+//! connected, since a message may be lost, and more often without it.
 //!
 //! What a wait costs, in calls of the table: for those who wait for the end, the first read (none after
 //! `POST /transcribe`) and each poll of a job in progress are one `GetItem`. For those who follow a job, each read is

@@ -35,7 +35,7 @@ pub enum ErrorCode {
     ///
     /// Check the recording.
     AudioEmpty,
-    /// The file is not audio: it begins with text, an image, an archive or zeros.
+    /// The file is not audio: it begins with text, an image or an archive, or contains only zeros.
     ///
     /// Submit the recording itself.
     AudioUnsupported,
@@ -45,7 +45,8 @@ pub enum ErrorCode {
     /// Do as the message says.
     AsrRejected,
     /// The model failed `ASR_MAX_RETRIES` + 1 times on this chunk but worked for others, or it went down three times while
-    /// it transcribed this chunk, or the model or the audio's host was unavailable for about a day.
+    /// it transcribed this chunk, or the message returned to the queue 300 times (in about a day), since the model or the
+    /// audio's host was unavailable.
     ///
     /// Retry the job. The operator should check what the message names.
     AsrUnavailable,

@@ -54,6 +54,10 @@ pub fn render() -> String {
 fn describe() {
     describe_counter!("longhand_http_requests_total", "Requests, by method, route and status");
     describe_histogram!("longhand_http_request_seconds", Unit::Seconds, "Time to respond, by route");
+    describe_counter!(
+        "longhand_connections_refused_total",
+        "Connections that the api closed at once, since it had LONGHAND_MAX_CONNECTIONS"
+    );
     describe_counter!("longhand_cache_total", "Cache lookups of results, by outcome: hit, miss, error");
     describe_counter!("longhand_receives_total", "Receives, by outcome: messages, empty, error");
     describe_counter!(
@@ -82,7 +86,7 @@ fn describe_work() {
     describe_histogram!(
         "longhand_chunk_seconds",
         Unit::Seconds,
-        "Time from claim to outcome: completed or the error's code"
+        "Time from claim to outcome, by outcome: completed, or the error's code"
     );
     describe_counter!(
         "longhand_settle_conflicts_total",
@@ -90,6 +94,7 @@ fn describe_work() {
     );
     describe_counter!("longhand_asr_calls_total", "Model calls, by outcome");
     describe_histogram!("longhand_asr_call_seconds", Unit::Seconds, "Duration of a model call");
+    describe_counter!("longhand_asr_probes_total", "Probes of the model, by outcome: answered, failed");
     describe_gauge!("longhand_asr_circuit_open", "1 while the model's circuit breaker is open");
     describe_counter!(
         "longhand_renewals_total",

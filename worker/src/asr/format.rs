@@ -1,8 +1,9 @@
 //! The response format that a call requests.
 //!
 //! `verbose_json` has segments with times, but not every model supports it, and servers refuse it in different ways, some
-//! with a 500. So a refused verbose call is followed by a plain one, and two server errors by plain retries. If this
-//! succeeds for two chunks in a row, only plain calls are made for ten minutes. A single chunk does not change the format
+//! with a 500. So a refused verbose call is followed by a plain one (if it asked for words, first by one without them),
+//! and two server errors by plain retries. If only plain calls succeed for two chunks in a row, and no verbose call has
+//! succeeded within ten minutes, only plain calls are made for ten minutes. A single chunk does not change the format
 //! of the others.
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The words of an answer. Servers put them into each segment or beside the segments, under two names, with times as
-//! numbers or as strings.
+//! The words of an answer. Servers put them into each segment or beside the segments, name a word's text in three ways,
+//! and send times as numbers or as strings.
 
 use longhand_shared::domain::job::{Segment, Word};
 use longhand_shared::domain::stitch::join;

@@ -1,4 +1,5 @@
-//! The length that an audio file states, without decoding it. It is only a hint, and nonsense is ignored.
+//! The length that an audio file states, without decoding it. A length that cannot be read, or is zero, is ignored.
+//! `audio.rs` rejects a file that states too long a length.
 
 use std::fs::File;
 use std::io::{BufReader, Seek};

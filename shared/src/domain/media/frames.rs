@@ -1,7 +1,8 @@
 //! Streams of frames without a container: MPEG audio, AAC in ADTS, AC-3, MPEG-TS.
 //!
-//! A frame's header states its length. A header is taken as real if another header follows at that distance. A
-//! stream may be cut anywhere, so the first frame may begin after the first byte.
+//! A frame's header states its length. A header is taken as real if two more follow, each at the stated distance, or
+//! if one does and the bytes end there. A stream may be cut anywhere, so the first frame may begin after the first
+//! byte. If there are no such headers, a header at the first byte is enough.
 
 use super::format::Format;
 
