@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use longhand_shared::domain::attempt::Attempt;
-use longhand_shared::domain::job::{ChunkError, ErrorCode, JobHead, Verdict};
+use longhand_shared::domain::job::{ChunkError, ErrorCode, JobHead, JobState, Verdict};
 use longhand_shared::lifecycle::{Lifecycle, MAX_REQUEUES};
 use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::{ChunkMessage, Delivery, Progress};
@@ -226,9 +226,10 @@ impl Processor {
     ) -> Result<(), StoreError> {
         let job = member.chunk().job;
         if let Turn::Remove(removal) = member.settled().await {
-            let head = head.filter(|head| removal.is_all_of(head.chunk_count));
+            let head =
+                head.filter(|head| head.state == JobState::Open && removal.is_all_of(head.chunk_count));
             again(pauses, async || match &head {
-                Some(head) => self.lifecycle.conclude_all(head, Timestamp::now()).await,
+                Some(head) => self.lifecycle.conclude_all(head, &removal.chunks, Timestamp::now()).await,
                 None => self.lifecycle.conclude(job, &removal.chunks, Timestamp::now()).await,
             })
             .await?;

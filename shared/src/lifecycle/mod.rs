@@ -4,7 +4,6 @@
 //! ```text
 //! submit   create the job -> send a message for each chunk
 //! settle   store the chunk's verdict -> remove it from the job's unsettled set -> if it was the last: finish
-//!          (a worker that has settled all chunks of a job finishes it without the removal)
 //! finish   read the chunks -> stitch -> store transcript and job status in one transaction -> announce
 //! repair   what a crash left undone between any two of these steps, found by the sweeper
 //! ```
@@ -121,12 +120,10 @@ impl Lifecycle {
         Self { cache: Some(cache), ..self }
     }
 
-    /// The store, for reads.
     pub fn store(&self) -> &Arc<dyn JobStore> {
         &self.store
     }
 
-    /// The chunks' queue.
     pub fn queue(&self) -> &Arc<dyn ChunkQueue> {
         &self.queue
     }
@@ -181,7 +178,7 @@ impl Lifecycle {
         Ok(claim)
     }
 
-    /// Gives a claim back: see [`JobStore::release`].
+    /// See [`JobStore::release`].
     pub async fn release(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<bool, StoreError> {
         let released = self.store.release(chunk, attempt).await?;
         if released {
@@ -238,17 +235,23 @@ impl Lifecycle {
         settled: &[ChunkIndex],
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        match self.store.remove_unsettled(job, settled).await? {
-            RemoveUnsettled::AllSettled(head) => self.conclude_all(&head, now).await,
-            RemoveUnsettled::Remaining | RemoveUnsettled::Ended | RemoveUnsettled::Gone => Ok(false),
-        }
+        let RemoveUnsettled::AllSettled(head) = self.store.remove_unsettled(job, settled).await? else {
+            return Ok(false);
+        };
+        let chunks = self.store.chunks(job).await?;
+        self.finish(&head, &chunks, now).await
     }
 
-    /// Ends a job of which the caller has settled all chunks. `head` must have been read before this call: then a retry
-    /// that reopens the job meanwhile is noticed. `true` if this call ended it.
-    pub async fn conclude_all(&self, head: &JobHead, now: Timestamp) -> Result<bool, StoreError> {
+    /// The same for all chunks of a job, without the removal. If a retry has reopened the job since `head` was read, the
+    /// removal follows.
+    pub async fn conclude_all(
+        &self,
+        head: &JobHead,
+        settled: &[ChunkIndex],
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let chunks = self.store.chunks(head.id).await?;
-        self.finish(head, &chunks, now).await
+        Ok(self.finish(head, &chunks, now).await? || self.conclude(head.id, settled, now).await?)
     }
 
     /// Ends a job whose chunks are all settled. `true` if this call ended it.
@@ -333,7 +336,10 @@ impl Lifecycle {
         let since_verdict = stored.history.iter().rev().take_while(|a| a.outcome != AttemptOutcome::Failed);
         let overdue = since_verdict.filter(|attempt| attempt.outcome == AttemptOutcome::Overdue).count();
         let attempts = stored.attempts();
-        let to_blame = (overdue > 0 || attempts >= MAX_LOST_ATTEMPTS) && !owned_by_copy(&stored, letter);
+        // Claimed for an earlier copy of this message, whose claim could not be released.
+        let by_copy =
+            matches!(&stored.state, ChunkState::InProgress { by, .. } if by.message != letter.message_id);
+        let to_blame = (overdue > 0 || attempts >= MAX_LOST_ATTEMPTS) && !by_copy;
         if !to_blame && letter.envelope.requeues < MAX_REQUEUES {
             return Ok(DeadLetter::Redrive);
         }
@@ -391,9 +397,4 @@ impl Lifecycle {
             cache.publish(id, change).await;
         }
     }
-}
-
-/// Whether the chunk is claimed for an earlier copy of this message, whose claim could not be released.
-fn owned_by_copy(chunk: &Chunk, letter: &Delivery) -> bool {
-    matches!(&chunk.state, ChunkState::InProgress { by, .. } if by.message != letter.message_id)
 }

@@ -418,7 +418,6 @@ fn every_flaw_is_found_in_a_small_world() {
         (Flaw::FinishesTwice, 2, crash, "finished 2 times"),
         (Flaw::DeletesEarly, 2, NONE, "its message is deleted"),
         (Flaw::DeletesBeforeRemoval, 2, Budget { together: 1, ..crash }, "its message is deleted"),
-        (Flaw::TakesPartForAll, 3, Budget { together: 1, ..NONE }, "its message is deleted"),
         (Flaw::DeletesWhenSuperseded, 1, superseded, "its message is deleted"),
         (Flaw::DeletesBeforeRequeue, 2, failure, "its message is deleted"),
         (Flaw::DropsOrigin, 1, Budget { failures: 1, faults: 1, ..NONE }, "its message is deleted"),

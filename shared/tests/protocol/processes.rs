@@ -130,9 +130,8 @@ impl Process {
             self.queue.delete(&receipts).await;
         }
         let distinct: BTreeSet<_> = chunks.iter().collect();
-        let part = self.flaw == Some(Flaw::TakesPartForAll);
-        let concluded = match head.filter(|head| part || distinct.len() == head.chunk_count) {
-            Some(head) => self.lifecycle().conclude_all(&head, self.clock.read(self.ahead)).await,
+        let concluded = match head.filter(|head| distinct.len() == head.chunk_count) {
+            Some(head) => self.lifecycle().conclude_all(&head, &chunks, self.clock.read(self.ahead)).await,
             None => self.conclude(job, &chunks).await,
         };
         if concluded.is_ok() {

@@ -40,8 +40,6 @@ pub(crate) enum Flaw {
     DeletesEarly,
     /// The worker deletes the messages of settled chunks before it removes these from the unsettled set.
     DeletesBeforeRemoval,
-    /// The worker ends the job without the removal although it has settled only some of its chunks.
-    TakesPartForAll,
     /// The worker deletes the message if its claim is superseded.
     DeletesWhenSuperseded,
     /// The worker deletes a message before it requeues it.
