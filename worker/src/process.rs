@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use longhand_shared::domain::attempt::Attempt;
-use longhand_shared::domain::job::{ChunkError, ErrorCode, JobHead, JobState, Verdict};
-use longhand_shared::lifecycle::{Lifecycle, MAX_REQUEUES};
+use longhand_shared::domain::job::{ChunkError, ErrorCode, Verdict};
+use longhand_shared::lifecycle::{Lifecycle, MAX_REQUEUES, Whole};
 use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::{ChunkMessage, Delivery, Progress};
 use longhand_shared::store::{Claim, Settle, StoreError};
@@ -166,27 +166,31 @@ impl Processor {
         lease: &Lease,
     ) -> Outcome {
         let mut pauses = backoff(SETTLE_PAUSE, SETTLE_PAUSE * 32).take(SETTLE_RETRIES);
-        let storing = self.store(member.chunk(), attempt, &verdict, calls, &mut pauses);
-        let (mut stored, head) = tokio::join!(storing, self.head_for_last(&member));
+        let (chunk, now) = (member.chunk(), Timestamp::now());
+        let mut ended = attempt.settled(&verdict, now, calls);
+        let storing = again(&mut pauses, || self.lifecycle.store_verdict(chunk, &ended, &verdict, now));
+        let (mut stored, read) = tokio::join!(storing, self.read_for_last(&member, &verdict));
         if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&stored, &verdict) {
             // The table would reject it again.
             error!(error, "the table rejected the transcription");
             let error = ChunkError::new(ErrorCode::Internal, "the transcription could not be stored");
             verdict = Verdict::Failed(error);
-            stored = self.store(member.chunk(), attempt, &verdict, calls, &mut pauses).await;
+            ended = attempt.settled(&verdict, now, calls);
+            stored = again(&mut pauses, || self.lifecycle.store_verdict(chunk, &ended, &verdict, now)).await;
         }
         let stored = match stored {
             Ok(stored) => stored,
             Err(error) => return after_store_error(delivery, &error),
         };
         report(&verdict, stored, attempt.number, calls, took);
-        // The chunk may wait for its siblings, and a transcription may be large.
-        drop(verdict);
+        // Without it, the transcription is dropped here: it may be large, and the chunk may wait for its siblings.
+        let whole = read.filter(|_| stored == Settle::Settled);
+        let whole = whole.map(|whole| whole.with(chunk.index, &ended, verdict, now));
         match stored {
             Settle::Settled | Settle::AlreadySettled => {
                 // The rest may wait for siblings.
                 lease.slot().release();
-                let concluded = self.conclude_together(member, head, &mut pauses).await;
+                let concluded = self.conclude_together(member, whole, &mut pauses).await;
                 concluded.map_or_else(|error| after_store_error(delivery, &error), |()| Outcome::Done)
             }
             Settle::Gone => Outcome::Done,
@@ -196,41 +200,29 @@ impl Processor {
         }
     }
 
-    async fn store(
-        &self,
-        chunk: ChunkRef,
-        attempt: &Attempt,
-        verdict: &Verdict,
-        calls: u32,
-        pauses: &mut impl Iterator<Item = Duration>,
-    ) -> Result<Settle, StoreError> {
-        let attempt = attempt.settled(verdict, Timestamp::now(), calls);
-        again(pauses, || self.lifecycle.store_verdict(chunk, &attempt, verdict, Timestamp::now())).await
+    /// The job and its chunks if this is the last one, to end the job after it. Read while the chunk is settled.
+    async fn read_for_last(&self, member: &Member, verdict: &Verdict) -> Option<Whole> {
+        let ends = member.is_last() && matches!(verdict, Verdict::Completed(_));
+        if ends { self.lifecycle.read_whole(member.chunk().job).await } else { None }
     }
 
-    /// The head of the job if this is its last chunk, to end the job after it. Read while the chunk is settled.
-    async fn head_for_last(&self, member: &Member) -> Option<JobHead> {
-        if !member.is_last() {
-            return None;
-        }
-        // Without it, the unsettled set shows whether the job can end.
-        self.lifecycle.store().job(member.chunk().job).await.ok()?.map(|job| job.head)
-    }
-
-    /// Does what follows from a settled chunk, together with its siblings.
+    /// Does what follows from a settled chunk, together with its siblings. `whole`: the job and its chunks if this is the
+    /// last one.
     async fn conclude_together(
         &self,
         member: Member,
-        head: Option<JobHead>,
+        whole: Option<Whole>,
         pauses: &mut impl Iterator<Item = Duration>,
     ) -> Result<(), StoreError> {
         let job = member.chunk().job;
         if let Turn::Remove(removal) = member.settled().await {
-            let head =
-                head.filter(|head| head.state == JobState::Open && removal.is_all_of(head.chunk_count));
-            again(pauses, async || match &head {
-                Some(head) => self.lifecycle.conclude_all(head, &removal.chunks, Timestamp::now()).await,
-                None => self.lifecycle.conclude(job, &removal.chunks, Timestamp::now()).await,
+            let settled = &removal.chunks;
+            again(pauses, async || {
+                let now = Timestamp::now();
+                match &whole {
+                    Some(whole) => self.lifecycle.conclude_whole(whole, settled, now).await,
+                    None => self.lifecycle.conclude(job, settled, now).await,
+                }
             })
             .await?;
             removal.done();

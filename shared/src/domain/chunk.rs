@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
-use crate::domain::attempt::{AttemptRecord, Holder, mark_lost, opaque_worker};
+use crate::domain::attempt::{Attempt, AttemptRecord, Holder, mark_lost, opaque_worker};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::ChunkIndex;
 use crate::domain::path::AudioPath;
@@ -57,10 +57,11 @@ pub enum ChunkState {
 pub struct Chunk {
     pub index: ChunkIndex,
     pub path: AudioPath,
-    /// How often the chunk was claimed. It only grows, so it identifies a claim.
+    /// How often the chunk was claimed, plus one for each time that a retry of the job reopened it. It only grows, so
+    /// it identifies a claim.
     pub attempt: u32,
-    /// How many of the claims do not count: those released through no fault of the chunk, and those before
-    /// the last retry of the job.
+    /// How much of `attempt` does not count: claims that were released through no fault of the chunk, and all up to the
+    /// last time that the chunk was reopened.
     pub released: u32,
     /// The last attempts as stored, the newest last.
     pub history: Vec<AttemptRecord>,
@@ -89,6 +90,19 @@ impl Chunk {
             ChunkState::InProgress { .. } => ChunkStatus::InProgress,
             ChunkState::Settled { verdict: Verdict::Completed(_), .. } => ChunkStatus::Completed,
             ChunkState::Settled { verdict: Verdict::Failed(_), .. } => ChunkStatus::Failed,
+        }
+    }
+
+    /// Applies the verdict of an attempt.
+    pub fn settle(&mut self, attempt: &Attempt, verdict: Verdict, at: Timestamp) {
+        self.state = ChunkState::Settled { at, verdict };
+        self.note(attempt);
+    }
+
+    /// Applies the history of an attempt.
+    pub fn note(&mut self, attempt: &Attempt) {
+        if !attempt.history.is_empty() {
+            self.history.clone_from(&attempt.history);
         }
     }
 

@@ -8,10 +8,10 @@
 //! repair   what a crash left undone between any two of these steps, found by the sweeper
 //! ```
 //!
-//! A process can die after every step. Each step is safe to repeat, and a redelivery or the sweeper does the
-//! remaining ones.
+//! A process can die after every step. Each step is safe to repeat, and a redelivery or the sweeper does the others.
 
 mod repair;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,7 @@ use crate::store::{Claim, Created, FIRST_CHECK, Finish, JobStore, RemoveUnsettle
 use crate::webhook::WebhookMessage;
 
 pub use repair::{MAX_CHECK_INTERVAL, RESEND_AFTER, Repair};
+pub use whole::Whole;
 
 /// How long a step waits for messages to be sent. The sweeper sends what is missing.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,8 +46,8 @@ pub const MAX_REQUEUES: u32 = 300;
 /// letter, so a chunk goes back twice.
 pub const MAX_LOST_ATTEMPTS: u32 = 9;
 
-/// The owner of the job protocol: every step that changes a job goes through it. It updates the cache and
-/// announces webhooks after the step in the table, and their failures never fail the step. Cloning shares it.
+/// The owner of the job protocol: every step that changes a job goes through it, except the result of a webhook call.
+/// It updates the cache and announces webhooks after the step in the table. Their failures never fail the step.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     store: Arc<dyn JobStore>,
@@ -242,18 +243,6 @@ impl Lifecycle {
         self.finish(&head, &chunks, now).await
     }
 
-    /// The same for all chunks of a job, without the removal. If a retry has reopened the job since `head` was read, the
-    /// removal follows.
-    pub async fn conclude_all(
-        &self,
-        head: &JobHead,
-        settled: &[ChunkIndex],
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let chunks = self.store.chunks(head.id).await?;
-        Ok(self.finish(head, &chunks, now).await? || self.conclude(head.id, settled, now).await?)
-    }
-
     /// Ends a job whose chunks are all settled. `true` if this call ended it.
     async fn finish(&self, head: &JobHead, chunks: &[Chunk], now: Timestamp) -> Result<bool, StoreError> {
         let Some(result) = TranscriptResult::ended(head, chunks, now) else {
@@ -283,8 +272,7 @@ impl Lifecycle {
         Ok(true)
     }
 
-    /// Sends the webhook message of a job that has ended, if its client asked for one. The sweeper sends what
-    /// cannot be sent now.
+    /// Sends the webhook message of an ended job if its client asked for one. The sweeper sends what cannot be sent now.
     pub async fn announce(&self, id: JobId) {
         let Some(webhooks) = &self.webhooks else { return };
         let sending = async {

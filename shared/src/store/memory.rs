@@ -110,12 +110,6 @@ fn claimed<'a>(jobs: &'a mut Jobs, at: ChunkRef, attempt: &Attempt) -> Option<&'
     chunk.filter(|chunk| matches!(chunk.state, ChunkState::InProgress { .. }))
 }
 
-fn store_history(chunk: &mut Chunk, attempt: &Attempt) {
-    if !attempt.history.is_empty() {
-        chunk.history.clone_from(&attempt.history);
-    }
-}
-
 #[async_trait]
 impl JobStore for MemoryStore {
     async fn create(&self, job: &NewJob, next_check: Timestamp) -> Result<Created, StoreError> {
@@ -189,7 +183,7 @@ impl JobStore for MemoryStore {
         if let Some(chunk) = claimed(&mut jobs, at, attempt) {
             chunk.released += u32::from(!attempt.counts());
             chunk.state = ChunkState::Pending;
-            store_history(chunk, attempt);
+            chunk.note(attempt);
         }
         let chunk = chunk(&mut jobs, at).filter(|chunk| chunk.attempt == attempt.number);
         Ok(chunk.is_some_and(|chunk| !chunk.is_settled()))
@@ -201,7 +195,7 @@ impl JobStore for MemoryStore {
 
     async fn note(&self, at: ChunkRef, attempt: &Attempt) -> Result<(), StoreError> {
         if let Some(chunk) = claimed(&mut *self.step().await, at, attempt) {
-            store_history(chunk, attempt);
+            chunk.note(attempt);
         }
         Ok(())
     }
@@ -224,8 +218,7 @@ impl JobStore for MemoryStore {
         if failure && attempt.number != chunk.attempt {
             return Ok(Settle::Superseded);
         }
-        chunk.state = ChunkState::Settled { at: now, verdict: verdict.clone() };
-        store_history(chunk, attempt);
+        chunk.settle(attempt, verdict.clone(), now);
         Ok(Settle::Settled)
     }
 

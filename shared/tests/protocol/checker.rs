@@ -153,7 +153,12 @@ impl Checker {
         prop_assert_eq!(result.job_status == JobStatus::Completed, all_completed);
         prop_assert_eq!(result.completed_time, Some(at));
         prop_assert_eq!(&result.transcription, &stitch(chunks), "differs from the chunks' texts");
-        prop_assert_eq!(&result, &TranscriptResult::new(&job.head, chunks));
+        let mut expected = TranscriptResult::new(&job.head, chunks);
+        for (chunk, result) in expected.chunks.iter_mut().zip(&result.chunks) {
+            // A claim that was made in vain while the last chunk was settled may not be counted.
+            chunk.attempts = chunk.attempts.min(result.attempts);
+        }
+        prop_assert_eq!(&result, &expected);
         match &self.ended {
             Some(before) => prop_assert_eq!(before, &result, "the transcript changed"),
             None => self.ended = Some(result),

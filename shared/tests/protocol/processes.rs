@@ -2,13 +2,12 @@
 //! `process.rs`, `runner.rs`, `dead_letters.rs` and `sweeper.rs`, without the model, the pauses and the leases. A lease
 //! may be lost at any time without notice.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::domain::attempt::{Attempt, AttemptOutcome, Claimant};
 use longhand_shared::domain::job::{ChunkError, ChunkState, ErrorCode, Transcription, Verdict};
-use longhand_shared::lifecycle::{DeadLetter, Lifecycle, Settled};
+use longhand_shared::lifecycle::{DeadLetter, Lifecycle, Settled, Whole};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth};
 use longhand_shared::store::{Claim, JobStore, Settle, StoreError};
 use longhand_shared::{ChunkIndex, ChunkRef, JobId, Timestamp};
@@ -97,23 +96,29 @@ impl Process {
     }
 
     /// Handles messages of one job together: settles each chunk, then ends the job if these are all of its chunks, or else
-    /// removes them from the unsettled set in one write, then deletes their messages.
+    /// removes them from the unsettled set in one write, then deletes their messages. The worker reads the job and its
+    /// chunks while it settles the last one. Here the reads come first, since they are oldest then.
     pub(crate) async fn work_together(self, received: Vec<Received>) {
-        let first = received.first().expect("at least one message");
-        let job = ChunkMessage::parse(&first.delivery.body).expect("only chunks are sent here").chunk().job;
-        let head = self.table.job(job).await.ok().flatten().map(|job| job.head);
-        let mut settled = Vec::new();
-        for received in &received {
-            let delivery = &received.delivery;
-            let chunk = ChunkMessage::parse(&delivery.body).expect("only chunks are sent here").chunk();
-            let now = self.clock.read(self.ahead);
+        let (mut settled, mut whole) = (Vec::new(), None);
+        let parse =
+            |it: &Received| ChunkMessage::parse(&it.delivery.body).expect("only chunks are sent here");
+        let job = parse(received.first().expect("at least one message")).chunk().job;
+        for (place, received) in received.iter().enumerate() {
+            let (message, delivery) = (parse(received), &received.delivery);
+            let (chunk, now) = (message.chunk(), self.clock.read(self.ahead));
             let claim = self.table.claim(chunk, delivery.claimant("w"), now, CLAIM_TIMEOUT).await;
             let stored = match claim {
                 Ok(Claim::Claimed(attempt)) => {
                     let words = Transcription::new(words(chunk.index, attempt.number), None, vec![]);
                     let verdict = Verdict::Completed(words.expect("a few bytes"));
                     let attempt = attempt.settled(&verdict, now, 1);
-                    self.lifecycle().store_verdict(chunk, &attempt, &verdict, now).await
+                    let is_last = message.chunk_count().is_some_and(|count| count == place + 1);
+                    let read = if is_last && settled.len() == place { self.read(job).await } else { None };
+                    let stored = self.lifecycle().store_verdict(chunk, &attempt, &verdict, now).await;
+                    if matches!(stored, Ok(Settle::Settled)) {
+                        whole = read.map(|read| read.with(chunk.index, &attempt, verdict, now));
+                    }
+                    stored
                 }
                 Ok(Claim::Settled) => Ok(Settle::AlreadySettled),
                 Ok(Claim::Gone | Claim::Busy) | Err(_) => continue,
@@ -129,14 +134,20 @@ impl Process {
         if self.flaw == Some(Flaw::DeletesBeforeRemoval) {
             self.queue.delete(&receipts).await;
         }
-        let distinct: BTreeSet<_> = chunks.iter().collect();
-        let concluded = match head.filter(|head| distinct.len() == head.chunk_count) {
-            Some(head) => self.lifecycle().conclude_all(&head, &chunks, self.clock.read(self.ahead)).await,
+        let concluded = match whole {
+            Some(whole) => {
+                self.lifecycle().conclude_whole(&whole, &chunks, self.clock.read(self.ahead)).await
+            }
             None => self.conclude(job, &chunks).await,
         };
         if concluded.is_ok() {
             self.queue.delete(&receipts).await;
         }
+    }
+
+    async fn read(&self, job: JobId) -> Option<Whole> {
+        let chunks = self.table.chunks(job).await.ok()?;
+        Some(Whole { head: self.table.job(job).await.ok()??.head, chunks })
     }
 
     async fn chunk(&self, delivery: &Delivery, lease: &Arc<()>, model: ModelResult) -> Outcome {

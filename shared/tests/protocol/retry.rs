@@ -6,7 +6,7 @@ use std::time::Duration;
 use longhand_shared::domain::attempt::AttemptOutcome;
 use longhand_shared::domain::job::{ChunkError, ChunkStatus, ErrorCode, JobStatus, Transcription, Verdict};
 use longhand_shared::domain::transcript::TranscriptResult;
-use longhand_shared::lifecycle::{Lifecycle, Retry};
+use longhand_shared::lifecycle::{Lifecycle, Retry, Whole};
 use longhand_shared::queue::memory::MemoryQueue;
 use longhand_shared::queue::{ChunkQueue, Depth};
 use longhand_shared::store::memory::MemoryStore;
@@ -125,16 +125,21 @@ async fn a_late_finish_does_not_end_a_retried_job() {
 #[tokio::test]
 async fn a_worker_that_read_the_job_before_a_retry_ends_the_retried_job() {
     let world = World::ended().await;
-    let before = world.store.job(world.job).await.expect("memory").expect("there").head;
+    let read = async || world.lifecycle.read_whole(world.job).await.expect("there");
+    let conclude = async |whole: Whole, now| {
+        let all: Vec<_> = world.chunks.iter().map(|chunk| chunk.index).collect();
+        world.lifecycle.conclude_whole(&whole, &all, at(now)).await.expect("memory")
+    };
+    let before = read().await;
     world.retry(at(10)).await;
-    let all: Vec<_> = world.chunks.iter().map(|chunk| chunk.index).collect();
-    let early = world.lifecycle.conclude_all(&before, &all, at(11)).await.expect("memory");
-    assert!(!early, "a chunk is not settled");
+    let mixed = Whole { head: read().await.head, ..before.clone() };
+    assert!(!conclude(mixed, 11).await, "the chunk that had failed is transcribed again");
     let attempt = world.claim(1, at(12)).await.settled(&words("two"), at(12), 1);
     world.store.settle(world.chunks[1], &attempt, &words("two"), at(12)).await.expect("memory");
-    assert!(world.lifecycle.conclude_all(&before, &all, at(13)).await.expect("memory"));
+    let mixed = Whole { head: before.head, ..read().await };
+    assert!(conclude(mixed.clone(), 13).await);
     assert_eq!(world.result().await.transcription.as_deref(), Some("one two three"));
-    assert!(!world.lifecycle.conclude_all(&before, &all, at(14)).await.expect("memory"), "it has ended");
+    assert!(!conclude(mixed, 14).await, "it has ended");
 }
 
 #[tokio::test]
