@@ -24,7 +24,7 @@ const JSON: &str = MEDIA_TYPES[0];
 /// Whether some of the text is missing, for formats without a place for it.
 const PARTIAL: HeaderName = HeaderName::from_static("longhand-partial");
 
-/// Whether the times of all words rest on measured lengths; `captions/mod.rs` has the rule.
+/// Whether the times of all words are exact; `captions/mod.rs` has the rule.
 const TIMES_EXACT: HeaderName = HeaderName::from_static("longhand-times-exact");
 
 /// The format of an answer.

@@ -100,7 +100,7 @@ impl Limits {
         Self { reads_per_minute, reads, ..self }
     }
 
-    /// Counts by Redis, for all servers.
+    /// Counts submits by Redis, for all servers.
     #[must_use]
     pub fn shared(self, redis: Option<Redis>) -> Self {
         Self { redis, ..self }
@@ -166,7 +166,8 @@ impl Limits {
         })
     }
 
-    /// Counts one more read, or refuses it. Without authentication reads are not limited.
+    /// Counts one more read, or refuses it. A read without a user is not limited: without authentication only searches
+    /// have one.
     pub(crate) fn read(&self, user: Option<&UserId>) -> Result<(), ApiError> {
         let Some(user) = user.filter(|_| self.reads_per_minute > 0) else {
             return Ok(());

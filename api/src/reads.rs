@@ -31,8 +31,8 @@ const UNIT: usize = 1024;
 const DEFAULT_AT_ONCE: usize = 8;
 const DEFAULT_ANSWERS_MB: usize = 64;
 
-/// How many results are read at once, and how many bytes of answers are held. A user has half of each at most; without
-/// authentication all callers share everything.
+/// How many results are read at once, and how many bytes of answers are held. A user has half of each at most. Without
+/// authentication, the permit to read a job by its id counts for no user.
 #[derive(Clone, Debug)]
 pub struct Reads(Arc<Inner>);
 

@@ -33,7 +33,7 @@ pub struct Settings {
     pub sources: AudioSources,
     /// The hosts that webhooks may be delivered to.
     pub callback_hosts: AllowedHosts,
-    /// How long a job is kept after it was submitted.
+    /// How long a job is kept after its submission or its last retry.
     pub retention: Duration,
     /// How long running requests may take to end after the process was asked to stop.
     pub drain: Duration,

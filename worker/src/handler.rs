@@ -28,7 +28,7 @@ pub enum Outcome {
     /// Another worker may hold the message. Nothing is done to it; it is delivered again when its visibility timeout
     /// ends.
     Abandon,
-    /// The message is invalid, and goes to the dead-letter queue.
+    /// The message goes to the dead-letter queue: it is invalid, or the delivery of its webhook was given up.
     Reject { reason: String },
 }
 

@@ -28,7 +28,7 @@ use crate::slots::{Slot, Slots};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The maximum number of messages in hand.
+    /// The maximum number of slots. A message that waits without a slot is in hand, too.
     pub slots: usize,
     /// How long a receive waits for the first message.
     pub poll: Duration,

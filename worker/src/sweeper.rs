@@ -53,7 +53,7 @@ impl Sweeper {
         }
     }
 
-    /// Checks all jobs that are due at `now`. Returns how many needed a repair.
+    /// Checks up to 100 jobs that are due at `now`, the earliest first. Returns how many needed a repair.
     pub async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
         // Without the depth, repairs cannot send messages either.
         let depth = match self.lifecycle.queue().depth().await {

@@ -29,12 +29,12 @@ const REFETCH_INTERVAL: Duration = Duration::from_secs(30);
 /// The same while there are no keys at all, and so no caller is accepted.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How old keys may be before they are fetched again: how long a key that the issuer has withdrawn is
-/// accepted, while the issuer can be reached.
+/// How old keys may be before a request causes a fetch in the background. That request still uses them.
 const MAX_AGE: Duration = Duration::from_mins(10);
 
-/// How old they may be before a request waits for the fetch. A Lambda function is frozen between requests, so a fetch in
-/// the background may never finish.
+/// How old they may be before a request waits for the fetch: how long a key that the issuer has withdrawn may be
+/// accepted, while the issuer can be reached. A Lambda function is frozen between requests, so a fetch in the
+/// background may never finish.
 const OVERDUE: Duration = MAX_AGE.saturating_mul(2);
 
 /// A key that tokens are verified with, and the algorithms that it may be used with.

@@ -32,7 +32,7 @@ impl Timeline {
     }
 
     /// `SubRip`, with lines of at most `line_chars` characters. It has neither notes nor escapes: an arrow, which would
-    /// be read as a time, is split, and a bracket, which players read as a tag, is followed by a zero-width joiner.
+    /// be read as a time, is split, and a bracket, which players read as a tag, is followed by a word joiner (U+2060).
     pub fn srt(&self, line_chars: Option<usize>) -> String {
         let mut text = String::new();
         for (number, cue) in (1..).zip(&self.segments) {

@@ -3,7 +3,8 @@
 //! A chunk begins where the previous one ends, so its times are shifted by the lengths of all previous chunks. A length
 //! is what the model measured. Without a measured length it is *estimated*: the end of the chunk's last segment, else
 //! the time that its text takes to speak, else one second (a gap). Words whose times rest on an estimate make
-//! [`Timeline::times_exact`] false, which clients see as `timesExact` in JSON and as a header with captions.
+//! [`Timeline::times_exact`] false, which clients see as `timesExact` in JSON and as a header with captions. So do
+//! times that Longhand repaired, and segments with other words than the text.
 
 mod format;
 mod split;
@@ -30,7 +31,8 @@ const LEAST_ESTIMATE: u64 = 1000;
 pub struct Timeline {
     /// By time: none begins before the previous one.
     pub segments: Vec<Cue>,
-    /// Whether the time of every word rests on measured lengths alone.
+    /// `false`: the time of a word rests on an estimated length or was repaired, or segments have other words than the
+    /// text.
     pub times_exact: bool,
     /// The first chunk whose length is estimated.
     #[serde(skip)]

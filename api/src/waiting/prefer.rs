@@ -6,7 +6,8 @@ use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, HeaderValue};
 
 /// The longest wait, from the arrival of the request. What the request takes besides still fits into its
-/// time limit (`edge.rs`), and all of it into the 29 s of API Gateway.
+/// time limit (`edge.rs`), and all of it into the 29 s of the function and the 30 s of API Gateway
+/// (`infra/gateway.yaml`).
 const MAX_WAIT: Duration = Duration::from_secs(25);
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");

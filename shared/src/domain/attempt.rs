@@ -118,7 +118,7 @@ impl AttemptRecord {
 /// A claim on a chunk: its unique number, and the chunk's history up to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
-    /// Counts from 1. 0 fails a chunk that was never claimed.
+    /// Counts from 1. 0 stands for no claim, to fail a chunk that was never claimed.
     pub number: u32,
     /// The newest last. If empty, the stored history stays as it is.
     pub history: Vec<AttemptRecord>,

@@ -179,7 +179,7 @@ pub struct JobHead {
     pub metadata: Metadata,
     /// 1 to [`MAX_CHUNKS`].
     pub chunk_count: usize,
-    /// When the failed chunks were last retried.
+    /// When the failed chunks were last retried. The index of searches does not contain it.
     pub retried: Option<Timestamp>,
     /// The webhook and its delivery state. Searches do not load it.
     pub callback: Option<Callback>,

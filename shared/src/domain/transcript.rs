@@ -38,7 +38,7 @@ pub struct TranscriptResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
     /// Where the first chunk begins in a longer recording, in seconds, as submitted. Times of segments, words and captions
-    /// include it. Search results do not have this field.
+    /// include it. A search returns it only for jobs that have ended.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub start_offset: f64,
     /// The client's metadata, unchanged.

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 pub const MAX_TRANSCRIPTION_BYTES: usize = 380_000;
 
 /// A word with its time in the audio. It is stored as `[text, start, end, confidence, speaker]` without the names of
-/// the fields, which would take most of the space: 700 words take about 15 KB.
+/// the fields, which would take most of the space: 700 words take about 20 KB.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "StoredWord", into = "StoredWord")]
 pub struct Word {

@@ -8,7 +8,7 @@ use reqwest::Url;
 /// The maximum length of an address, in bytes. A presigned one with a session token has about 1,800.
 pub const MAX_URL_BYTES: usize = 2048;
 
-/// The hosts that may be called, separated by commas:
+/// The hosts that may be called, separated by commas. Without a port, an entry allows only port 443:
 ///
 /// | entry | allows |
 /// |---|---|

@@ -153,7 +153,8 @@ pub struct Standing {
     /// Whether the queue refuses `MessageGroupId`, so that messages are sent without it. Some emulators refuse it on
     /// standard queues.
     pub groups_refused: bool,
-    /// The code of the last refusal for another reason, if no message was accepted since.
+    /// The code of the last refusal for another reason, if that was less than five minutes ago and no message was
+    /// accepted since.
     pub refused: Option<String>,
 }
 

@@ -137,7 +137,8 @@ pub(super) fn encode<T: Serialize>(value: T) -> Result<Item, StoreError> {
     serde_dynamo::to_item(value).map_err(corrupt)
 }
 
-/// The attributes of a job that the index by user contains, and the callback. [`JobItem`] has the others.
+/// The attributes of a job's head. The index by user contains them, except the last retry, the callback and the offset.
+/// [`JobItem`] has the others.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct HeadItem {

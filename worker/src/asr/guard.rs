@@ -29,7 +29,7 @@ pub use state::{OPEN_PAUSES, Open, PROBE_BURST, PROBE_INTERVAL};
 use crate::failure::{Failure, Signal};
 use crate::slots::Slots;
 
-/// How many calls of a probe must fail to open the circuit.
+/// How many calls of a probe must fail to open the circuit. One is enough if it times out.
 pub const PROBE_TRIES: u32 = 3;
 
 /// The pause after the first failed call of a probe.

@@ -26,7 +26,7 @@ pub struct AsrSettings {
     pub model: String,
     /// `ASR_TIMEOUT_SECONDS`: one call, from the first byte sent to the last received.
     pub timeout: Duration,
-    /// `ASR_MAX_RETRIES`: calls for one chunk after the first.
+    /// `ASR_MAX_RETRIES`: calls after the first one, in one attempt at a chunk.
     pub max_retries: u32,
     /// The maximum number of concurrent calls, not counting a probe.
     pub max_concurrency: usize,

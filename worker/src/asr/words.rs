@@ -131,6 +131,8 @@ mod tests {
         for words_of in [
             json!([{"word": "Hello,", "start": 0.5, "end": 1.0}, {"word": "you.", "start": 1.0, "end": 1.5}]),
             json!([{"text": " Hello,", "start": "0.5", "end": "1.0"}, {"text": " you.", "start": "1", "end": "1.5"}]),
+            json!([{"punctuated_word": "Hello,", "start": 0.5, "end": 1.0},
+                   {"punctuated_word": "you.", "start": 1.0, "end": 1.5}]),
             json!([{"word": "Hello,", "start": 0.5, "end": 1.0, "probability": 0.9, "speaker": null}, {"word": ""},
                    {"word": "you.", "start": null, "end": 1.5}]),
         ] {
@@ -169,8 +171,11 @@ mod tests {
         let turns: Vec<_> =
             read.iter().map(|part| (part.speaker.as_deref(), part.text.as_str(), part.start)).collect();
         assert_eq!(turns, [(Some("A"), "Hello, you.", 0.0), (Some("2"), "Bye.", 1.5)]);
-        let named = json!([{"start": 0, "end": 2, "text": "Hello.", "speaker_id": "S1"}]);
-        assert_eq!(segments(&json!({"text": "Hello.", "segments": named}))[0].speaker.as_deref(), Some("S1"));
+        for name in ["speaker", "speaker_id", "speaker_label", "speakerId"] {
+            let named = json!([{"start": 0, "end": 2, "text": "Hello.", name: "S1"}]);
+            let read = segments(&json!({"text": "Hello.", "segments": named}));
+            assert_eq!(read[0].speaker.as_deref(), Some("S1"), "{name}");
+        }
     }
 
     #[test]
