@@ -54,7 +54,7 @@ impl LogSettings {
         let filter = reader.or(
             "RUST_LOG",
             "info".to_owned(),
-            "log filter in the syntax of tracing's EnvFilter, such as info,longhand=debug",
+            "log filter in the syntax of tracing's EnvFilter, such as info,longhand=debug; the alarms on AWS need info",
         );
         if let Err(error) = EnvFilter::try_new(&filter) {
             reader.fault("RUST_LOG", format_args!("is {filter:?}: {error}"));
