@@ -32,7 +32,7 @@ def main() -> int:
     most = most_units(environment)
     dynamodb = session.client("dynamodb")
     old = environment.values.get("TABLE_NAME", f"{environment.name}-jobs")
-    new = f"{environment.name}-jobs-{datetime.now(UTC):%Y%m%d%H%M%S}"
+    new = f"{environment.name}-jobs-{datetime.now(UTC):%Y%m%d%H%M%S%f}"
     print(f"restoring {old} into {new}. If this is interrupted, delete {new} before you start again.")
     if options.backup:
         dynamodb.restore_table_from_backup(TargetTableName=new, BackupArn=options.backup)
