@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use longhand_shared::domain::attempt::Attempt;
-use longhand_shared::domain::job::{ChunkError, ErrorCode, Verdict};
+use longhand_shared::domain::job::{Chunk, ChunkError, ErrorCode, JobHead, Verdict};
 use longhand_shared::lifecycle::{Lifecycle, MAX_REQUEUES, Whole};
 use longhand_shared::net::backoff::backoff;
 use longhand_shared::queue::{ChunkMessage, Delivery, Progress};
@@ -168,7 +168,7 @@ impl Processor {
         let mut pauses = backoff(SETTLE_PAUSE, SETTLE_PAUSE * 32).take(SETTLE_RETRIES);
         let (chunk, now) = (member.chunk(), Timestamp::now());
         let mut ended = attempt.settled(&verdict, now, calls);
-        let storing = again(&mut pauses, || self.lifecycle.store_verdict(chunk, &ended, &verdict, now));
+        let storing = self.store(chunk, &ended, &verdict, now, lease, &mut pauses);
         let (mut stored, read) = tokio::join!(storing, self.read_for_last(&member, &verdict));
         if let (Err(StoreError::Corrupt(error)), Verdict::Completed(_)) = (&stored, &verdict) {
             // The table would reject it again.
@@ -176,7 +176,7 @@ impl Processor {
             let error = ChunkError::new(ErrorCode::Internal, "the transcription could not be stored");
             verdict = Verdict::Failed(error);
             ended = attempt.settled(&verdict, now, calls);
-            stored = again(&mut pauses, || self.lifecycle.store_verdict(chunk, &ended, &verdict, now)).await;
+            stored = self.store(chunk, &ended, &verdict, now, lease, &mut pauses).await;
         }
         let stored = match stored {
             Ok(stored) => stored,
@@ -184,12 +184,11 @@ impl Processor {
         };
         report(&verdict, stored, attempt.number, calls, took);
         // Without it, the transcription is dropped here: it may be large, and the chunk may wait for its siblings.
-        let whole = read.filter(|_| stored == Settle::Settled);
-        let whole = whole.map(|whole| whole.with(chunk.index, &ended, verdict, now));
+        let whole = read
+            .filter(|_| stored == Settle::Settled)
+            .and_then(|(head, chunks)| Whole::new(head, chunks, chunk.index, &ended, verdict, now));
         match stored {
             Settle::Settled | Settle::AlreadySettled => {
-                // The rest may wait for siblings.
-                lease.slot().release();
                 let concluded = self.conclude_together(member, whole, &mut pauses).await;
                 concluded.map_or_else(|error| after_store_error(delivery, &error), |()| Outcome::Done)
             }
@@ -200,8 +199,25 @@ impl Processor {
         }
     }
 
+    /// Stores the verdict. What follows needs no slot: it may wait for siblings.
+    async fn store(
+        &self,
+        chunk: ChunkRef,
+        attempt: &Attempt,
+        verdict: &Verdict,
+        now: Timestamp,
+        lease: &Lease,
+        pauses: &mut impl Iterator<Item = Duration>,
+    ) -> Result<Settle, StoreError> {
+        let stored = again(pauses, || self.lifecycle.store_verdict(chunk, attempt, verdict, now)).await;
+        if let Ok(Settle::Settled | Settle::AlreadySettled) = stored {
+            lease.slot().release();
+        }
+        stored
+    }
+
     /// The job and its chunks if this is the last one, to end the job after it. Read while the chunk is settled.
-    async fn read_for_last(&self, member: &Member, verdict: &Verdict) -> Option<Whole> {
+    async fn read_for_last(&self, member: &Member, verdict: &Verdict) -> Option<(JobHead, Vec<Chunk>)> {
         let ends = member.is_last() && matches!(verdict, Verdict::Completed(_));
         if ends { self.lifecycle.read_whole(member.chunk().job).await } else { None }
     }

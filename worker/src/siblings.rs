@@ -2,7 +2,8 @@
 //!
 //! A settled chunk is removed from its job's unsettled set. The job cannot end while a sibling is still being
 //! transcribed here, so the removal waits for it: one write then removes all of them. If they are all chunks of the
-//! job, the job ends without a removal. The message of a chunk whose removal waits stays in hand, without a slot.
+//! job and all completed, the job usually ends without a removal. The message of a chunk whose removal waits stays in
+//! hand, without a slot.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

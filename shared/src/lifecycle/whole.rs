@@ -7,42 +7,50 @@ use crate::domain::id::{ChunkIndex, JobId};
 use crate::domain::job::{Chunk, ChunkStatus, JobHead, Verdict};
 use crate::store::StoreError;
 
-/// A job and all its chunks, to end the job without the removal. They may have been read at different times, before the
-/// last chunk was settled: a completed chunk never changes, and a job that was retried since does not end.
+/// A job with all its chunks, which are completed. So they never change, and it does not matter when each was read. They
+/// have no segments.
 #[derive(Clone, Debug)]
 pub struct Whole {
-    pub head: JobHead,
-    pub chunks: Vec<Chunk>,
+    head: JobHead,
+    chunks: Vec<Chunk>,
 }
 
 impl Whole {
-    /// Adds the verdict that was stored for the last chunk.
-    #[must_use]
-    pub fn with(mut self, index: ChunkIndex, attempt: &Attempt, verdict: Verdict, at: Timestamp) -> Self {
-        if let Some(chunk) = self.chunks.iter_mut().find(|chunk| chunk.index == index) {
-            chunk.settle(attempt, verdict, at);
+    /// A job whose chunks were read while the last of them was settled by this attempt. `None` if a chunk is not
+    /// completed, since a retry may reopen a failed one, or if another attempt had claimed the last one.
+    pub fn new(
+        head: JobHead,
+        mut chunks: Vec<Chunk>,
+        last: ChunkIndex,
+        attempt: &Attempt,
+        verdict: Verdict,
+        at: Timestamp,
+    ) -> Option<Self> {
+        let chunk = chunks.iter_mut().find(|chunk| chunk.index == last)?;
+        if chunk.attempt != attempt.number {
+            return None;
         }
-        self
+        chunk.settle(attempt, verdict, at);
+        let chunks: Vec<_> = chunks.into_iter().map(Chunk::without_segments).collect();
+        let completed = chunks.iter().all(|chunk| chunk.status() == ChunkStatus::Completed);
+        completed.then_some(Self { head, chunks })
     }
 }
 
 impl Lifecycle {
-    /// Reads a job and its chunks. `None` if that fails: then the removal is needed.
-    pub async fn read_whole(&self, job: JobId) -> Option<Whole> {
+    /// Reads a job and its chunks. `None` if that fails.
+    pub async fn read_whole(&self, job: JobId) -> Option<(JobHead, Vec<Chunk>)> {
         let (job, chunks) = tokio::try_join!(self.store.job(job), self.store.chunks(job)).ok()?;
-        Some(Whole { head: job?.head, chunks })
+        Some((job?.head, chunks))
     }
 
-    /// Like [`Lifecycle::conclude`], without the removal if all chunks are completed and the job was not retried since.
+    /// Like [`Lifecycle::conclude`], but without the removal, unless the job was retried since it was read.
     pub async fn conclude_whole(
         &self,
-        whole: &Whole,
+        Whole { head, chunks }: &Whole,
         settled: &[ChunkIndex],
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let Whole { head, chunks } = whole;
-        let completed = chunks.iter().all(|chunk| chunk.status() == ChunkStatus::Completed);
-        let ended = completed && self.finish(head, chunks, now).await?;
-        Ok(ended || self.conclude(head.id, settled, now).await?)
+        Ok(self.finish(head, chunks, now).await? || self.conclude(head.id, settled, now).await?)
     }
 }

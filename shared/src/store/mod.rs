@@ -253,7 +253,7 @@ pub trait JobStore: Send + Sync + Debug {
     async fn note(&self, chunk: ChunkRef, attempt: &Attempt) -> Result<(), StoreError>;
 
     /// Settles a chunk that is not settled. A failure counts only while `attempt` is the newest claim (number 0 if
-    /// the chunk was never claimed). A transcription counts from any attempt.
+    /// the chunk was never claimed). A transcription counts from any attempt. After it the chunk never changes.
     async fn settle(
         &self,
         chunk: ChunkRef,

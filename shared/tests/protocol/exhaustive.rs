@@ -382,7 +382,7 @@ fn a_worker_that_settles_chunks_together() {
     let usual = [
         (2, Budget { together: 1, crashes: 2, ..NONE }),
         (2, Budget { together: 1, faults: 1, ..NONE }),
-        (2, Budget { together: 1, duplicates: 1, ..NONE }),
+        (2, Budget { together: 1, duplicates: 1, failures: 1, ..NONE }),
         (3, Budget { together: 1, crashes: 1, ..NONE }),
     ];
     let larger = [

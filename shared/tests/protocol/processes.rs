@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longhand_shared::domain::attempt::{Attempt, AttemptOutcome, Claimant};
-use longhand_shared::domain::job::{ChunkError, ChunkState, ErrorCode, Transcription, Verdict};
+use longhand_shared::domain::job::{
+    Chunk, ChunkError, ChunkState, ErrorCode, JobHead, Transcription, Verdict,
+};
 use longhand_shared::lifecycle::{DeadLetter, Lifecycle, Settled, Whole};
 use longhand_shared::queue::{ChunkMessage, ChunkQueue, Delivery, Depth};
 use longhand_shared::store::{Claim, JobStore, Settle, StoreError};
@@ -116,7 +118,9 @@ impl Process {
                     let read = if is_last && settled.len() == place { self.read(job).await } else { None };
                     let stored = self.lifecycle().store_verdict(chunk, &attempt, &verdict, now).await;
                     if matches!(stored, Ok(Settle::Settled)) {
-                        whole = read.map(|read| read.with(chunk.index, &attempt, verdict, now));
+                        whole = read.and_then(|(head, chunks)| {
+                            Whole::new(head, chunks, chunk.index, &attempt, verdict, now)
+                        });
                     }
                     stored
                 }
@@ -145,9 +149,9 @@ impl Process {
         }
     }
 
-    async fn read(&self, job: JobId) -> Option<Whole> {
+    async fn read(&self, job: JobId) -> Option<(JobHead, Vec<Chunk>)> {
         let chunks = self.table.chunks(job).await.ok()?;
-        Some(Whole { head: self.table.job(job).await.ok()??.head, chunks })
+        Some((self.table.job(job).await.ok()??.head, chunks))
     }
 
     async fn chunk(&self, delivery: &Delivery, lease: &Arc<()>, model: ModelResult) -> Outcome {

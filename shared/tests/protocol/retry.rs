@@ -125,21 +125,32 @@ async fn a_late_finish_does_not_end_a_retried_job() {
 #[tokio::test]
 async fn a_worker_that_read_the_job_before_a_retry_ends_the_retried_job() {
     let world = World::ended().await;
-    let read = async || world.lifecycle.read_whole(world.job).await.expect("there");
-    let conclude = async |whole: Whole, now| {
-        let all: Vec<_> = world.chunks.iter().map(|chunk| chunk.index).collect();
-        world.lifecycle.conclude_whole(&whole, &all, at(now)).await.expect("memory")
-    };
-    let before = read().await;
+    let (before, _) = world.lifecycle.read_whole(world.job).await.expect("there");
     world.retry(at(10)).await;
-    let mixed = Whole { head: read().await.head, ..before.clone() };
-    assert!(!conclude(mixed, 11).await, "the chunk that had failed is transcribed again");
-    let attempt = world.claim(1, at(12)).await.settled(&words("two"), at(12), 1);
-    world.store.settle(world.chunks[1], &attempt, &words("two"), at(12)).await.expect("memory");
-    let mixed = Whole { head: before.head, ..read().await };
-    assert!(conclude(mixed.clone(), 13).await);
+    let last = world.claim(1, at(11)).await.settled(&words("two"), at(12), 1);
+    let (_, chunks) = world.lifecycle.read_whole(world.job).await.expect("there");
+    world.store.settle(world.chunks[1], &last, &words("two"), at(12)).await.expect("memory");
+    let whole = Whole::new(before, chunks, world.chunks[1].index, &last, words("two"), at(12));
+    let whole = whole.expect("all are completed");
+    let all: Vec<_> = world.chunks.iter().map(|chunk| chunk.index).collect();
+    let conclude = async |now| world.lifecycle.conclude_whole(&whole, &all, at(now)).await.expect("memory");
+    assert!(conclude(13).await);
     assert_eq!(world.result().await.transcription.as_deref(), Some("one two three"));
-    assert!(!conclude(mixed, 14).await, "it has ended");
+    assert!(!conclude(14).await, "it has ended");
+}
+
+#[tokio::test]
+async fn a_job_needs_the_removal_if_a_chunk_failed_or_another_worker_claimed_the_last_one() {
+    let world = World::ended().await;
+    let whole = async |place: usize, later: u32, verdict| {
+        let (head, chunks) = world.lifecycle.read_whole(world.job).await.expect("there");
+        let attempt = Attempt::number(chunks[place].attempt - later);
+        Whole::new(head, chunks, world.chunks[place].index, &attempt, verdict, at(2))
+    };
+    assert!(whole(1, 0, words("two")).await.is_some());
+    assert!(whole(0, 0, words("one")).await.is_none(), "chunk 1 has failed");
+    assert!(whole(1, 0, refusal()).await.is_none(), "the last one has failed");
+    assert!(whole(1, 1, words("two")).await.is_none(), "a later claim");
 }
 
 #[tokio::test]

@@ -102,6 +102,22 @@ async fn one_bad_chunk_among_good_ones_fails_the_job_and_keeps_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_transcription_of_the_last_chunk_stands() {
+    let world = World::new(Behaviour::taking(Latency::Fixed(5_000))).await;
+    let job = world.submit(&["a.wav"]).await;
+    let running = world.work();
+    assert!(world.sim.wait_until(|books| books.in_flight == 1, secs(5)).await);
+    // Another worker has the same claim, and dies right after this write.
+    let store = &world.store.inner;
+    let settled =
+        store.settle(chunk_of(job, 0), &Attempt::number(1), &completed("first"), Timestamp::now()).await;
+    assert_eq!(settled.expect("memory answers"), Settle::Settled);
+    let result = world.ended(job).await;
+    running.stop().await;
+    assert_eq!(result.transcription.as_deref(), Some("first"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_message_of_a_settled_chunk_ends_a_job_that_a_crash_left_open() {
     // After each write of the worker that died: settled; settled and removed.
     for removed in [false, true] {
