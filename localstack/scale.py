@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 
 from provision import HERE, ensure_program
-from services import Failure, Service
+from services import Failure, Service, is_free
 
 TEMPLATE = HERE / "nginx.conf.in"
 # Debian has nginx in folders that are not on every user's path.
@@ -108,18 +107,9 @@ class Scale:
 
 
 def free_pairs(count: int) -> int:
-    """A SCALE_PORT with enough free ports after it, below those that the system assigns."""
+    """A SCALE_PORT with enough free ports after it, below those of `free_port`."""
     for _ in range(1000):
-        first = random.randrange(12_000, 32_000 - 2 * count, 2)
+        first = random.randrange(12_000, 20_000 - 2 * count, 2)
         if all(is_free(port) for port in range(first, first + 2 * count)):
             return first
     raise Failure(f"There are no {2 * count} free ports in a row.")
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

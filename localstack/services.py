@@ -10,8 +10,10 @@ import contextlib
 import errno
 import glob
 import hashlib
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -282,10 +284,22 @@ def port_owner(port: int) -> str | None:
     return None
 
 
-def free_port() -> int:
+def is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+# Below the ports that the system assigns, since a connection could get such a port before the service starts.
+PORTS = itertools.count(random.randrange(20_000, 32_000))
+
+
+def free_port() -> int:
+    """A port that is free. Each call returns another one."""
+    return next(port for port in PORTS if is_free(port))
 
 
 def last_lines(log: Path, count: int = 15) -> str:

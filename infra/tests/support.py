@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import site
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,9 @@ if not PYTHON.exists():
 # The tests run with the Python that the virtual environment was made of; its packages are there.
 site.addsitedir(str(next((TOOLS / "venv" / "lib").glob(f"python3.{sys.version_info.minor}"), TOOLS) / "site-packages"))
 sys.path.insert(0, str(INFRA / "deployment"))
+sys.path.append(str(LOCALSTACK))
+
+from services import free_port  # noqa: E402
 
 CREDENTIALS = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 PORTS = ("EMULATOR_PORT", "ASR_PORT", "API_PORT", "WORKER_PORT", "WEBHOOK_PORT")
@@ -36,12 +38,6 @@ OURS = ("AWS_", "LONGHAND_", "ASR", "EMULATOR", "GATEWAY", "SCALE", "REDIS", "MA
 
 def clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def answers(url: str) -> bool:
