@@ -40,8 +40,7 @@ pub struct Tickets {
 }
 
 /// What a ticket permits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString, utoipa::ToSchema)]
-#[schema(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString, strum::VariantNames)]
 #[strum(serialize_all = "lowercase")]
 pub(crate) enum Purpose {
     Events,

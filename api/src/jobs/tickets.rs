@@ -25,14 +25,6 @@ pub(crate) struct Ticket {
     expires_time: Timestamp,
 }
 
-/// What the ticket is for.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "`create` reads the body field by field, to report every fault")]
-pub(crate) struct NewTicket {
-    #[schema(inline)]
-    purpose: Purpose,
-}
-
 problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, JSON_BODY, &[Code::RateLimited]);
 
 /// Get a ticket
@@ -45,7 +37,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, JSON_BODY, &[Code::RateLimi
     operation_id = "createTicket",
     params(JobPath),
     request_body(
-        content = NewTicket,
+        content = ref("#/components/schemas/NewTicket"),
         content_type = "application/json",
         examples(("example" = (value = json!({"purpose": "audio"})))),
     ),

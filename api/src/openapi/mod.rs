@@ -105,6 +105,7 @@ fn document(paths: &Value, schemas: &Value) -> Value {
 fn extend(schemas: &mut Value) {
     schemas["NewJob"] = schemas::new_job();
     schemas["NewUploads"] = schemas::new_uploads();
+    schemas["NewTicket"] = schemas::new_ticket();
     // `forms.rs` adds these to a result on request.
     let result = &mut schemas["TranscriptResult"]["properties"];
     result["segments"] = json!({

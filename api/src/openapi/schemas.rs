@@ -7,6 +7,9 @@ use longhand_shared::domain::job::{
 };
 use longhand_shared::domain::media::MAX_AUDIO_BYTES;
 use serde_json::{Value, json};
+use strum::VariantNames;
+
+use crate::tickets::Purpose;
 
 fn user() -> Value {
     json!({
@@ -108,6 +111,19 @@ pub(super) fn new_uploads() -> Value {
                     },
                 },
             },
+        },
+    })
+}
+
+/// The body that `jobs/tickets.rs` reads.
+pub(super) fn new_ticket() -> Value {
+    json!({
+        "type": "object",
+        "description": "At most 65,536 bytes of JSON.",
+        "required": ["purpose"],
+        "additionalProperties": false,
+        "properties": {
+            "purpose": {"type": "string", "enum": Purpose::VARIANTS, "description": "What the ticket permits."},
         },
     })
 }

@@ -145,6 +145,27 @@ async fn every_example_of_a_request_is_accepted() {
 }
 
 #[test]
+fn every_request_body_excludes_unknown_fields() {
+    let document = document();
+    let mut objects = 0;
+    for (path, method, operation) in operations(&document) {
+        let mut schemas = vec![&operation["requestBody"]["content"]["application/json"]["schema"]];
+        while let Some(mut schema) = schemas.pop() {
+            if let Some(reference) = schema["$ref"].as_str() {
+                schema = document.pointer(&reference[1..]).expect("a schema of the document");
+            }
+            if let Some(properties) = schema["properties"].as_object() {
+                assert_eq!(schema["additionalProperties"], false, "{method} {path}: {schema}");
+                schemas.extend(properties.values());
+                objects += 1;
+            }
+            schemas.extend(schema.get("items"));
+        }
+    }
+    assert_eq!(objects, 4);
+}
+
+#[test]
 fn every_example_of_an_answer_is_one() {
     let mut seen = BTreeSet::new();
     for (path, method, operation) in operations(&document()) {
