@@ -99,6 +99,8 @@ async fn one_bad_chunk_among_good_ones_fails_the_job_and_keeps_the_rest() {
     let codes: Vec<_> = result.chunks.iter().map(|it| it.error.as_ref().map(|error| error.code)).collect();
     assert_eq!(codes, [Some(ErrorCode::AudioNotFound), None, Some(ErrorCode::AsrRejected)]);
     assert_eq!(world.sim.books().calls, 3);
+    // Only a job without failed chunks is read to end without the removal.
+    assert_eq!([Op::Job, Op::RemoveUnsettled].map(|op| world.store.count(op)), [0, 1]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! One chunk's life while the table or the model is down: nothing is lost, nothing is held against the chunk.
 
+use longhand_shared::domain::attempt::AttemptOutcome;
 use longhand_shared::domain::job::{ChunkStatus, ErrorCode, JobStatus};
 use longhand_shared::queue::Delivery;
 use longhand_sim_asr::{Answer, Behaviour, Latency, Schedule, Step, text_for};
@@ -60,6 +61,24 @@ async fn a_transcription_outlives_a_hiccup_of_the_table() {
             assert_eq!(world.dead.len().await, 0, "{op:?} {fault:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transcription_that_the_table_rejects_fails_its_chunk() {
+    let world = World::new(Behaviour::default()).await;
+    let job = world.submit(&["a.wav"]).await;
+    world.store.fault_next(Op::Settle, StoreFault::Corrupt, 1);
+    let running = world.work();
+    let result = world.ended(job).await;
+    world.emptied().await;
+    running.stop().await;
+    assert_eq!((result.job_status, result.transcription), (JobStatus::Failed, None));
+    let chunk = &result.chunks[0];
+    assert_eq!(chunk.error.as_ref().map(|error| error.code), Some(ErrorCode::Internal));
+    let history: Vec<_> =
+        chunk.history.iter().map(|attempt| (attempt.outcome, attempt.code, attempt.asr_calls)).collect();
+    assert_eq!(history, [(AttemptOutcome::Failed, Some(ErrorCode::Internal), Some(1))]);
+    assert_eq!((world.sim.books().calls, world.dead.len().await), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
