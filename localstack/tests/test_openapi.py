@@ -25,7 +25,7 @@ class OpenApi(unittest.TestCase):
         statuses, links = self.schemathesis()
         self.assertLess(max(statuses), 500)
         self.assertLess(statuses[401], statuses.total() / 10)
-        self.assertGreater(statuses[202], 20)
+        self.assertGreater(statuses[202], 5)
         self.assertGreaterEqual(links, 10)
 
     def test_so_it_is_through_api_gateway(self):
@@ -38,7 +38,7 @@ class OpenApi(unittest.TestCase):
         statuses, _ = self.schemathesis(*fewer)
         self.assertLess(max(statuses), 500)
         self.assertLess(statuses[401], statuses.total() / 10)
-        self.assertGreater(statuses[202], 5)
+        self.assertGreater(statuses[202], 0)
 
     def up(self, **settings: str) -> None:
         limits = {"LONGHAND_RATE_PER_MINUTE": "0", "LONGHAND_MAX_OPEN_JOBS": "0"}

@@ -66,8 +66,11 @@ problems!(Problems: COMMON, AUTHENTICATED, JSON_BODY, &[
         (
             "Idempotency-Key" = Option<String>, Header,
             description = "A key that the client chooses for the request. The same request with the same key returns the same \
-                job. A key is kept for 24 hours, or until its job is erased. Visible ASCII characters, quoted or not.",
-            min_length = 1, max_length = 255, pattern = "^[!#-~]+$",
+                job. A key is kept for 24 hours, or until its job is erased. 1 to 255 visible ASCII characters, \
+                quoted or not.",
+            // A key without quotes around it, and with them. The last two alternatives only begin with a quote.
+            min_length = 1, max_length = 257,
+            pattern = r#"^([!#-~][!-~]{0,254}|"[!-~]{1,255}"|"[!-~]{0,253}[!#-~]|")$"#,
             example = "8e03978e-40d5-43dd-bc93-6894a57f9324",
         ),
         PreferWait,

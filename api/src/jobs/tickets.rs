@@ -47,7 +47,7 @@ problems!(Problems: COMMON, AUTHENTICATED, JOB_PATH, JSON_BODY, &[Code::RateLimi
             description = "The ticket, for the parameter `ticket` of the call that it is for.",
             body = Ticket,
             examples(("example" = (value = json!({
-                "ticket": "1763862710.YW5h.Hn1q0pSkFK6dZ8eJ5b1yL7cUuV2oWmXrGtAaPiQsEfM",
+                "ticket": "1795401110.YW5h.Hn1q0pSkFK6dZ8eJ5b1yL7cUuV2oWmXrGtAaPiQsEfM",
                 "expiresTime": "2026-11-23T02:31:50.000Z",
             })))),
         ),

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Request;
 use longhand_api::AppState;
+use longhand_shared::domain::idempotency::IdempotencyKey;
 use longhand_shared::domain::path::AudioSources;
 use longhand_shared::domain::transcript::TranscriptResult;
 use longhand_shared::domain::upload::Uploads;
+use regex_lite::Regex;
 use serde_json::Value;
 
 use crate::issuer::api_by_secret;
@@ -163,6 +165,31 @@ fn every_request_body_excludes_unknown_fields() {
         }
     }
     assert_eq!(objects, 4);
+}
+
+#[test]
+fn an_idempotency_key_is_described_as_it_is_read() {
+    let document = document();
+    let parameters = document["paths"]["/transcribe"]["post"]["parameters"].as_array().expect("parameters");
+    let key =
+        parameters.iter().find(|parameter| parameter["name"] == "Idempotency-Key").expect("a parameter");
+    let limit = |name: &str| key["schema"][name].as_u64().and_then(|limit| usize::try_from(limit).ok());
+    let lengths = limit("minLength").expect("a number")..=limit("maxLength").expect("a number");
+    let pattern = Regex::new(key["schema"]["pattern"].as_str().expect("a text")).expect("a pattern");
+
+    let mut texts = vec![String::new()];
+    for _ in 0..4 {
+        let longer = texts.iter().flat_map(|text| ["\"", "a", " ", "é"].map(|next| text.clone() + next));
+        texts = [String::new()].into_iter().chain(longer).collect();
+    }
+    let long = (252..=258).map(|length| "a".repeat(length));
+    texts.extend(
+        long.flat_map(|text| [format!("\"{text}\""), format!("\"{text}"), format!("{text}\""), text]),
+    );
+    for text in texts {
+        let described = lengths.contains(&text.len()) && pattern.is_match(&text);
+        assert_eq!(described, IdempotencyKey::try_from(text.clone()).is_ok(), "{text:?}");
+    }
 }
 
 #[test]
