@@ -31,8 +31,8 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(28);
 /// The longest `x-request-id` that is kept, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// Marks a request that comes through API Gateway. Setting it, as `lambda.rs` does, only restricts the answer, so it
-/// need not be protected.
+/// Marks a request through API Gateway or to a Lambda function. Setting it, as `lambda.rs` does, only restricts the
+/// answer, so it need not be protected.
 pub(crate) const GATEWAY: HeaderName = HeaderName::from_static("longhand-gateway");
 
 /// The value for a Lambda function behind API Gateway.
@@ -176,7 +176,7 @@ fn route(request: &Request) -> String {
     request.extensions().get::<MatchedPath>().map_or_else(|| "-".to_owned(), |path| path.as_str().to_owned())
 }
 
-/// Whether the request comes through API Gateway, which does not stream, limits waits to 30 s, and limits answers.
+/// Whether the request comes through API Gateway or to a Lambda function: no streams, shorter waits, limited answers.
 pub(crate) fn through_gateway(headers: &HeaderMap) -> bool {
     headers.contains_key(GATEWAY)
 }

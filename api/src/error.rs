@@ -52,7 +52,7 @@ pub(crate) enum ApiError {
     InvalidJobId(InvalidJobId),
     #[error("the job {0} does not exist")]
     NoSuchJob(JobId),
-    #[error("no available format matches the Accept header: {}", offers.join(", "))]
+    #[error("no available format matches the Accept header: use one of {}", offers.join(", "))]
     NotAcceptable { offers: &'static [&'static str] },
     #[error("the job {0} is in progress: retry it when it has ended")]
     InProgress(JobId),

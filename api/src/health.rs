@@ -180,7 +180,7 @@ pub(crate) async fn serving(State(readiness): State<Arc<Readiness>>) -> Result<J
 ///
 /// Counters and histograms since the start, in Prometheus' text format. Not available through API Gateway or from a
 /// Lambda function.
-// Through API Gateway they would be open to the Internet, and those of any one server, or function.
+// Through API Gateway they would be open to the Internet, and each call would reach another server or function.
 #[utoipa::path(
     get,
     path = "/metrics",

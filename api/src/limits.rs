@@ -42,7 +42,7 @@ tokio::task_local! {
 /// The limits of each user. By default there are no limits, except those of [`Reads`].
 #[derive(Debug, Default)]
 pub struct Limits {
-    /// Jobs submitted in a minute; 0 for any number.
+    /// Submits, uploads and retries in a minute; 0 for any number.
     per_minute: u32,
     /// Jobs in progress; 0 for any number.
     max_open: usize,
@@ -89,7 +89,7 @@ impl Bucket {
 }
 
 impl Limits {
-    /// Jobs a minute, and jobs in progress; 0 for any number.
+    /// Submits, uploads and retries in a minute, and jobs in progress; 0 for any number.
     pub fn new(per_minute: u32, max_open: usize) -> Self {
         Self { per_minute, max_open, ..Self::default() }
     }
@@ -111,7 +111,6 @@ impl Limits {
         &self.reads
     }
 
-    /// Reads them.
     pub(crate) fn read_settings(reader: &mut Reader<'_>) -> Self {
         let per_minute = reader.within(
             "LONGHAND_RATE_PER_MINUTE",

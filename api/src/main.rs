@@ -53,7 +53,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let auth = Auth::new(settings.auth).map_err(|error| format!("LONGHAND_AUTH: {error}"))?;
     // Lambda stops a function by itself.
     let stop = if lambda::is_lambda() { CancellationToken::new() } else { shutdown::on_signal()? };
-    // Waits continue until no more requests are accepted: earlier their clients might return to this very server.
+    // At a stop, waits end only with the listener: otherwise their clients might return to this very server.
     let (closing, drain) = server::closing(&stop, settings.drain);
     let config = aws::load().await;
     let credentials = config

@@ -37,7 +37,7 @@ pub struct AppState {
     pub origins: Origins,
     /// Deletes uploads from the first of the sources' buckets.
     pub s3: aws_sdk_s3::Client,
-    /// Signs uploads into it, and reads of audio, for the endpoint where clients reach it.
+    /// Signs uploads into that bucket and reads of audio, for the endpoint where clients reach S3.
     pub upload_signer: Arc<Signer>,
     /// Signs and verifies tickets for audio and events.
     pub tickets: Tickets,

@@ -14,7 +14,7 @@ pub(crate) struct Segments {
     pub(crate) segments: Vec<Segment>,
 }
 
-/// A piece of text with its times in seconds from the beginning of the job.
+/// A piece of text with its times in seconds from the beginning of the recording.
 #[derive(Deserialize)]
 pub(crate) struct Segment {
     pub(crate) start: f64,

@@ -15,7 +15,7 @@ pub(crate) fn line(chunk: &ChunkResult, name: &str, chunks: usize) -> String {
     format!("{} {}  {name}{failure}", label(chunk.index.get(), chunks), chunk.chunk_status.as_str())
 }
 
-/// The name of a chunk's file, without the prefix that this command adds when it uploads a file.
+/// The name of a chunk's file, without the prefix that this command adds to files under uploads/.
 pub(crate) fn own_name(chunk: &ChunkResult) -> String {
     let name = chunk.audio_chunk_path.file_name();
     let uploaded = chunk.audio_chunk_path.shown().contains("/uploads/");

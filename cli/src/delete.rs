@@ -28,7 +28,7 @@ pub(crate) struct Delete {
 
 pub(crate) async fn run(context: &Context, args: Delete) -> Result<(), Failure> {
     let job = args.job;
-    let what = if args.audio { "its transcript and its recordings" } else { "its transcript" };
+    let what = if args.audio { "its transcript and its recordings in uploads/" } else { "its transcript" };
     if !args.yes && !confirm(&format!("Erase job {job} with {what}? [y/N] ")).await? {
         return Err(Failure::new(Exit::Refused, "NOT_CONFIRMED", "nothing was erased").of_job(job));
     }

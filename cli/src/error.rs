@@ -51,7 +51,7 @@ pub(crate) type RetryAfter = Option<Duration>;
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Fault {
-    /// The field of the request, as a JSON pointer.
+    /// The part of the request, as the service names it; for `load` the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pointer: Option<String>,
     /// The file as the user gave it or as the job names it.

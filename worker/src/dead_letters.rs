@@ -1,6 +1,6 @@
-//! Dead letters: messages that were received three times without a result. A chunk whose workers were lost returns to the
-//! queue, twice. After that, or if its attempts took too long, the chunk fails, so that its job ends. An invalid
-//! message stays in the dead-letter queue for an operator.
+//! Dead letters: messages that were rejected, or received three times without a result. A chunk whose workers were lost
+//! returns to the queue, twice. After that, or if its attempts took too long, the chunk fails, so that its job ends. An
+//! invalid message stays in the dead-letter queue for an operator.
 
 use std::time::Duration;
 

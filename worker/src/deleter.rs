@@ -63,7 +63,7 @@ async fn flush(queue: Arc<dyn ChunkQueue>, mut batch: Vec<Receipt>) {
         let mut left = Vec::new();
         for (receipt, answer) in batch.into_iter().zip(answers) {
             match answer {
-                // The lease is lost: the worker that holds the message now finds the chunk settled.
+                // The lease is lost: the message is delivered again, without effect.
                 Ok(()) | Err(QueueError::LeaseLost(_)) => {}
                 Err(error) => {
                     warn!(%error, "cannot delete a message; if retries fail, it is delivered again, without effect");

@@ -40,11 +40,11 @@ pub enum Failure {
     CircuitOpen,
     /// No permit of the concurrency limit was free, so no call was made.
     NoPermit,
-    /// The audio is missing, empty, too large or not audio.
+    /// The audio is missing, forbidden, empty, too large, too long or not audio, and a retry would not help.
     BadAudio,
     /// The audio is missing or forbidden, perhaps not for long.
     AudioNotYet,
-    /// S3 or the web server does not answer.
+    /// The audio cannot be read now: its host does not answer, fails or throttles.
     AudioUnavailable,
     /// The table does not answer.
     TableUnavailable,
@@ -90,7 +90,7 @@ pub struct Rule {
     /// Whether it counts against the chunk.
     pub counts: bool,
     pub signal: Signal,
-    /// The chunk's error code, except for audio, whose errors have their own.
+    /// The chunk's error code, except for `BadAudio` and `AudioNotYet`, whose errors have their own.
     pub code: ErrorCode,
     /// The attempt's outcome when the message returns to the queue.
     pub recorded: AttemptOutcome,

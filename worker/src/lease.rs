@@ -121,8 +121,8 @@ impl Leases {
         self.held.lock().contains_key(receipt)
     }
 
-    /// Ends a lease and waits for a renewal that is in progress. Returns when the visibility timeout ends, or `None` if the
-    /// lease is lost.
+    /// Ends a lease and waits for a renewal that is in progress. Returns the time at which the visibility timeout ends, or
+    /// `None` if the lease is lost.
     pub async fn end(&self, receipt: &Receipt) -> Option<Instant> {
         let held = self.held.lock().remove(receipt)?;
         held.until().await
@@ -195,7 +195,7 @@ impl Leases {
         let asked = Instant::now();
         let changes: Vec<_> =
             batch.iter().map(|(receipt, _, _)| (receipt.clone(), self.visibility)).collect();
-        // A call that is never answered must not block the renewal or the expiry of other leases.
+        // A call that is never answered must not block the expiry of these leases.
         let deadline =
             batch.iter().map(|(_, _, term)| term.ends - tick).fold(asked + self.visibility / 4, Instant::min);
         let answers =
@@ -203,7 +203,7 @@ impl Leases {
                 let error = QueueError::Unavailable("a renewal was not answered in time".to_owned());
                 vec![Err(error); changes.len()]
             });
-        debug!(entries = changes.len(), "visibility renewed");
+        debug!(entries = changes.len(), "renewal ended");
         for ((_, held, term), answer) in batch.iter_mut().zip(answers) {
             let outcome = match &answer {
                 Ok(()) => "ok",

@@ -26,8 +26,8 @@ use crate::handler::{Handler, Outcome, retry_backoff};
 use crate::lease::{Lease, Stop};
 use crate::siblings::{Member, Siblings, Turn};
 
-/// How often a step of settling is repeated while the table does not answer, since a transcription is expensive. Then
-/// the message returns to the queue, and the model is called again.
+/// How often the steps of settling are repeated in all while the table does not answer. Then the message returns to the
+/// queue. If the verdict is not stored, the model is called again, which is expensive.
 const SETTLE_RETRIES: usize = 4;
 
 /// The first pause of the backoff.

@@ -1,7 +1,7 @@
-//! Coordinates the receive loops of one consumer. The first loop always receives, with a long poll. The others receive
-//! only while it is overdue, or while receives come back full and many slots are free: one more loop for each full receive
-//! in a row, without a long poll. So a receive without an answer delays no message, a burst is received quickly, and a
-//! quiet queue gets no more calls than from one loop.
+//! Coordinates the receive loops of one consumer. The first loop always receives, with a long poll. So does the second
+//! while the first is overdue. While receives come back full and many slots are free, one more loop receives for each full
+//! receive in a row, without a long poll. So a receive without an answer delays no message, a burst is received quickly,
+//! and a quiet queue gets no more calls than from one loop.
 
 use std::time::Duration;
 

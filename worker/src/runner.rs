@@ -177,7 +177,7 @@ impl Runner {
             self.pulse.beat();
             let asked = Instant::now();
             let received = self.receive_once(place, free.len(), poll).await;
-            // Beat again: the receive and the pause after it may together exceed the health check's limit.
+            // A receive counts as activity when it begins and when it ends.
             self.pulse.beat();
             match received {
                 Ok(deliveries) => {

@@ -104,7 +104,7 @@ pub struct HeldSlot(Mutex<Held>);
 
 #[derive(Debug, Default)]
 enum Held {
-    /// The message was received without a slot, or is handled.
+    /// The message was received without a slot, or has released it for good.
     #[default]
     Nothing,
     Slot {

@@ -76,7 +76,7 @@ impl KeySet {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// The key of this id that is for this algorithm; without an id, the only one for it.
+    /// The key of this id, whose algorithms the caller must check; without an id, the only one for this algorithm.
     pub(super) async fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<TokenKey, Refusal> {
         if let Some(keys) = self.keys()
             && let Some(key) = keys.find(id, algorithm)

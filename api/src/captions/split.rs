@@ -82,7 +82,7 @@ fn fits(cue: &Cue, words: &[CueWord], line_chars: usize) -> bool {
     lines <= MOST_LINES && words[words.len() - 1].end - words[0].start <= MOST_MILLIS
 }
 
-/// The words of a cue. If the model returned none, or others than the text, the time is divided by their letters.
+/// The words of a cue. Without usable ones from the model, each gets a share of the time by its number of characters.
 fn timed_words(cue: &Cue, most_chars: usize) -> Vec<CueWord> {
     let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
     let stated: String = cue.words.iter().map(|word| letters(&word.word)).collect();

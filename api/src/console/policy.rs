@@ -20,8 +20,8 @@ pub(super) async fn of(app: &AppState) -> HeaderValue {
     HeaderValue::try_from(policy).expect("origins are ASCII")
 }
 
-/// The origins of the buckets, as signed addresses name them. Empty without credentials: then no audio can be sent or
-/// played either.
+/// The origins of the buckets, as signed addresses name them. Empty without credentials: then no audio in a bucket
+/// can be sent or played either.
 async fn buckets(app: &AppState) -> BTreeSet<String> {
     let Ok(signing) = app.upload_signer.begin().await else {
         return BTreeSet::new();

@@ -64,7 +64,7 @@ fn start_offset(fields: &mut Fields) -> f64 {
     (seconds.unwrap_or_default() * 1000.0).round() / 1000.0
 }
 
-/// Where the job's end is posted. The host's address is checked again at each delivery.
+/// Where the job's end is posted. Only the host's name is checked here, its IP addresses at each delivery.
 fn callback_url(fields: &mut Fields, hosts: &AllowedHosts) -> Option<String> {
     const FIELD: &str = "callbackUrl";
     let url = fields.optional_text::<String>(FIELD)?;

@@ -86,7 +86,7 @@ pub(crate) enum Detail {
 #[derive(Clone, Debug)]
 struct Watched {
     seen: watch::Sender<Option<Seen>>,
-    /// Has it look now, at all of the job.
+    /// Makes the task that watches the job read all of it now.
     poke: Arc<Notify>,
     /// The first read for those who wait for the end. Replaced if the job was not found in progress.
     first: Arc<OnceCell<First>>,
@@ -226,7 +226,7 @@ impl Inner {
                     if detail == Detail::Chunks {
                         sleep(TOGETHER).await;
                     }
-                    // Clients whose time is over are about to be answered with it.
+                    // With the text: clients whose time is over are about to be answered with this read.
                     text = detail == Detail::End;
                     true
                 }
@@ -321,7 +321,7 @@ impl Watch {
         }
     }
 
-    /// The job's end, unless it is `until` before, or the process stops.
+    /// Waits for the job's end, at most until `until`, or until the process stops.
     pub(crate) async fn end(&mut self, until: Instant) -> Result<Waited, StoreError> {
         loop {
             let seen = self.seen.borrow_and_update().clone();

@@ -134,7 +134,7 @@ async fn unknown_formats_and_parameters_are_refused() {
     let path = format!("/transcript/{}", job(&api).await);
     let answer = get(&api, &path, "text/html, application/pdf").await;
     let problem = answer.problem(406, "NOT_ACCEPTABLE");
-    let detail = "no available format matches the Accept header: \
+    let detail = "no available format matches the Accept header: use one of \
         application/json, text/plain, text/vtt, application/x-subrip";
     assert_eq!(problem["detail"], detail);
     assert_eq!(answer.header("vary"), "accept");

@@ -53,7 +53,7 @@ pub(super) enum LastState {
 }
 
 /// Submits each job at its due time, independent of earlier answers, and waits for its end, at most until `timeout` after
-/// the last submit. Returns the jobs in order. Fails if the server is not Longhand.
+/// the last submit. Returns the jobs in order. Fails if a wait fails and a retry would not help.
 pub(super) async fn drive<'a>(
     context: &Context,
     plan: &'a Plan,

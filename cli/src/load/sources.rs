@@ -63,7 +63,7 @@ pub(super) struct AwsCalls {
 }
 
 impl AwsCalls {
-    /// Whether clients that wait for results caused these calls.
+    /// Whether these are reads of the api. Clients that wait for results cause most of them.
     pub(super) fn is_read_of_the_api(&self) -> bool {
         self.process == "api" && ["BatchGetItem", "GetItem", "Query"].contains(&self.operation.as_str())
     }

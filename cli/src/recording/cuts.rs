@@ -50,8 +50,8 @@ fn quietest(levels: &[f32]) -> (usize, f32) {
     least.map_or((0, 0.0), |(start, power)| (start, 10.0 * power.log10()))
 }
 
-/// The middle of the longest pause, the latest of several. What is a pause depends on the recording: its level is nearer
-/// to the quietest place than to the loud ones.
+/// The middle of the longest pause, the latest of several. The level of a pause is at most a quarter of the way, in
+/// decibels, from the quietest place to the loud ones.
 fn longest_pause(levels: &[f32], quiet: f32) -> Option<usize> {
     let mut sorted = levels.to_vec();
     sorted.sort_by(f32::total_cmp);

@@ -15,7 +15,7 @@ use crate::domain::verdict::Verdict;
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
 pub enum ChunkStatus {
-    /// No worker has claimed the chunk.
+    /// No worker has a claim on the chunk.
     Pending,
     /// A worker has claimed the chunk.
     InProgress,
@@ -35,7 +35,7 @@ impl ChunkStatus {
 /// A chunk's state, with the data of that state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChunkState {
-    /// No worker has claimed the chunk.
+    /// No worker has a claim on the chunk.
     Pending,
     /// A worker has claimed the chunk.
     InProgress {

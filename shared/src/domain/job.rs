@@ -61,7 +61,7 @@ impl JobStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum Change {
-    /// A chunk was claimed, released or settled.
+    /// A chunk was claimed, released or settled, or a call of the model for it failed.
     Chunk,
     /// The job ended, was reopened or was erased.
     Job,

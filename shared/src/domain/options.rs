@@ -76,7 +76,7 @@ const UNDETERMINED: &str = "und";
 /// The maximum length of a tag, in bytes.
 pub const MAX_TAG_BYTES: usize = 100;
 
-/// Grandfathered tags of BCP 47 whose first part is not a language, and the language that each means.
+/// Grandfathered tags of BCP 47 whose first part is not the language that they mean, and that language.
 const IRREGULAR: [(&str, &str); 16] = [
     ("art-lojban", "jbo"),
     ("i-ami", "ami"),

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The maximum size of a chunk's transcription in the table, in bytes of JSON: `DynamoDB`'s 400 KB for an
-/// item, less room for its other attributes. Five minutes of speech take about a tenth of this.
+/// The maximum size of a chunk's transcription in the table, in bytes: `DynamoDB`'s 400 KB for an item, less room for
+/// its other attributes. Five minutes of speech take about a tenth of this.
 pub const MAX_TRANSCRIPTION_BYTES: usize = 380_000;
 
 /// A word with its time in the audio. It is stored as `[text, start, end, confidence, speaker]` without the names of

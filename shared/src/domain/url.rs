@@ -292,7 +292,7 @@ mod tests {
                 assert_eq!(parse(&text), Err(InvalidUrl::Address), "{text}");
             }
         }
-        // An allowed IP address allows no other notation and no other port.
+        // An allowed IP address allows no other port.
         assert_eq!(parse("http://127.0.0.1:9001/"), Err(InvalidUrl::NotHttps));
         assert_eq!(parse("http://2130706433/"), Err(InvalidUrl::NotHttps));
     }

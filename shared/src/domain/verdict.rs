@@ -39,7 +39,7 @@ pub enum ErrorCode {
     ///
     /// Submit the recording itself.
     AudioUnsupported,
-    /// The model rejected this audio with a 4xx. For 400, 413, 415 and 422 the message quotes the model.
+    /// The model rejected this audio with a 4xx or a redirect. For 400, 413, 415 and 422 the message quotes the model.
     ///
     /// Do as the message says.
     AsrRejected,

@@ -39,7 +39,7 @@ pub use whole::Whole;
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a chunk goes back to the queue because something is down or its workers were lost: about a
-/// day, at five minutes each. The number is bounded, since every job must end.
+/// day, at up to five minutes each. The number is bounded, since every job must end.
 pub const MAX_REQUEUES: u32 = 300;
 
 /// How often a chunk's worker may be lost before the chunk is blamed for it. Three receives make a dead

@@ -19,10 +19,10 @@ pub struct CallError {
     pub failure: Failure,
     /// The chunk's error if there is no retry.
     pub error: ChunkError,
-    /// The response's `Retry-After`.
+    /// The minimum pause: the response's `Retry-After`, or the time until the next probe.
     pub pause: Option<Duration>,
     pub status: Option<StatusCode>,
-    /// The model's message, for logs and for `format.rs`, not for users.
+    /// The model's whole message, for logs and for `format.rs`. Users see at most a quotation: it may contain secrets.
     pub answer: String,
 }
 

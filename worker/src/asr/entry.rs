@@ -92,8 +92,8 @@ fn in_order(times: &[Option<f64>]) -> Vec<Option<f64>> {
     kept
 }
 
-/// Times for what is not known, evenly between the known neighbours: 0 at first, and at last `duration`, or one second
-/// a time.
+/// Times for what is not known, evenly between the known neighbours. The neighbour before the first time is 0. After the
+/// last known time they end with `duration`; without it they are one second apart.
 #[expect(clippy::cast_precision_loss, reason = "segments of one chunk are few")]
 fn fill(times: &[Option<f64>], duration: Option<f64>) -> Vec<f64> {
     let mut filled: Vec<f64> = Vec::with_capacity(times.len());

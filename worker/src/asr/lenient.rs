@@ -38,7 +38,7 @@ fn word(text: &str, repaired: &mut String) -> usize {
     length
 }
 
-/// A string, with its control characters escaped and half surrogate pairs replaced.
+/// A string. Spaces replace its control characters, and U+FFFD half surrogate pairs.
 fn string(text: &str, repaired: &mut String) -> usize {
     repaired.push('"');
     let mut chars = text.char_indices().skip(1).peekable();

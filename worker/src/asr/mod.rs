@@ -272,7 +272,7 @@ impl Asr {
             opened = self.guard.opened() => return Err(circuit_open(opened)),
             () = slot.unpark() => {}
         }
-        // The limit was cut while the message was in hand, so it waits in the queue.
+        // If no permit is free in time, for example since the limit was cut, the message returns to the queue.
         let permit = timeout(self.settings.timeout, self.guard.permit()).await;
         permit.map_err(|_| no_permit())?.map_err(circuit_open)
     }

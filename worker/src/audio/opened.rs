@@ -10,7 +10,7 @@ pub enum AudioError {
     Bad(ChunkError),
     /// The audio is missing or forbidden. If this does not change, the chunk fails with this error.
     NotYet(ChunkError),
-    /// S3 or the web server does not answer.
+    /// The audio cannot be read now: its host does not answer, fails or throttles.
     Unavailable(String),
 }
 

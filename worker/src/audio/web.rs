@@ -20,7 +20,7 @@ pub(super) async fn open(outbound: &Outbound, url: &PublicUrl) -> Result<Opened,
     spool(&url.to_string(), stated, body.boxed()).await
 }
 
-/// What an answer means before its body is read. What may pass is tried again, as for S3.
+/// What an answer means before its body is read. Unlike in S3, 404 is tried again, and 403 is final.
 fn judge(url: &PublicUrl, status: StatusCode) -> Result<(), AudioError> {
     let forbidden = |why: &str| {
         Err(AudioError::bad(ErrorCode::AudioForbidden, format!("{url} answered {}: {why}", status.as_u16())))

@@ -81,14 +81,14 @@ pub(super) async fn run(context: &Context, aws: &Aws, args: &DlqRedrive) -> Resu
             Ok(letters) => letters,
             Err(why) => break Err(unavailable(&why)),
         };
-        // Messages that have become visible again: all that were there at the start have been processed.
+        // Messages that have become visible again are kept. A batch of only these, or an empty one, ends the run.
         let (fresh, back): (Vec<_>, Vec<_>) =
             letters.into_iter().partition(|letter| seen_ids.insert(letter.delivery.message_id.clone()));
         keep.extend(back.into_iter().map(|letter| letter.delivery.receipt));
         if fresh.is_empty() {
             break Ok(());
         }
-        // Copies of a message that was sent, or the same message as a dead letter again: one redrive for each run.
+        // Dead letters with the same origin are copies of one message. A run redrives only the first of them.
         let (new, copies): (Vec<_>, Vec<_>) =
             fresh.into_iter().partition(|letter| origins.insert(letter.delivery.origin().to_owned()));
         keep.extend(copies.into_iter().map(|letter| letter.delivery.receipt));

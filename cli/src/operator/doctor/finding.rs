@@ -12,7 +12,7 @@ pub(super) enum Verdict {
     Ok,
     /// The service works, but an operator should look at this.
     Warning,
-    /// The service does not work, or may lose data.
+    /// The service does not work, or may lose, expose or never delete data.
     Fault,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn fault(detail: impl Into<String>) -> Problem {
 }
 
 impl Problem {
-    /// What to do, in one sentence.
+    /// What to do, with a full stop at the end.
     pub(super) fn remedy(self, remedy: impl Into<String>) -> Finding {
         Finding { remedy: Some(remedy.into()), ..self.0 }
     }

@@ -1,6 +1,6 @@
 //! `longhand doctor`: checks the resources that the services need, against `infra/data.yaml`.
 //!
-//! Each file has the checks of one resource: functions from the description that AWS returns to an [`Finding`].
+//! Each file has the checks of one resource: functions from the description that AWS returns to a [`Finding`].
 
 mod bucket;
 mod finding;

@@ -75,7 +75,7 @@ fn find(source: &mut (impl Read + Seek), mut at: u64, end: u64, id: u32) -> Opti
     None
 }
 
-/// The element at `at`. An element of unknown size ends with its parent.
+/// The element at `at`. An element of unknown size counts as endless.
 fn element(source: &mut (impl Read + Seek), at: u64) -> Option<Element> {
     source.seek(SeekFrom::Start(at)).ok()?;
     let (id, id_length) = number(source, 4)?;
