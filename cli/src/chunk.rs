@@ -28,7 +28,7 @@ pub(crate) fn own_names(result: &TranscriptResult) -> Vec<String> {
     result.chunks.iter().map(own_name).collect()
 }
 
-/// The failed calls of a running attempt: `model timed out, 2 of 4 calls`.
+/// The failed calls of a running attempt: `model timed out, call 2 of at most 4`.
 pub(crate) fn running_failure(chunk: &ChunkResult) -> Option<String> {
     let running = chunk.history.last().filter(|last| last.outcome == AttemptOutcome::Running)?;
     let (code, calls, most) = (running.code?, running.asr_calls?, running.most_calls?);
@@ -38,7 +38,7 @@ pub(crate) fn running_failure(chunk: &ChunkResult) -> Option<String> {
         ErrorCode::AsrProtocol => "returned no transcription",
         _ => "failed",
     };
-    Some(format!("model {what}, {calls} of {most} calls"))
+    Some(format!("model {what}, call {calls} of at most {most}"))
 }
 
 /// Whether a chunk is completed or failed.

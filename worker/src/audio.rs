@@ -170,7 +170,7 @@ impl AudioStore {
 /// An addition to the message for a missing path that looks URL-encoded.
 fn encoding_hint(path: &AudioPath) -> &'static str {
     if path.looks_url_encoded() {
-        "; the path looks URL-encoded, but it is not decoded: send it decoded"
+        "; the path looks URL-encoded, but Longhand does not decode paths: send it decoded"
     } else {
         ""
     }

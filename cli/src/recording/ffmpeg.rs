@@ -105,7 +105,10 @@ async fn blocks(
     loop {
         block.clear();
         let mut whole = (&mut source).take(BLOCK as u64);
-        whole.read_to_end(&mut block).await.map_err(|error| format!("ffmpeg was lost: {error}"))?;
+        whole
+            .read_to_end(&mut block)
+            .await
+            .map_err(|error| format!("the output of ffmpeg could not be read: {error}"))?;
         if block.is_empty() {
             return Ok(());
         }

@@ -234,7 +234,7 @@ fn retrying(calls: u32) -> Value {
 #[tokio::test]
 async fn watch_shows_the_retries_of_a_chunk() {
     let looks = || [in_progress(), Reply::ok(&retrying(1)), Reply::ok(&retrying(2)), completed()].to_vec();
-    let second = "chunk 2 of 2 IN_PROGRESS  a.wav: model timed out, 2 of 4 calls";
+    let second = "chunk 2 of 2 IN_PROGRESS  a.wav: model timed out, call 2 of at most 4";
     let ran = Fake::start(looks()).await.run(&["watch", JOB]).await;
     assert!(ran.stdout.contains(second), "{ran:?}");
     assert_eq!(ran.stdout.matches("model timed out").count(), 2, "{ran:?}");

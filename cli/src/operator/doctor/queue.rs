@@ -169,7 +169,7 @@ fn redrive(side: &Side<'_>) -> Finding {
     match count {
         0 | 1 => fault(format!("{set_to}: the first crash of a worker causes dead letters")).remedy(REMEDY),
         2..=MANY_RECEIVES => ok(format!("to {} after {count} receives", last(target))),
-        _ => warning(format!("{set_to}: {message} that crashes its worker crashes that many workers"))
+        _ => warning(format!("{set_to}: {message} that crashes its worker can crash {count} workers"))
             .remedy(REMEDY),
     }
 }

@@ -88,7 +88,7 @@ impl Reader<'_> {
             self.findings.push(if set.is_empty() {
                 ok("none: webhooks are disabled").of(WEBHOOKS.queue)
             } else {
-                let remedy = "Set it, or remove the others: without the queue webhooks are disabled.";
+                let remedy = "Set it, or remove the others: webhooks are disabled without the queue.";
                 fault(format!("is not set, but {set} is")).remedy(remedy).of(queue)
             });
             return urls;
