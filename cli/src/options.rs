@@ -38,8 +38,8 @@ pub(crate) struct Waiting {
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// Longest time to wait, with --wait: 90s, 10m, 2h. Default: 10m. Only for transcribe, if it divides a recording
-    /// into chunks, the default is at least the length of all local files together.
+    /// Longest time to wait, with --wait: 90s, 10m, 2h. Default: 10m. If transcribe divides a recording into chunks,
+    /// its default is at least the length of all local files together.
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
     timeout: Option<Duration>,
 }
