@@ -100,11 +100,11 @@ pub(crate) enum ApiError {
     #[error("not ready: {0}")]
     NotReady(String),
     #[error(
-        "this server has reached its limit of event streams and waits: try again, or read the job without waiting"
+        "this server has reached its limit of waits and event streams: try again, or read the job without waiting"
     )]
     TooManyStreams,
     #[error(
-        "the limit of event streams and waits of one user, or of one job, is reached at this server: close some, or try again"
+        "the limit of waits and event streams of one user, or of one job, is reached at this server: close some, or try again"
     )]
     TooManyWaiting,
     #[error(

@@ -114,7 +114,7 @@ error_codes! {
         "too many jobs in progress",
         "submit again after some have ended";
     TooManyWaiting = TOO_MANY_REQUESTS, "TOO_MANY_WAITING",
-        "the limit of event streams and waits of one user, or of one job, is reached at this server",
+        "the limit of waits and event streams of one user, or of one job, is reached at this server",
         "close some, or try again after `Retry-After`";
     Internal = INTERNAL_SERVER_ERROR, "INTERNAL",
         "a fault in Longhand",
@@ -135,7 +135,7 @@ error_codes! {
         "a required dependency does not answer, or the server is stopping",
         "send requests to another server";
     TooManyStreams = SERVICE_UNAVAILABLE, "TOO_MANY_STREAMS",
-        "this server has reached its limit of event streams and waits",
+        "this server has reached its limit of waits and event streams",
         "try again, or read the job without `Prefer`";
     Busy = SERVICE_UNAVAILABLE, "BUSY",
         "this server, or this user, has reached the limit of results read or sent at the same time",

@@ -153,7 +153,7 @@ impl Capacity {
                 "LONGHAND_MAX_WAITING",
                 MAX_WAITING,
                 1..=1_000_000,
-                "concurrent event streams and waits at each server; at most a tenth for one user and a twentieth for one job",
+                "concurrent waits and event streams at each server; at most a tenth for one user and a twentieth for one job",
             ),
             stream_age: Duration::from_mins(reader.within(
                 "LONGHAND_STREAM_MINUTES",

@@ -139,11 +139,11 @@ fn read(path: &PathBuf) -> Result<(HashMap<KeyDigest, Caller>, Stamp), String> {
 /// Parses a JSON array of entries, or one entry per line.
 fn parse(text: &str) -> Result<HashMap<KeyDigest, Caller>, String> {
     let entries: Vec<KeyEntry> = if text.trim_start().starts_with('[') {
-        entry(text).map_err(|(line, column)| format!("line {line} column {column}: {ENTRY}"))?
+        entry(text).map_err(|(line, column)| format!("line {line}, column {column}: {ENTRY}"))?
     } else {
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let one = |(index, line)| {
-            entry(line).map_err(|(_, column)| format!("line {} column {column}: {ENTRY}", index + 1))
+            entry(line).map_err(|(_, column)| format!("line {}, column {column}: {ENTRY}", index + 1))
         };
         lines.map(one).collect::<Result<_, _>>()?
     };
@@ -212,7 +212,7 @@ mod tests {
             "lh_SECRET".to_owned(),
         ] {
             let error = parse(&format!("\n{bad}")).expect_err("bad");
-            assert!(error.starts_with("line 2: must be"), "{error}");
+            assert!(error.starts_with("line 2, column ") && error.contains(": must be"), "{error}");
             assert!(!error.contains("SECRET"), "{error}");
         }
     }

@@ -1,4 +1,4 @@
-//! Limits the event streams and waits of one process, with shares for each user and each job.
+//! Limits the waits and event streams of one process, with shares for each user and each job.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -140,7 +140,7 @@ async fn a_bad_file_is_a_fault_at_start() {
     let open = || Auth::new(AuthSettings::ApiKeys(ApiKeys::File(keys.path()))).expect_err("a fault");
     assert!(open().contains("No such file"), "{}", open());
     keys.write(&["lh_SECRET".to_owned()]);
-    assert!(open().contains("line 1: must be") && !open().contains("SECRET"), "{}", open());
+    assert!(open().contains("line 1, column 1: must be") && !open().contains("SECRET"), "{}", open());
 }
 
 #[tokio::test]
@@ -152,5 +152,5 @@ async fn keys_may_come_as_a_text() {
     get(&api, &[("x-api-key", ana.reveal())]).await.problem(404, "JOB_NOT_FOUND");
     get(&api, &[("x-api-key", bob.reveal())]).await.problem(401, "UNAUTHORIZED");
     let fault = Auth::new(text(&[line("ana", &ana, false), "{}".to_owned()])).expect_err("a fault");
-    assert!(fault.starts_with("LONGHAND_API_KEYS: line 2: must be"), "{fault}");
+    assert!(fault.starts_with("LONGHAND_API_KEYS: line 2, column 2: must be"), "{fault}");
 }
