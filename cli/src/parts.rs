@@ -66,8 +66,8 @@ pub(crate) async fn of(audio: Vec<Audio>) -> Result<Vec<Part>, Failure> {
     }
     if chunks.len() > MAX_CHUNKS {
         let detail = format!(
-            "has no known length, which is needed since all files together make more than {MAX_CHUNKS} chunks. \
-             Transcribe this recording in another command, or pass a local file"
+            "has no known length. All files together make more than {MAX_CHUNKS} chunks, so they need several jobs, and \
+             dividing them needs every length. Transcribe this recording in another command, or pass a local file"
         );
         faults.extend(unmeasured.iter().map(|name| Fault::of_file(name, detail.as_str())));
     }

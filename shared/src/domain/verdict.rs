@@ -44,10 +44,10 @@ pub enum ErrorCode {
     /// Do as the message says.
     AsrRejected,
     /// The model failed `ASR_MAX_RETRIES` + 1 times on this chunk but worked for others, or it went down three times while
-    /// it transcribed this chunk, or the message returned to the queue 300 times (in about a day), since the model or the
+    /// it transcribed this chunk, or the chunk went back to the queue 300 times (in about a day) because the model or the
     /// audio's host was unavailable.
     ///
-    /// Retry the job. The operator should check what the message names.
+    /// Retry the job. The operator should check what `error.message` names.
     AsrUnavailable,
     /// The model failed `ASR_MAX_RETRIES` + 1 times on this chunk, the last time by a timeout (`ASR_TIMEOUT_SECONDS`).
     ///

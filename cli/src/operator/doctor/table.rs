@@ -108,7 +108,7 @@ fn encryption(table: &TableDescription, emulator: bool) -> Finding {
     let status = table.sse_description().and_then(|encryption| encryption.status());
     let own = matches!(status, Some(SseStatus::Enabled | SseStatus::Enabling | SseStatus::Updating));
     warning(NOT_OWN)
-        .remedy(format!("{DEPLOY}: now AWS owns the key, and its use is not logged."))
+        .remedy(format!("{DEPLOY}. Until then AWS owns the key, and its use is not logged."))
         .on_emulator(emulator, NOT_OWN, "encryption")
         .unless(own, "with a key of this account")
 }
